@@ -1,0 +1,111 @@
+"""Checkpoints: one file a save, atomic, named by its digest, so that a torn or rotten one is told from a good one.
+
+`<step number>-<step>-<update>[-final]-<16 hex of SHA-256>.pt`. The newest that verifies is loaded.
+"""
+
+import os
+import re
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fluxflow_exp import files
+
+FORMAT = 1
+NAME = re.compile(
+    r"(?P<index>\d{2})-(?P<step>.+)-(?P<update>\d{8})(?P<final>-final)?-(?P<digest>[0-9a-f]{16})\.pt"
+)
+
+
+class CheckpointStore:
+    """The `checkpoints/` folder of a run: save, retention, verified load."""
+
+    def __init__(self, folder: Path, *, keep: int = 2) -> None:
+        if keep < 1:
+            raise ValueError(f"checkpoint.keep must be at least 1, not {keep}")
+        self.folder, self.keep = folder, keep
+
+    def save(
+        self, state: dict[str, Any], *, index: int, step: str, update: int, final: bool = False
+    ) -> Path:
+        """Write `state`; a failure (a full disk, say) raises OSError and leaves earlier checkpoints alone."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        mark = "-final" if final else ""
+        stem = f"{index:02d}-{step}-{update:08d}{mark}"
+        temporary = self.folder / f"tmp-{os.getpid()}-{stem}"
+        try:
+            _write(temporary, {"format": FORMAT, **state})
+            path = self.folder / f"{stem}-{files.digest(temporary)[:16]}.pt"
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        files.sync_folder(self.folder)
+        self._prune()
+        return path
+
+    def latest(
+        self, step: str, *, map_location: torch.device | str = "cpu"
+    ) -> dict[str, Any] | None:
+        """The newest state of `step` that verifies; a bad file is skipped with a warning. None: there is none."""
+        for path in reversed(self.paths()):
+            name = _parse(path)
+            if name["step"] != step:
+                continue
+            if not files.digest(path).startswith(name["digest"]):
+                warnings.warn(
+                    f"skipping {path}: its content does not match its digest", stacklevel=2
+                )
+                continue
+            state: dict[str, Any] = torch.load(path, map_location=map_location, weights_only=True)
+            if state["format"] != FORMAT:
+                raise ValueError(
+                    f"{path} has checkpoint format {state['format']}; this version reads {FORMAT}"
+                )
+            return state
+        return None
+
+    def paths(self) -> list[Path]:
+        """All checkpoints, oldest first."""
+        found = [p for p in self.folder.glob("*.pt") if NAME.fullmatch(p.name)]
+        return sorted(found, key=lambda p: (_parse(p)["index"], _parse(p)["update"], p.name))
+
+    def _prune(self) -> None:
+        passing = [p for p in self.paths() if not _parse(p)["final"]]
+        finals = [p for p in self.paths() if _parse(p)["final"]]
+        newest_of = {_parse(p)["step"]: p for p in finals}
+        for path in [*passing[: -self.keep], *(p for p in finals if p not in newest_of.values())]:
+            path.unlink()
+        for leftover in self.folder.glob("tmp-*"):
+            leftover.unlink(missing_ok=True)
+
+
+class SaveClock:
+    """When to save: after so many updates, or so many minutes; never changes what is computed."""
+
+    def __init__(self, *, every_minutes: float | None, every_updates: int | None) -> None:
+        self.every_minutes, self.every_updates = every_minutes, every_updates
+        self.saved()
+
+    def saved(self) -> None:
+        self._last = time.monotonic()
+
+    def due(self, update: int) -> bool:
+        by_count = bool(self.every_updates) and update % (self.every_updates or 1) == 0
+        minutes = (time.monotonic() - self._last) / 60
+        return by_count or (self.every_minutes is not None and minutes >= self.every_minutes)
+
+
+def _write(path: Path, state: dict[str, Any]) -> None:
+    with path.open("wb") as file:
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _parse(path: Path) -> dict[str, str]:
+    match = NAME.fullmatch(path.name)
+    assert match, path
+    return match.groupdict()

@@ -1,0 +1,56 @@
+"""From YAML and command line to one typed, resolved configuration; and from a node to an object.
+
+`instantiate` is the only place where configuration becomes objects. Below `pipeline.py` there is no configuration.
+"""
+
+import copy
+from pathlib import Path
+from typing import Any, cast
+
+import hydra.utils
+from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig, OmegaConf
+
+from fluxflow_exp.schema import RunConfig
+
+ConfigStore.instance().store(name="schema", node=RunConfig)
+
+PARTS = ("compressor", "expander", "flow_processor", "text_encoder", "discriminator")
+
+
+class UserError(ValueError):
+    """Something that the user can put right; shown without a traceback, exit code 2."""
+
+
+def conf_dir() -> str:
+    """The folder of config groups: inside the package when installed, at the top of a checkout otherwise."""
+    packaged = Path(__file__).parent / "conf"
+    return str(packaged if packaged.is_dir() else Path(__file__).parents[1] / "conf")
+
+
+def instantiate(node: dict[str, Any], **objects: Any) -> Any:
+    """Build the object that `node["_target_"]` names. Lists and dicts reach it as plain Python values."""
+    return hydra.utils.instantiate(node, **objects, _convert_="all")
+
+
+def resolve(config: DictConfig) -> dict[str, Any]:
+    """The configuration as plain values: interpolations resolved, players given their optimizers and schedulers."""
+    values = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
+    values.pop("hydra", None)
+    for step in values["stage"]["steps"].values():
+        for group, run_wide in (("optimizers", "optimizer"), ("schedulers", "scheduler")):
+            step[group] = {
+                player: _follow(node, values[run_wide]) for player, node in step[group].items()
+            }
+    return values
+
+
+def typed(values: dict[str, Any]) -> RunConfig:
+    """The dataclasses of the frame filled with resolved `values`."""
+    merged = OmegaConf.merge(OmegaConf.structured(RunConfig), copy.deepcopy(values))
+    return cast(RunConfig, OmegaConf.to_object(merged))
+
+
+def _follow(node: dict[str, Any], run_wide: dict[str, Any]) -> dict[str, Any]:
+    """A player's node without a target of its own is the run's node with the player's keys laid over it."""
+    return node if "_target_" in node else {**copy.deepcopy(run_wide), **node}

@@ -1,0 +1,89 @@
+"""What a person sees while a run goes on: a progress bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from rich.console import Console as Terminal
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+if TYPE_CHECKING:
+    from fluxflow_exp.trainers.setup import Setup
+
+SHOWN = {"vae": "VAE", "kl": "KL", "g": "G", "d": "D", "flow": "Flow"}
+RULE = "=" * 80
+
+
+class Console:
+    def __init__(self) -> None:
+        self._terminal = Terminal(highlight=False, soft_wrap=True)
+        self._bar: Progress | None = None
+        self._window = (0, 0.0)
+
+    def say(self, text: str) -> None:
+        if self._bar:
+            self._bar.console.print(text, markup=False, highlight=False)
+        else:
+            print(text, flush=True)
+
+    def open_step(self, setup: Setup, *, description: str, epochs: int, update: int) -> None:
+        self.say(f"\nPIPELINE STEP {setup.index}/{setup.steps}: {setup.name}")
+        if description:
+            self.say(f"Description: {description}")
+        self.say(f"Duration: {epochs} epochs, {setup.length.updates} updates\n{RULE}")
+        self._window = (update, time.monotonic())
+        if self._terminal.is_terminal:
+            self._bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                TimeRemainingColumn(),
+                console=self._terminal,
+            )
+            self._task = self._bar.add_task(
+                setup.name, total=setup.length.updates, completed=update
+            )
+            self._bar.start()
+
+    def close_step(self) -> None:
+        if self._bar:
+            self._bar.stop()
+            self._bar = None
+
+    def progress(
+        self, setup: Setup, update: int, metrics: dict[str, float], seconds: float
+    ) -> None:
+        """The line of FluxFlow's form; `seconds` is the training time of the step so far."""
+        since, then = self._window
+        now = time.monotonic()
+        per_batch = (now - then) / max(update - since, 1)
+        self._window = (update, now)
+        length = setup.length
+        epochs = -(-length.updates // length.updates_per_epoch)
+        fields = [
+            f"[{_clock(seconds)}] Step {setup.name} ({setup.index}/{setup.steps})",
+            f"Epoch {length.epoch(update)}/{epochs}",
+            f"Batch {length.batch(update)}/{length.updates_per_epoch}",
+            *(f"{label}: {metrics[name]:.4f}" for name, label in SHOWN.items() if name in metrics),
+            f"{per_batch:.2f}s/batch" if per_batch >= 0.1 else f"{per_batch:.3f}s/batch",
+        ]
+        if self._bar:
+            self._bar.update(self._task, completed=update, description=" | ".join(fields[1:]))
+        else:
+            print(" | ".join(fields), flush=True)
+
+
+def fail(problems: list[str]) -> None:
+    """Say what is wrong on standard error."""
+    if len(problems) == 1:
+        print(f"error: {problems[0]}", file=sys.stderr, flush=True)
+        return
+    print(f"{len(problems)} problems:", file=sys.stderr)
+    for problem in problems:
+        print(f"  - {problem}", file=sys.stderr, flush=True)
+
+
+def _clock(seconds: float) -> str:
+    whole = int(seconds)
+    return f"{whole // 3600:02d}:{whole // 60 % 60:02d}:{whole % 60:02d}"

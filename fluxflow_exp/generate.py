@@ -1,0 +1,178 @@
+"""`fluxflow-generate`: images from prompts and one published weights file."""
+
+import argparse
+import re
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from rich.progress import track
+
+from fluxflow_exp import pictures
+from fluxflow_exp.config import UserError
+from fluxflow_exp.console import fail
+from fluxflow_exp.hardware import PRECISIONS
+from fluxflow_exp.models.text_to_image import TextToImage
+from fluxflow_exp.samplers import SAMPLERS
+
+
+class Prompt(NamedTuple):
+    stem: str  # of the file that its images get
+    text: str
+
+
+def cli() -> None:
+    arguments = parser().parse_args()
+    try:
+        generate(arguments)
+    except UserError as error:
+        fail([str(error)])
+        sys.exit(2)
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(
+        prog="fluxflow-generate",
+        description="Make images from prompts with a trained model.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = made.add_argument
+    add("--model_checkpoint", required=True, type=Path, help="weights/final.safetensors of a run")
+    add(
+        "--text_prompts_path",
+        required=True,
+        type=Path,
+        help="a folder of .txt files (one prompt each), or one .txt file with a prompt a line",
+    )
+    add("--output_path", required=True, type=Path, help="folder for the images")
+    add("--use_cfg", action="store_true", help="classifier-free guidance")
+    add(
+        "--guidance_scale", type=float, default=5.0, help="strength of the guidance, with --use_cfg"
+    )
+    add("--negative_prompt", default="", help="what to steer away from, with --use_cfg")
+    add("--steps", type=int, default=50, help="sampler steps")
+    add(
+        "--sampler",
+        choices=sorted(SAMPLERS),
+        default="euler",
+        help="heun costs two evaluations a step",
+    )
+    add(
+        "--size", type=_size, default=None, metavar="WxH", help="pixels; default: the training size"
+    )
+    add("--seed", type=int, default=0, help="of the noise")
+    add("--batch_size", type=int, default=16, help="images at a time; does not change them")
+    add("--n_per_prompt", type=int, default=1, help="images for each prompt")
+    add("--weights", choices=("ema", "raw"), default="ema", help="averaged, or as last trained")
+    add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to compute")
+    add("--precision", choices=sorted(PRECISIONS), default="fp32", help="of the computation")
+    return made
+
+
+def generate(arguments: argparse.Namespace) -> None:
+    """Write `<prompt's file name>_gen.webp` for each prompt. UserError: unusable input."""
+    for name in ("steps", "batch_size", "n_per_prompt"):
+        if getattr(arguments, name) < 1:
+            raise UserError(f"--{name} must be at least 1, not {getattr(arguments, name)}")
+    prompts = read_prompts(arguments.text_prompts_path)
+    device = _device(arguments.device)
+    model = _load(arguments, device)
+    guidance = arguments.guidance_scale if arguments.use_cfg else 1.0
+    if arguments.use_cfg and not model.trained_with_dropout:
+        print(
+            "warning: this model was trained without caption dropout (stage=flow_cfg has it): guidance "
+            "steers by an unconditional prediction that it never learned",
+            file=sys.stderr,
+        )
+    wanted = [p for p in prompts for _ in range(arguments.n_per_prompt)]
+    paths = [arguments.output_path / f"{stem}_gen.webp" for stem in _stems(wanted)]
+    try:
+        arguments.output_path.mkdir(parents=True, exist_ok=True)
+        made = model.generate(
+            [prompt.text for prompt in wanted],
+            guidance_scale=guidance,
+            negative_prompt=arguments.negative_prompt,
+            steps=arguments.steps,
+            sampler=arguments.sampler,
+            size=arguments.size,
+            seed=arguments.seed,
+            batch_size=arguments.batch_size,
+        )
+        batches = -(-len(wanted) // arguments.batch_size)
+        left = iter(paths)
+        with torch.autocast(
+            device.type, PRECISIONS[arguments.precision], enabled=arguments.precision != "fp32"
+        ):
+            for images in track(made, description="Generating", total=batches):
+                for image in images:
+                    pictures.save(image, next(left))
+    except OSError as error:
+        raise UserError(f"--output_path: cannot write: {error}") from error
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    print(f"{len(paths)} images in {arguments.output_path}")
+
+
+def read_prompts(path: Path) -> list[Prompt]:
+    """The prompts of a folder of .txt files or of one .txt file. UserError: there are none."""
+    if path.is_dir():
+        prompts = [Prompt(p.stem, _text(p).strip()) for p in sorted(path.glob("*.txt"))]
+    elif path.is_file():
+        lines = [line.strip() for line in _text(path).splitlines()]
+        prompts = [Prompt(f"{i:03d}_{_slug(t)}", t) for i, t in enumerate(filter(None, lines))]
+    else:
+        raise UserError(f"--text_prompts_path: there is no file or folder {path}")
+    if not prompts:
+        raise UserError(
+            f"--text_prompts_path: {path} holds no prompts (.txt files, or lines of one)"
+        )
+    return prompts
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text: {error}") from error
+
+
+def _load(arguments: argparse.Namespace, device: torch.device) -> TextToImage:
+    try:
+        return TextToImage.load(arguments.model_checkpoint, device=device, kind=arguments.weights)
+    except ValueError as error:
+        raise UserError(f"--model_checkpoint: {error}") from error
+
+
+def _device(name: str) -> torch.device:
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError(
+            "--device cuda: this machine shows no CUDA GPU. Leave --device out, or give cpu"
+        )
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def _stems(prompts: list[Prompt]) -> list[str]:
+    """One file stem an image; a number follows where a prompt has several."""
+    seen: dict[str, int] = {}
+    stems = []
+    for prompt in prompts:
+        number = seen.get(prompt.stem, 0)
+        seen[prompt.stem] = number + 1
+        stems.append(prompt.stem if number == 0 else f"{prompt.stem}_{number}")
+    return stems
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:40]
+
+
+def _size(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d+)x(\d+)", text)
+    if not match:
+        raise argparse.ArgumentTypeError(f"{text!r} is not WIDTHxHEIGHT, e.g. 256x256")
+    return int(match[1]), int(match[2])
+
+
+if __name__ == "__main__":
+    cli()

@@ -1,0 +1,76 @@
+"""What is physical: device, precision, determinism. Nothing else in the package names a GPU."""
+
+import os
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import torch
+
+from fluxflow_exp import schema
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The hardware choices of a run, resolved on this machine."""
+
+    device: torch.device
+    precision: str  # fp32 | bf16 | fp16
+    exact: bool
+
+    def autocast(self) -> AbstractContextManager[None]:
+        """Mixed precision over float32 weights; a no-op in fp32."""
+        dtype = PRECISIONS[self.precision]
+        return torch.autocast(self.device.type, dtype=dtype, enabled=self.precision != "fp32")
+
+    def scaler(self) -> torch.amp.GradScaler:
+        """Loss scaling for fp16; a pass-through otherwise."""
+        return torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
+
+    def describe(self) -> str:
+        name = "CPU" if self.device.type == "cpu" else torch.cuda.get_device_name(self.device)
+        threads = f", {torch.get_num_threads()} threads" if self.device.type == "cpu" else ""
+        resumes = "bit for bit" if self.exact else "to rounding (hardware.exact=true: bit for bit)"
+        return f"{name}{threads}, {self.precision}; an interrupted run continues {resumes}"
+
+
+def hardware_problems(hardware: schema.Hardware) -> list[str]:
+    """What `hardware` asks for and this machine lacks; one line each."""
+    problems = []
+    if hardware.device not in ("auto", "cpu", "cuda"):
+        problems.append(
+            f"hardware.device is 'auto', 'cpu' or 'cuda' (one GPU), not {hardware.device!r}"
+        )
+    if hardware.precision not in ("auto", *PRECISIONS):
+        problems.append(
+            f"hardware.precision is auto, fp32, bf16 or fp16, not {hardware.precision!r}"
+        )
+    if hardware.device == "cuda" and not torch.cuda.is_available():
+        problems.append(
+            f"hardware={hardware.name} needs a CUDA GPU and this machine shows none. "
+            "Start it where the GPU is (nvidia-smi lists it), or choose hardware=cpu or hardware=auto"
+        )
+    return problems
+
+
+def prepare(hardware: schema.Hardware) -> Machine:
+    """Resolve the automatic choices and set torch up for them, once a process."""
+    cuda = hardware.device == "cuda" or (hardware.device == "auto" and torch.cuda.is_available())
+    precision = hardware.precision
+    if precision == "auto":
+        precision = "bf16" if cuda else "fp32"
+    exact = hardware.exact if hardware.exact is not None else not cuda
+    if hardware.threads:
+        torch.set_num_threads(hardware.threads)
+    if cuda:
+        # cuBLAS reads this when it starts; with other workspaces its sums may change order.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.backends.cuda.matmul.allow_tf32 = hardware.tf32 and not exact
+        torch.backends.cudnn.allow_tf32 = hardware.tf32 and not exact
+    torch.backends.cudnn.benchmark = cuda and not exact
+    torch.backends.cudnn.deterministic = exact
+    torch.use_deterministic_algorithms(exact)
+    # Filling fresh memory guards against reading it; nothing here does, and it costs bandwidth.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    return Machine(torch.device("cuda" if cuda else "cpu"), precision, exact)

@@ -1,0 +1,67 @@
+"""Hinge GAN loss on patch logits, lazy R1, and the adaptive generator weight."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fluxflow_exp.losses.terms import Terms, per_sample
+
+
+class Adversarial:
+    """A patch GAN with hinge losses (Lim & Ye 2017; patches: Isola et al. 2017).
+
+    `start` delays both players (share of the step's updates when < 1, else updates). `r1_gamma` penalises the
+    discriminator's gradient on real images (Mescheder et al. 2018), every `r1_interval` updates and scaled by the
+    interval (lazy regularisation, Karras et al. 2020, appendix B). With `adaptive`, the generator's weight is
+    `weight` × ‖∇ reconstruction‖ / ‖∇ adversarial‖ at the decoder's last layer (Esser et al. 2021, eq. 7), between 0
+    and `adaptive_limit` × `weight`: a ratio of norms, so it cannot turn negative.
+    """
+
+    def __init__(
+        self,
+        *,
+        weight: float = 0.1,
+        adaptive: bool = True,
+        adaptive_limit: float = 100.0,
+        start: float = 0.0,
+        r1_gamma: float = 1.0,
+        r1_interval: int = 16,
+    ) -> None:
+        if min(weight, start, r1_gamma) < 0 or r1_interval < 1:
+            raise ValueError(
+                "adversarial: weight, start and r1_gamma must be ≥ 0 and r1_interval ≥ 1, not "
+                f"{weight}, {start}, {r1_gamma}, {r1_interval}"
+            )
+        self.weight, self.adaptive, self.adaptive_limit = weight, adaptive, adaptive_limit
+        self.start, self.r1_gamma, self.r1_interval = start, r1_gamma, r1_interval
+
+    def starts_at(self, updates: int) -> int:
+        """The first update of both players in a step of `updates`."""
+        return round(self.start * updates) if self.start < 1 else int(self.start)
+
+    def r1_due(self, update: int) -> bool:
+        return self.r1_gamma > 0 and update % self.r1_interval == 0
+
+    def generator(self, fake_logits: Tensor) -> Terms:
+        """`g`: -mean of the patch logits (batch, 1, h, w) of reconstructions."""
+        return {"g": -per_sample(fake_logits.float())}
+
+    def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Terms:
+        """`d`: hinge loss, patch by patch."""
+        real = per_sample(F.relu(1 - real_logits.float()))
+        fake = per_sample(F.relu(1 + fake_logits.float()))
+        return {"d": real + fake}
+
+    def r1(self, discriminator: nn.Module, images: Tensor) -> Terms:
+        """`r1`: γ/2 ‖∇ₓ mean patch logit‖² × interval, in float32 whatever the autocast."""
+        with torch.autocast(images.device.type, enabled=False):
+            images = images.detach().float().requires_grad_()
+            logits = per_sample(discriminator(images))
+            (gradient,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
+        penalty = gradient.square().flatten(1).sum(1)
+        return {"r1": 0.5 * self.r1_gamma * self.r1_interval * penalty}
+
+    def adaptive_weight(self, reconstruction_norm: Tensor, adversarial_norm: Tensor) -> Tensor:
+        """The generator's weight for two gradient norms (scalars ≥ 0)."""
+        ratio = reconstruction_norm / (adversarial_norm + 1e-6)
+        return self.weight * ratio.clamp(0.0, self.adaptive_limit)

@@ -1,0 +1,127 @@
+"""Text to image: the trained parts put together, from a file or from a trainer.
+
+model = TextToImage.load("outputs/quickstart/weights/final.safetensors")
+images = model(["a red circle on a blue ground"], guidance_scale=4.0)
+images[0].save("circle.png")
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from fluxflow_exp import weights
+from fluxflow_exp.pictures import to_pil, to_uint8
+from fluxflow_exp.samplers import SAMPLERS, SamplerName, guided, times
+from fluxflow_exp.seeding import generator
+
+
+class TextToImage(nn.Module):
+    """Expander, flow_processor and text_encoder of one model."""
+
+    def __init__(
+        self,
+        *,
+        expander: nn.Module,
+        flow_processor: nn.Module,
+        text_encoder: nn.Module,
+        downscale: int,
+        shift: float,
+        img_size: int,
+        trained_with_dropout: bool = True,
+    ) -> None:
+        super().__init__()
+        self.expander, self.flow_processor = expander, flow_processor
+        self.text_encoder = text_encoder
+        self.downscale, self.shift, self.img_size = downscale, shift, img_size
+        self.trained_with_dropout = trained_with_dropout
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path,
+        *,
+        device: torch.device | str = "cpu",
+        kind: Literal["ema", "raw"] = "ema",
+    ) -> "TextToImage":
+        """A published `final.safetensors` (or a flow step's file beside its run). ValueError: not such a file."""
+        model, facts = weights.load_model(Path(path), kind=kind)
+        flow = facts["flow"]
+        return (
+            cls(
+                expander=model["expander"],
+                flow_processor=model["flow_processor"],
+                text_encoder=model["text_encoder"],
+                downscale=facts["downscale"],
+                shift=flow["shift"],
+                img_size=facts["img_size"],
+                trained_with_dropout=flow["cfg_dropout_prob"] > 0,
+            )
+            .to(device)
+            .eval()
+        )
+
+    def forward(self, prompts: list[str], **options: Any) -> list[Image.Image]:
+        """One image a prompt; the options are those of `generate`."""
+        return [to_pil(image) for part in self.generate(prompts, **options) for image in part]
+
+    @torch.no_grad()
+    def generate(
+        self,
+        prompts: list[str],
+        *,
+        guidance_scale: float = 1.0,
+        negative_prompt: str = "",
+        steps: int = 50,
+        sampler: SamplerName = "euler",
+        size: tuple[int, int] | None = None,
+        seed: int = 0,
+        batch_size: int = 64,
+    ) -> Iterator[Tensor]:
+        """Yield uint8 (≤ batch_size, 3, height, width) on the CPU, in the order of `prompts`.
+
+        `size` is (width, height) in pixels, by default the training size. The noise of an image is a function of
+        its prompt, `seed`, and how often the prompt came before it in `prompts`; not of the batch. With
+        `guidance_scale` 1 the unconditional field is not evaluated. ValueError: a size the model cannot make.
+        """
+        width, height = size or (self.img_size, self.img_size)
+        self._check_size(width, height)
+        device = self.flow_processor.latent_mean.device
+        noise = self._noise(prompts, seed, height // self.downscale, width // self.downscale)
+        grid = times(steps, shift=self.shift)
+        for first in range(0, len(prompts), batch_size):
+            rows = slice(first, first + batch_size)
+            x = noise[rows].to(device)
+            field = self._field(prompts[rows], negative_prompt, guidance_scale)
+            for x in SAMPLERS[sampler](field, x, grid):  # noqa: B020 - the last state is the result
+                pass
+            yield to_uint8(self.expander(self.flow_processor.denormalise(x))).cpu()
+
+    def _field(self, prompts: list[str], negative: str, scale: float) -> Any:
+        text = self.text_encoder(prompts)
+        without = self.text_encoder([negative] * len(prompts)) if scale != 1.0 else text
+
+        def velocity(condition: Any) -> Any:
+            return lambda x, time: self.flow_processor(x, time, condition).float()
+
+        return guided(velocity(text), velocity(without), scale=scale)
+
+    def _noise(self, prompts: list[str], seed: int, height: int, width: int) -> Tensor:
+        """(prompts, channels, height, width), drawn on the CPU so that every device gets the same numbers."""
+        seen: dict[str, int] = {}
+        drawn = []
+        channels = self.flow_processor.latent_mean.numel()
+        for prompt in prompts:
+            index = seen.get(prompt, 0)
+            seen[prompt] = index + 1
+            source = generator("generate", prompt, seed, index)
+            drawn.append(torch.randn((channels, height, width), generator=source))
+        return torch.stack(drawn)
+
+    def _check_size(self, width: int, height: int) -> None:
+        unit = self.downscale * self.flow_processor.patch_size
+        if width % unit or height % unit or min(width, height) < unit:
+            raise ValueError(f"width and height must be multiples of {unit}, not {width}x{height}")

@@ -1,0 +1,88 @@
+"""Tensors to pictures: single images, grids with labels."""
+
+import hashlib
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor, uint8
+
+MIN_TILE = 96  # pixels; smaller images are enlarged on sheets, pixel by pixel
+
+
+def to_uint8(images: Tensor) -> Tensor:
+    """Floats in [-1, 1], clamped, → uint8."""
+    return ((images.float().clamp(-1, 1) + 1) * 127.5).round().to(uint8)
+
+
+def to_pil(image: Tensor) -> Image.Image:
+    """uint8 (3, height, width) → PIL."""
+    return Image.fromarray(image.permute(1, 2, 0).cpu().contiguous().numpy())
+
+
+def save(image: Tensor, path: Path) -> None:
+    """Write one uint8 (3, height, width) image, lossless."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    to_pil(image).save(path, lossless=True)
+
+
+def short_hash(text: str) -> str:
+    """Six hexadecimal digits that tell samples of a run apart in file names."""
+    return hashlib.sha256(text.encode()).hexdigest()[:6]
+
+
+def rows_of(rows: list[Tensor], *, labels: list[str]) -> Image.Image:
+    """One labelled row for each uint8 batch (n, 3, height, width)."""
+    tiles = [[_tile(image) for image in row] for row in rows]
+    width, height = tiles[0][0].size
+    margin, gap = 110, 4
+    sheet = Image.new(
+        "RGB", (margin + len(tiles[0]) * (width + gap), len(tiles) * (height + gap)), "white"
+    )
+    draw = ImageDraw.Draw(sheet)
+    for r, (row, label) in enumerate(zip(tiles, labels, strict=True)):
+        draw.text(
+            (4, r * (height + gap) + height // 2 - 6), label, "black", ImageFont.load_default(13)
+        )
+        for c, tile in enumerate(row):
+            sheet.paste(tile, (margin + c * (width + gap), r * (height + gap)))
+    return sheet
+
+
+def captioned(images: Tensor, captions: list[str], *, columns: int = 8) -> Image.Image:
+    """uint8 (n, 3, height, width) in a grid, each over its caption."""
+    tiles = [_tile(image) for image in images]
+    width, height = tiles[0].size
+    font, line = ImageFont.load_default(11), 13
+    texts = [_wrap(caption, font, width) for caption in captions]
+    text_height = line * max(len(lines) for lines in texts) + 6
+    rows = -(-len(tiles) // columns)
+    gap = 6
+    sheet = Image.new(
+        "RGB",
+        (min(columns, len(tiles)) * (width + gap), rows * (height + text_height + gap)),
+        "white",
+    )
+    draw = ImageDraw.Draw(sheet)
+    for i, (tile, lines) in enumerate(zip(tiles, texts, strict=True)):
+        left, top = i % columns * (width + gap), i // columns * (height + text_height + gap)
+        sheet.paste(tile, (left, top))
+        draw.text((left, top + height + 2), "\n".join(lines), "black", font, spacing=1)
+    return sheet
+
+
+def _tile(image: Tensor) -> Image.Image:
+    tile = to_pil(image)
+    factor = -(-MIN_TILE // tile.width)
+    return tile.resize((tile.width * factor, tile.height * factor), Image.Resampling.NEAREST)
+
+
+def _wrap(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> list[str]:
+    lines, line = [], ""
+    for word in text.split():
+        longer = f"{line} {word}".strip()
+        if line and font.getlength(longer) > width:
+            lines.append(line)
+            line = word
+        else:
+            line = longer
+    return [*lines, line][:3]

@@ -1,0 +1,189 @@
+"""For each step of the stage: done? then go on; else build its parts and trainer, fit, publish weights."""
+
+import hashlib
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from fluxflow_exp import plan, publishing, summary, weights
+from fluxflow_exp.checkpoint import CheckpointStore, SaveClock
+from fluxflow_exp.config import UserError, instantiate, typed
+from fluxflow_exp.console import Console
+from fluxflow_exp.hardware import Machine, prepare
+from fluxflow_exp.preemption import Interrupted, StopRequest
+from fluxflow_exp.run_folder import RunFolder
+from fluxflow_exp.runs import open_run
+from fluxflow_exp.schema import RunConfig, Step
+from fluxflow_exp.seeding import seed_initialisation
+from fluxflow_exp.trainers.base import NonFiniteError, Trainer
+from fluxflow_exp.trainers.setup import Length, Setup
+
+
+def run(values: dict[str, Any], *, swept: str = "") -> None:
+    """Train what the resolved configuration `values` describes. `swept` names a sweep's job folder."""
+    started = time.monotonic()
+    config = typed(values)
+    machine = prepare(config.hardware)
+    console = Console()
+    data = _build_data(config)
+    lengths = {
+        name: plan.length(step, data[name], config) for name, step in config.stage.steps.items()
+    }
+    console.say(plan.describe(config, lengths, data, machine))
+    if config.validate:
+        return
+    mirror = Path(config.checkpoint.mirror).expanduser() if config.checkpoint.mirror else None
+    folder = RunFolder(Path(config.output_root).expanduser() / config.name / swept, mirror=mirror)
+    if open_run(folder, values, config, lengths, console) == "complete":
+        return
+    runner = Pipeline(config, folder, machine, console, lengths, data)
+    try:
+        runner.run()
+    except (UserError, NonFiniteError, OSError) as error:
+        raise UserError(_after_failure(error, folder)) from error
+    except Interrupted as stop:
+        console.say(
+            f"Stopped by {stop}; everything is saved in {folder.path}. The same command continues it"
+        )
+        raise SystemExit(128 + stop.signum) from stop
+    finally:
+        summary.add_wall_seconds(folder, time.monotonic() - started)
+    summary.write(folder, console)
+
+
+class Pipeline:
+    def __init__(
+        self,
+        config: RunConfig,
+        folder: RunFolder,
+        machine: Machine,
+        console: Console,
+        lengths: dict[str, Length],
+        data: dict[str, Any],
+    ) -> None:
+        self.config, self.folder, self.machine, self.console = config, folder, machine, console
+        self.lengths, self.data = lengths, data
+        self.stop = StopRequest()
+        self.checkpoints = CheckpointStore(folder.checkpoints, keep=config.checkpoint.keep)
+        self.clock = SaveClock(
+            every_minutes=config.checkpoint.every_minutes,
+            every_updates=config.checkpoint.every_updates,
+        )
+
+    def run(self) -> None:
+        done = self.folder.read_record()["steps"]
+        earlier: list[str] = []
+        for index, (name, step) in enumerate(self.config.stage.steps.items(), start=1):
+            if done.get(name, {}).get("updates") != self.lengths[name].updates:
+                self._step(index, name, step, earlier)
+            earlier.append(name)
+        publishing.publish_final(self.folder, earlier)
+        self.folder.mirror()
+
+    def _step(self, index: int, name: str, step: Step, earlier: list[str]) -> None:
+        setup = self._setup(index, name, step, earlier)
+        try:
+            trainer: Trainer = instantiate(step.trainer, setup=setup)
+        except ValueError as error:
+            raise UserError(f"stage.steps.{name}: {error}") from error
+        self.console.open_step(setup, description=step.description, epochs=step.n_epochs, update=0)
+        try:
+            final = trainer.fit()
+        finally:
+            self.console.close_step()
+        publishing.publish_step(setup, trainer, self.config)
+        summary.finish_step(setup, trainer, final)
+        summary.draw_graphs(self.folder, self.console)
+        self.folder.mirror()
+
+    def _setup(self, index: int, name: str, step: Step, earlier: list[str]) -> Setup:
+        config = self.config
+        return Setup(
+            name=name,
+            index=index,
+            steps=len(config.stage.steps),
+            seed=config.seed,
+            length=self.lengths[name],
+            parts=self._build_parts(name, step, earlier),
+            optimizers={player: instantiate(node) for player, node in step.optimizers.items()},
+            schedulers={player: instantiate(node) for player, node in step.schedulers.items()},
+            freeze=step.freeze,
+            ema_decay=step.ema.decay if step.ema else None,
+            gradient_clip=step.gradient_clip,
+            cfg_dropout_prob=step.cfg_dropout_prob,
+            data=self.data[name],
+            num_workers=config.hardware.num_workers,
+            machine=self.machine,
+            folder=self.folder,
+            checkpoints=self.checkpoints,
+            clock=self.clock,
+            stop=self.stop,
+            console=self.console,
+            log_every=config.log_every,
+            samples=config.samples,
+            evaluation=config.evaluation,
+        )
+
+    def _build_parts(self, name: str, step: Step, earlier: list[str]) -> dict[str, nn.Module]:
+        """Fresh parts, filled from an earlier step or `init_from`: raw weights to train on, averaged ones to use."""
+        trained = plan.trained_parts(step)
+        given = weights.find_parts(Path(step.init_from).expanduser()) if step.init_from else {}
+        made = weights.find_parts(self.folder.path, steps=earlier) if earlier else {}
+        parts = {}
+        for part in plan.needed_parts(step):
+            seed_initialisation(self.config.seed, part)
+            parts[part] = instantiate(getattr(self.config.model, part))
+            holder = given.get(part) or made.get(part)
+            if holder is None:
+                self._announce_fresh(name, part, earlier)
+                continue
+            raw = holder.with_name(holder.name.replace(".safetensors", ".raw.safetensors"))
+            source = raw if part in trained and raw.is_file() else holder
+            parts[part].load_state_dict(weights.read_part(source, part))
+            self.console.say(f"Step {name}: {part} from {source}")
+        for module in parts.values():
+            module.to(self.machine.device)
+            if self.config.hardware.activation_checkpointing and hasattr(module, "checkpointing"):
+                module.checkpointing = True
+        return parts
+
+    def _announce_fresh(self, name: str, part: str, earlier: list[str]) -> None:
+        if earlier:
+            self.console.say(
+                f"Step {name}: {part} starts from fresh weights (no earlier step made it)"
+            )
+
+
+def sweep_folder(overrides: list[str]) -> str:
+    """A folder name for a job of a sweep: what it overrides, made safe for file names, and a digest of it."""
+    joined = ",".join(sorted(overrides))
+    digest = hashlib.sha256(joined.encode()).hexdigest()[:8]
+    return f"{re.sub(r'[^A-Za-z0-9.,=_-]+', '-', joined)[:120]}-{digest}"
+
+
+def _build_data(config: RunConfig) -> dict[str, Any]:
+    """Step → its data set; every step's is opened before the first one trains."""
+    built: dict[str, Any] = {}
+    for name, step in config.stage.steps.items():
+        node = step.data or config.data
+        key = repr(node)
+        try:
+            built[key] = built.get(key) or instantiate(node)
+        except ValueError as error:
+            raise UserError(
+                f"{'data' if step.data is None else f'stage.steps.{name}.data'}: {error}"
+            ) from error
+        built[name] = built[key]
+    return {name: built[name] for name in config.stage.steps}
+
+
+def _after_failure(error: Exception, folder: RunFolder) -> str:
+    if isinstance(error, OSError):
+        return (
+            f"writing failed: {error}. The last checkpoint in {folder.checkpoints} is intact; "
+            "free space or repair the disk, and the same command continues"
+        )
+    return str(error)

@@ -1,0 +1,113 @@
+"""What a run is going to do, derived from its configuration and said before it starts."""
+
+import importlib
+from typing import Any
+
+import torch
+from torch import nn
+
+from fluxflow_exp.config import UserError, instantiate
+from fluxflow_exp.data.loader import updates_per_epoch
+from fluxflow_exp.data.sample import DataSet
+from fluxflow_exp.hardware import Machine
+from fluxflow_exp.schema import RunConfig, Step
+from fluxflow_exp.trainers.base import Trainer
+from fluxflow_exp.trainers.setup import Length
+
+
+def trainer_class(step: Step) -> type[Trainer]:
+    module, _, name = step.trainer["_target_"].rpartition(".")
+    found: type[Trainer] = getattr(importlib.import_module(module), name)
+    return found
+
+
+def trained_parts(step: Step) -> list[str]:
+    """The parts that the step's players may change."""
+    players = trainer_class(step).PLAYERS
+    return [p for name in step.optimizers for p in players[name] if p not in step.freeze]
+
+
+def needed_parts(step: Step) -> list[str]:
+    """All parts that the step trains or uses; frozen ones among them."""
+    trainer = trainer_class(step)
+    played = [p for name in step.optimizers for p in trainer.PLAYERS[name]]
+    return list(dict.fromkeys([*trainer.USES, *trainer.NEEDS, *played]))
+
+
+def length(step: Step, data: DataSet, config: RunConfig) -> Length:
+    """The step's length in updates. UserError: the training set is smaller than a batch."""
+    try:
+        per_epoch = updates_per_epoch(data.train, step.batch_size)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    updates = per_epoch * step.n_epochs
+    if step.max_updates is not None:
+        updates = min(updates, step.max_updates)
+    kind = trainer_class(step).MICRO_BATCH
+    micro = getattr(config.hardware.micro_batch, kind) or step.batch_size
+    return Length(updates, per_epoch, step.batch_size, micro)
+
+
+def describe(
+    config: RunConfig, lengths: dict[str, Length], data: dict[str, DataSet], machine: Machine
+) -> str:
+    """The plan, for the first lines of a run and for validate=true."""
+    counts = {part: _count(getattr(config.model, part)) for part in _all_parts(config)}
+    sets = {id(d): d for d in data.values()}
+    lines = [
+        f"PIPELINE EXECUTION PLAN: {config.name} (stage={config.stage.name}, seed={config.seed})",
+        f"  machine: {machine.describe()}",
+        f"  model:   {config.model.name}, activation {config.model.activation}: "
+        + ", ".join(f"{part} {_short(count)}" for part, count in counts.items()),
+        *(f"  data:    {_data_line(d)}" for d in sets.values()),
+    ]
+    for index, (name, step) in enumerate(config.stage.steps.items(), start=1):
+        lines += _step_lines(index, name, step, lengths[name])
+    total = sum(each.updates for each in lengths.values())
+    return "\n".join([*lines, f"  Total: {total} updates"])
+
+
+def _step_lines(index: int, name: str, step: Step, size: Length) -> list[str]:
+    losses = {k: v for k, v in step.trainer.items() if isinstance(v, dict) and "_target_" in v}
+    optimizers = ", ".join(
+        f"{player} {_name(node)} lr {node['lr']:g} ({_name(step.schedulers[player])})"
+        for player, node in step.optimizers.items()
+    )
+    accumulation = size.batch_size // size.micro_batch
+    still = [p for p in needed_parts(step) if p not in trained_parts(step)]
+    guidance = f", caption dropout {step.cfg_dropout_prob:g}" if step.cfg_dropout_prob else ""
+    return [
+        f"  Step {index}: {name}: {step.n_epochs} epochs × {size.updates_per_epoch} = {size.updates} updates "
+        f"of {size.batch_size} images ({accumulation} × {size.micro_batch})",
+        f"    trains: {', '.join(trained_parts(step))}"
+        + (f"; uses frozen: {', '.join(still)}" if still else ""),
+        f"    losses: {', '.join(losses)}{guidance}; EMA {step.ema.decay if step.ema else 'off'}",
+        f"    optimizers: {optimizers}",
+    ]
+
+
+def _data_line(data: DataSet) -> str:
+    return (
+        f"{type(data).__name__}, {len(data.train)} training and {len(data.validation)} held-out images, "
+        f"{data.img_size} px"
+    )
+
+
+def _all_parts(config: RunConfig) -> list[str]:
+    return list(
+        dict.fromkeys(p for step in config.stage.steps.values() for p in needed_parts(step))
+    )
+
+
+def _count(node: dict[str, Any]) -> int:
+    with torch.device("meta"):
+        module: nn.Module = instantiate(node)
+    return sum(p.numel() for p in module.parameters())
+
+
+def _name(node: dict[str, Any]) -> str:
+    return str(node["_target_"].rpartition(".")[2])
+
+
+def _short(count: int) -> str:
+    return f"{count / 1e6:.2f} M" if count >= 1e6 else f"{count / 1e3:.0f} k"

@@ -1,0 +1,61 @@
+"""From a finished step to files that others can load."""
+
+from dataclasses import asdict
+from typing import Any
+
+from torch import nn
+
+from fluxflow_exp import weights
+from fluxflow_exp.run_folder import RunFolder
+from fluxflow_exp.schema import RunConfig
+from fluxflow_exp.trainers.base import Trainer
+from fluxflow_exp.trainers.setup import Setup
+
+
+def publish_step(setup: Setup, trainer: Trainer, config: RunConfig) -> None:
+    """Write `<step>.raw.safetensors`, then `<step>.safetensors` with averaged weights."""
+    parts = {part: m for player in trainer.players.values() for part, m in player.parts.items()}
+    if "text_encoder" in setup.parts and config.publish.text_encoder == "embed":
+        parts.setdefault("text_encoder", setup.parts["text_encoder"])
+    facts = {
+        "index": setup.index,
+        "model": asdict(config.model),
+        "trained": dict.fromkeys(parts, setup.name),
+        "text_encoder": config.publish.text_encoder,
+        "img_size": setup.data.img_size,
+        "downscale": setup.parts["compressor"].downscale,
+        "flow": trainer.facts(),
+    }
+    folder = setup.folder.weights
+    weights.publish(
+        folder / f"{setup.name}.raw.safetensors", _states(parts), {**facts, "kind": "raw"}
+    )
+    with trainer.averaged():
+        states = _states(parts)
+        weights.publish(folder / f"{setup.name}.safetensors", states, {**facts, "kind": "ema"})
+
+
+def publish_final(folder: RunFolder, steps: list[str]) -> None:
+    """Write `final.safetensors`: the newest averaged weights of every part but the discriminator."""
+    holders = weights.find_parts(folder.path, steps=steps)
+    holders.pop("discriminator", None)
+    states, trained = {}, {}
+    facts: dict[str, Any] = {}
+    for part, path in holders.items():
+        states[part] = weights.read_part(path, part)
+        found = weights.read_facts(path)
+        trained[part] = found["trained"][part]
+        if found["index"] >= facts.get("index", 0):
+            facts = found
+    flow = next((f for f in map(_flow_of, holders.values()) if f), None)
+    weights.publish(
+        folder.weights / "final.safetensors", states, {**facts, "trained": trained, "flow": flow}
+    )
+
+
+def _flow_of(path: Any) -> Any:
+    return weights.read_facts(path)["flow"]
+
+
+def _states(parts: dict[str, nn.Module]) -> dict[str, weights.State]:
+    return {part: module.state_dict() for part, module in parts.items()}

@@ -1,0 +1,166 @@
+"""The folder of a run: its files, its identity, its lock, its mirror."""
+
+import fcntl
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from fluxflow_exp import files
+from fluxflow_exp.config import UserError
+from fluxflow_exp.data.sample import DataSet
+
+FORMAT = 1
+IDENTITY = ("model", "data", "stage", "optimizer", "scheduler", "seed")
+EXTENSIBLE = ("n_epochs", "max_updates")
+
+
+class RunFolder:
+    def __init__(self, path: Path, *, mirror: Path | None = None) -> None:
+        self.path, self.mirror_root = path, mirror
+        self.checkpoints, self.weights = path / "checkpoints", path / "weights"
+        self.graph, self.samples = path / "graph", path / "samples"
+        self.config, self.record, self.summary = (
+            path / "config.yaml",
+            path / "run.json",
+            path / "summary.json",
+        )
+        self.bad_samples = path / "bad_samples.jsonl"
+        self._bad: set[str] | None = None
+
+    def metrics(self, step: str) -> Path:
+        return self.graph / f"training_metrics_{step}.jsonl"
+
+    def exists(self) -> bool:
+        return self.record.exists()
+
+    def create(self, config: dict[str, Any], facts: dict[str, Any]) -> None:
+        for folder in (self.checkpoints, self.weights, self.graph, self.samples):
+            folder.mkdir(parents=True, exist_ok=True)
+        files.write_text(self.config, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+        self.write_record({"format": FORMAT, **facts, "restarts": 0, "steps": {}})
+
+    def read_record(self) -> dict[str, Any]:
+        record: dict[str, Any] = files.read_json(self.record)
+        if record["format"] != FORMAT:
+            raise UserError(
+                f"{self.path} has run format {record['format']}; this version reads {FORMAT}. "
+                "Choose another name=…"
+            )
+        return record
+
+    def write_record(self, record: dict[str, Any]) -> None:
+        files.write_json(self.record, record)
+
+    def frozen(self) -> dict[str, Any]:
+        """The configuration that the run was started with."""
+        config: dict[str, Any] = yaml.safe_load(self.config.read_text(encoding="utf-8"))
+        return config
+
+    def lock(self) -> None:
+        """Hold the folder for this process. UserError: another process trains in it."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._lock = os.open(self.path / ".lock", os.O_CREAT | os.O_RDWR)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(
+                f"another process is training in {self.path}. Wait for it, stop it, or choose another name=…"
+            ) from error
+
+    def move_aside(self) -> Path:
+        """Rename the folder, so that a fresh run can take its name; nothing is deleted."""
+        number = 1
+        while (target := self.path.with_name(f"{self.path.name}.old-{number}")).exists():
+            number += 1
+        self.path.rename(target)
+        return target
+
+    def report_bad(self, bad: list[tuple[str, str]], data: DataSet) -> None:
+        """List samples that could not be read, once each. UserError: they are too many."""
+        if not bad:
+            return
+        if self._bad is None:
+            self._bad = self._read_bad()
+        with self.bad_samples.open("a", encoding="utf-8") as file:
+            for sample, reason in bad:
+                if sample not in self._bad:
+                    self._bad.add(sample)
+                    file.write(json.dumps({"sample": sample, "reason": reason}) + "\n")
+        total = len(data.train) + len(data.validation) + len(data.bad)
+        if len(self._bad) > data.max_bad_fraction * total:
+            raise UserError(
+                f"{len(self._bad)} of {total} samples cannot be read, more than data.max_bad_fraction="
+                f"{data.max_bad_fraction}; {self.bad_samples} lists them with the reasons. Repair them, "
+                "or raise the limit"
+            )
+
+    def restore(self) -> bool:
+        """Bring the run back from its mirror if this machine has lost it; whether there was anything to bring."""
+        copy = self._copy()
+        if copy is None or self.exists() or not (copy / "run.json").exists():
+            return False
+        shutil.copytree(copy, self.path, dirs_exist_ok=True)
+        return True
+
+    def mirror(self) -> None:
+        """Copy what changed to the mirror, the record last, so that the copy is never ahead of its files."""
+        copy = self._copy()
+        if copy is None:
+            return
+        sources = [p for p in sorted(self.path.rglob("*")) if p.is_file() and _mirrored(p)]
+        for source in [p for p in sources if p != self.record] + [self.record]:
+            target = copy / source.relative_to(self.path)
+            if not _same(source, target):
+                files.write_atomically(target, lambda t, s=source: shutil.copy2(s, t) and None)  # type: ignore[misc]
+        for stale in (copy / "checkpoints").glob("*.pt"):
+            if not (self.checkpoints / stale.name).exists():
+                stale.unlink()
+
+    def _copy(self) -> Path | None:
+        return self.mirror_root / self.path.name if self.mirror_root else None
+
+    def _read_bad(self) -> set[str]:
+        if not self.bad_samples.exists():
+            return set()
+        whole = [
+            line
+            for line in self.bad_samples.read_text(encoding="utf-8").splitlines(True)
+            if line.endswith("\n")
+        ]
+        files.write_text(self.bad_samples, "".join(whole))
+        return {json.loads(line)["sample"] for line in whole}
+
+
+def identity_differences(
+    config: dict[str, Any], frozen: dict[str, Any]
+) -> dict[str, tuple[Any, Any]]:
+    """Key → (frozen value, asked value) for what makes a run another run. Paths may differ: data may move."""
+    mine, theirs = ({k: v for k in IDENTITY for k, v in _flat(c[k], k)} for c in (config, frozen))
+    missing = "(absent)"
+    return {
+        key: (theirs.get(key, missing), mine.get(key, missing))
+        for key in sorted({*mine, *theirs})
+        if mine.get(key, missing) != theirs.get(key, missing)
+        and not key.endswith(("_path", "_file", "description"))
+    }
+
+
+def _flat(value: Any, path: str) -> list[tuple[str, Any]]:
+    if isinstance(value, dict) and value:
+        return [pair for name, child in value.items() for pair in _flat(child, f"{path}.{name}")]
+    return [(path, value)]
+
+
+def _mirrored(path: Path) -> bool:
+    return path.name != ".lock" and not path.name.startswith("tmp-")
+
+
+def _same(source: Path, target: Path) -> bool:
+    if not target.exists():
+        return False
+    a, b = source.stat(), target.stat()
+    return a.st_size == b.st_size and a.st_mtime_ns == b.st_mtime_ns

@@ -1,0 +1,130 @@
+"""Learning-rate schedules over a step's optimizer updates.
+
+Each function takes an optimizer and `updates`, the step's number of optimizer updates (its horizon), and returns a
+`Schedule`: `step()` after every update, `observe(metric)` after every evaluation on held-out data (lower is better).
+`warmup` is a linear rise from zero: a share of `updates` when below 1, else a number of updates.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
+
+
+class Schedule(Protocol):
+    def step(self) -> None: ...
+    def observe(self, metric: float) -> None: ...
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+class Curve:
+    """The rate as a function of the update alone: base rate × factor(update)."""
+
+    def __init__(self, optimizer: Optimizer, factor: Callable[[int], float]) -> None:
+        self._inner = LambdaLR(optimizer, factor)
+
+    def step(self) -> None:
+        self._inner.step()
+
+    def observe(self, metric: float) -> None:
+        """A curve follows updates, not metrics."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"update": self._inner.last_epoch}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        full = self._inner.state_dict()
+        rates = [
+            base * factor(state["update"])
+            for base, factor in zip(self._inner.base_lrs, self._inner.lr_lambdas, strict=True)
+        ]
+        full.update(last_epoch=state["update"], _last_lr=rates)
+        self._inner.load_state_dict(full)
+
+
+class Plateau:
+    """The rate follows a held-out metric."""
+
+    def __init__(self, inner: ReduceLROnPlateau) -> None:
+        self._inner = inner
+
+    def step(self) -> None:
+        """A plateau follows metrics, not updates."""
+
+    def observe(self, metric: float) -> None:
+        self._inner.step(metric)
+
+    def state_dict(self) -> dict[str, Any]:
+        return dict(self._inner.state_dict())
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._inner.load_state_dict(state)
+
+
+def constant(optimizer: Optimizer, *, updates: int, warmup: float = 0) -> Schedule:
+    return _warmed(optimizer, updates, warmup, lambda progress: 1.0)
+
+
+def cosine(
+    optimizer: Optimizer, *, updates: int, warmup: float = 0, floor: float = 0.0
+) -> Schedule:
+    """Half a cosine from 1 to `floor` (Loshchilov & Hutter 2017, eq. 5, without restarts)."""
+    return _warmed(
+        optimizer,
+        updates,
+        warmup,
+        lambda progress: floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress)),
+    )
+
+
+def exponential(
+    optimizer: Optimizer, *, updates: int, warmup: float = 0, floor: float = 0.01
+) -> Schedule:
+    """floor ** progress: a constant relative fall from 1 to `floor`, which must be positive."""
+    if floor <= 0:
+        raise ValueError(f"scheduler.floor must be positive for an exponential fall, not {floor}")
+    return _warmed(optimizer, updates, warmup, lambda progress: float(floor**progress))
+
+
+def step(
+    optimizer: Optimizer, *, updates: int, warmup: float = 0, drops: int = 3, factor: float = 0.3
+) -> Schedule:
+    """`drops` falls by `factor`, equally spaced over the horizon."""
+    return _warmed(
+        optimizer,
+        updates,
+        warmup,
+        lambda progress: float(factor ** min(int(progress * (drops + 1)), drops)),
+    )
+
+
+def plateau(
+    optimizer: Optimizer,
+    *,
+    updates: int,
+    factor: float = 0.5,
+    patience: int = 3,
+    threshold: float = 1e-3,
+) -> Schedule:
+    """Falls by `factor` after `patience` evaluations without a relative improvement of `threshold`."""
+    del updates  # a plateau has no horizon
+    return Plateau(
+        ReduceLROnPlateau(optimizer, factor=factor, patience=patience, threshold=threshold)
+    )
+
+
+def _warmed(
+    optimizer: Optimizer, updates: int, warmup: float, curve: Callable[[float], float]
+) -> Schedule:
+    rise = round(warmup * updates) if warmup < 1 else int(warmup)
+    fall = max(updates - rise, 1)
+
+    def factor(update: int) -> float:
+        if update < rise:
+            return (update + 1) / rise
+        return curve(min((update - rise) / fall, 1.0))
+
+    return Curve(optimizer, factor)

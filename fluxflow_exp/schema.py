@@ -1,0 +1,137 @@
+"""The typed frame of a configuration: what Hydra checks while it composes.
+
+Nodes with a `_target_` (parts, data, losses, optimizers, schedulers) are typed by the signature of their
+target and checked in `preflight`; they are `Any` here, so that no constructor is described twice.
+Intervals count optimizer updates unless their name says otherwise.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from omegaconf import MISSING
+
+
+@dataclass
+class Model:
+    """The parts of a text-to-image model; each has a `_target_`. `activation` acts in all but the text encoder."""
+
+    name: str = MISSING
+    activation: str = MISSING  # bezier | silu | gelu | relu
+    vae_dim: int = MISSING  # latent channels
+    learning_rate: float = MISSING  # what this width trains well at; the optimizer files read it
+    compressor: Any = MISSING
+    expander: Any = MISSING
+    flow_processor: Any = MISSING
+    text_encoder: Any = MISSING
+    discriminator: Any = MISSING
+
+
+@dataclass
+class Ema:
+    """Exponential moving average of weights; the decay warms up as min(decay, (1 + n) / (10 + n))."""
+
+    decay: float = 0.999
+
+
+@dataclass
+class Step:
+    """One step of the pipeline."""
+
+    description: str = ""
+    n_epochs: int = MISSING
+    max_updates: int | None = None  # ends the step early
+    batch_size: int = MISSING  # global: images an update
+    trainer: Any = MISSING  # _target_ with the losses; an absent (null) loss is off
+    freeze: list[str] = field(default_factory=list)  # parts that this step must not change
+    init_from: str | None = None  # run folder or weights file that gives the parts at the start
+    data: Any = None  # null: the run's data
+    optimizers: dict[str, Any] = field(default_factory=dict)  # by player
+    schedulers: dict[str, Any] = field(default_factory=dict)  # by player
+    gradient_clip: float | None = 1.0  # L2 norm over a player's gradients
+    ema: Ema | None = field(default_factory=Ema)
+    cfg_dropout_prob: float = 0.0  # share of captions replaced by the empty one (flow steps)
+
+
+@dataclass
+class Stage:
+    name: str = MISSING
+    steps: dict[str, Step] = field(default_factory=dict)
+
+
+@dataclass
+class MicroBatch:
+    """Images a forward pass, by kind of trainer; null: the whole batch."""
+
+    autoencoder: int | None = None
+    flow: int | None = None
+
+
+@dataclass
+class Hardware:
+    name: str = MISSING
+    device: str = MISSING  # auto | cpu | cuda
+    gpu: str | None = None  # part of the card's name; another card gets a warning
+    precision: str = MISSING  # fp32 | bf16 | fp16 | auto (bf16 on a GPU, fp32 on a CPU)
+    exact: bool | None = None  # bit-identical continuation; null: on CPUs only
+    tf32: bool = True  # for what stays in fp32 on a GPU; off when exact
+    micro_batch: MicroBatch = field(default_factory=MicroBatch)
+    activation_checkpointing: bool = False
+    num_workers: int = 0  # data loading processes; 0 reads in the training process
+    threads: int | None = None  # CPU threads of torch; null: torch's own choice
+
+
+@dataclass
+class Checkpoint:
+    every_minutes: float | None = 30.0
+    every_updates: int | None = None
+    keep: int = 2  # newest files kept, beside each step's last one
+    mirror: str | None = (
+        None  # folder on a volume that outlives the machine; every save is copied there
+    )
+
+
+@dataclass
+class Samples:
+    """Pictures made while training, with EMA weights; originals and noise stay the same all along."""
+
+    every_epochs: int | None = 1  # end-of-epoch pictures; null: none
+    every_updates: int | None = None  # mid-epoch pictures
+    count: int = 8  # held-out images or prompts
+    prompts: list[str] | None = None  # null: held-out captions of the data
+    steps: int = 25  # sampler steps
+    guidance_scale: float = 4.0
+
+
+@dataclass
+class Evaluation:
+    every_epochs: int | None = 1  # held-out metrics, with EMA weights
+    images: int = 256  # held-out images read
+    prompts: int = 240  # images generated at the end of a flow step; 0: none
+    steps: int = 25
+    guidance_scale: float = 4.0
+
+
+@dataclass
+class Publish:
+    text_encoder: str = "embed"  # embed | reference (a Hugging Face encoder by its name alone)
+
+
+@dataclass
+class RunConfig:
+    name: str = MISSING
+    seed: int = 0
+    output_root: str = "outputs"
+    resume: str = "auto"  # auto | fresh (moves the old folder aside) | extend (more epochs)
+    validate: bool = False  # check, print the plan, train nothing
+    log_every: int = 10
+    model: Model = MISSING
+    data: Any = MISSING
+    stage: Stage = MISSING
+    optimizer: Any = MISSING
+    scheduler: Any = MISSING
+    hardware: Hardware = MISSING
+    tracking: Any = None
+    checkpoint: Checkpoint = field(default_factory=Checkpoint)
+    samples: Samples = field(default_factory=Samples)
+    evaluation: Evaluation = field(default_factory=Evaluation)
+    publish: Publish = field(default_factory=Publish)

@@ -1,0 +1,79 @@
+"""What a run came to: its record of steps, and `summary.json`."""
+
+from typing import Any
+
+from fluxflow_exp import files, plot
+from fluxflow_exp.console import Console
+from fluxflow_exp.run_folder import RunFolder
+from fluxflow_exp.trainers.base import Trainer
+from fluxflow_exp.trainers.setup import Setup
+
+
+def finish_step(setup: Setup, trainer: Trainer, final: dict[str, float]) -> None:
+    """Enter a finished step in the run's record; from then on it is loaded, not trained."""
+    record = setup.folder.read_record()
+    length, seconds = setup.length, trainer.seconds
+    images = length.updates * length.batch_size
+    record["steps"][setup.name] = {
+        "epochs": length.epoch(length.updates),
+        "updates": length.updates,
+        "images": images,
+        "seconds": round(seconds, 3),
+        "images_per_second": round(images / seconds, 2) if seconds else None,
+        "final": final,
+    }
+    setup.folder.write_record(record)
+
+
+def add_wall_seconds(folder: RunFolder, seconds: float) -> None:
+    """Add a process's time to the run's, over restarts. A killed process leaves no time here."""
+    if folder.exists():
+        record = folder.read_record()
+        record["wall_seconds"] = round(record.get("wall_seconds", 0.0) + seconds, 3)
+        folder.write_record(record)
+
+
+def write(folder: RunFolder, console: Console) -> None:
+    """Write `summary.json`, the run's last file, and say what came out."""
+    record = folder.read_record()
+    metrics: dict[str, Any] = {}
+    for step in record["steps"].values():
+        metrics |= step["final"]
+    by_attribute = {
+        key.removeprefix("prompt_accuracy_"): metrics.pop(key)
+        for key in sorted(metrics)
+        if key.startswith("prompt_accuracy_")
+    }
+    if by_attribute:
+        metrics["prompt_accuracy_by_attribute"] = by_attribute
+    summary = {
+        "name": record["name"],
+        "steps": record["steps"],
+        "metrics": metrics,
+        "wall_seconds": record.get("wall_seconds", 0.0),
+        "restarts": record["restarts"],
+    }
+    files.write_json(folder.summary, summary)
+    console.say(f"\nPIPELINE TRAINING COMPLETE in {summary['wall_seconds']:.0f} s")
+    for name, value in metrics.items():
+        console.say(f"  {name}: {value}")
+    console.say(f"  pictures: {folder.samples}\n  graphs:   {folder.graph}")
+    final = folder.weights / "final.safetensors"
+    console.say(f"  weights:  {final}")
+    if "flow_processor" in _parts(record, folder):
+        console.say(
+            f"Generate: fluxflow-generate --model_checkpoint {final} --text_prompts_path prompts.txt "
+            "--output_path out --use_cfg --guidance_scale 4"
+        )
+
+
+def draw_graphs(folder: RunFolder, console: Console) -> None:
+    """Refresh the pictures in `graph/` from the metric rows."""
+    written = plot.draw(folder.graph)
+    console.say(f"Graphs: {', '.join(path.name for path in written)}")
+
+
+def _parts(record: dict[str, Any], folder: RunFolder) -> list[str]:
+    from fluxflow_exp.weights import read_facts
+
+    return list(read_facts(folder.weights / "final.safetensors")["trained"])

@@ -1,0 +1,94 @@
+"""Metric rows of a step: one JSON object a line, in `graph/training_metrics_<step>.jsonl`.
+
+Rows are functions of the update, never of the clock; only `timestamp` and `extras` hold times. A resumed run drops
+the rows after its checkpoint and writes them again, so that no row stands twice and none is missing.
+"""
+
+import json
+import math
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from fluxflow_exp import files
+
+Row = dict[str, Any]
+
+
+class MetricLog:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def rewind(self, update: int) -> None:
+        """Keep the rows up to `update`; drop later ones and a torn last line."""
+        rows = [row for row in read_rows(self.path) if row["global_step"] <= update]
+        files.write_text(self.path, "".join(_line(row) for row in rows))
+
+    def write(
+        self,
+        kind: str,
+        *,
+        update: int,
+        epoch: int,
+        batch: int,
+        metrics: dict[str, float],
+        learning_rates: dict[str, float] | None = None,
+        extras: dict[str, float] | None = None,
+    ) -> None:
+        """Append a row of `kind` (train, held_out). `update` counts the step's updates, `epoch` from 1."""
+        row = {
+            "timestamp": datetime.now(UTC).isoformat(timespec="seconds"),
+            "kind": kind,
+            "epoch": epoch,
+            "batch": batch,
+            "global_step": update,
+            "metrics": {name: _finite(value) for name, value in metrics.items()},
+            "learning_rates": learning_rates or {},
+            "extras": extras or {},
+        }
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(_line(row))
+
+    def sync(self) -> None:
+        """Make the rows durable: a checkpoint must not outlive the rows before it."""
+        if self.path.exists():
+            with self.path.open("rb") as file:
+                os.fsync(file.fileno())
+
+
+class Window:
+    """Means of metrics since the last row. Saved with the checkpoint: a row may span an interruption."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, list[float]] = {}
+
+    def add(self, metrics: dict[str, float]) -> None:
+        for name, value in metrics.items():
+            total = self.sums.setdefault(name, [0.0, 0.0])
+            total[0] += value
+            total[1] += 1
+
+    def take(self) -> dict[str, float]:
+        means = {name: total / count for name, (total, count) in self.sums.items()}
+        self.sums = {}
+        return means
+
+
+def read_rows(path: Path) -> list[Row]:
+    """The whole rows of a metric file; a torn last line is left out, a missing file is empty."""
+    if not path.exists():
+        return []
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
+        if line.endswith("\n"):
+            rows.append(json.loads(line))
+    return rows
+
+
+def _line(row: Row) -> str:
+    return json.dumps(row) + "\n"
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

@@ -1,0 +1,330 @@
+"""The training loop: one class for every step; a subclass says what is computed, not how it is run."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from fluxflow_exp.data.loader import Batch, load_batches
+from fluxflow_exp.losses.terms import Terms
+from fluxflow_exp.preemption import Interrupted
+from fluxflow_exp.seeding import generator
+from fluxflow_exp.tracking import MetricLog, Window
+from fluxflow_exp.trainers.player import Player
+from fluxflow_exp.trainers.setup import Setup
+
+
+class NonFiniteError(RuntimeError):
+    """A loss or a gradient that is not finite; the weights were not touched by it."""
+
+
+@dataclass
+class Micro:
+    """A slice of the global batch."""
+
+    images: Tensor  # (micro-batch, 3, height, width), float32 in [-1, 1], on the device
+    captions: list[str]
+    rows: slice  # of the global batch
+
+
+@dataclass
+class Turn:
+    """Players that one loss trains together. `loss` gives terms and the weights of those that are summed."""
+
+    players: list[Player]
+    loss: Callable[[Micro], tuple[Terms, dict[str, float | Tensor]]]
+
+
+class Trainer:
+    PLAYERS: ClassVar[dict[str, tuple[str, ...]]]  # player → parts
+    USES: ClassVar[tuple[str, ...]] = ()  # parts that must have been trained before; kept frozen
+    NEEDS: ClassVar[tuple[str, ...]] = ()  # parts that must be there, trained or not
+    AVERAGED: ClassVar[tuple[str, ...]]  # players whose weights are averaged
+    MICRO_BATCH: ClassVar[str]  # which of hardware.micro_batch holds
+
+    def __init__(self, setup: Setup) -> None:
+        self.setup, self.length, self.machine = setup, setup.length, setup.machine
+        self.players = {
+            name: self._player(name, parts)
+            for name, parts in self.PLAYERS.items()
+            if name in setup.optimizers and self._trainable(parts)
+        }
+        self._still()
+        self.scalers = {name: self.machine.scaler() for name in self.players}
+        self.window, self.rows = Window(), MetricLog(setup.folder.metrics(setup.name))
+        self.update_index, self.seconds = 0, 0.0
+        self.held_out: dict[str, float] = {}
+
+    def turns(self) -> list[Turn]:
+        """The turns of an update, in order."""
+        raise NotImplementedError
+
+    def prepare(self) -> None:
+        """Called once, before a step's very first update."""
+
+    def begin_update(self, batch: Batch) -> None:
+        """Draw what the whole global batch needs."""
+
+    def end_update(self) -> dict[str, float]:
+        """Called after the last turn; gives further numbers to log."""
+        return {}
+
+    def sample_pictures(self, suffix: str) -> None:
+        """Write pictures of the held-out samples."""
+        raise NotImplementedError
+
+    def evaluate(self, *, last: bool) -> dict[str, float]:
+        """Held-out metrics with averaged weights; the first is the one that a plateau follows, lower is better."""
+        raise NotImplementedError
+
+    def facts(self) -> dict[str, Any] | None:
+        """What a generator must know beside the weights; None for parts that do not generate."""
+        return None
+
+    def averaged(self) -> ExitStack:
+        """Averaged weights in place of the trained ones, inside a `with` block."""
+        stack = ExitStack()
+        for player in self.players.values():
+            if player.ema:
+                stack.enter_context(player.ema.applied())
+        return stack
+
+    def starts_at(self, player: str) -> int:
+        """The update at which a player begins."""
+        return 0
+
+    def fit(self) -> dict[str, float]:
+        """Train from wherever the last checkpoint stands to the end of the step; returns the last held-out metrics."""
+        self._resume()
+        setup, total = self.setup, self.length.updates
+        started, before = time.monotonic(), self.seconds
+        for batch in self._batches():
+            setup.folder.report_bad(batch.bad, setup.data)
+            self.window.add(self._update(batch))
+            self.update_index += 1
+            self.seconds = before + time.monotonic() - started
+            self._log()
+            self._look(last=self.update_index == total)
+            finished = self.update_index == total
+            if finished or setup.stop.signum is not None or setup.clock.due(self.update_index):
+                self._save(final=finished)
+            if setup.stop.signum is not None and not finished:
+                raise Interrupted(setup.stop.signum)
+        return self.held_out
+
+    def noise(self, shape: tuple[int, ...], purpose: str) -> Tensor:
+        """Standard normal numbers for the whole global batch of this update, on the device."""
+        source = generator(
+            self.setup.seed, self.setup.name, self.update_index, purpose, device=self.machine.device
+        )
+        return torch.randn(shape, generator=source, device=self.machine.device)
+
+    def to_device(self, images: Tensor) -> Tensor:
+        """uint8 (batch, 3, height, width) → float32 in [-1, 1] on the device."""
+        return images.to(self.machine.device, non_blocking=True).float() / 127.5 - 1
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "update": self.update_index,
+            "seconds": self.seconds,
+            "window": self.window.sums,
+            "held_out": self.held_out,
+            "players": {name: player.state_dict() for name, player in self.players.items()},
+            "scalers": {name: scaler.state_dict() for name, scaler in self.scalers.items()},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.update_index, self.seconds = state["update"], state["seconds"]
+        self.window.sums, self.held_out = state["window"], state["held_out"]
+        for name, player in self.players.items():
+            player.load_state_dict(state["players"][name])
+            self.scalers[name].load_state_dict(state["scalers"][name])
+
+    def _trainable(self, parts: tuple[str, ...]) -> dict[str, nn.Module]:
+        """The parts that are not frozen and have something to train."""
+        return {
+            part: self.setup.parts[part]
+            for part in parts
+            if part not in self.setup.freeze
+            and any(p.requires_grad for p in self.setup.parts[part].parameters())
+        }
+
+    def _player(self, name: str, parts: tuple[str, ...]) -> Player:
+        setup = self.setup
+        start = self.starts_at(name)
+        horizon = self.length.updates - start
+        return Player(
+            name,
+            self._trainable(parts),
+            optimizer=setup.optimizers[name],
+            schedule=lambda optimizer: setup.schedulers[name](optimizer, updates=horizon),
+            ema_decay=setup.ema_decay if name in self.AVERAGED else None,
+            clip=setup.gradient_clip,
+            start=start,
+        )
+
+    def _still(self) -> None:
+        """No gradients anywhere; training mode for players' parts, eval mode for what is only used."""
+        for module in self.setup.parts.values():
+            module.requires_grad_(False).eval()
+        for player in self.players.values():
+            for module in player.parts.values():
+                module.train()
+
+    def _resume(self) -> None:
+        state = self.setup.checkpoints.latest(self.setup.name, map_location=self.machine.device)
+        if state is not None:
+            self.load_state_dict(state)
+            self.setup.console.say(
+                f"Step {self.setup.name}: continuing after update {self.update_index} "
+                f"of {self.length.updates}"
+            )
+        else:
+            self.prepare()
+        self.rows.rewind(self.update_index)
+        self.setup.clock.saved()
+
+    def _batches(self) -> Iterator[Batch]:
+        return load_batches(
+            self.setup.data.train,
+            seed=self.setup.seed,
+            batch_size=self.length.batch_size,
+            first_update=self.update_index,
+            last_update=self.length.updates,
+            num_workers=self.setup.num_workers,
+            pin_memory=self.machine.device.type == "cuda",
+        )
+
+    def _update(self, batch: Batch) -> dict[str, float]:
+        """One optimizer update of each player; returns the named terms, averaged over the global batch."""
+        images = self.to_device(batch.images)
+        self.begin_update(batch)
+        metrics: dict[str, float] = {}
+        for turn in self.turns():
+            for player in turn.players:
+                player.train(True)
+            terms: dict[str, list[Tensor]] = {}
+            for micro in self._micros(images, batch.captions):
+                for name, values in self._backward(turn, micro).items():
+                    terms.setdefault(name, []).append(values)
+            metrics |= self._step(turn, {n: torch.cat(v) for n, v in terms.items()}, batch)
+            for player in turn.players:
+                player.train(False)
+        return metrics | self.end_update()
+
+    def _micros(self, images: Tensor, captions: list[str]) -> Iterator[Micro]:
+        for first in range(0, len(images), self.length.micro_batch):
+            rows = slice(first, first + self.length.micro_batch)
+            yield Micro(images[rows], captions[rows], rows)
+
+    def _backward(self, turn: Turn, micro: Micro) -> Terms:
+        with self.machine.autocast():
+            terms, weights = turn.loss(micro)
+        total = sum(weight * terms[name].sum() for name, weight in weights.items())
+        assert isinstance(total, Tensor)
+        scaler = self.scalers[turn.players[0].name]
+        scaler.scale(total / self.length.batch_size).backward()  # type: ignore[no-untyped-call]
+        return {name: values.detach().float() for name, values in terms.items()}
+
+    def _step(self, turn: Turn, terms: Terms, batch: Batch) -> dict[str, float]:
+        """Check, clip, apply. A loss that is not finite stops here, before it reaches a weight."""
+        scaler = self.scalers[turn.players[0].name]
+        norms = [player.clip_gradients(scaler) for player in turn.players]
+        names = list(terms)
+        numbers = torch.stack([*(terms[n].mean() for n in names), *norms]).tolist()
+        means = dict(zip(names, numbers[: len(names)], strict=True))
+        self._stop_if_not_finite(means, terms, batch)
+        norm = {
+            f"{p.name}_norm": n for p, n in zip(turn.players, numbers[len(names) :], strict=True)
+        }
+        overflow = [name for name, value in norm.items() if not _is_finite(value)]
+        if overflow and (not scaler.is_enabled() or scaler.get_scale() < 1):
+            raise NonFiniteError(self._where(overflow[0], "gradient", batch.ids))
+        for player in turn.players:
+            player.apply(scaler)
+        scaler.update()
+        return means | {name: value for name, value in norm.items() if name not in overflow}
+
+    def _stop_if_not_finite(self, means: dict[str, float], terms: Terms, batch: Batch) -> None:
+        for name, value in means.items():
+            if not _is_finite(value):
+                bad = (~terms[name].isfinite()).nonzero().flatten().tolist()
+                raise NonFiniteError(self._where(name, "loss", [batch.ids[i] for i in bad]))
+
+    def _where(self, name: str, kind: str, ids: list[str]) -> str:
+        shown = ", ".join(ids[:8]) + (f" and {len(ids) - 8} more" if len(ids) > 8 else "")
+        return (
+            f"the {kind} {name!r} is not finite at update {self.update_index + 1} of step "
+            f"{self.setup.name!r}; samples: {shown}. The weights were not changed by it and the last "
+            "checkpoint is intact. Try a lower learning rate, hardware.precision=bf16 or fp32, or look "
+            "at these samples"
+        )
+
+    def _log(self) -> None:
+        setup, update = self.setup, self.update_index
+        if update % setup.log_every and update != self.length.updates:
+            return
+        metrics = self.window.take()
+        per_batch = self.seconds / update
+        self.rows.write(
+            "train",
+            update=update,
+            epoch=self.length.epoch(update),
+            batch=self.length.batch(update),
+            metrics=metrics,
+            learning_rates={name: player.rate() for name, player in self.players.items()},
+            extras={"seconds": self.seconds, "batch_time": per_batch},
+        )
+        setup.console.progress(setup, update, metrics, self.seconds)
+
+    def _look(self, *, last: bool) -> None:
+        """Pictures and held-out metrics that are due after this update."""
+        update, samples, length = self.update_index, self.setup.samples, self.length
+        epoch, ends = length.epoch(update), length.ends_epoch(update)
+        with torch.no_grad():
+            if ends and _due(epoch, samples.every_epochs, last):
+                self.sample_pictures(f"{epoch:03d}")
+            elif samples.every_updates and update % samples.every_updates == 0:
+                self.sample_pictures(f"{epoch:03d}_{length.batch(update):05d}")
+            if ends and _due(epoch, self.setup.evaluation.every_epochs, last):
+                self._evaluate(last=last)
+
+    def _evaluate(self, *, last: bool) -> None:
+        self.held_out = self.evaluate(last=last)
+        for player in self.players.values():
+            player.schedule.observe(next(iter(self.held_out.values())))
+        update = self.update_index
+        self.rows.write(
+            "held_out",
+            update=update,
+            epoch=self.length.epoch(update),
+            batch=self.length.batch(update),
+            metrics=self.held_out,
+        )
+        shown = " | ".join(f"{name}: {value:.4g}" for name, value in self.held_out.items())
+        self.setup.console.say(f"Held out, epoch {self.length.epoch(update)}: {shown}")
+
+    def _save(self, *, final: bool) -> None:
+        setup = self.setup
+        self.rows.sync()
+        setup.checkpoints.save(
+            self.state_dict(),
+            index=setup.index,
+            step=setup.name,
+            update=self.update_index,
+            final=final,
+        )
+        setup.folder.mirror()
+        setup.clock.saved()
+
+
+def _due(epoch: int, every: int | None, last: bool) -> bool:
+    return every is not None and (last or epoch % every == 0)
+
+
+def _is_finite(value: float) -> bool:
+    return value - value == 0

@@ -1,0 +1,158 @@
+"""Training of the flow transformer, and of a text encoder that is not frozen, on the frozen autoencoder's latents."""
+
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fluxflow_exp import pictures
+from fluxflow_exp.data.loader import Batch, order, read_all
+from fluxflow_exp.losses.flow_matching import RectifiedFlow
+from fluxflow_exp.losses.terms import Terms
+from fluxflow_exp.models.text_to_image import TextToImage
+from fluxflow_exp.seeding import generator
+from fluxflow_exp.trainers.base import Micro, Trainer, Turn
+from fluxflow_exp.trainers.setup import Setup
+
+LATENT_STATISTICS_IMAGES = 1024
+
+
+class FlowTrainer(Trainer):
+    """Players: `flow` (flow_processor) and, unless it is frozen, `text_encoder`; one loss trains both."""
+
+    PLAYERS = {"flow": ("flow_processor",), "text_encoder": ("text_encoder",)}
+    USES = ("compressor", "expander")
+    NEEDS = ("flow_processor", "text_encoder")
+    AVERAGED = ("flow", "text_encoder")
+    MICRO_BATCH = "flow"
+
+    def __init__(self, setup: Setup, *, objective: RectifiedFlow) -> None:
+        super().__init__(setup)
+        self.objective = objective
+        self.compressor, self.flow = setup.parts["compressor"], setup.parts["flow_processor"]
+        self.text_encoder = setup.parts["text_encoder"]
+
+    def prepare(self) -> None:
+        """Measure each latent channel's mean and deviation on training images, so that the flow sees unit scale."""
+        count = min(LATENT_STATISTICS_IMAGES, len(self.setup.data.train))
+        indices = order(len(self.setup.data.train), seed=self.setup.seed, epoch=0)[:count]
+        means, squares = [], []
+        for first in range(0, count, 128):
+            batch = read_all(
+                self.setup.data.train, indices[first : first + 128], seed=self.setup.seed
+            )
+            with torch.no_grad(), self.machine.autocast():
+                posterior = self.compressor(self.to_device(batch.images))
+            mean = posterior.mean.double()
+            means.append(mean.mean((2, 3)))
+            squares.append((mean.square() + posterior.logvar.double().exp()).mean((2, 3)))
+        mean = torch.cat(means).mean(0)
+        deviation = (torch.cat(squares).mean(0) - mean.square()).sqrt()
+        self.flow.latent_mean.copy_(mean)
+        self.flow.latent_std.copy_(deviation.clamp_min(1e-4))
+
+    def facts(self) -> dict[str, Any]:
+        return {
+            "objective": self.objective.name,
+            "shift": self.objective.shift,
+            "cfg_dropout_prob": self.setup.cfg_dropout_prob,
+        }
+
+    def turns(self) -> list[Turn]:
+        return [Turn(list(self.players.values()), self._loss)]
+
+    def begin_update(self, batch: Batch) -> None:
+        scale, count = self.compressor.downscale, len(batch.images)
+        height, width = (side // scale for side in batch.images.shape[-2:])
+        shape = (count, self.compressor.vae_dim, height, width)
+        self.posterior_noise = self.noise(shape, "posterior")
+        self.flow_noise = self.noise(shape, "noise")
+        self.times = self.objective.times(self.noise((count,), "time"))
+        self.dropped = self._drops(count)
+
+    def evaluate(self, *, last: bool) -> dict[str, float]:
+        """Flow loss on held-out images at fixed times and noise; after the last update also what images show."""
+        evaluation, data = self.setup.evaluation, self.setup.data
+        indices = range(min(evaluation.images, len(data.validation)))
+        batch = read_all(data.validation, indices, seed=self.setup.seed)
+        with self.averaged():
+            metrics = {"val_flow": self._held_out_loss(batch)}
+            if last and evaluation.prompts:
+                prompts = [data.prompts[i % len(data.prompts)] for i in range(evaluation.prompts)]
+                metrics |= data.score(self._generate(prompts, evaluation), prompts)
+        return metrics
+
+    def sample_pictures(self, suffix: str) -> None:
+        """Images for the sample prompts; the noise of a prompt is the same each time."""
+        samples = self.setup.samples
+        prompts = (samples.prompts or self.setup.data.prompts)[: samples.count]
+        with self.averaged():
+            images = self._generate(prompts, samples)
+        name, index, folder = self.setup.name, self.setup.index, self.setup.folder.samples
+        for image, prompt in zip(images, prompts, strict=True):
+            pictures.save(
+                image, folder / f"{name}_{index:03d}_{suffix}_{pictures.short_hash(prompt)}.webp"
+            )
+        sheet = pictures.captioned(images, prompts)
+        sheet.save(folder / f"{name}_{index:03d}_{suffix}_grid.webp", quality=95)
+
+    def _loss(self, micro: Micro) -> tuple[Terms, dict[str, Any]]:
+        data = self._latents(micro.images, self.posterior_noise[micro.rows])
+        noise, times = self.flow_noise[micro.rows], self.times[micro.rows]
+        captions = [
+            "" if drop else caption
+            for caption, drop in zip(micro.captions, self.dropped[micro.rows], strict=True)
+        ]
+        with nullcontext() if "text_encoder" in self.players else torch.no_grad():
+            text = self.text_encoder(captions)
+        velocity = self.flow(self.objective.interpolate(data, noise, times), times, text)
+        return self.objective(velocity, data, noise), {"flow": 1.0}
+
+    @torch.no_grad()
+    def _latents(self, images: Tensor, noise: Tensor) -> Tensor:
+        posterior = self.compressor(images)
+        latents: Tensor = self.flow.normalise(posterior.sample(noise).float())
+        return latents
+
+    def _drops(self, count: int) -> list[bool]:
+        """Which captions of the global batch are replaced by the empty one."""
+        setup = self.setup
+        source = generator(setup.seed, setup.name, self.update_index, "drop")
+        return (torch.rand(count, generator=source) < setup.cfg_dropout_prob).tolist()
+
+    def _held_out_loss(self, batch: Batch) -> float:
+        total = 0.0
+        for first in range(0, len(batch.images), 64):
+            rows = slice(first, first + 64)
+            images = self.to_device(batch.images[rows])
+            source = generator(
+                self.setup.seed, self.setup.name, "held out", first, device=images.device
+            )
+            count, scale = len(images), self.compressor.downscale
+            shape = (count, self.compressor.vae_dim, *(s // scale for s in images.shape[-2:]))
+            draw = [torch.randn(shape, generator=source, device=images.device) for _ in range(2)]
+            times = (torch.arange(count, device=images.device) % 8 + 0.5) / 8
+            with torch.no_grad(), self.machine.autocast():
+                data = self._latents(images, draw[0])
+                text = self.text_encoder(batch.captions[rows])
+                velocity = self.flow(self.objective.interpolate(data, draw[1], times), times, text)
+            total += float(self.objective(velocity, data, draw[1])["flow"].sum())
+        return total / len(batch.images)
+
+    def _generate(self, prompts: list[str], options: Any) -> Tensor:
+        """uint8 (prompts, 3, height, width) on the CPU."""
+        model = TextToImage(
+            expander=self.setup.parts["expander"],
+            flow_processor=self.flow,
+            text_encoder=self.text_encoder,
+            downscale=self.compressor.downscale,
+            shift=self.objective.shift,
+            img_size=self.setup.data.img_size,
+        )
+        guidance = options.guidance_scale if self.setup.cfg_dropout_prob > 0 else 1.0
+        with self.machine.autocast():
+            parts = model.generate(
+                prompts, guidance_scale=guidance, steps=options.steps, seed=self.setup.seed
+            )
+            return torch.cat(list(parts))

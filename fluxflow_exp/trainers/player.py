@@ -1,0 +1,70 @@
+"""A player: parts of the model that one optimizer trains, with its schedule and averaged weights."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from fluxflow_exp.schedules import Schedule
+from fluxflow_exp.trainers.ema import EMA
+
+
+class Player:
+    """`parts` are trained from the step's update `start` on; only parameters that require gradients are."""
+
+    def __init__(
+        self,
+        name: str,
+        parts: dict[str, nn.Module],
+        *,
+        optimizer: Callable[[list[nn.Parameter]], Optimizer],
+        schedule: Callable[[Optimizer], Schedule],
+        ema_decay: float | None,
+        clip: float | None,
+        start: int = 0,
+    ) -> None:
+        self.name, self.parts, self.clip, self.start = name, parts, clip, start
+        self.parameters = [p for m in parts.values() for p in m.parameters() if p.requires_grad]
+        self.optimizer = optimizer(self.parameters)
+        self.schedule = schedule(self.optimizer)
+        self.ema = EMA(parts, decay=ema_decay) if ema_decay is not None else None
+
+    def train(self, active: bool) -> None:
+        """Make this player's parameters the ones that gradients reach, or not."""
+        for parameter in self.parameters:
+            parameter.requires_grad_(active)
+
+    def clip_gradients(self, scaler: torch.amp.GradScaler) -> Tensor:
+        """Unscale, clip to the L2 norm `clip`; returns the norm before clipping."""
+        scaler.unscale_(self.optimizer)
+        limit = self.clip if self.clip is not None else float("inf")
+        return nn.utils.clip_grad_norm_(self.parameters, limit)
+
+    def apply(self, scaler: torch.amp.GradScaler) -> None:
+        """One optimizer update, then the schedule and the averages."""
+        scaler.step(self.optimizer)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.schedule.step()
+        if self.ema:
+            self.ema.update()
+
+    def rate(self) -> float:
+        return float(self.optimizer.param_groups[0]["lr"])
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "parts": {name: module.state_dict() for name, module in self.parts.items()},
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "ema": self.ema.state_dict() if self.ema else None,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for name, module in self.parts.items():
+            module.load_state_dict(state["parts"][name])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        if self.ema:
+            self.ema.load_state_dict(state["ema"])

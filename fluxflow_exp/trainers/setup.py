@@ -1,0 +1,63 @@
+"""What the pipeline hands to a trainer: live objects and plain values, no configuration nodes."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from fluxflow_exp.checkpoint import CheckpointStore, SaveClock
+from fluxflow_exp.console import Console
+from fluxflow_exp.data.sample import DataSet
+from fluxflow_exp.hardware import Machine
+from fluxflow_exp.preemption import StopRequest
+from fluxflow_exp.run_folder import RunFolder
+from fluxflow_exp.schema import Evaluation, Samples
+
+
+@dataclass
+class Length:
+    """How long a step is, in optimizer updates."""
+
+    updates: int
+    updates_per_epoch: int
+    batch_size: int  # images an update
+    micro_batch: int  # images a forward pass
+
+    def epoch(self, update: int) -> int:
+        """The epoch, from 1, that the `update`-th update (from 1) belongs to."""
+        return (update - 1) // self.updates_per_epoch + 1
+
+    def batch(self, update: int) -> int:
+        """The batch, from 1, within that epoch."""
+        return (update - 1) % self.updates_per_epoch + 1
+
+    def ends_epoch(self, update: int) -> bool:
+        return update % self.updates_per_epoch == 0 or update == self.updates
+
+
+@dataclass
+class Setup:
+    name: str  # of the step
+    index: int  # of the step in the pipeline, from 1
+    steps: int  # of the pipeline
+    seed: int
+    length: Length
+    parts: dict[str, nn.Module]  # all that the step trains or uses, on the device
+    optimizers: dict[str, Callable[..., Any]]  # by player
+    schedulers: dict[str, Callable[..., Any]]
+    freeze: list[str]
+    ema_decay: float | None
+    gradient_clip: float | None
+    cfg_dropout_prob: float
+    data: DataSet
+    num_workers: int
+    machine: Machine
+    folder: RunFolder
+    checkpoints: CheckpointStore
+    clock: SaveClock
+    stop: StopRequest
+    console: Console
+    log_every: int
+    samples: Samples
+    evaluation: Evaluation

@@ -1,0 +1,164 @@
+"""Published weights: safetensors files that say how to build what they hold.
+
+`<step>.safetensors` holds the averaged weights of the parts that a step trained, `<step>.raw.safetensors` the trained
+ones, `final.safetensors` the averaged weights of every part of the pipeline but the discriminator. Tensors are named
+`<part>.<parameter>`; one metadata entry holds a JSON of facts. Metadata is data: only classes of
+`fluxflow_exp.models` are ever built from it.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from fluxflow_exp import files
+from fluxflow_exp.config import PARTS, instantiate
+
+FORMAT = 1
+KEY = "fluxflow_exp"
+MODELS = "fluxflow_exp.models."
+GENERATION_PARTS = ("expander", "flow_processor", "text_encoder")
+ASSETS = ("config_json", "tokenizer_json")  # what a pretrained text encoder is rebuilt from
+
+State = dict[str, Tensor]
+Facts = dict[str, Any]
+
+
+def publish(path: Path, parts: dict[str, State], facts: Facts) -> None:
+    """Write `parts` and `facts` to `path`, atomically."""
+    tensors = {
+        f"{part}.{name}": tensor.detach().cpu().contiguous().clone()
+        for part, state in parts.items()
+        for name, tensor in state.items()
+    }
+    metadata = {KEY: json.dumps({"format": FORMAT, **facts}, sort_keys=True)}
+    files.write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata))
+
+
+def read_facts(path: Path) -> Facts:
+    """The facts of a published file. ValueError: missing, not safetensors, not ours, or of another format."""
+    if path.is_dir():
+        raise ValueError(
+            f"{path} is a folder; name the file, e.g. {path}/weights/final.safetensors"
+        )
+    if not path.is_file():
+        raise ValueError(f"there is no file {path}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a whole safetensors file: {error}") from error
+    if KEY not in metadata:
+        raise ValueError(
+            f"{path} was not published by fluxflow_exp (no {KEY!r} metadata). "
+            "Give the weights/final.safetensors of a run"
+        )
+    facts: Facts = json.loads(metadata[KEY])
+    if facts["format"] != FORMAT:
+        raise ValueError(
+            f"{path} has weights format {facts['format']}; this version reads {FORMAT}"
+        )
+    return facts
+
+
+def read_part(path: Path, part: str) -> State:
+    """The tensors of one part; empty if the file does not hold it."""
+    read_facts(path)
+    with safe_open(path, framework="pt") as file:
+        names = [name for name in file.keys() if name.startswith(f"{part}.")]  # noqa: SIM118
+        return {name.removeprefix(f"{part}."): file.get_tensor(name) for name in names}
+
+
+def shapes(path: Path, part: str) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of one part's tensors, without reading them."""
+    read_facts(path)
+    with safe_open(path, framework="pt") as file:
+        names = [name for name in file.keys() if name.startswith(f"{part}.")]  # noqa: SIM118
+        return {
+            name.removeprefix(f"{part}."): tuple(file.get_slice(name).get_shape()) for name in names
+        }
+
+
+def load_model(path: Path, *, kind: str) -> tuple[dict[str, nn.Module], Facts]:
+    """Build and fill the parts that generation needs. `kind`: ema, or raw (from the files beside `path`)."""
+    facts = read_facts(path)
+    modules = {}
+    for part in GENERATION_PARTS:
+        state = read_part(_holder(path, part, facts, kind), part)
+        by_name = part == "text_encoder" and facts["text_encoder"] == "reference"
+        if not state and not by_name:
+            raise ValueError(
+                f"{path} holds no {part} (it has {', '.join(facts['trained']) or 'no part'}). "
+                "Generation needs the weights/final.safetensors of a run with a flow step"
+            )
+        modules[part] = _build(path, part, facts, state)
+    return modules, facts
+
+
+def _holder(path: Path, part: str, facts: Facts, kind: str) -> Path:
+    """The file that holds a part's weights of `kind`."""
+    step = facts["trained"].get(part)
+    if kind == "ema" or step is None:
+        return path
+    raw = path.parent / f"{step}.raw.safetensors"
+    if not raw.is_file():
+        raise ValueError(
+            f"the raw weights of {part} stand in {raw.name}, which is not beside {path}"
+        )
+    return raw
+
+
+def _build(path: Path, part: str, facts: Facts, state: State) -> nn.Module:
+    node = facts["model"].get(part)
+    if part not in PARTS or not isinstance(node, dict):
+        raise ValueError(f"{path}: its metadata does not say how to build {part}")
+    target = str(node.get("_target_"))
+    values = {k: v for k, v in node.items() if k != "_target_"}
+    if not target.startswith(MODELS) or "_target_" in json.dumps(values):
+        raise ValueError(
+            f"{path}: refusing to build {part} from {target!r}, not a model of this package"
+        )
+    assets = {name: state[name] for name in ASSETS if name in state}
+    module: nn.Module = instantiate(
+        {"_target_": target, **values}, **({"assets": assets} if assets else {})
+    )
+    if not isinstance(module, nn.Module):
+        raise ValueError(f"{path}: {target!r} is not a model")
+    if state:
+        module.load_state_dict(state)
+    return module
+
+
+def find_parts(source: Path, *, steps: list[str] | None = None) -> dict[str, Path]:
+    """Part → the newest file that holds its averaged weights, for a run folder or a published file.
+
+    `steps` limits a run folder to those steps. ValueError: there are no published weights.
+    """
+    if not source.is_dir():
+        return {part: source for part in read_facts(source)["trained"]}
+    holders = {
+        part: path
+        for path in sorted((source / "weights").glob("*.safetensors"), key=_age)
+        if path.name != "final.safetensors"
+        and not path.name.endswith(".raw.safetensors")
+        and (steps is None or path.stem in steps)
+        for part in read_facts(path)["trained"]
+    }
+    if not holders:
+        raise ValueError(f"{source} holds no published weights (no weights/*.safetensors)")
+    return holders
+
+
+def expected_shapes(node: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Names and shapes that the part described by `node` would have; nothing is allocated."""
+    with torch.device("meta"):
+        module: nn.Module = instantiate(node)
+    return {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+
+
+def _age(path: Path) -> int:
+    return int(read_facts(path)["index"])

@@ -1,0 +1,100 @@
+"""Losses against closed forms."""
+
+import math
+
+import pytest
+import torch
+
+from fluxflow_exp.losses.adversarial import Adversarial
+from fluxflow_exp.losses.flow_matching import RectifiedFlow, shift_time
+from fluxflow_exp.losses.kl import KL
+from fluxflow_exp.losses.reconstruction import Reconstruction
+
+
+def test_reconstruction_is_the_mean_error_of_each_sample():
+    images = torch.zeros(2, 3, 4, 4)
+    found = torch.stack([torch.full((3, 4, 4), 0.5), torch.full((3, 4, 4), -1.0)])
+    terms = Reconstruction()(found, images)
+    assert terms["l1"].tolist() == [0.5, 1.0]
+    assert terms["mse"].tolist() == [0.25, 1.0]
+
+
+def test_reconstruction_needs_a_weight():
+    with pytest.raises(ValueError, match="not both 0"):
+        Reconstruction(l1=0.0, mse=0.0)
+
+
+def test_kl_is_that_of_torch_distributions():
+    mean, logvar = torch.randn(3, 5, 2, 2), torch.randn(3, 5, 2, 2)
+    posterior = torch.distributions.Normal(mean, (0.5 * logvar).exp())
+    unit = torch.distributions.Normal(torch.zeros_like(mean), torch.ones_like(mean))
+    expected = torch.distributions.kl_divergence(posterior, unit).mean((2, 3)).sum(1)
+    torch.testing.assert_close(KL()(mean, logvar)["kl"], expected)
+
+
+def test_free_bits_stop_the_gradient_of_a_channel_below_the_floor():
+    mean = torch.zeros(1, 2, 1, 1)
+    mean[0, 1] = 3.0
+    mean.requires_grad_()
+    loss = KL(free_bits=0.5)
+    floored = loss(mean, torch.zeros(1, 2, 1, 1))[loss.summed]
+    assert floored.item() == pytest.approx(0.5 + 4.5)
+    floored.sum().backward()
+    assert mean.grad.flatten().tolist() == [0.0, 3.0]
+
+
+def test_beta_rises_by_half_a_cosine():
+    kl = KL(weight=2.0, warmup=100)
+    assert [kl.beta(u, updates=1000) for u in (0, 50, 100, 500)] == pytest.approx(
+        [0.0, 1.0, 2.0, 2.0]
+    )
+    assert KL(weight=2.0, warmup=0.5).beta(250, updates=1000) == pytest.approx(1.0)
+    assert KL(weight=2.0).beta(0, updates=10) == 2.0
+
+
+def test_hinge_losses_patch_by_patch():
+    gan = Adversarial()
+    real, fake = torch.tensor([[[[2.0, 0.0]]]]), torch.tensor([[[[-2.0, 1.0]]]])
+    assert gan.discriminator(real, fake)["d"].item() == pytest.approx((0 + 1) / 2 + (0 + 2) / 2)
+    assert gan.generator(fake)["g"].item() == pytest.approx(0.5)
+
+
+def test_r1_of_a_linear_discriminator_is_its_squared_weight():
+    class Linear(torch.nn.Module):
+        def forward(self, x):
+            return 3.0 * x.sum((1, 2, 3)).view(-1, 1, 1, 1)
+
+    gan = Adversarial(r1_gamma=2.0, r1_interval=4)
+    found = gan.r1(Linear(), torch.randn(2, 3, 2, 2))["r1"]
+    assert found.tolist() == pytest.approx([0.5 * 2.0 * 4 * 9.0 * 12] * 2)
+    assert [u for u in range(9) if gan.r1_due(u)] == [0, 4, 8]
+
+
+@pytest.mark.parametrize("norms", [(1.0, 4.0), (0.0, 1.0), (1.0, 0.0), (1e-8, 1e3)])
+def test_the_adaptive_weight_is_a_ratio_of_norms_and_never_negative(norms):
+    weight = Adversarial(weight=0.1, adaptive_limit=50.0).adaptive_weight(*map(torch.tensor, norms))
+    assert 0.0 <= weight.item() <= 0.1 * 50.0 * (1 + 1e-6)
+    if norms == (1.0, 4.0):
+        assert weight.item() == pytest.approx(0.025, rel=1e-4)
+
+
+def test_rectified_flow_is_exact_for_the_true_velocity():
+    data, noise, time = torch.randn(4, 2, 3, 3), torch.randn(4, 2, 3, 3), torch.rand(4)
+    flow = RectifiedFlow()
+    assert flow(noise - data, data, noise)["flow"].abs().max() == 0
+    x = flow.interpolate(data, noise, time)
+    torch.testing.assert_close(x - time.view(-1, 1, 1, 1) * (noise - data), data)
+    assert torch.equal(flow.interpolate(data, noise, torch.ones(4)), noise)
+
+
+def test_times_are_logit_normal():
+    normal = torch.randn(200_000, generator=torch.Generator().manual_seed(0))
+    times = RectifiedFlow(time_mean=-0.5, time_std=0.8).times(normal)
+    assert times.median().item() == pytest.approx(1 / (1 + math.exp(0.5)), abs=5e-3)
+    assert torch.logit(times).std().item() == pytest.approx(0.8, abs=5e-3)
+
+
+def test_the_shift_moves_time_towards_noise_and_keeps_the_ends():
+    time = torch.tensor([0.0, 0.5, 1.0])
+    assert shift_time(time, 3.0).tolist() == pytest.approx([0.0, 0.75, 1.0])
+    assert torch.equal(shift_time(time, 1.0), time)
