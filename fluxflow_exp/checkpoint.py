@@ -15,9 +15,7 @@ import torch
 from fluxflow_exp import files
 
 FORMAT = 1
-NAME = re.compile(
-    r"(?P<index>\d{2})-(?P<step>.+)-(?P<update>\d{8})(?P<final>-final)?-(?P<digest>[0-9a-f]{16})\.pt"
-)
+NAME = re.compile(r"(?P<index>\d{2})-(?P<step>.+)-(?P<update>\d{8})(?P<final>-final)?-(?P<digest>[0-9a-f]{16})\.pt")
 
 
 class CheckpointStore:
@@ -28,9 +26,7 @@ class CheckpointStore:
             raise ValueError(f"checkpoint.keep must be at least 1, not {keep}")
         self.folder, self.keep = folder, keep
 
-    def save(
-        self, state: dict[str, Any], *, index: int, step: str, update: int, final: bool = False
-    ) -> Path:
+    def save(self, state: dict[str, Any], *, index: int, step: str, update: int, final: bool = False) -> Path:
         """Write `state`; a failure (a full disk, say) raises OSError and leaves earlier checkpoints alone."""
         self.folder.mkdir(parents=True, exist_ok=True)
         mark = "-final" if final else ""
@@ -46,24 +42,18 @@ class CheckpointStore:
         self._prune()
         return path
 
-    def latest(
-        self, step: str, *, map_location: torch.device | str = "cpu"
-    ) -> dict[str, Any] | None:
+    def latest(self, step: str, *, map_location: torch.device | str = "cpu") -> dict[str, Any] | None:
         """The newest state of `step` that verifies; a bad file is skipped with a warning. None: there is none."""
         for path in reversed(self.paths()):
             name = _parse(path)
             if name["step"] != step:
                 continue
             if not files.digest(path).startswith(name["digest"]):
-                warnings.warn(
-                    f"skipping {path}: its content does not match its digest", stacklevel=2
-                )
+                warnings.warn(f"skipping {path}: its content does not match its digest", stacklevel=2)
                 continue
             state: dict[str, Any] = torch.load(path, map_location=map_location, weights_only=True)
             if state["format"] != FORMAT:
-                raise ValueError(
-                    f"{path} has checkpoint format {state['format']}; this version reads {FORMAT}"
-                )
+                raise ValueError(f"{path} has checkpoint format {state['format']}; this version reads {FORMAT}")
             return state
         return None
 

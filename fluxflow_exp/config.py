@@ -39,9 +39,7 @@ def resolve(config: DictConfig) -> dict[str, Any]:
     values.pop("hydra", None)
     for step in values["stage"]["steps"].values():
         for group, run_wide in (("optimizers", "optimizer"), ("schedulers", "scheduler")):
-            step[group] = {
-                player: _follow(node, values[run_wide]) for player, node in step[group].items()
-            }
+            step[group] = {player: _follow(node, values[run_wide]) for player, node in step[group].items()}
     return values
 
 

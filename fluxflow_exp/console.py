@@ -41,9 +41,7 @@ class Console:
                 TimeRemainingColumn(),
                 console=self._terminal,
             )
-            self._task = self._bar.add_task(
-                setup.name, total=setup.length.updates, completed=update
-            )
+            self._task = self._bar.add_task(setup.name, total=setup.length.updates, completed=update)
             self._bar.start()
 
     def close_step(self) -> None:
@@ -51,9 +49,7 @@ class Console:
             self._bar.stop()
             self._bar = None
 
-    def progress(
-        self, setup: Setup, update: int, metrics: dict[str, float], seconds: float
-    ) -> None:
+    def progress(self, setup: Setup, update: int, metrics: dict[str, float], seconds: float) -> None:
         """The line of FluxFlow's form; `seconds` is the training time of the step so far."""
         since, then = self._window
         now = time.monotonic()

@@ -47,9 +47,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add("--output_path", required=True, type=Path, help="folder for the images")
     add("--use_cfg", action="store_true", help="classifier-free guidance")
-    add(
-        "--guidance_scale", type=float, default=5.0, help="strength of the guidance, with --use_cfg"
-    )
+    add("--guidance_scale", type=float, default=5.0, help="strength of the guidance, with --use_cfg")
     add("--negative_prompt", default="", help="what to steer away from, with --use_cfg")
     add("--steps", type=int, default=50, help="sampler steps")
     add(
@@ -58,9 +56,7 @@ def parser() -> argparse.ArgumentParser:
         default="euler",
         help="heun costs two evaluations a step",
     )
-    add(
-        "--size", type=_size, default=None, metavar="WxH", help="pixels; default: the training size"
-    )
+    add("--size", type=_size, default=None, metavar="WxH", help="pixels; default: the training size")
     add("--seed", type=int, default=0, help="of the noise")
     add("--batch_size", type=int, default=16, help="images at a time; does not change them")
     add("--n_per_prompt", type=int, default=1, help="images for each prompt")
@@ -101,9 +97,7 @@ def generate(arguments: argparse.Namespace) -> None:
         )
         batches = -(-len(wanted) // arguments.batch_size)
         left = iter(paths)
-        with torch.autocast(
-            device.type, PRECISIONS[arguments.precision], enabled=arguments.precision != "fp32"
-        ):
+        with torch.autocast(device.type, PRECISIONS[arguments.precision], enabled=arguments.precision != "fp32"):
             for images in track(made, description="Generating", total=batches):
                 for image in images:
                     pictures.save(image, next(left))
@@ -124,9 +118,7 @@ def read_prompts(path: Path) -> list[Prompt]:
     else:
         raise UserError(f"--text_prompts_path: there is no file or folder {path}")
     if not prompts:
-        raise UserError(
-            f"--text_prompts_path: {path} holds no prompts (.txt files, or lines of one)"
-        )
+        raise UserError(f"--text_prompts_path: {path} holds no prompts (.txt files, or lines of one)")
     return prompts
 
 
@@ -146,9 +138,7 @@ def _load(arguments: argparse.Namespace, device: torch.device) -> TextToImage:
 
 def _device(name: str) -> torch.device:
     if name == "cuda" and not torch.cuda.is_available():
-        raise UserError(
-            "--device cuda: this machine shows no CUDA GPU. Leave --device out, or give cpu"
-        )
+        raise UserError("--device cuda: this machine shows no CUDA GPU. Leave --device out, or give cpu")
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 

@@ -39,13 +39,9 @@ def hardware_problems(hardware: schema.Hardware) -> list[str]:
     """What `hardware` asks for and this machine lacks; one line each."""
     problems = []
     if hardware.device not in ("auto", "cpu", "cuda"):
-        problems.append(
-            f"hardware.device is 'auto', 'cpu' or 'cuda' (one GPU), not {hardware.device!r}"
-        )
+        problems.append(f"hardware.device is 'auto', 'cpu' or 'cuda' (one GPU), not {hardware.device!r}")
     if hardware.precision not in ("auto", *PRECISIONS):
-        problems.append(
-            f"hardware.precision is auto, fp32, bf16 or fp16, not {hardware.precision!r}"
-        )
+        problems.append(f"hardware.precision is auto, fp32, bf16 or fp16, not {hardware.precision!r}")
     if hardware.device == "cuda" and not torch.cuda.is_available():
         problems.append(
             f"hardware={hardware.name} needs a CUDA GPU and this machine shows none. "

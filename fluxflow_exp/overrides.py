@@ -63,9 +63,7 @@ def _parse(overrides: list[str]) -> tuple[list[Override], list[str]]:
     return parsed, problems
 
 
-def _split(
-    overrides: list[Override], config_dir: str | None
-) -> tuple[list[Override], list[Override]]:
+def _split(overrides: list[Override], config_dir: str | None) -> tuple[list[Override], list[Override]]:
     """Group choices, then everything else."""
     loader = _loader(config_dir)
 

@@ -35,14 +35,10 @@ def rows_of(rows: list[Tensor], *, labels: list[str]) -> Image.Image:
     tiles = [[_tile(image) for image in row] for row in rows]
     width, height = tiles[0][0].size
     margin, gap = 110, 4
-    sheet = Image.new(
-        "RGB", (margin + len(tiles[0]) * (width + gap), len(tiles) * (height + gap)), "white"
-    )
+    sheet = Image.new("RGB", (margin + len(tiles[0]) * (width + gap), len(tiles) * (height + gap)), "white")
     draw = ImageDraw.Draw(sheet)
     for r, (row, label) in enumerate(zip(tiles, labels, strict=True)):
-        draw.text(
-            (4, r * (height + gap) + height // 2 - 6), label, "black", ImageFont.load_default(13)
-        )
+        draw.text((4, r * (height + gap) + height // 2 - 6), label, "black", ImageFont.load_default(13))
         for c, tile in enumerate(row):
             sheet.paste(tile, (margin + c * (width + gap), r * (height + gap)))
     return sheet

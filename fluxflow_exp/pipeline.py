@@ -29,9 +29,7 @@ def run(values: dict[str, Any], *, swept: str = "") -> None:
     machine = prepare(config.hardware)
     console = Console()
     data = _build_data(config)
-    lengths = {
-        name: plan.length(step, data[name], config) for name, step in config.stage.steps.items()
-    }
+    lengths = {name: plan.length(step, data[name], config) for name, step in config.stage.steps.items()}
     console.say(plan.describe(config, lengths, data, machine))
     if config.validate:
         return
@@ -45,9 +43,7 @@ def run(values: dict[str, Any], *, swept: str = "") -> None:
     except (UserError, NonFiniteError, OSError) as error:
         raise UserError(_after_failure(error, folder)) from error
     except Interrupted as stop:
-        console.say(
-            f"Stopped by {stop}; everything is saved in {folder.path}. The same command continues it"
-        )
+        console.say(f"Stopped by {stop}; everything is saved in {folder.path}. The same command continues it")
         raise SystemExit(128 + stop.signum) from stop
     finally:
         summary.add_wall_seconds(folder, time.monotonic() - started)
@@ -152,9 +148,7 @@ class Pipeline:
 
     def _announce_fresh(self, name: str, part: str, earlier: list[str]) -> None:
         if earlier:
-            self.console.say(
-                f"Step {name}: {part} starts from fresh weights (no earlier step made it)"
-            )
+            self.console.say(f"Step {name}: {part} starts from fresh weights (no earlier step made it)")
 
 
 def sweep_folder(overrides: list[str]) -> str:
@@ -173,9 +167,7 @@ def _build_data(config: RunConfig) -> dict[str, Any]:
         try:
             built[key] = built.get(key) or instantiate(node)
         except ValueError as error:
-            raise UserError(
-                f"{'data' if step.data is None else f'stage.steps.{name}.data'}: {error}"
-            ) from error
+            raise UserError(f"{'data' if step.data is None else f'stage.steps.{name}.data'}: {error}") from error
         built[name] = built[key]
     return {name: built[name] for name in config.stage.steps}
 

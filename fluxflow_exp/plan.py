@@ -48,9 +48,7 @@ def length(step: Step, data: DataSet, config: RunConfig) -> Length:
     return Length(updates, per_epoch, step.batch_size, micro)
 
 
-def describe(
-    config: RunConfig, lengths: dict[str, Length], data: dict[str, DataSet], machine: Machine
-) -> str:
+def describe(config: RunConfig, lengths: dict[str, Length], data: dict[str, DataSet], machine: Machine) -> str:
     """The plan, for the first lines of a run and for validate=true."""
     counts = {part: _count(getattr(config.model, part)) for part in _all_parts(config)}
     sets = {id(d): d for d in data.values()}
@@ -79,8 +77,7 @@ def _step_lines(index: int, name: str, step: Step, size: Length) -> list[str]:
     return [
         f"  Step {index}: {name}: {step.n_epochs} epochs × {size.updates_per_epoch} = {size.updates} updates "
         f"of {size.batch_size} images ({accumulation} × {size.micro_batch})",
-        f"    trains: {', '.join(trained_parts(step))}"
-        + (f"; uses frozen: {', '.join(still)}" if still else ""),
+        f"    trains: {', '.join(trained_parts(step))}" + (f"; uses frozen: {', '.join(still)}" if still else ""),
         f"    losses: {', '.join(losses)}{guidance}; EMA {step.ema.decay if step.ema else 'off'}",
         f"    optimizers: {optimizers}",
     ]
@@ -94,9 +91,7 @@ def _data_line(data: DataSet) -> str:
 
 
 def _all_parts(config: RunConfig) -> list[str]:
-    return list(
-        dict.fromkeys(p for step in config.stage.steps.values() for p in needed_parts(step))
-    )
+    return list(dict.fromkeys(p for step in config.stage.steps.values() for p in needed_parts(step)))
 
 
 def _count(node: dict[str, Any]) -> int:

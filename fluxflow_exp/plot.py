@@ -34,9 +34,7 @@ def draw(graph: Path) -> list[Path]:
         "training_losses": lambda axes: _lines(axes, train, LOSSES, "loss", marks),
         "kl_loss": lambda axes: _lines(axes, train, ("kl",), "KL (nats a position)", marks),
         "learning_rates": lambda axes: _lines(axes, rates, tuple(rates), "learning rate", marks),
-        "batch_times": lambda axes: _lines(
-            axes, extras, ("batch_time",), "seconds a batch (mean)", marks
-        ),
+        "batch_times": lambda axes: _lines(axes, extras, ("batch_time",), "seconds a batch (mean)", marks),
     }
     written = []
     for name, panel in panels.items():
@@ -51,9 +49,7 @@ def draw(graph: Path) -> list[Path]:
     shown = ("val_flow", "val_l1")
     _lines(grid[1, 2], held_out, shown, "held-out loss", marks)
     written.append(_save(figure, graph / "training_overview.png"))
-    text = _summary(
-        {**train, **{n: held_out[n] for n in (*shown, "val_psnr", *accuracies) if n in held_out}}
-    )
+    text = _summary({**train, **{n: held_out[n] for n in (*shown, "val_psnr", *accuracies) if n in held_out}})
     files.write_text(graph / "training_summary.txt", text)
     return [*written, graph / "training_summary.txt"]
 
@@ -62,9 +58,7 @@ def _steps(graph: Path) -> dict[str, list[Row]]:
     """Rows by step, oldest step first."""
     paths = graph.glob("training_metrics_*.jsonl")
     steps = {p.stem.removeprefix("training_metrics_"): read_rows(p) for p in paths}
-    return dict(
-        sorted(((n, r) for n, r in steps.items() if r), key=lambda pair: pair[1][0]["timestamp"])
-    )
+    return dict(sorted(((n, r) for n, r in steps.items() if r), key=lambda pair: pair[1][0]["timestamp"]))
 
 
 def _series(steps: dict[str, list[Row]], kind: str, field: str) -> Series:

@@ -45,11 +45,7 @@ def _frame(value: Any, kind: type, path: str) -> list[str]:
     if not isinstance(value, dict):
         return []
     hints = typing.get_type_hints(kind)
-    found = [
-        f"{path}{key}: there is no such key{suggest_key(key, list(hints))}"
-        for key in value
-        if key not in hints
-    ]
+    found = [f"{path}{key}: there is no such key{suggest_key(key, list(hints))}" for key in value if key not in hints]
     for key, hint in hints.items():
         where = f"{path}{key}."
         if dataclasses.is_dataclass(_bare(hint)):
@@ -192,8 +188,7 @@ def _numbers(step: dict[str, Any], where: str, hardware: dict[str, Any]) -> list
     micro = hardware["micro_batch"][kind]
     if micro is not None and (micro < 1 or step["batch_size"] % micro):
         found.append(
-            f"{where}.batch_size={step['batch_size']} is not a multiple of "
-            f"hardware.micro_batch.{kind}={micro}"
+            f"{where}.batch_size={step['batch_size']} is not a multiple of hardware.micro_batch.{kind}={micro}"
         )
     if not 0 <= step["cfg_dropout_prob"] <= 1:
         found.append(f"{where}.cfg_dropout_prob must be in [0, 1], not {step['cfg_dropout_prob']}")

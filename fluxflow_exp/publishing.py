@@ -27,9 +27,7 @@ def publish_step(setup: Setup, trainer: Trainer, config: RunConfig) -> None:
         "flow": trainer.facts(),
     }
     folder = setup.folder.weights
-    weights.publish(
-        folder / f"{setup.name}.raw.safetensors", _states(parts), {**facts, "kind": "raw"}
-    )
+    weights.publish(folder / f"{setup.name}.raw.safetensors", _states(parts), {**facts, "kind": "raw"})
     with trainer.averaged():
         states = _states(parts)
         weights.publish(folder / f"{setup.name}.safetensors", states, {**facts, "kind": "ema"})
@@ -48,9 +46,7 @@ def publish_final(folder: RunFolder, steps: list[str]) -> None:
         if found["index"] >= facts.get("index", 0):
             facts = found
     flow = next((f for f in map(_flow_of, holders.values()) if f), None)
-    weights.publish(
-        folder.weights / "final.safetensors", states, {**facts, "trained": trained, "flow": flow}
-    )
+    weights.publish(folder.weights / "final.safetensors", states, {**facts, "trained": trained, "flow": flow})
 
 
 def _flow_of(path: Any) -> Any:

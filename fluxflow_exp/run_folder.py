@@ -47,8 +47,7 @@ class RunFolder:
         record: dict[str, Any] = files.read_json(self.record)
         if record["format"] != FORMAT:
             raise UserError(
-                f"{self.path} has run format {record['format']}; this version reads {FORMAT}. "
-                "Choose another name=…"
+                f"{self.path} has run format {record['format']}; this version reads {FORMAT}. Choose another name=…"
             )
         return record
 
@@ -126,26 +125,19 @@ class RunFolder:
     def _read_bad(self) -> set[str]:
         if not self.bad_samples.exists():
             return set()
-        whole = [
-            line
-            for line in self.bad_samples.read_text(encoding="utf-8").splitlines(True)
-            if line.endswith("\n")
-        ]
+        whole = [line for line in self.bad_samples.read_text(encoding="utf-8").splitlines(True) if line.endswith("\n")]
         files.write_text(self.bad_samples, "".join(whole))
         return {json.loads(line)["sample"] for line in whole}
 
 
-def identity_differences(
-    config: dict[str, Any], frozen: dict[str, Any]
-) -> dict[str, tuple[Any, Any]]:
+def identity_differences(config: dict[str, Any], frozen: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Key → (frozen value, asked value) for what makes a run another run. Paths may differ: data may move."""
     mine, theirs = ({k: v for k in IDENTITY for k, v in _flat(c[k], k)} for c in (config, frozen))
     missing = "(absent)"
     return {
         key: (theirs.get(key, missing), mine.get(key, missing))
         for key in sorted({*mine, *theirs})
-        if mine.get(key, missing) != theirs.get(key, missing)
-        and not key.endswith(("_path", "_file", "description"))
+        if mine.get(key, missing) != theirs.get(key, missing) and not key.endswith(("_path", "_file", "description"))
     }
 
 

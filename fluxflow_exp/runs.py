@@ -52,23 +52,17 @@ def open_run(
     console.say(f"Continuing the run in {folder.path} (restart {record['restarts']})")
     for name, old in record["versions"].items():
         if _versions().get(name) != old:
-            console.say(
-                f"Note: {name} was {old} and is {_versions().get(name)}: not bit for bit any more"
-            )
+            console.say(f"Note: {name} was {old} and is {_versions().get(name)}: not bit for bit any more")
     return "continued"
 
 
 def _refuse_foreign(folder: RunFolder) -> None:
     ours = {".lock", "config.yaml", "checkpoints", "weights", "graph", "samples"}
     if folder.path.is_dir() and any(p.name not in ours for p in folder.path.iterdir()):
-        raise UserError(
-            f"{folder.path} is not empty and holds no run of this program. Choose another name=…"
-        )
+        raise UserError(f"{folder.path} is not empty and holds no run of this program. Choose another name=…")
 
 
-def _compare(
-    folder: RunFolder, values: dict[str, Any], config: RunConfig, record: dict[str, Any]
-) -> None:
+def _compare(folder: RunFolder, values: dict[str, Any], config: RunConfig, record: dict[str, Any]) -> None:
     differing = identity_differences(values, folder.frozen())
     if config.resume == "extend":
         last = list(values["stage"]["steps"])[-1]
@@ -79,9 +73,7 @@ def _compare(
             return
     if not differing:
         return
-    lines = [
-        f"    {key}: {theirs!r} there, {mine!r} asked" for key, (theirs, mine) in differing.items()
-    ]
+    lines = [f"    {key}: {theirs!r} there, {mine!r} asked" for key, (theirs, mine) in differing.items()]
     raise UserError(
         f"{folder.path} holds a run with another configuration:\n" + "\n".join(lines) + "\n"
         "  Give this one its own name=…, or resume=fresh (moves the old folder aside), or, for more epochs of "
@@ -108,9 +100,7 @@ def _versions() -> dict[str, str]:
 def _commit() -> str | None:
     """The commit of the working directory, where there is one."""
     try:
-        asked = subprocess.run(
-            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=False
-        )
+        asked = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=False)
     except (FileNotFoundError, subprocess.TimeoutExpired):
         return None
     return asked.stdout.strip() or None

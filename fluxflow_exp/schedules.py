@@ -68,9 +68,7 @@ def constant(optimizer: Optimizer, *, updates: int, warmup: float = 0) -> Schedu
     return _warmed(optimizer, updates, warmup, lambda progress: 1.0)
 
 
-def cosine(
-    optimizer: Optimizer, *, updates: int, warmup: float = 0, floor: float = 0.0
-) -> Schedule:
+def cosine(optimizer: Optimizer, *, updates: int, warmup: float = 0, floor: float = 0.0) -> Schedule:
     """Half a cosine from 1 to `floor` (Loshchilov & Hutter 2017, eq. 5, without restarts)."""
     return _warmed(
         optimizer,
@@ -80,18 +78,14 @@ def cosine(
     )
 
 
-def exponential(
-    optimizer: Optimizer, *, updates: int, warmup: float = 0, floor: float = 0.01
-) -> Schedule:
+def exponential(optimizer: Optimizer, *, updates: int, warmup: float = 0, floor: float = 0.01) -> Schedule:
     """floor ** progress: a constant relative fall from 1 to `floor`, which must be positive."""
     if floor <= 0:
         raise ValueError(f"scheduler.floor must be positive for an exponential fall, not {floor}")
     return _warmed(optimizer, updates, warmup, lambda progress: float(floor**progress))
 
 
-def step(
-    optimizer: Optimizer, *, updates: int, warmup: float = 0, drops: int = 3, factor: float = 0.3
-) -> Schedule:
+def step(optimizer: Optimizer, *, updates: int, warmup: float = 0, drops: int = 3, factor: float = 0.3) -> Schedule:
     """`drops` falls by `factor`, equally spaced over the horizon."""
     return _warmed(
         optimizer,
@@ -111,14 +105,10 @@ def plateau(
 ) -> Schedule:
     """Falls by `factor` after `patience` evaluations without a relative improvement of `threshold`."""
     del updates  # a plateau has no horizon
-    return Plateau(
-        ReduceLROnPlateau(optimizer, factor=factor, patience=patience, threshold=threshold)
-    )
+    return Plateau(ReduceLROnPlateau(optimizer, factor=factor, patience=patience, threshold=threshold))
 
 
-def _warmed(
-    optimizer: Optimizer, updates: int, warmup: float, curve: Callable[[float], float]
-) -> Schedule:
+def _warmed(optimizer: Optimizer, updates: int, warmup: float, curve: Callable[[float], float]) -> Schedule:
     rise = round(warmup * updates) if warmup < 1 else int(warmup)
     fall = max(updates - rise, 1)
 

@@ -85,9 +85,7 @@ class Checkpoint:
     every_minutes: float | None = 30.0
     every_updates: int | None = None
     keep: int = 2  # newest files kept, beside each step's last one
-    mirror: str | None = (
-        None  # folder on a volume that outlives the machine; every save is copied there
-    )
+    mirror: str | None = None  # folder on a volume that outlives the machine; every save is copied there
 
 
 @dataclass

@@ -42,9 +42,7 @@ def publish(path: Path, parts: dict[str, State], facts: Facts) -> None:
 def read_facts(path: Path) -> Facts:
     """The facts of a published file. ValueError: missing, not safetensors, not ours, or of another format."""
     if path.is_dir():
-        raise ValueError(
-            f"{path} is a folder; name the file, e.g. {path}/weights/final.safetensors"
-        )
+        raise ValueError(f"{path} is a folder; name the file, e.g. {path}/weights/final.safetensors")
     if not path.is_file():
         raise ValueError(f"there is no file {path}")
     try:
@@ -59,9 +57,7 @@ def read_facts(path: Path) -> Facts:
         )
     facts: Facts = json.loads(metadata[KEY])
     if facts["format"] != FORMAT:
-        raise ValueError(
-            f"{path} has weights format {facts['format']}; this version reads {FORMAT}"
-        )
+        raise ValueError(f"{path} has weights format {facts['format']}; this version reads {FORMAT}")
     return facts
 
 
@@ -78,9 +74,7 @@ def shapes(path: Path, part: str) -> dict[str, tuple[int, ...]]:
     read_facts(path)
     with safe_open(path, framework="pt") as file:
         names = [name for name in file.keys() if name.startswith(f"{part}.")]  # noqa: SIM118
-        return {
-            name.removeprefix(f"{part}."): tuple(file.get_slice(name).get_shape()) for name in names
-        }
+        return {name.removeprefix(f"{part}."): tuple(file.get_slice(name).get_shape()) for name in names}
 
 
 def load_model(path: Path, *, kind: str) -> tuple[dict[str, nn.Module], Facts]:
@@ -106,9 +100,7 @@ def _holder(path: Path, part: str, facts: Facts, kind: str) -> Path:
         return path
     raw = path.parent / f"{step}.raw.safetensors"
     if not raw.is_file():
-        raise ValueError(
-            f"the raw weights of {part} stand in {raw.name}, which is not beside {path}"
-        )
+        raise ValueError(f"the raw weights of {part} stand in {raw.name}, which is not beside {path}")
     return raw
 
 
@@ -119,13 +111,9 @@ def _build(path: Path, part: str, facts: Facts, state: State) -> nn.Module:
     target = str(node.get("_target_"))
     values = {k: v for k, v in node.items() if k != "_target_"}
     if not target.startswith(MODELS) or "_target_" in json.dumps(values):
-        raise ValueError(
-            f"{path}: refusing to build {part} from {target!r}, not a model of this package"
-        )
+        raise ValueError(f"{path}: refusing to build {part} from {target!r}, not a model of this package")
     assets = {name: state[name] for name in ASSETS if name in state}
-    module: nn.Module = instantiate(
-        {"_target_": target, **values}, **({"assets": assets} if assets else {})
-    )
+    module: nn.Module = instantiate({"_target_": target, **values}, **({"assets": assets} if assets else {}))
     if not isinstance(module, nn.Module):
         raise ValueError(f"{path}: {target!r} is not a model")
     if state:
@@ -139,7 +127,7 @@ def find_parts(source: Path, *, steps: list[str] | None = None) -> dict[str, Pat
     `steps` limits a run folder to those steps. ValueError: there are no published weights.
     """
     if not source.is_dir():
-        return {part: source for part in read_facts(source)["trained"]}
+        return dict.fromkeys(read_facts(source)["trained"], source)
     holders = {
         part: path
         for path in sorted((source / "weights").glob("*.safetensors"), key=_age)

@@ -45,9 +45,7 @@ def test_free_bits_stop_the_gradient_of_a_channel_below_the_floor():
 
 def test_beta_rises_by_half_a_cosine():
     kl = KL(weight=2.0, warmup=100)
-    assert [kl.beta(u, updates=1000) for u in (0, 50, 100, 500)] == pytest.approx(
-        [0.0, 1.0, 2.0, 2.0]
-    )
+    assert [kl.beta(u, updates=1000) for u in (0, 50, 100, 500)] == pytest.approx([0.0, 1.0, 2.0, 2.0])
     assert KL(weight=2.0, warmup=0.5).beta(250, updates=1000) == pytest.approx(1.0)
     assert KL(weight=2.0).beta(0, updates=10) == 2.0
 

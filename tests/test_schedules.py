@@ -34,9 +34,7 @@ def test_cosine_is_the_closed_form_from_the_rate_to_the_floor():
 
 
 def test_warmup_is_a_share_below_one_and_a_count_otherwise():
-    assert rates(schedules.constant, warmup=0.1)[:11] == pytest.approx(
-        [0.2 * k for k in range(1, 11)] + [2.0]
-    )
+    assert rates(schedules.constant, warmup=0.1)[:11] == pytest.approx([0.2 * k for k in range(1, 11)] + [2.0])
     assert rates(schedules.constant, warmup=4)[:5] == pytest.approx([0.5, 1.0, 1.5, 2.0, 2.0])
 
 

@@ -19,9 +19,7 @@ class RectifiedFlow:
 
     name = "rectified_flow"
 
-    def __init__(
-        self, *, time_mean: float = 0.0, time_std: float = 1.0, shift: float = 1.0
-    ) -> None:
+    def __init__(self, *, time_mean: float = 0.0, time_std: float = 1.0, shift: float = 1.0) -> None:
         if time_std <= 0 or shift <= 0:
             raise ValueError(f"time_std and shift must be positive, not {time_std} and {shift}")
         self.time_mean, self.time_std, self.shift = time_mean, time_std, shift

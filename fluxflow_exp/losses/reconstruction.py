@@ -13,9 +13,7 @@ class Reconstruction:
 
     def __init__(self, *, l1: float = 1.0, mse: float = 1.0) -> None:
         if min(l1, mse) < 0 or l1 + mse == 0:
-            raise ValueError(
-                f"reconstruction weights must be ≥ 0 and not both 0: l1={l1} mse={mse}"
-            )
+            raise ValueError(f"reconstruction weights must be ≥ 0 and not both 0: l1={l1} mse={mse}")
         self.weights = {"l1": l1, "mse": mse}
 
     def __call__(self, reconstruction: Tensor, images: Tensor) -> Terms:

@@ -47,9 +47,7 @@ class AutoencoderTrainer(Trainer):
 
     def starts_at(self, player: str) -> int:
         delayed = player == "discriminator" and self.adversarial is not None
-        return (
-            self.adversarial.starts_at(self.length.updates) if delayed and self.adversarial else 0
-        )
+        return self.adversarial.starts_at(self.length.updates) if delayed and self.adversarial else 0
 
     def turns(self) -> list[Turn]:
         turns = [Turn([self.players["vae"]], self._generator)] if "vae" in self.players else []
@@ -107,11 +105,7 @@ class AutoencoderTrainer(Trainer):
 
     def _plays(self) -> bool:
         player = self.players.get("discriminator")
-        return (
-            self.adversarial is not None
-            and player is not None
-            and self.update_index >= player.start
-        )
+        return self.adversarial is not None and player is not None and self.update_index >= player.start
 
     def _generator(self, micro: Micro) -> tuple[Terms, Weights]:
         posterior = self.compressor(micro.images)
@@ -119,9 +113,7 @@ class AutoencoderTrainer(Trainer):
         self.reconstructions[micro.rows.start] = found.detach()
         terms = self.reconstruction(found, micro.images)
         weights: Weights = dict(self.reconstruction.weights)
-        terms["vae"] = sum(
-            (w * terms[n] for n, w in self.reconstruction.weights.items()), torch.tensor(0.0)
-        )
+        terms["vae"] = sum((w * terms[n] for n, w in self.reconstruction.weights.items()), torch.tensor(0.0))
         terms |= self.kl(posterior.mean, posterior.logvar)
         weights[self.kl.summed] = self.kl.beta(self.update_index, updates=self.length.updates)
         if self._plays():
@@ -139,9 +131,7 @@ class AutoencoderTrainer(Trainer):
         if layer.requires_grad:
             scaler = self.scalers["vae"]
             for name, term in (("reconstruction", "vae"), ("adversarial", "g")):
-                (gradient,) = torch.autograd.grad(
-                    scaler.scale(terms[term].sum()), layer, retain_graph=True
-                )
+                (gradient,) = torch.autograd.grad(scaler.scale(terms[term].sum()), layer, retain_graph=True)
                 self.gradients[name] = self.gradients.get(name, 0) + gradient.float()
         return self.adversarial_weight
 

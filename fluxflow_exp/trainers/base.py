@@ -118,9 +118,7 @@ class Trainer:
 
     def noise(self, shape: tuple[int, ...], purpose: str) -> Tensor:
         """Standard normal numbers for the whole global batch of this update, on the device."""
-        source = generator(
-            self.setup.seed, self.setup.name, self.update_index, purpose, device=self.machine.device
-        )
+        source = generator(self.setup.seed, self.setup.name, self.update_index, purpose, device=self.machine.device)
         return torch.randn(shape, generator=source, device=self.machine.device)
 
     def to_device(self, images: Tensor) -> Tensor:
@@ -149,8 +147,7 @@ class Trainer:
         return {
             part: self.setup.parts[part]
             for part in parts
-            if part not in self.setup.freeze
-            and any(p.requires_grad for p in self.setup.parts[part].parameters())
+            if part not in self.setup.freeze and any(p.requires_grad for p in self.setup.parts[part].parameters())
         }
 
     def _player(self, name: str, parts: tuple[str, ...]) -> Player:
@@ -180,8 +177,7 @@ class Trainer:
         if state is not None:
             self.load_state_dict(state)
             self.setup.console.say(
-                f"Step {self.setup.name}: continuing after update {self.update_index} "
-                f"of {self.length.updates}"
+                f"Step {self.setup.name}: continuing after update {self.update_index} of {self.length.updates}"
             )
         else:
             self.prepare()
@@ -238,9 +234,7 @@ class Trainer:
         numbers = torch.stack([*(terms[n].mean() for n in names), *norms]).tolist()
         means = dict(zip(names, numbers[: len(names)], strict=True))
         self._stop_if_not_finite(means, terms, batch)
-        norm = {
-            f"{p.name}_norm": n for p, n in zip(turn.players, numbers[len(names) :], strict=True)
-        }
+        norm = {f"{p.name}_norm": n for p, n in zip(turn.players, numbers[len(names) :], strict=True)}
         overflow = [name for name, value in norm.items() if not _is_finite(value)]
         if overflow and (not scaler.is_enabled() or scaler.get_scale() < 1):
             raise NonFiniteError(self._where(overflow[0], "gradient", batch.ids))

@@ -39,9 +39,7 @@ class FlowTrainer(Trainer):
         indices = order(len(self.setup.data.train), seed=self.setup.seed, epoch=0)[:count]
         means, squares = [], []
         for first in range(0, count, 128):
-            batch = read_all(
-                self.setup.data.train, indices[first : first + 128], seed=self.setup.seed
-            )
+            batch = read_all(self.setup.data.train, indices[first : first + 128], seed=self.setup.seed)
             with torch.no_grad(), self.machine.autocast():
                 posterior = self.compressor(self.to_device(batch.images))
             mean = posterior.mean.double()
@@ -91,9 +89,7 @@ class FlowTrainer(Trainer):
             images = self._generate(prompts, samples)
         name, index, folder = self.setup.name, self.setup.index, self.setup.folder.samples
         for image, prompt in zip(images, prompts, strict=True):
-            pictures.save(
-                image, folder / f"{name}_{index:03d}_{suffix}_{pictures.short_hash(prompt)}.webp"
-            )
+            pictures.save(image, folder / f"{name}_{index:03d}_{suffix}_{pictures.short_hash(prompt)}.webp")
         sheet = pictures.captioned(images, prompts)
         sheet.save(folder / f"{name}_{index:03d}_{suffix}_grid.webp", quality=95)
 
@@ -101,8 +97,7 @@ class FlowTrainer(Trainer):
         data = self._latents(micro.images, self.posterior_noise[micro.rows])
         noise, times = self.flow_noise[micro.rows], self.times[micro.rows]
         captions = [
-            "" if drop else caption
-            for caption, drop in zip(micro.captions, self.dropped[micro.rows], strict=True)
+            "" if drop else caption for caption, drop in zip(micro.captions, self.dropped[micro.rows], strict=True)
         ]
         with nullcontext() if "text_encoder" in self.players else torch.no_grad():
             text = self.text_encoder(captions)
@@ -126,9 +121,7 @@ class FlowTrainer(Trainer):
         for first in range(0, len(batch.images), 64):
             rows = slice(first, first + 64)
             images = self.to_device(batch.images[rows])
-            source = generator(
-                self.setup.seed, self.setup.name, "held out", first, device=images.device
-            )
+            source = generator(self.setup.seed, self.setup.name, "held out", first, device=images.device)
             count, scale = len(images), self.compressor.downscale
             shape = (count, self.compressor.vae_dim, *(s // scale for s in images.shape[-2:]))
             draw = [torch.randn(shape, generator=source, device=images.device) for _ in range(2)]
@@ -152,7 +145,5 @@ class FlowTrainer(Trainer):
         )
         guidance = options.guidance_scale if self.setup.cfg_dropout_prob > 0 else 1.0
         with self.machine.autocast():
-            parts = model.generate(
-                prompts, guidance_scale=guidance, steps=options.steps, seed=self.setup.seed
-            )
+            parts = model.generate(prompts, guidance_scale=guidance, steps=options.steps, seed=self.setup.seed)
             return torch.cat(list(parts))

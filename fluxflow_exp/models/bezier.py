@@ -1,0 +1,74 @@
+"""Bezier activations: the output is a point on a cubic Bezier curve whose parameter and control points are inputs.
+
+B(t) = (1-t)³p₀ + 3(1-t)²t p₁ + 3(1-t)t²p₂ + t³p₃.
+"""
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+PreActivation = Literal["sigmoid", "tanh", "silu", "none"]
+
+_PRE: dict[str, Callable[[Tensor], Tensor]] = {
+    "sigmoid": torch.sigmoid,
+    "tanh": torch.tanh,
+    "silu": F.silu,
+    "none": lambda x: x,
+}
+
+
+def bezier(t: Tensor, p0: Tensor, p1: Tensor, p2: Tensor, p3: Tensor) -> Tensor:
+    """B(t) by de Casteljau's three levels of interpolation; the arguments broadcast."""
+    a, b, c = torch.lerp(p0, p1, t), torch.lerp(p1, p2, t), torch.lerp(p2, p3, t)
+    return torch.lerp(torch.lerp(a, b, t), torch.lerp(b, c, t), t)
+
+
+class BezierActivation(nn.Module):
+    """Five neighbouring channels (t, p₀, p₁, p₂, p₃) of `dim` become one: (…, 5·c, …) → (…, c, …).
+
+    `t_pre` acts on t, `p_pre` on the four control points. With sigmoid and silu (FluxFlow's convolutions) the output
+    is a convex combination of values ≥ -0.2785. ValueError: the channels are not a multiple of five.
+    """
+
+    def __init__(self, *, dim: int = 1, t_pre: PreActivation = "sigmoid", p_pre: PreActivation = "silu") -> None:
+        super().__init__()
+        self.dim, self.t_pre, self.p_pre = dim, t_pre, p_pre
+
+    def forward(self, x: Tensor) -> Tensor:
+        channels = x.shape[self.dim]
+        if channels % 5:
+            raise ValueError(f"a Bezier activation needs a multiple of five channels, not {channels}")
+        grouped = x.unflatten(self.dim, (channels // 5, 5))
+        t, *points = grouped.unbind(self.dim + 1 if self.dim >= 0 else self.dim)
+        pre = _PRE[self.p_pre]
+        return bezier(_PRE[self.t_pre](t), *(pre(p) for p in points))
+
+    def extra_repr(self) -> str:
+        return f"dim={self.dim}, t_pre={self.t_pre}, p_pre={self.p_pre}"
+
+
+class TrainableBezier(nn.Module):
+    """A learnt curve a channel: t = sigmoid(x), control points are parameters (channels,); the shape stays.
+
+    `points` are the initial control points p₀…p₃, the same for each channel of `dim`.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        points: tuple[float, float, float, float] = (0.0, 0.25, 0.75, 1.0),
+        dim: int = 1,
+    ) -> None:
+        super().__init__()
+        self.dim = dim
+        self.p0, self.p1, self.p2, self.p3 = (nn.Parameter(torch.full((channels,), p)) for p in points)
+
+    def forward(self, x: Tensor) -> Tensor:
+        shape = [1] * x.ndim
+        shape[self.dim] = -1
+        points = (p.to(x.dtype).view(shape) for p in (self.p0, self.p1, self.p2, self.p3))
+        return bezier(torch.sigmoid(x), *(p.expand_as(x) for p in points))

@@ -1,0 +1,145 @@
+"""The compact autoencoder: residual blocks and pixel (un)shuffle, and no path around the KL bottleneck.
+
+A stage halves (compressor) or doubles (expander) height and width. Down- and upsampling carry a parameter-free
+shortcut (Chen et al. 2024, DC-AE, section 3.2): averaged pixel-unshuffle, repeated pixel-shuffle.
+"""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fluxflow_exp.models.layers import ActivationName, ChannelNorm, make_activation, run
+
+
+class Posterior(NamedTuple):
+    """A diagonal Gaussian over latents, (batch, vae_dim, h, w) each."""
+
+    mean: Tensor
+    logvar: Tensor  # in [-30, 20]
+
+    def sample(self, noise: Tensor) -> Tensor:
+        """mean + σ·noise for standard normal `noise` of the same shape."""
+        return self.mean + torch.exp(0.5 * self.logvar) * noise
+
+
+class Compressor(nn.Module):
+    """The VAE encoder: images (batch, 3, height, width) in [-1, 1] → Posterior at 1/2^len(widths) of the size.
+
+    `widths` are the channels after each halving, `blocks` the residual blocks a stage. ValueError from `forward`:
+    height or width is no multiple of `downscale`.
+    """
+
+    def __init__(self, *, vae_dim: int, widths: list[int], blocks: int = 1, activation: ActivationName = "silu") -> None:
+        super().__init__()
+        self.vae_dim, self.downscale = vae_dim, 2 ** len(widths)
+        self.checkpointing = False
+        self.stages = nn.ModuleList()
+        previous = 3
+        for width in widths:
+            inner = [Residual(width, activation) for _ in range(blocks)]
+            self.stages.append(nn.Sequential(Down(previous, width), *inner))
+            previous = width
+        self.head = nn.Sequential(ChannelNorm(previous), nn.Conv2d(previous, 2 * vae_dim, 3, padding=1))
+
+    def forward(self, images: Tensor) -> Posterior:
+        height, width = images.shape[-2:]
+        if height % self.downscale or width % self.downscale:
+            raise ValueError(f"image sides must be multiples of {self.downscale}, not {width}x{height}")
+        x = images
+        for stage in self.stages:
+            x = run(stage, x, checkpointing=self.checkpointing)
+        mean, logvar = self.head(x).float().chunk(2, 1)
+        # Starts at σ = exp(-2): the first reconstructions are not drowned in noise.
+        return Posterior(mean, (logvar - 4).clamp(-30, 20))
+
+
+class Expander(nn.Module):
+    """The VAE decoder: latents (batch, vae_dim, h, w) → images (batch, 3, height, width) near [-1, 1], unclamped.
+
+    Takes the compressor's arguments; `widths` are used from last to first.
+    """
+
+    def __init__(self, *, vae_dim: int, widths: list[int], blocks: int = 1, activation: ActivationName = "silu") -> None:
+        super().__init__()
+        self.checkpointing = False
+        self.stem = nn.Conv2d(vae_dim, widths[-1], 3, padding=1)
+        self.stages = nn.ModuleList()
+        for width, following in zip(widths[::-1], [*widths[-2::-1], widths[0]], strict=True):
+            inner = [Residual(width, activation) for _ in range(blocks)]
+            self.stages.append(nn.Sequential(*inner, Up(width, following)))
+        self.head = nn.Sequential(ChannelNorm(widths[0]), nn.Conv2d(widths[0], 3, 3, padding=1))
+
+    @property
+    def last_layer(self) -> nn.Parameter:
+        """The weight of the last convolution, where the GAN's gradient is weighed."""
+        weight = self.head[-1].weight
+        assert isinstance(weight, nn.Parameter)
+        return weight
+
+    def forward(self, latents: Tensor) -> Tensor:
+        x = self.stem(latents)
+        for stage in self.stages:
+            x = run(stage, x, checkpointing=self.checkpointing)
+        images: Tensor = self.head(x)
+        return images
+
+
+class Residual(nn.Module):
+    """x + conv(activation(conv(norm(x)))); (batch, channels, h, w), same shape.
+
+    A Bezier activation takes five channels for one, so its hidden width is channels/3 instead of channels: the
+    first convolution then costs 5/3 and the second 1/3 of a plain block's, two plain convolutions together.
+    """
+
+    def __init__(self, channels: int, activation: ActivationName) -> None:
+        super().__init__()
+        act, expansion = make_activation(activation, dim=1)
+        hidden = channels if expansion == 1 else max(channels // 3, 1)
+        self.norm = ChannelNorm(channels)
+        self.widen = nn.Conv2d(channels, hidden * expansion, 3, padding=1)
+        self.activation = act
+        self.narrow = nn.Conv2d(hidden, channels, 3, padding=1)
+        nn.init.zeros_(self.narrow.weight)
+        assert self.narrow.bias is not None
+        nn.init.zeros_(self.narrow.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        change: Tensor = self.narrow(self.activation(self.widen(self.norm(x))))
+        return x + change
+
+
+class Down(nn.Module):
+    """(batch, c, 2h, 2w) → (batch, channels, h, w)."""
+
+    def __init__(self, previous: int, channels: int) -> None:
+        super().__init__()
+        self.channels = channels
+        self.conv = nn.Conv2d(4 * previous, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.pixel_unshuffle(x, 2)
+        return self.conv(x) + _resize_channels(x, self.channels)
+
+
+class Up(nn.Module):
+    """(batch, c, h, w) → (batch, channels, 2h, 2w)."""
+
+    def __init__(self, previous: int, channels: int) -> None:
+        super().__init__()
+        self.channels = channels
+        self.conv = nn.Conv2d(previous, 4 * channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.pixel_shuffle(self.conv(x) + _resize_channels(x, 4 * self.channels), 2)
+
+
+def _resize_channels(x: Tensor, channels: int) -> Tensor:
+    """Average groups of channels, or repeat them, where the numbers divide; else nothing is added."""
+    have = x.shape[1]
+    if have % channels == 0:
+        return x.unflatten(1, (channels, have // channels)).mean(2)
+    if channels % have == 0:
+        return x.repeat_interleave(channels // have, 1)
+    return x.new_zeros(())

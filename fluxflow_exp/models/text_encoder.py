@@ -1,0 +1,71 @@
+"""Text to tokens: a small byte-level encoder trained from scratch."""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fluxflow_exp.models.layers import ActivationName, make_activation
+
+START, PADDING, SYMBOLS = 256, 257, 258
+
+
+class Text(NamedTuple):
+    tokens: Tensor  # (batch, length, width)
+    mask: Tensor  # (batch, length) bool, True where a token stands
+
+
+class ByteTextEncoder(nn.Module):
+    """UTF-8 bytes behind a start token → Text of `width`. The empty caption is the start token alone.
+
+    A convolution over neighbouring bytes spells words before the transformer relates them. Captions are cut at
+    `max_length` bytes and padded to the longest of the call; padding does not reach valid tokens.
+    """
+
+    pretrained = False
+
+    def __init__(
+        self, *, width: int, depth: int = 2, heads: int = 4, max_length: int = 256, activation: ActivationName = "gelu"
+    ) -> None:
+        super().__init__()
+        self.width, self.max_length = width, max_length
+        self.bytes = nn.Embedding(SYMBOLS, width)
+        self.position = nn.Parameter(0.02 * torch.randn(max_length + 1, width))
+        self.spell = nn.Conv1d(width, width, 5, padding=2)
+        self.blocks = nn.ModuleList(_Block(width, heads, activation) for _ in range(depth))
+        self.norm = nn.RMSNorm(width, eps=1e-6)
+
+    def forward(self, captions: list[str]) -> Text:
+        symbols = self._symbols(captions).to(self.position.device)
+        mask = symbols != PADDING
+        keep = mask[..., None]
+        x = self.bytes(symbols) + self.position[: symbols.shape[1]]
+        x = x + F.gelu(self.spell((x * keep).transpose(1, 2)).transpose(1, 2))
+        for block in self.blocks:
+            x = block(x, mask[:, None, None, :])
+        return Text(self.norm(x) * keep, mask)
+
+    def _symbols(self, captions: list[str]) -> Tensor:
+        rows = [[START, *caption.encode()[: self.max_length]] for caption in captions]
+        longest = max(len(row) for row in rows)
+        return torch.tensor([row + [PADDING] * (longest - len(row)) for row in rows])
+
+
+class _Block(nn.Module):
+    def __init__(self, width: int, heads: int, activation: ActivationName) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm1, self.norm2 = nn.RMSNorm(width, eps=1e-6), nn.RMSNorm(width, eps=1e-6)
+        self.query_key_value = nn.Linear(width, 3 * width, bias=False)
+        self.out = nn.Linear(width, width, bias=False)
+        act, expansion = make_activation(activation, dim=-1)
+        self.mlp = nn.Sequential(nn.Linear(width, 2 * width * expansion), act, nn.Linear(2 * width, width))
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        parts = self.query_key_value(self.norm1(x)).unflatten(-1, (3, self.heads, -1))
+        query, key, value = parts.permute(2, 0, 3, 1, 4)
+        seen = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        x = x + self.out(seen.transpose(1, 2).flatten(2))
+        updated: Tensor = x + self.mlp(self.norm2(x))
+        return updated
