@@ -29,8 +29,11 @@ def conf_dir() -> str:
 
 
 def instantiate(node: dict[str, Any], **objects: Any) -> Any:
-    """Build the object that `node["_target_"]` names. Lists and dicts reach it as plain Python values."""
-    return hydra.utils.instantiate(node, **objects, _convert_="all")
+    """Build what `node["_target_"]` names. Lists and dicts reach it as plain Python values, live `objects` as they are."""
+    if not objects:
+        return hydra.utils.instantiate(node, _convert_="all")
+    # Hydra would copy dataclasses and lists among the objects into its own containers.
+    return hydra.utils.instantiate({**node, "_partial_": True}, _convert_="all")(**objects)
 
 
 def resolve(config: DictConfig) -> dict[str, Any]:

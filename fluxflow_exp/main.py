@@ -23,7 +23,7 @@ def cli() -> None:
     """Check the command line as a whole, then let Hydra compose and run."""
     sys.argv[1:] = _flags_first(sys.argv[1:])
     arguments = get_args_parser().parse_args(sys.argv[1:])
-    if not (arguments.help or arguments.hydra_help or arguments.version or arguments.shell_completion):
+    if not (arguments.help or arguments.hydra_help or arguments.shell_completion):
         problems = override_problems(arguments.overrides, config_dir=arguments.config_dir)
         if not problems and not arguments.multirun:
             problems = _whole(arguments.overrides, arguments.config_dir)

@@ -15,7 +15,7 @@ from fluxflow_exp import weights
 from fluxflow_exp.config import PARTS
 from fluxflow_exp.hardware import hardware_problems
 from fluxflow_exp.overrides import did_you_mean, suggest_key
-from fluxflow_exp.schema import Hardware, RunConfig, Step
+from fluxflow_exp.schema import Hardware, RunConfig, Stage, Step
 
 LIVE = {"setup", "optimizer", "updates", "params", "assets"}  # arguments given as live objects
 CHOICES = {"resume": ("auto", "fresh", "extend"), "publish.text_encoder": ("embed", "reference")}
@@ -50,7 +50,7 @@ def _frame(value: Any, kind: type, path: str) -> list[str]:
         where = f"{path}{key}."
         if dataclasses.is_dataclass(_bare(hint)):
             found += _frame(value.get(key), _bare(hint), where)
-        elif key == "steps":
+        elif kind is Stage and key == "steps":
             for name, step in (value.get(key) or {}).items():
                 found += _frame(step, Step, f"{where}{name}.")
     return found

@@ -19,32 +19,40 @@ class Text(NamedTuple):
 class ByteTextEncoder(nn.Module):
     """UTF-8 bytes behind a start token → Text of `width`. The empty caption is the start token alone.
 
-    A convolution over neighbouring bytes spells words before the transformer relates them. Captions are cut at
-    `max_length` bytes and padded to the longest of the call; padding does not reach valid tokens.
+    A strided convolution spells `bytes_per_token` bytes and their neighbours into one token before the transformer
+    relates tokens. Captions are cut at `max_length` bytes and padded to the longest of the call; padding does not
+    reach valid tokens.
     """
 
     pretrained = False
 
     def __init__(
-        self, *, width: int, depth: int = 2, heads: int = 4, max_length: int = 256, activation: ActivationName = "gelu"
+        self,
+        *,
+        width: int,
+        depth: int = 2,
+        heads: int = 4,
+        max_length: int = 256,
+        bytes_per_token: int = 1,
+        activation: ActivationName = "gelu",
     ) -> None:
         super().__init__()
-        self.width, self.max_length = width, max_length
+        self.max_length, self.stride = max_length, bytes_per_token
         self.bytes = nn.Embedding(SYMBOLS, width)
         self.position = nn.Parameter(0.02 * torch.randn(max_length + 1, width))
-        self.spell = nn.Conv1d(width, width, 5, padding=2)
+        self.spell = nn.Conv1d(width, width, 2 * bytes_per_token + 3, stride=bytes_per_token, padding=bytes_per_token + 1)
         self.blocks = nn.ModuleList(_Block(width, heads, activation) for _ in range(depth))
         self.norm = nn.RMSNorm(width, eps=1e-6)
 
     def forward(self, captions: list[str]) -> Text:
         symbols = self._symbols(captions).to(self.position.device)
-        mask = symbols != PADDING
-        keep = mask[..., None]
-        x = self.bytes(symbols) + self.position[: symbols.shape[1]]
-        x = x + F.gelu(self.spell((x * keep).transpose(1, 2)).transpose(1, 2))
+        valid = symbols != PADDING
+        x = (self.bytes(symbols) + self.position[: symbols.shape[1]]) * valid[..., None]
+        x = F.gelu(self.spell(x.transpose(1, 2)).transpose(1, 2)) + x[:, :: self.stride]
+        mask = valid[:, :: self.stride]
         for block in self.blocks:
             x = block(x, mask[:, None, None, :])
-        return Text(self.norm(x) * keep, mask)
+        return Text(self.norm(x) * mask[..., None], mask)
 
     def _symbols(self, captions: list[str]) -> Tensor:
         rows = [[START, *caption.encode()[: self.max_length]] for caption in captions]
