@@ -28,7 +28,7 @@ def run(values: dict[str, Any], *, swept: str = "") -> None:
     config = typed(values)
     machine = prepare(config.hardware)
     console = Console()
-    data = _build_data(config)
+    data = build_data(config)
     lengths = {name: plan.length(step, data[name], config) for name, step in config.stage.steps.items()}
     console.say(plan.describe(config, lengths, data, machine))
     if config.validate:
@@ -80,7 +80,7 @@ class Pipeline:
         self.folder.mirror()
 
     def _step(self, index: int, name: str, step: Step, earlier: list[str]) -> None:
-        setup = self._setup(index, name, step, earlier)
+        setup = self.setup(index, name, step, earlier)
         try:
             trainer: Trainer = instantiate(step.trainer, setup=setup)
         except ValueError as error:
@@ -95,7 +95,7 @@ class Pipeline:
         summary.draw_graphs(self.folder, self.console)
         self.folder.mirror()
 
-    def _setup(self, index: int, name: str, step: Step, earlier: list[str]) -> Setup:
+    def setup(self, index: int, name: str, step: Step, earlier: list[str]) -> Setup:
         config = self.config
         return Setup(
             name=name,
@@ -158,7 +158,7 @@ def sweep_folder(overrides: list[str]) -> str:
     return f"{re.sub(r'[^A-Za-z0-9.,=_-]+', '-', joined)[:120]}-{digest}"
 
 
-def _build_data(config: RunConfig) -> dict[str, Any]:
+def build_data(config: RunConfig) -> dict[str, Any]:
     """Step → its data set; every step's is opened before the first one trains."""
     built: dict[str, Any] = {}
     for name, step in config.stage.steps.items():

@@ -18,6 +18,7 @@ class Model:
     name: str = MISSING
     activation: str = MISSING  # bezier | silu | gelu | relu
     vae_dim: int = MISSING  # latent channels
+    text_dim: int = MISSING  # width of the text encoder's tokens
     learning_rate: float = MISSING  # what this width trains well at; the optimizer files read it
     compressor: Any = MISSING
     expander: Any = MISSING

@@ -19,8 +19,8 @@ COLOURS: dict[str, tuple[int, int, int]] = {
     "white": (245, 245, 245),
     "black": (15, 15, 15),
 }
-CENTRE_JITTER = 0.08  # of the image side, each way
-RADIUS = (0.28, 0.38)  # of the image side
+CENTRE_JITTER = 0.06  # of the image side, each way
+RADIUS = (0.30, 0.38)  # of the image side
 
 
 def circle(x: Grid, y: Grid) -> Grid:

@@ -1,0 +1,71 @@
+"""From an image file to a square RGB tensor: every mode that PIL reads, no stretching."""
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageColor, ImageOps
+from torch import Tensor
+
+
+def open_rgb(path: Path, *, background: str = "white", at_least: int | None = None) -> Image.Image:
+    """The first frame of an image file in RGB, upright, transparency composited on `background`.
+
+    16-bit images keep their upper eight bits. `at_least`: pixels of the short side that a JPEG may be decoded down
+    to. OSError: missing, truncated, undecodable, or too large to be an honest picture.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # metadata that PIL cannot read does not matter here
+        try:
+            with Image.open(path) as file:
+                if at_least and file.format == "JPEG":
+                    file.draft(file.mode, (at_least, at_least))
+                file.load()
+                image = ImageOps.exif_transpose(file)
+        except (Image.DecompressionBombError, SyntaxError, ValueError, EOFError) as error:
+            raise OSError(f"cannot be decoded: {error}") from error
+    return _flatten(_eight_bits(image), background)
+
+
+def square(image: Image.Image, size: int, *, place: tuple[float, float] = (0.5, 0.5)) -> Image.Image:
+    """Resize the short side to `size` (Lanczos) and cut a square at `place`, (0, 0) to (1, 1) over what is left over."""
+    scale = size / min(image.size)
+    width, height = (max(size, round(side * scale)) for side in image.size)
+    if (width, height) != image.size:
+        image = image.resize((width, height), Image.Resampling.LANCZOS)
+    left, top = round((width - size) * place[0]), round((height - size) * place[1])
+    return image.crop((left, top, left + size, top + size))
+
+
+def to_tensor(image: Image.Image) -> Tensor:
+    """RGB → uint8 (3, height, width)."""
+    return torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1).contiguous()
+
+
+def check_colour(name: str) -> None:
+    """ValueError: PIL knows no such colour."""
+    try:
+        ImageColor.getrgb(name)
+    except ValueError as error:
+        raise ValueError(f"background={name!r} is no colour (a name such as white, or #rrggbb)") from error
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """16-bit greyscale to 8 bits; PIL's own conversion clips it."""
+    if not image.mode.startswith("I") and image.mode != "F":
+        return image
+    values = np.asarray(image).astype(np.float64)
+    if image.mode == "F":
+        top = 255.0 if values.max(initial=0) > 1 else 1.0
+        return Image.fromarray((values.clip(0, top) / top * 255).round().astype(np.uint8))
+    return Image.fromarray((values.clip(0, 65535) / 257).round().astype(np.uint8))
+
+
+def _flatten(image: Image.Image, background: str) -> Image.Image:
+    if "A" not in image.getbands() and "transparency" not in image.info:
+        return image.convert("RGB")
+    layer = image.convert("RGBA")
+    ground = Image.new("RGBA", layer.size, background)
+    ground.alpha_composite(layer)
+    return ground.convert("RGB")

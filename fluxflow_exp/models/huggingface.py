@@ -1,0 +1,96 @@
+"""A pretrained Hugging Face text encoder: frozen, its weights as they were published."""
+
+import json
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fluxflow_exp.models.text_encoder import Text
+
+
+class HuggingFaceTextEncoder(nn.Module):
+    """Captions → the last hidden states of encoder `name` (hub name or local folder); padding is masked.
+
+    Of encoder-decoder models and of CLIP the text encoder alone is taken. Buffers `config_json` and `tokenizer_json`
+    make a state dict sufficient to build it again (`assets`) without files or network. ValueError: the encoder is
+    neither on this machine nor to be fetched.
+    """
+
+    pretrained = True
+    config_json: Tensor
+    tokenizer_json: Tensor
+
+    def __init__(self, *, name: str, max_length: int = 77, assets: dict[str, Tensor] | None = None) -> None:
+        super().__init__()
+        self.max_length = max_length
+        if assets is None:
+            self.tokenizer, self.model = _fetch(name)
+        else:
+            self.tokenizer, self.model = _rebuild(assets)
+        backend = json.loads(self.tokenizer.backend_tokenizer.to_str())
+        special = {"backend": backend, "pad": self.tokenizer.pad_token or self.tokenizer.eos_token}
+        self.tokenizer.pad_token = special["pad"]
+        self.register_buffer("config_json", _encode(_config(self.model)))
+        self.register_buffer("tokenizer_json", _encode(special))
+        self.model.requires_grad_(False).eval()
+
+    def forward(self, captions: list[str]) -> Text:
+        tokens = self.tokenizer(
+            captions, padding=True, truncation=True, max_length=self.max_length, return_tensors="pt"
+        ).to(self.config_json.device)
+        mask = tokens["attention_mask"]
+        hidden = self.model(input_ids=tokens["input_ids"], attention_mask=mask).last_hidden_state
+        return Text(hidden.float(), mask.bool())
+
+    def train(self, mode: bool = True) -> "HuggingFaceTextEncoder":
+        """Stays in eval mode unless something in it is trained: a frozen encoder's dropout would be noise."""
+        return super().train(mode and any(p.requires_grad for p in self.parameters()))
+
+
+def _fetch(name: str) -> tuple[Any, nn.Module]:
+    from transformers import AutoModel, AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name)
+        model = AutoModel.from_pretrained(name, dtype=torch.float32)
+    except OSError as error:
+        raise ValueError(
+            f"the text encoder {name!r} is neither on this machine nor to be fetched. Where there is a network: "
+            f'python -c "from transformers import AutoModel, AutoTokenizer as T; n={name!r}; '
+            'AutoModel.from_pretrained(n); T.from_pretrained(n)" — or give model.text_encoder.name=FOLDER with its files'
+        ) from error
+    return tokenizer, _text_part(model)
+
+
+def _rebuild(assets: dict[str, Tensor]) -> tuple[Any, nn.Module]:
+    from tokenizers import Tokenizer
+    from transformers import AutoConfig, AutoModel, PreTrainedTokenizerFast
+
+    special = _decode(assets["tokenizer_json"])
+    backend = Tokenizer.from_str(json.dumps(special["backend"]))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, pad_token=special["pad"])
+    values = _decode(assets["config_json"])
+    config = AutoConfig.for_model(values.pop("model_type"), **values)
+    return tokenizer, _text_part(AutoModel.from_config(config))
+
+
+def _text_part(model: Any) -> nn.Module:
+    if model.config.is_encoder_decoder:
+        part: nn.Module = model.get_encoder()
+        return part
+    return model.text_model if hasattr(model, "text_model") else model
+
+
+def _config(model: Any) -> dict[str, Any]:
+    values: dict[str, Any] = json.loads(model.config.to_json_string(use_diff=False))
+    return values
+
+
+def _encode(value: dict[str, Any]) -> Tensor:
+    return torch.tensor(list(json.dumps(value, sort_keys=True).encode()), dtype=torch.uint8)
+
+
+def _decode(data: Tensor) -> dict[str, Any]:
+    value: dict[str, Any] = json.loads(bytes(data.tolist()))
+    return value

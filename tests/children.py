@@ -1,0 +1,96 @@
+"""Training in child processes that can be killed, forked from a server that has torch imported already."""
+
+import multiprocessing
+import os
+import random
+import signal
+import sys
+from collections.abc import Callable
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+CONTEXT = multiprocessing.get_context("forkserver")
+Fault = Callable[[], None]
+"""Something that a child does to the package before it trains: a planted defect, or a kill at a chosen moment."""
+
+
+def warm_up() -> None:
+    CONTEXT.set_forkserver_preload(["tests.children", "fluxflow_exp.pipeline", "fluxflow_exp.plot"])
+
+
+def start(values: dict[str, Any], log: Path, *faults: Fault) -> BaseProcess:
+    child = CONTEXT.Process(target=_train, args=(values, log, faults))
+    child.start()
+    return child
+
+
+def finish(values: dict[str, Any], log: Path, *faults: Fault) -> int:
+    """Train in a child to its end; its exit code (negative: the signal)."""
+    child = start(values, log, *faults)
+    child.join(300)
+    assert child.exitcode is not None, f"the child hangs; see {log}"
+    return child.exitcode
+
+
+class KillDuring:
+    """SIGKILL this process in the `count`-th call of a function, before, in the middle of, or after its work."""
+
+    def __init__(self, module: str, name: str, count: int, moment: str = "before") -> None:
+        self.module, self.name, self.count, self.moment = module, name, count, moment
+
+    def __call__(self) -> None:
+        owner: Any = sys.modules[self.module.partition(":")[0]]
+        if ":" in self.module:
+            owner = getattr(owner, self.module.partition(":")[2])
+        original, calls = getattr(owner, self.name), [0]
+
+        def wrapped(*arguments: Any, **options: Any) -> Any:
+            calls[0] += 1
+            if calls[0] == self.count and self.moment != "after":
+                if self.moment == "torn":
+                    arguments[1].write(b"half of a checkpoint")
+                    arguments[1].flush()
+                os.kill(os.getpid(), signal.SIGKILL)
+            result = original(*arguments, **options)
+            if calls[0] == self.count:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return result
+
+        setattr(owner, self.name, wrapped)
+
+    def __repr__(self) -> str:
+        return f"{self.moment} {self.name} #{self.count}"
+
+
+def moments(n: int, *, seed: int) -> list[KillDuring]:
+    """`n` moments to be killed at: in every kind of place at least once, then at random."""
+    rng = random.Random(seed)
+    places = [
+        ("torch", "save", "torn"),
+        ("torch", "save", "after"),
+        ("fluxflow_exp.trainers.base:Trainer", "_update", "before"),
+        ("fluxflow_exp.trainers.base:Trainer", "_log", "after"),
+        ("fluxflow_exp.trainers.base:Trainer", "_evaluate", "after"),
+        ("fluxflow_exp.weights", "publish", "before"),
+        ("fluxflow_exp.weights", "publish", "after"),
+        ("fluxflow_exp.summary", "finish_step", "before"),
+        ("fluxflow_exp.summary", "finish_step", "after"),
+        ("fluxflow_exp.plot", "draw", "before"),
+    ]
+    chosen = places + [rng.choice(places[:4]) for _ in range(n - len(places))]
+    rng.shuffle(chosen)
+    reach = {"_update": 6, "_log": 6, "save": 2}
+    return [KillDuring(m, f, rng.randint(1, reach.get(f, 1)), moment) for m, f, moment in chosen[:n]]
+
+
+def _train(values: dict[str, Any], log: Path, faults: tuple[Fault, ...]) -> None:
+    log.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(log, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    from fluxflow_exp import pipeline
+
+    for fault in faults:
+        fault()
+    pipeline.run(values)

@@ -1,0 +1,44 @@
+"""Toy runs: the real configuration composed with small numbers."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fluxflow_exp.config import resolve
+from fluxflow_exp.overrides import compose_config
+from tests.children import warm_up
+
+TOY = [
+    "hardware=cpu",
+    "hardware.threads=1",
+    "model.vae_dim=4",
+    "model.text_dim=32",
+    "model.compressor.widths=[8,16]",
+    "model.flow_processor.width=32",
+    "model.flow_processor.depth=1",
+    "model.flow_processor.heads=2",
+    "model.discriminator.base_channels=8",
+    "data.img_size=16",
+    "data.n_images=32",
+    "+data.n_validation=8",
+    "evaluation.images=8",
+    "evaluation.prompts=4",
+    "evaluation.steps=2",
+    "samples.count=2",
+    "samples.steps=2",
+    "log_every=3",
+    "checkpoint.every_updates=3",
+]
+TOY_STEPS = [f"stage.steps.{name}.{key}" for name in ("vae", "vae_gan", "flow") for key in ("n_epochs=2", "batch_size=8")]
+
+
+def toy(output: Path, *overrides: str, stage: str = "quickstart") -> dict[str, Any]:
+    """The resolved configuration of a toy run below `output`."""
+    steps = TOY_STEPS if stage == "quickstart" else []
+    return resolve(compose_config([f"stage={stage}", *TOY, *steps, f"output_root={output}", *overrides]))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _forkserver() -> None:
+    warm_up()

@@ -1,0 +1,104 @@
+"""The flow transformer: rotation, masks, starting point, learning."""
+
+import pytest
+import torch
+
+from fluxflow_exp.models.flow import FlowProcessor, rotary, rotate, time_features
+from fluxflow_exp.models.text_encoder import Text
+
+
+def model(activation="silu", patch_size=1):
+    torch.manual_seed(0)
+    return FlowProcessor(
+        vae_dim=4, width=32, depth=2, heads=2, text_dim=16, patch_size=patch_size, activation=activation
+    )
+
+
+def text(batch=2, length=5, valid=3):
+    tokens = torch.randn(batch, length, 16, generator=torch.Generator().manual_seed(1))
+    mask = torch.arange(length).expand(batch, length) < valid
+    return Text(tokens * mask[..., None], mask)
+
+
+def stirred(flow):
+    """Weights away from the zero initialisation, so that every path acts."""
+    torch.manual_seed(5)
+    for parameter in flow.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    return flow
+
+
+def test_it_starts_at_zero_velocity():
+    assert model()(torch.randn(2, 4, 4, 4), torch.rand(2), text()).abs().max() == 0
+
+
+def test_rotation_keeps_length_and_depends_on_relative_place():
+    rotation = rotary(3, 5, 16, device=torch.device("cpu"))
+    q, k = torch.randn(16, dtype=torch.float64), torch.randn(16, dtype=torch.float64)
+    rotated_q, rotated_k = (rotate(v.expand(1, 1, 15, 16), rotation.double())[0, 0].view(3, 5, 16) for v in (q, k))
+    torch.testing.assert_close(rotated_q.norm(dim=-1), q.norm().expand(3, 5))
+    products = torch.einsum("ijc,klc->ijkl", rotated_q, rotated_k)
+    torch.testing.assert_close(products[0, 1, 1, 3], products[1, 2, 2, 4], rtol=1e-5, atol=1e-5)
+    assert (products[0, 0, 0, 1] - products[0, 0, 1, 0]).abs() > 1e-4
+
+
+@pytest.mark.parametrize("patch_size", [1, 2])
+def test_padding_of_the_text_changes_nothing(patch_size):
+    flow = stirred(model(patch_size=patch_size))
+    x, time = torch.randn(2, 4, 4, 4), torch.rand(2)
+    short = text(length=3)
+    long = Text(torch.cat([short.tokens, torch.full((2, 4, 16), 7.0)], 1), torch.cat([short.mask, torch.zeros(2, 4, dtype=torch.bool)], 1))
+    torch.testing.assert_close(flow(x, time, short), flow(x, time, long))
+
+
+@pytest.mark.parametrize("activation", ["bezier", "silu", "gelu", "relu"])
+def test_time_text_and_place_all_matter(activation):
+    flow = stirred(model(activation))
+    x, time = torch.randn(2, 4, 4, 4), torch.rand(2)
+    base = flow(x, time, text())
+    assert base.shape == x.shape
+    assert (flow(x, time * 0.5, text()) - base).abs().max() > 1e-3
+    other = Text(text().tokens.flip(2), text().mask)
+    assert (flow(x, time, other) - base).abs().max() > 1e-3
+    assert (flow(x.flip(3), time, text()).flip(3) - base).abs().max() > 1e-3
+
+
+def test_samples_of_a_batch_are_independent():
+    flow = stirred(model())
+    x, time = torch.randn(3, 4, 4, 4), torch.rand(3)
+    whole = flow(x, time, text(3))
+    alone = flow(x[1:2], time[1:2], Text(text(3).tokens[1:2], text(3).mask[1:2]))
+    torch.testing.assert_close(whole[1:2], alone, rtol=1e-4, atol=1e-5)
+
+
+def test_normalise_and_denormalise_are_inverse():
+    flow = model()
+    flow.latent_mean.copy_(torch.arange(4.0))
+    flow.latent_std.copy_(torch.arange(1.0, 5.0))
+    x = torch.randn(2, 4, 3, 3)
+    torch.testing.assert_close(flow.denormalise(flow.normalise(x)), x)
+    assert flow.normalise(torch.arange(4.0).view(1, 4, 1, 1)).abs().max() == 0
+
+
+def test_checkpointing_gives_the_same_gradients():
+    flow = stirred(model())
+    x, time = torch.randn(2, 4, 4, 4), torch.rand(2)
+    results = []
+    for checkpointing in (False, True):
+        flow.checkpointing = checkpointing
+        flow.zero_grad()
+        flow(x, time, text()).square().sum().backward()
+        results.append([p.grad.clone() for p in flow.parameters()])
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
+def test_time_features_tell_neighbouring_times_apart():
+    features = time_features(torch.tensor([0.5, 0.501, 0.0]))
+    assert features.shape == (3, 128)
+    assert (features[0] - features[1]).norm() > 0.1
+    assert features[2].tolist() == [1.0] * 64 + [0.0] * 64
+
+
+def test_heads_must_fit_rotary_positions():
+    with pytest.raises(ValueError, match="multiple of 4"):
+        FlowProcessor(vae_dim=4, width=30, depth=1, heads=5, text_dim=8)

@@ -1,0 +1,101 @@
+"""Everything wrong with a configuration, found before data is read."""
+
+import json
+from itertools import product
+from pathlib import Path
+
+import pytest
+import torch
+
+from fluxflow_exp.config import conf_dir, resolve
+from fluxflow_exp.overrides import compose_config
+from fluxflow_exp.preflight import problems
+from tests.conftest import toy
+
+
+def check(*overrides, stage="quickstart"):
+    return problems(resolve(compose_config([f"stage={stage}", "hardware=cpu", *overrides])))
+
+
+def group(name):
+    return sorted(p.stem for p in (Path(conf_dir()) / name).glob("*.yaml") if p.stem != "as_run")
+
+
+STAGES = [s for s in group("stage") if not s.startswith("flow")]
+
+
+@pytest.mark.parametrize(("stage", "model"), list(product(STAGES, group("model"))))
+def test_every_shipped_stage_and_model_passes(stage, model):
+    assert check(f"model={model}", stage=stage) == []
+
+
+@pytest.mark.parametrize(("optimizer", "scheduler"), [*product(group("optimizer"), ["cosine"]), *product(["adamw"], group("scheduler"))])
+def test_every_optimizer_and_scheduler_passes(optimizer, scheduler):
+    assert check(f"optimizer={optimizer}", f"scheduler={scheduler}") == []
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+@pytest.mark.parametrize("card", [c for c in group("hardware") if c not in ("auto", "cpu")])
+def test_a_card_that_is_not_there_is_said_and_nothing_else(card):
+    found = problems(resolve(compose_config([f"hardware={card}"])))
+    assert len(found) == 1
+    assert f"hardware={card} needs a CUDA GPU" in found[0]
+    assert "hardware=cpu" in found[0]
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("+foo=1", "foo: there is no such key"),
+        ("+model.fo=1", "model.fo: there is no such key"),
+        ("+stage.steps.vae.n_epoch=1", "did you mean 'n_epochs'"),
+        ("+stage.steps.vae.trainer.kl.wait=1", "KL takes no 'wait'"),
+        ("+optimizer.lrr=1", "takes no 'lrr'; did you mean 'lr'?"),
+        ("stage.steps.vae.trainer.kl.weight=much", "stage.steps.vae.trainer.kl.weight='much'"),
+        ("model.activation=swish", "model.compressor.activation='swish'"),
+        ("model.compressor.widths=8", "model.compressor.widths=8"),
+        ("stage.steps.vae.trainer._target_=nowhere.Trainer", "cannot find 'nowhere.Trainer'"),
+        ("stage.steps.vae.batch_size=0", "batch_size must be at least 1"),
+        ("hardware.micro_batch.flow=5", "batch_size=32 is not a multiple of hardware.micro_batch.flow=5"),
+        ("stage.steps.vae.freeze=[compresor]", "did you mean 'compressor'?"),
+        ("stage.steps.vae.freeze=[compressor,expander]", "leaves nothing to train"),
+        ("~stage.steps.vae_gan.optimizers.discriminator", "the adversarial loss needs it"),
+        ("stage.steps.flow.cfg_dropout_prob=1.5", "must be in [0, 1]"),
+        ("resume=maybe", "resume is one of auto, fresh, extend"),
+        ("stage.steps.flow.init_from=nowhere/at/all", "init_from: there is no file nowhere/at/all"),
+    ],
+)
+def test_each_mistake_is_one_clear_line(override, expected):
+    found = check(override)
+    assert any(expected in line for line in found), found
+
+
+def test_all_problems_are_listed_together():
+    found = check("+foo=1", "stage.steps.vae.trainer.kl.weight=much", "resume=maybe", "data=image_folder", "data.data_path=/none")
+    assert len(found) >= 5
+    assert any("data.captions_file is not set" in line for line in found)
+    assert any("data.data_path: there is no folder /none" in line for line in found)
+
+
+def test_a_flow_step_needs_an_autoencoder():
+    (line,) = check(stage="flow_cfg")
+    assert "needs a trained compressor and expander" in line
+    assert "init_from" in line
+
+
+def test_an_output_below_a_file_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    (line,) = check(f"output_root={tmp_path}/file/outputs")
+    assert "is a file, so nothing can be written below it" in line
+
+
+def test_init_from_of_another_shape_is_refused(tmp_path):
+    from fluxflow_exp import pipeline
+
+    pipeline.run(toy(tmp_path, "~stage.steps.vae_gan", "~stage.steps.flow", "stage.steps.vae.max_updates=1"))
+    run = tmp_path / "quickstart"
+    flow = ["stage.steps.flow.batch_size=8", "stage.steps.flow.n_epochs=1", f"stage.steps.flow.init_from={run}"]
+    assert problems(toy(tmp_path, *flow, stage="flow")) == []
+    (first, *_) = problems(toy(tmp_path, *flow, "model.vae_dim=8", stage="flow"))
+    assert "compressor does not fit model=tiny" in first
+    assert json.loads((run / "run.json").read_text())["steps"]["vae"]["updates"] == 1

@@ -1,0 +1,155 @@
+"""Each declared loss gives gradient to the parts that it should reach, and to no other."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from fluxflow_exp.config import instantiate, typed
+from fluxflow_exp.console import Console
+from fluxflow_exp.data.loader import load_batches
+from fluxflow_exp.hardware import prepare
+from fluxflow_exp.pipeline import Pipeline, build_data
+from fluxflow_exp.plan import length
+from fluxflow_exp.run_folder import RunFolder
+from fluxflow_exp.trainers.base import Trainer
+from tests.conftest import toy
+
+ACTIVATIONS = ["bezier", "silu", "gelu", "relu"]
+REACHES = {
+    "vae": {
+        "l1": {"compressor", "expander"},
+        "mse": {"compressor", "expander"},
+        "kl": {"compressor"},
+    },
+    "vae_gan": {
+        "l1": {"compressor", "expander"},
+        "mse": {"compressor", "expander"},
+        "kl": {"compressor"},
+        "g": {"compressor", "expander"},
+        "d": {"discriminator"},
+        "r1": {"discriminator"},
+    },
+    "flow": {"flow": {"flow_processor", "text_encoder"}},
+}
+
+
+def build(tmp_path: Path, step: str, *overrides: str) -> tuple[Trainer, Any]:
+    """A trainer at its first update, with weights away from their zero initialisation, and a batch."""
+    config = typed(toy(tmp_path, *overrides))
+    data = build_data(config)
+    lengths = {name: length(each, data[name], config) for name, each in config.stage.steps.items()}
+    folder = RunFolder(tmp_path / "run")
+    pipeline = Pipeline(config, folder, prepare(config.hardware), Console(), lengths, data)
+    setup = pipeline.setup(1, step, config.stage.steps[step], [])
+    trainer: Trainer = instantiate(config.stage.steps[step].trainer, setup=setup)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for module in setup.parts.values():
+            for parameter in module.parameters():
+                parameter.add_(0.05 * torch.randn_like(parameter))
+    (batch,) = load_batches(
+        setup.data.train, seed=0, batch_size=8, first_update=0, last_update=1, num_workers=0, pin_memory=False
+    )
+    return trainer, batch
+
+
+def reached(trainer: Trainer, batch: Any) -> dict[str, set[str]]:
+    """Term → parts whose parameters get a gradient from it alone."""
+    images = trainer.to_device(batch.images)
+    trainer.begin_update(batch)
+    found: dict[str, set[str]] = {}
+    for turn in trainer.turns():
+        for player in turn.players:
+            player.train(True)
+        (micro,) = trainer._micros(images, batch.captions)
+        terms, weights = turn.loss(micro)
+        for name in weights:
+            for module in trainer.setup.parts.values():
+                module.zero_grad(set_to_none=True)
+            terms[name].sum().backward(retain_graph=True)
+            found[name] = {
+                part
+                for part, module in trainer.setup.parts.items()
+                if any(p.grad is not None and p.grad.abs().max() > 0 for p in module.parameters())
+            }
+        for player in turn.players:
+            player.train(False)
+    return found
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("step", list(REACHES))
+def test_each_loss_reaches_its_parts_and_no_other(tmp_path: Path, step: str, activation: str) -> None:
+    start = ["stage.steps.vae_gan.trainer.adversarial.start=0"]
+    trainer, batch = build(tmp_path, step, f"model.activation={activation}", *start)
+    assert reached(trainer, batch) == REACHES[step]
+
+
+def test_a_frozen_part_gets_nothing_and_does_not_move(tmp_path: Path) -> None:
+    trainer, batch = build(tmp_path, "vae", "stage.steps.vae.freeze=[compressor]")
+    before = {n: p.clone() for n, p in trainer.setup.parts["compressor"].named_parameters()}
+    expander = [p.clone() for p in trainer.setup.parts["expander"].parameters()]
+    trainer._update(batch)
+    assert all(torch.equal(p, before[n]) for n, p in trainer.setup.parts["compressor"].named_parameters())
+    assert any(not torch.equal(a, b) for a, b in zip(expander, trainer.setup.parts["expander"].parameters(), strict=True))
+
+
+@pytest.mark.parametrize("step", list(REACHES))
+def test_every_player_and_its_average_move(tmp_path: Path, step: str) -> None:
+    trainer, batch = build(tmp_path, step, "stage.steps.vae_gan.trainer.adversarial.start=0")
+    before = {n: [p.clone() for p in player.parameters] for n, player in trainer.players.items()}
+    averages = {
+        n: {part: {k: v.clone() for k, v in s.items()} for part, s in player.ema.average.items()}
+        for n, player in trainer.players.items()
+        if player.ema
+    }
+    trainer._update(batch)
+    for name, player in trainer.players.items():
+        assert any(not torch.equal(a, b) for a, b in zip(before[name], player.parameters, strict=True)), name
+        if player.ema:
+            moved = [not torch.equal(v, averages[name][p][k]) for p, s in player.ema.average.items() for k, v in s.items()]
+            assert any(moved), name
+    assert not any(p.requires_grad for m in trainer.setup.parts.values() for p in m.parameters())
+
+
+@pytest.mark.parametrize("step", list(REACHES))
+def test_the_micro_batch_does_not_change_the_update(tmp_path: Path, step: str) -> None:
+    results = []
+    for micro in (8, 2):
+        sizes = [f"hardware.micro_batch.{kind}={micro}" for kind in ("autoencoder", "flow")]
+        trainer, batch = build(tmp_path, step, "stage.steps.vae_gan.trainer.adversarial.start=0", "optimizer=sgd", *sizes)
+        for _ in range(3):
+            metrics = trainer._update(batch)
+            trainer.update_index += 1
+        results.append((metrics, [p.clone() for player in trainer.players.values() for p in player.parameters]))
+    (first, a), (second, b) = results
+    assert first == pytest.approx(second, rel=1e-3, abs=1e-5)
+    for x, y in zip(a, b, strict=True):
+        torch.testing.assert_close(x, y, rtol=1e-3, atol=1e-5)
+
+
+def test_the_adaptive_weight_starts_at_zero_and_is_that_of_the_update_before(tmp_path: Path) -> None:
+    trainer, batch = build(tmp_path, "vae_gan", "stage.steps.vae_gan.trainer.adversarial.start=0")
+    assert float(trainer.adversarial_weight) == 0.0
+    first = trainer._update(batch)["g_weight"]
+    assert first > 0
+    assert float(trainer.adversarial_weight) == pytest.approx(first)
+
+
+def test_captions_are_dropped_for_the_given_share_of_samples(tmp_path: Path) -> None:
+    trainer, batch = build(tmp_path, "flow", "stage.steps.flow.cfg_dropout_prob=0.25")
+    shares = []
+    for trainer.update_index in range(300):
+        trainer.begin_update(batch)
+        shares.append(sum(trainer.dropped) / 8)
+    assert sum(shares) / 300 == pytest.approx(0.25, abs=0.03)
+    seen: list[str] = []
+    encode = trainer.text_encoder.forward
+    trainer.text_encoder.forward = lambda captions: (seen.extend(captions), encode(captions))[1]
+    trainer.dropped = [True, False] * 4
+    (micro,) = trainer._micros(trainer.to_device(batch.images), batch.captions)
+    trainer._loss(micro)
+    assert [c == "" for c in seen] == [True, False] * 4
+    assert seen[1] == batch.captions[1]
