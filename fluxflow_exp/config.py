@@ -29,7 +29,7 @@ def conf_dir() -> str:
 
 
 def instantiate(node: dict[str, Any], **objects: Any) -> Any:
-    """Build what `node["_target_"]` names. Lists and dicts reach it as plain Python values, live `objects` as they are."""
+    """Build what `node["_target_"]` names. Lists and dicts reach it as plain values, live `objects` as they are."""
     if not objects:
         return hydra.utils.instantiate(node, _convert_="all")
     # Hydra would copy dataclasses and lists among the objects into its own containers.

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,15 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     finally:
         temporary.unlink(missing_ok=True)
     sync_folder(path.parent)
+
+
+def copy_atomically(source: Path, target: Path) -> None:
+    """Copy a file with its times."""
+
+    def copy(temporary: Path) -> None:
+        shutil.copy2(source, temporary)
+
+    write_atomically(target, copy)
 
 
 def sync_folder(folder: Path) -> None:

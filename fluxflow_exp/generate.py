@@ -17,6 +17,9 @@ from fluxflow_exp.models.text_to_image import TextToImage
 from fluxflow_exp.samplers import SAMPLERS
 
 
+GRID_LIMIT = 64  # images on grid.webp
+
+
 class Prompt(NamedTuple):
     stem: str  # of the file that its images get
     text: str
@@ -67,7 +70,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def generate(arguments: argparse.Namespace) -> None:
-    """Write `<prompt's file name>_gen.webp` for each prompt. UserError: unusable input."""
+    """Write `<prompt's file name>_gen.webp` for each prompt and all of them in `grid.webp`. UserError: unusable input."""
     for name in ("steps", "batch_size", "n_per_prompt"):
         if getattr(arguments, name) < 1:
             raise UserError(f"--{name} must be at least 1, not {getattr(arguments, name)}")
@@ -82,6 +85,7 @@ def generate(arguments: argparse.Namespace) -> None:
             file=sys.stderr,
         )
     wanted = [p for p in prompts for _ in range(arguments.n_per_prompt)]
+    shown: list[torch.Tensor] = []
     paths = [arguments.output_path / f"{stem}_gen.webp" for stem in _stems(wanted)]
     try:
         arguments.output_path.mkdir(parents=True, exist_ok=True)
@@ -99,13 +103,17 @@ def generate(arguments: argparse.Namespace) -> None:
         left = iter(paths)
         with torch.autocast(device.type, PRECISIONS[arguments.precision], enabled=arguments.precision != "fp32"):
             for images in track(made, description="Generating", total=batches):
+                shown += list(images[: max(GRID_LIMIT - len(shown), 0)])
                 for image in images:
                     pictures.save(image, next(left))
+        captions = [prompt.text for prompt in wanted]
+        sheet = pictures.captioned(torch.stack(shown), captions[: len(shown)])
+        sheet.save(arguments.output_path / "grid.webp", quality=95)
     except OSError as error:
         raise UserError(f"--output_path: cannot write: {error}") from error
     except ValueError as error:
         raise UserError(str(error)) from error
-    print(f"{len(paths)} images in {arguments.output_path}")
+    print(f"{len(paths)} images in {arguments.output_path}, together in grid.webp")
 
 
 def read_prompts(path: Path) -> list[Prompt]:

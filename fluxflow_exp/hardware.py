@@ -18,6 +18,7 @@ class Machine:
     device: torch.device
     precision: str  # fp32 | bf16 | fp16
     exact: bool
+    expected: str | None = None  # part of the name of the GPU that was chosen
 
     def autocast(self) -> AbstractContextManager[None]:
         """Mixed precision over float32 weights; a no-op in fp32."""
@@ -31,8 +32,9 @@ class Machine:
     def describe(self) -> str:
         name = "CPU" if self.device.type == "cpu" else torch.cuda.get_device_name(self.device)
         threads = f", {torch.get_num_threads()} threads" if self.device.type == "cpu" else ""
+        unlike = f" (not the {self.expected} that was chosen)" if self.expected and self.expected not in name else ""
         resumes = "bit for bit" if self.exact else "to rounding (hardware.exact=true: bit for bit)"
-        return f"{name}{threads}, {self.precision}; an interrupted run continues {resumes}"
+        return f"{name}{unlike}{threads}, {self.precision}; an interrupted run continues {resumes}"
 
 
 def hardware_problems(hardware: schema.Hardware) -> list[str]:
@@ -69,4 +71,4 @@ def prepare(hardware: schema.Hardware) -> Machine:
     torch.use_deterministic_algorithms(exact)
     # Filling fresh memory guards against reading it; nothing here does, and it costs bandwidth.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    return Machine(torch.device("cuda" if cuda else "cpu"), precision, exact)
+    return Machine(torch.device("cuda" if cuda else "cpu"), precision, exact, hardware.gpu)

@@ -104,7 +104,8 @@ def _explain(error: Exception, override: Override, config_dir: str | None) -> st
     options = _loader(config_dir).get_group_options(key)
     if options and "=" in text:
         value = str(override.value())
-        return f"{text}: there is no {key} named {value!r}{did_you_mean(value, options)}. {key} is one of: {', '.join(options)}"
+        hint = did_you_mean(value, options)
+        return f"{text}: there is no {key} named {value!r}{hint} The choices: {', '.join(options)}"
     first = re.sub(r"\s+", " ", str(error).splitlines()[0])
     if "not in" in first or "Could not override" in first or "Could not delete" in first:
         known = _keys(compose_config([], config_dir=config_dir))
@@ -131,9 +132,9 @@ def suggest_key(key: str, known: Iterable[str]) -> str:
     known = list(known)
     parent, _, leaf = key.rpartition(".")
     siblings = [k for k in known if k.rpartition(".")[0] == parent]
-    near = difflib.get_close_matches(key, siblings, 1, 0.6)
+    by_leaf = {k.rpartition(".")[2]: k for k in reversed(known)}
+    near = [by_leaf[leaf]] if leaf in by_leaf else difflib.get_close_matches(key, siblings, 1, 0.6)
     if not near:
-        by_leaf = {k.rpartition(".")[2]: k for k in reversed(known)}
         near = [by_leaf[n] for n in difflib.get_close_matches(leaf, by_leaf, 1, 0.7)]
     near = near or difflib.get_close_matches(key, known, 1, 0.6)
     return f"; did you mean {near[0]!r}?" if near else ""

@@ -75,8 +75,8 @@ def _step_lines(index: int, name: str, step: Step, size: Length) -> list[str]:
     still = [p for p in needed_parts(step) if p not in trained_parts(step)]
     guidance = f", caption dropout {step.cfg_dropout_prob:g}" if step.cfg_dropout_prob else ""
     return [
-        f"  Step {index}: {name}: {step.n_epochs} epochs × {size.updates_per_epoch} = {size.updates} updates "
-        f"of {size.batch_size} images ({accumulation} × {size.micro_batch})",
+        f"  Step {index}: {name}: {step.n_epochs} epochs x {size.updates_per_epoch} = {size.updates} updates "
+        f"of {size.batch_size} images ({accumulation} x {size.micro_batch})",
         f"    trains: {', '.join(trained_parts(step))}" + (f"; uses frozen: {', '.join(still)}" if still else ""),
         f"    losses: {', '.join(losses)}{guidance}; EMA {step.ema.decay if step.ema else 'off'}",
         f"    optimizers: {optimizers}",

@@ -12,6 +12,7 @@ import matplotlib
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from fluxflow_exp import files
 from fluxflow_exp.tracking import Row, read_rows
@@ -125,7 +126,7 @@ def _lines(
         axes.text(0.5, 0.5, "nothing logged", transform=axes.transAxes, ha="center", color="0.5")
 
 
-def _save(figure: plt.Figure, path: Path) -> Path:
+def _save(figure: Figure, path: Path) -> Path:
     figure.tight_layout()
     files.write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=110, format="png"))
     plt.close(figure)

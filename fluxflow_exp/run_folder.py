@@ -114,7 +114,7 @@ class RunFolder:
         for source in [p for p in sources if p != self.record] + [self.record]:
             target = copy / source.relative_to(self.path)
             if not _same(source, target):
-                files.write_atomically(target, lambda t, s=source: shutil.copy2(s, t) and None)  # type: ignore[misc]
+                files.copy_atomically(source, target)
         for stale in (copy / "checkpoints").glob("*.pt"):
             if not (self.checkpoints / stale.name).exists():
                 stale.unlink()

@@ -1,6 +1,7 @@
 """Integration of dx/dt = velocity(x, t) from noise (t = 1) to data (t = 0)."""
 
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -57,8 +58,7 @@ def guided(velocity: Velocity, unconditional: Velocity, *, scale: float) -> Velo
 
 
 def _intervals(times: Tensor) -> Iterator[tuple[float, float]]:
-    values = times.tolist()
-    return zip(values[:-1], values[1:], strict=True)
+    return pairwise(times.tolist())
 
 
 def _full(x: Tensor, time: float) -> Tensor:

@@ -122,7 +122,7 @@ class RunConfig:
     output_root: str = "outputs"
     resume: str = "auto"  # auto | fresh (moves the old folder aside) | extend (more epochs)
     validate: bool = False  # check, print the plan, train nothing
-    log_every: int = 10
+    log_every: int = 20
     model: Model = MISSING
     data: Any = MISSING
     stage: Stage = MISSING

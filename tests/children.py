@@ -63,6 +63,17 @@ class KillDuring:
         return f"{self.moment} {self.name} #{self.count}"
 
 
+def lively_scaler() -> None:
+    """An fp16 scale that doubles at every update until it overflows: losing it changes what is skipped."""
+    import torch
+
+    from fluxflow_exp.hardware import Machine
+
+    Machine.scaler = lambda self: torch.amp.GradScaler(  # type: ignore[method-assign]
+        "cpu", enabled=self.precision == "fp16", growth_interval=1
+    )
+
+
 def moments(n: int, *, seed: int) -> list[KillDuring]:
     """`n` moments to be killed at: in every kind of place at least once, then at random."""
     rng = random.Random(seed)
@@ -80,7 +91,7 @@ def moments(n: int, *, seed: int) -> list[KillDuring]:
     ]
     chosen = places + [rng.choice(places[:4]) for _ in range(n - len(places))]
     rng.shuffle(chosen)
-    reach = {"_update": 6, "_log": 6, "save": 2}
+    reach = {"_update": 3, "_log": 2, "save": 2}
     return [KillDuring(m, f, rng.randint(1, reach.get(f, 1)), moment) for m, f, moment in chosen[:n]]
 
 

@@ -30,7 +30,9 @@ TOY = [
     "log_every=3",
     "checkpoint.every_updates=3",
 ]
-TOY_STEPS = [f"stage.steps.{name}.{key}" for name in ("vae", "vae_gan", "flow") for key in ("n_epochs=2", "batch_size=8")]
+TOY_STEPS = [
+    f"stage.steps.{name}.{key}" for name in ("vae", "vae_gan", "flow") for key in ("n_epochs=2", "batch_size=8")
+]
 
 
 def toy(output: Path, *overrides: str, stage: str = "quickstart") -> dict[str, Any]:

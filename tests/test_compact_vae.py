@@ -72,5 +72,7 @@ def test_checkpointing_changes_memory_not_results():
 
 
 def test_a_bezier_block_costs_about_what_a_plain_one_does():
-    plain, curved = (sum(p.numel() for m in pair(a, widths=(48, 96)) for p in m.parameters()) for a in ("silu", "bezier"))
+    plain, curved = (
+        sum(p.numel() for m in pair(a, widths=(48, 96)) for p in m.parameters()) for a in ("silu", "bezier")
+    )
     assert curved == pytest.approx(plain, rel=0.03)

@@ -22,7 +22,9 @@ def folder(tmp_path):
 
 
 def build(folder, **options):
-    return ImageFolder(data_path=str(folder / "images"), captions_file=str(folder / "captions.tsv"), img_size=16, **options)
+    return ImageFolder(
+        data_path=str(folder / "images"), captions_file=str(folder / "captions.tsv"), img_size=16, **options
+    )
 
 
 def test_captions_are_parsed_as_documented(tmp_path):
@@ -37,7 +39,9 @@ def test_captions_are_parsed_as_documented(tmp_path):
 def test_the_split_is_by_hash_of_the_name(folder):
     data = build(folder)
     held_out = {e.name for e in data.validation.entries}
-    assert held_out == {f"{i}.png" for i in range(30) if int(hashlib.sha256(f"{i}.png".encode()).hexdigest(), 16) % 10 == 0}
+    assert held_out == {
+        f"{i}.png" for i in range(30) if int(hashlib.sha256(f"{i}.png".encode()).hexdigest(), 16) % 10 == 0
+    }
     assert len(data.train) + len(data.validation) == 30
     share = sum(is_held_out(f"name{i}", 0.15) for i in range(4000)) / 4000
     assert share == pytest.approx(0.15, abs=0.02)
@@ -82,5 +86,5 @@ def test_unusable_captions_are_one_clear_error(folder, text, message):
 
 def test_a_missing_captions_file_is_named(folder):
     (folder / "captions.tsv").unlink()
-    with pytest.raises(ValueError, match="there is no file .*captions.tsv"):
+    with pytest.raises(ValueError, match=r"there is no file .*captions\.tsv"):
         build(folder)

@@ -1,6 +1,5 @@
 """Order, workers, continuation, and replacement of bad samples."""
 
-
 import pytest
 import torch
 
@@ -27,7 +26,13 @@ class Numbers:
 def batches(source, first=0, last=7, workers=0, seed=3, size=4):
     return list(
         load_batches(
-            source, seed=seed, batch_size=size, first_update=first, last_update=last, num_workers=workers, pin_memory=False
+            source,
+            seed=seed,
+            batch_size=size,
+            first_update=first,
+            last_update=last,
+            num_workers=workers,
+            pin_memory=False,
         )
     )
 

@@ -29,7 +29,9 @@ def test_every_shipped_stage_and_model_passes(stage, model):
     assert check(f"model={model}", stage=stage) == []
 
 
-@pytest.mark.parametrize(("optimizer", "scheduler"), [*product(group("optimizer"), ["cosine"]), *product(["adamw"], group("scheduler"))])
+@pytest.mark.parametrize(
+    ("optimizer", "scheduler"), [*product(group("optimizer"), ["cosine"]), *product(["adamw"], group("scheduler"))]
+)
 def test_every_optimizer_and_scheduler_passes(optimizer, scheduler):
     assert check(f"optimizer={optimizer}", f"scheduler={scheduler}") == []
 
@@ -71,7 +73,9 @@ def test_each_mistake_is_one_clear_line(override, expected):
 
 
 def test_all_problems_are_listed_together():
-    found = check("+foo=1", "stage.steps.vae.trainer.kl.weight=much", "resume=maybe", "data=image_folder", "data.data_path=/none")
+    found = check(
+        "+foo=1", "stage.steps.vae.trainer.kl.weight=much", "resume=maybe", "data=image_folder", "data.data_path=/none"
+    )
     assert len(found) >= 5
     assert any("data.captions_file is not set" in line for line in found)
     assert any("data.data_path: there is no folder /none" in line for line in found)

@@ -93,7 +93,9 @@ def test_a_frozen_part_gets_nothing_and_does_not_move(tmp_path: Path) -> None:
     expander = [p.clone() for p in trainer.setup.parts["expander"].parameters()]
     trainer._update(batch)
     assert all(torch.equal(p, before[n]) for n, p in trainer.setup.parts["compressor"].named_parameters())
-    assert any(not torch.equal(a, b) for a, b in zip(expander, trainer.setup.parts["expander"].parameters(), strict=True))
+    assert any(
+        not torch.equal(a, b) for a, b in zip(expander, trainer.setup.parts["expander"].parameters(), strict=True)
+    )
 
 
 @pytest.mark.parametrize("step", list(REACHES))
@@ -109,7 +111,9 @@ def test_every_player_and_its_average_move(tmp_path: Path, step: str) -> None:
     for name, player in trainer.players.items():
         assert any(not torch.equal(a, b) for a, b in zip(before[name], player.parameters, strict=True)), name
         if player.ema:
-            moved = [not torch.equal(v, averages[name][p][k]) for p, s in player.ema.average.items() for k, v in s.items()]
+            moved = [
+                not torch.equal(v, averages[name][p][k]) for p, s in player.ema.average.items() for k, v in s.items()
+            ]
             assert any(moved), name
     assert not any(p.requires_grad for m in trainer.setup.parts.values() for p in m.parameters())
 
@@ -119,7 +123,9 @@ def test_the_micro_batch_does_not_change_the_update(tmp_path: Path, step: str) -
     results = []
     for micro in (8, 2):
         sizes = [f"hardware.micro_batch.{kind}={micro}" for kind in ("autoencoder", "flow")]
-        trainer, batch = build(tmp_path, step, "stage.steps.vae_gan.trainer.adversarial.start=0", "optimizer=sgd", *sizes)
+        trainer, batch = build(
+            tmp_path, step, "stage.steps.vae_gan.trainer.adversarial.start=0", "optimizer=sgd", *sizes
+        )
         for _ in range(3):
             metrics = trainer._update(batch)
             trainer.update_index += 1

@@ -20,7 +20,7 @@ class Entry(NamedTuple):
 
 
 class ImageFolder:
-    """Images of `data_path`, captions of `captions_file` (UTF-8; blank lines are skipped, further tabs belong to the caption).
+    """Images of `data_path`, captions of `captions_file` (UTF-8; blank lines skipped; further tabs are caption).
 
     Each image's short side becomes `img_size` pixels, then a square is cut in the centre or, in training, anywhere.
     `fixed_prompt_prefix` P makes a caption "P. caption". A name is held out when its SHA-256 falls into the first
@@ -71,7 +71,9 @@ def read_captions(path: Path, *, prefix: str | None = None) -> tuple[list[Entry]
     except FileNotFoundError as error:
         raise ValueError(f"captions_file: there is no file {path}") from error
     except UnicodeDecodeError as error:
-        raise ValueError(f"captions_file: {path} is not UTF-8 text (byte {error.start}); convert it, e.g. with iconv") from error
+        raise ValueError(
+            f"captions_file: {path} is not UTF-8 text (byte {error.start}); convert it, e.g. with iconv"
+        ) from error
     entries, bad = [], []
     for number, line in enumerate(text.split("\n"), start=1):
         line = line.rstrip("\r")
@@ -98,7 +100,14 @@ def is_held_out(name: str, fraction: float) -> bool:
 
 class _Images:
     def __init__(
-        self, folder: Path, entries: list[Entry], size: int, background: str, *, crop: str = "centre", flip: bool = False
+        self,
+        folder: Path,
+        entries: list[Entry],
+        size: int,
+        background: str,
+        *,
+        crop: str = "centre",
+        flip: bool = False,
     ) -> None:
         self.folder, self.entries, self.size, self.background = folder, entries, size, background
         self.crop, self.flip = crop, flip

@@ -2,11 +2,12 @@
 
 import random
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Grid = NDArray[np.float32]
+Grid = NDArray[Any]  # float32
 Triple = tuple[str, str, str]  # kind, colour, ground
 
 COLOURS: dict[str, tuple[int, int, int]] = {
@@ -24,27 +25,32 @@ RADIUS = (0.30, 0.38)  # of the image side
 
 
 def circle(x: Grid, y: Grid) -> Grid:
-    return np.hypot(x, y) - np.float32(0.95)
+    distance: Grid = np.hypot(x, y) - np.float32(0.95)
+    return distance
 
 
 def square(x: Grid, y: Grid) -> Grid:
-    return np.maximum(np.abs(x), np.abs(y)) - np.float32(0.86)
+    distance: Grid = np.maximum(np.abs(x), np.abs(y)) - np.float32(0.86)
+    return distance
 
 
 def triangle(x: Grid, y: Grid) -> Grid:
     """Point upwards."""
     slanted = np.abs(x) * np.float32(0.88) + (-y) * np.float32(0.475)
-    return np.maximum(slanted - np.float32(0.475), y - np.float32(0.8)).astype(np.float32)
+    distance: Grid = np.maximum(slanted - np.float32(0.475), y - np.float32(0.8)).astype(np.float32)
+    return distance
 
 
 def ring(x: Grid, y: Grid) -> Grid:
-    return np.abs(np.hypot(x, y) - np.float32(0.72)) - np.float32(0.27)
+    distance: Grid = np.abs(np.hypot(x, y) - np.float32(0.72)) - np.float32(0.27)
+    return distance
 
 
 def cross(x: Grid, y: Grid) -> Grid:
     a, b = np.abs(x), np.abs(y)
     bar = np.minimum(np.maximum(a - np.float32(0.3), b - 1), np.maximum(a - 1, b - np.float32(0.3)))
-    return bar.astype(np.float32)
+    distance: Grid = bar.astype(np.float32)
+    return distance
 
 
 def star(x: Grid, y: Grid) -> Grid:
@@ -56,7 +62,8 @@ def star(x: Grid, y: Grid) -> Grid:
     # The edge from the inner corner, at 36° and radius 0.48, to the tip at (1.1, 0); its normal points outwards.
     corner = 0.48 * np.array([np.cos(np.pi / 5), np.sin(np.pi / 5)])
     normal = np.array([corner[1], 1.1 - corner[0]]) / np.hypot(corner[1], 1.1 - corner[0])
-    return ((px - 1.1) * normal[0] + py * normal[1]).astype(np.float32)
+    distance: Grid = ((px - 1.1) * normal[0] + py * normal[1]).astype(np.float32)
+    return distance
 
 
 KINDS: dict[str, Callable[[Grid, Grid], Grid]] = {
@@ -81,7 +88,8 @@ def coverage(kind: str, img_size: int, *, centre: tuple[float, float], radius: f
     y = (axis[:, None] - np.float32(centre[1])) / np.float32(radius)
     x, y = np.broadcast_arrays(x, y)
     distance = KINDS[kind](x, y) * np.float32(radius)
-    return np.clip(np.float32(0.5) - distance, 0, 1)
+    covered: Grid = np.clip(np.float32(0.5) - distance, 0, 1)
+    return covered
 
 
 def render(triple: Triple, img_size: int, rng: random.Random) -> NDArray[np.uint8]:

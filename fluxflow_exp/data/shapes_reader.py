@@ -43,7 +43,8 @@ def read_shape(image: Tensor) -> Triple:
 
 def _nearest(pixels: NDArray[np.float32]) -> NDArray[np.int64]:
     distances: NDArray[np.float32] = np.square(pixels[..., None, :] - _PALETTE).sum(-1)
-    return distances.argmin(-1)
+    nearest: NDArray[np.int64] = distances.argmin(-1)
+    return nearest
 
 
 def _foreground(pixels: NDArray[np.float32], ground: int, colour: int) -> NDArray[np.float32]:

@@ -29,7 +29,7 @@ def open_rgb(path: Path, *, background: str = "white", at_least: int | None = No
 
 
 def square(image: Image.Image, size: int, *, place: tuple[float, float] = (0.5, 0.5)) -> Image.Image:
-    """Resize the short side to `size` (Lanczos) and cut a square at `place`, (0, 0) to (1, 1) over what is left over."""
+    """Resize the short side to `size` (Lanczos), then cut a square; `place`: (0, 0) left/top to (1, 1) right/bottom."""
     scale = size / min(image.size)
     width, height = (max(size, round(side * scale)) for side in image.size)
     if (width, height) != image.size:

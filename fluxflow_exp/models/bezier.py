@@ -41,8 +41,9 @@ class BezierActivation(nn.Module):
         channels = x.shape[self.dim]
         if channels % 5:
             raise ValueError(f"a Bezier activation needs a multiple of five channels, not {channels}")
-        grouped = x.unflatten(self.dim, (channels // 5, 5))
-        t, *points = grouped.unbind(self.dim + 1 if self.dim >= 0 else self.dim)
+        dim = self.dim % x.ndim
+        grouped = x.view(*x.shape[:dim], channels // 5, 5, *x.shape[dim + 1 :])
+        t, *points = grouped.unbind(dim + 1)
         pre = _PRE[self.p_pre]
         return bezier(_PRE[self.t_pre](t), *(pre(p) for p in points))
 

@@ -31,7 +31,9 @@ class Compressor(nn.Module):
     height or width is no multiple of `downscale`.
     """
 
-    def __init__(self, *, vae_dim: int, widths: list[int], blocks: int = 1, activation: ActivationName = "silu") -> None:
+    def __init__(
+        self, *, vae_dim: int, widths: list[int], blocks: int = 1, activation: ActivationName = "silu"
+    ) -> None:
         super().__init__()
         self.vae_dim, self.downscale = vae_dim, 2 ** len(widths)
         self.checkpointing = False
@@ -61,7 +63,9 @@ class Expander(nn.Module):
     Takes the compressor's arguments; `widths` are used from last to first.
     """
 
-    def __init__(self, *, vae_dim: int, widths: list[int], blocks: int = 1, activation: ActivationName = "silu") -> None:
+    def __init__(
+        self, *, vae_dim: int, widths: list[int], blocks: int = 1, activation: ActivationName = "silu"
+    ) -> None:
         super().__init__()
         self.checkpointing = False
         self.stem = nn.Conv2d(vae_dim, widths[-1], 3, padding=1)
@@ -120,7 +124,8 @@ class Down(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.pixel_unshuffle(x, 2)
-        return self.conv(x) + _resize_channels(x, self.channels)
+        halved: Tensor = self.conv(x) + _resize_channels(x, self.channels)
+        return halved
 
 
 class Up(nn.Module):
@@ -139,7 +144,7 @@ def _resize_channels(x: Tensor, channels: int) -> Tensor:
     """Average groups of channels, or repeat them, where the numbers divide; else nothing is added."""
     have = x.shape[1]
     if have % channels == 0:
-        return x.unflatten(1, (channels, have // channels)).mean(2)
+        return torch.unflatten(x, 1, (channels, have // channels)).mean(2)
     if channels % have == 0:
         return x.repeat_interleave(channels // have, 1)
     return x.new_zeros(())

@@ -43,7 +43,8 @@ class FlowProcessor(nn.Module):
         super().__init__()
         if width % heads or (width // heads) % 4:
             raise ValueError(f"width / heads must be a multiple of 4 for 2-D rotary positions: {width} / {heads}")
-        self.patch_size, self.head_dim, self.checkpointing = patch_size, width // heads, False
+        self.patch_size, self.head_dim, self.text_dim = patch_size, width // heads, text_dim
+        self.checkpointing = False
         self.register_buffer("latent_mean", torch.zeros(vae_dim))
         self.register_buffer("latent_std", torch.ones(vae_dim))
         self.embed = nn.Linear(vae_dim * patch_size**2, width)

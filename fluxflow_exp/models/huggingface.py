@@ -10,7 +10,7 @@ from fluxflow_exp.models.text_encoder import Text
 
 
 class HuggingFaceTextEncoder(nn.Module):
-    """Captions → the last hidden states of encoder `name` (hub name or local folder); padding is masked.
+    """Captions → the last hidden states of the encoder `name`, a hub name or a folder; padding is masked.
 
     Of encoder-decoder models and of CLIP the text encoder alone is taken. Buffers `config_json` and `tokenizer_json`
     make a state dict sufficient to build it again (`assets`) without files or network. ValueError: the encoder is
@@ -58,7 +58,7 @@ def _fetch(name: str) -> tuple[Any, nn.Module]:
         raise ValueError(
             f"the text encoder {name!r} is neither on this machine nor to be fetched. Where there is a network: "
             f'python -c "from transformers import AutoModel, AutoTokenizer as T; n={name!r}; '
-            'AutoModel.from_pretrained(n); T.from_pretrained(n)" — or give model.text_encoder.name=FOLDER with its files'
+            'AutoModel.from_pretrained(n); T.from_pretrained(n)", or give model.text_encoder.name=FOLDER with its files'
         ) from error
     return tokenizer, _text_part(model)
 
@@ -79,7 +79,8 @@ def _text_part(model: Any) -> nn.Module:
     if model.config.is_encoder_decoder:
         part: nn.Module = model.get_encoder()
         return part
-    return model.text_model if hasattr(model, "text_model") else model
+    text_part: nn.Module = getattr(model, "text_model", model)  # CLIP keeps its text encoder under this name
+    return text_part
 
 
 def _config(model: Any) -> dict[str, Any]:

@@ -40,7 +40,9 @@ class ByteTextEncoder(nn.Module):
         self.max_length, self.stride = max_length, bytes_per_token
         self.bytes = nn.Embedding(SYMBOLS, width)
         self.position = nn.Parameter(0.02 * torch.randn(max_length + 1, width))
-        self.spell = nn.Conv1d(width, width, 2 * bytes_per_token + 3, stride=bytes_per_token, padding=bytes_per_token + 1)
+        self.spell = nn.Conv1d(
+            width, width, 2 * bytes_per_token + 3, stride=bytes_per_token, padding=bytes_per_token + 1
+        )
         self.blocks = nn.ModuleList(_Block(width, heads, activation) for _ in range(depth))
         self.norm = nn.RMSNorm(width, eps=1e-6)
 

@@ -22,6 +22,10 @@ from fluxflow_exp.seeding import generator
 class TextToImage(nn.Module):
     """Expander, flow_processor and text_encoder of one model."""
 
+    expander: Any
+    flow_processor: Any
+    text_encoder: Any
+
     def __init__(
         self,
         *,
@@ -96,8 +100,7 @@ class TextToImage(nn.Module):
             rows = slice(first, first + batch_size)
             x = noise[rows].to(device)
             field = self._field(prompts[rows], negative_prompt, guidance_scale)
-            for x in SAMPLERS[sampler](field, x, grid):  # noqa: B020 - the last state is the result
-                pass
+            *_, x = SAMPLERS[sampler](field, x, grid)
             yield to_uint8(self.expander(self.flow_processor.denormalise(x))).cpu()
 
     def _field(self, prompts: list[str], negative: str, scale: float) -> Any:

@@ -40,7 +40,8 @@ class AutoencoderTrainer(Trainer):
     ) -> None:
         self.reconstruction, self.kl, self.adversarial = reconstruction, kl, adversarial
         super().__init__(setup)
-        self.compressor, self.expander = setup.parts["compressor"], setup.parts["expander"]
+        self.compressor: Any = setup.parts["compressor"]
+        self.expander: Any = setup.parts["expander"]
         self.adversarial_weight = torch.zeros((), device=self.machine.device)
         self.gradients: dict[str, Tensor] = {}
         self.reconstructions: dict[int, Tensor] = {}
@@ -76,7 +77,7 @@ class AutoencoderTrainer(Trainer):
     def evaluate(self, *, last: bool) -> dict[str, float]:
         images = self._held_out(self.setup.evaluation.images)
         with self.averaged():
-            found = torch.cat([self._reconstruct(part) for part in images.split(64)])
+            found = torch.cat([self._reconstruct(part) for part in torch.split(images, 64)])
         target = self.to_device(images)
         return {
             "val_l1": float((found - target).abs().mean()),

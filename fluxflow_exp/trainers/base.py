@@ -101,6 +101,7 @@ class Trainer:
         """Train from wherever the last checkpoint stands to the end of the step; returns the last held-out metrics."""
         self._resume()
         setup, total = self.setup, self.length.updates
+        setup.folder.report_bad(setup.data.bad, setup.data)
         started, before = time.monotonic(), self.seconds
         for batch in self._batches():
             setup.folder.report_bad(batch.bad, setup.data)

@@ -30,8 +30,15 @@ class FlowTrainer(Trainer):
     def __init__(self, setup: Setup, *, objective: RectifiedFlow) -> None:
         super().__init__(setup)
         self.objective = objective
-        self.compressor, self.flow = setup.parts["compressor"], setup.parts["flow_processor"]
-        self.text_encoder = setup.parts["text_encoder"]
+        self.compressor: Any = setup.parts["compressor"]
+        self.flow: Any = setup.parts["flow_processor"]
+        self.text_encoder: Any = setup.parts["text_encoder"]
+        width = setup.parts["text_encoder"](["a"]).tokens.shape[-1]
+        if width != self.flow.text_dim:
+            raise ValueError(
+                f"the text encoder gives tokens of {width} channels, but model.text_dim={self.flow.text_dim}: "
+                f"set model.text_dim={width}"
+            )
 
     def prepare(self) -> None:
         """Measure each latent channel's mean and deviation on training images, so that the flow sees unit scale."""
