@@ -16,7 +16,6 @@ from fluxflow_exp.hardware import PRECISIONS
 from fluxflow_exp.models.text_to_image import TextToImage
 from fluxflow_exp.samplers import SAMPLERS
 
-
 GRID_LIMIT = 64  # images on grid.webp
 
 
@@ -70,7 +69,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def generate(arguments: argparse.Namespace) -> None:
-    """Write `<prompt's file name>_gen.webp` for each prompt and all of them in `grid.webp`. UserError: unusable input."""
+    """Write `<name>_gen.webp` for each prompt and all of them in `grid.webp`. UserError: unusable input."""
     for name in ("steps", "batch_size", "n_per_prompt"):
         if getattr(arguments, name) < 1:
             raise UserError(f"--{name} must be at least 1, not {getattr(arguments, name)}")
