@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from typing import TYPE_CHECKING
 
 from rich.console import Console as Terminal
@@ -20,7 +19,6 @@ class Console:
     def __init__(self) -> None:
         self._terminal = Terminal(highlight=False, soft_wrap=True)
         self._bar: Progress | None = None
-        self._window = (0, 0.0)
 
     def say(self, text: str) -> None:
         if self._bar:
@@ -28,12 +26,11 @@ class Console:
         else:
             print(text, flush=True)
 
-    def open_step(self, setup: Setup, *, description: str, epochs: int, update: int) -> None:
+    def open_step(self, setup: Setup, *, description: str, epochs: int) -> None:
         self.say(f"\nPIPELINE STEP {setup.index}/{setup.steps}: {setup.name}")
         if description:
             self.say(f"Description: {description}")
         self.say(f"Duration: {epochs} epochs, {setup.length.updates} updates\n{RULE}")
-        self._window = (update, time.monotonic())
         if self._terminal.is_terminal:
             self._bar = Progress(
                 TextColumn("{task.description}"),
@@ -41,7 +38,7 @@ class Console:
                 TimeRemainingColumn(),
                 console=self._terminal,
             )
-            self._task = self._bar.add_task(setup.name, total=setup.length.updates, completed=update)
+            self._task = self._bar.add_task(setup.name, total=setup.length.updates)
             self._bar.start()
 
     def close_step(self) -> None:
@@ -49,12 +46,8 @@ class Console:
             self._bar.stop()
             self._bar = None
 
-    def progress(self, setup: Setup, update: int, metrics: dict[str, float], seconds: float) -> None:
-        """The line of FluxFlow's form; `seconds` is the training time of the step so far."""
-        since, then = self._window
-        now = time.monotonic()
-        per_batch = (now - then) / max(update - since, 1)
-        self._window = (update, now)
+    def progress(self, setup: Setup, update: int, metrics: dict[str, float], seconds: float, per_batch: float) -> None:
+        """The line of FluxFlow's form; `seconds` is the step's training time, `per_batch` the recent rate."""
         length = setup.length
         epochs = -(-length.updates // length.updates_per_epoch)
         fields = [

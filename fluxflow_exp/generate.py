@@ -3,6 +3,7 @@
 import argparse
 import re
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -84,8 +85,8 @@ def generate(arguments: argparse.Namespace) -> None:
             file=sys.stderr,
         )
     wanted = [p for p in prompts for _ in range(arguments.n_per_prompt)]
-    shown: list[torch.Tensor] = []
-    paths = [arguments.output_path / f"{stem}_gen.webp" for stem in _stems(wanted)]
+    batches = -(-len(wanted) // arguments.batch_size)
+    precision = PRECISIONS[arguments.precision]
     try:
         arguments.output_path.mkdir(parents=True, exist_ok=True)
         made = model.generate(
@@ -98,21 +99,24 @@ def generate(arguments: argparse.Namespace) -> None:
             seed=arguments.seed,
             batch_size=arguments.batch_size,
         )
-        batches = -(-len(wanted) // arguments.batch_size)
-        left = iter(paths)
-        with torch.autocast(device.type, PRECISIONS[arguments.precision], enabled=arguments.precision != "fp32"):
-            for images in track(made, description="Generating", total=batches):
-                shown += list(images[: max(GRID_LIMIT - len(shown), 0)])
-                for image in images:
-                    pictures.save(image, next(left))
-        captions = [prompt.text for prompt in wanted]
-        sheet = pictures.captioned(torch.stack(shown), captions[: len(shown)])
-        sheet.save(arguments.output_path / "grid.webp", quality=95)
+        with torch.autocast(device.type, precision, enabled=arguments.precision != "fp32"):
+            _write(track(made, description="Generating", total=batches), wanted, arguments.output_path)
     except OSError as error:
         raise UserError(f"--output_path: cannot write: {error}") from error
     except ValueError as error:
         raise UserError(str(error)) from error
-    print(f"{len(paths)} images in {arguments.output_path}, together in grid.webp")
+    print(f"{len(wanted)} images in {arguments.output_path}, together in grid.webp")
+
+
+def _write(made: Iterable[torch.Tensor], prompts: list[Prompt], output: Path) -> None:
+    shown: list[torch.Tensor] = []
+    stems = iter(_stems(prompts))
+    for images in made:
+        for image in images:
+            pictures.save(image, output / f"{next(stems)}_gen.webp")
+        shown += list(images[: max(GRID_LIMIT - len(shown), 0)])
+    captions = [prompt.text for prompt in prompts[: len(shown)]]
+    pictures.captioned(torch.stack(shown), captions).save(output / "grid.webp", quality=95)
 
 
 def read_prompts(path: Path) -> list[Prompt]:

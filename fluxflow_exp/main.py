@@ -4,6 +4,7 @@
 """
 
 import sys
+import time
 
 import hydra
 from hydra._internal.utils import get_args_parser
@@ -16,6 +17,7 @@ from fluxflow_exp.config import UserError, conf_dir, resolve
 from fluxflow_exp.console import fail
 from fluxflow_exp.overrides import Failure, compose_config, override_problems
 
+STARTED = time.monotonic()
 FLAGS = ("--multirun", "-m", "--run", "-r")
 
 
@@ -43,11 +45,10 @@ def main(config: DictConfig) -> None:
     if problems:
         fail(problems)
         sys.exit(2)
-    swept = ""
-    if HydraConfig.get().mode == RunMode.MULTIRUN:
-        swept = pipeline.sweep_folder(list(HydraConfig.get().overrides.task))
+    sweeping = HydraConfig.get().mode == RunMode.MULTIRUN
+    swept = pipeline.sweep_folder(list(HydraConfig.get().overrides.task)) if sweeping else ""
     try:
-        pipeline.run(values, swept=swept)
+        pipeline.run(values, swept=swept, started=None if sweeping else STARTED)
     except UserError as error:
         fail([str(error)])
         sys.exit(2)

@@ -7,6 +7,7 @@ not hide another.
 import difflib
 import re
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
@@ -28,7 +29,7 @@ def compose_config(overrides: list[str], *, config_dir: str | None = None) -> Di
     """The configuration that `overrides` select. `config_dir` is searched beside the shipped groups."""
     GlobalHydra.instance().clear()
     Plugins.instance()
-    extra = [f"hydra.searchpath=[file://{config_dir}]"] if config_dir else []
+    extra = [f"hydra.searchpath=[file://{Path(config_dir).absolute()}]"] if config_dir else []
     with initialize_config_dir(conf_dir(), version_base="1.3", job_name="fluxflow_exp"):
         return compose("config", overrides=[*extra, *overrides])
 

@@ -18,13 +18,17 @@ from fluxflow_exp.run_folder import RunFolder
 from fluxflow_exp.runs import open_run
 from fluxflow_exp.schema import RunConfig, Step
 from fluxflow_exp.seeding import seed_initialisation
-from fluxflow_exp.trainers.base import NonFiniteError, Trainer
+from fluxflow_exp.trainers.base import Trainer
+from fluxflow_exp.trainers.finite import NonFiniteError
 from fluxflow_exp.trainers.setup import Length, Setup
 
 
-def run(values: dict[str, Any], *, swept: str = "") -> None:
-    """Train what the resolved configuration `values` describes. `swept` names a sweep's job folder."""
-    started = time.monotonic()
+def run(values: dict[str, Any], *, swept: str = "", started: float | None = None) -> None:
+    """Train what the resolved configuration `values` describes.
+
+    `swept` names a sweep's job folder; `started` (time.monotonic) is when the run's time began, by default now.
+    """
+    started = time.monotonic() if started is None else started
     config = typed(values)
     machine = prepare(config.hardware)
     console = Console()
@@ -47,6 +51,7 @@ def run(values: dict[str, Any], *, swept: str = "") -> None:
         raise SystemExit(128 + stop.signum) from stop
     finally:
         summary.add_wall_seconds(folder, time.monotonic() - started)
+        folder.unlock()
     summary.write(folder, console)
 
 
@@ -85,7 +90,7 @@ class Pipeline:
             trainer: Trainer = instantiate(step.trainer, setup=setup)
         except ValueError as error:
             raise UserError(f"stage.steps.{name}: {error}") from error
-        self.console.open_step(setup, description=step.description, epochs=step.n_epochs, update=0)
+        self.console.open_step(setup, description=step.description, epochs=step.n_epochs)
         try:
             final = trainer.fit()
         finally:

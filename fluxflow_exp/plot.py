@@ -35,7 +35,7 @@ def draw(graph: Path) -> list[Path]:
         "training_losses": lambda axes: _lines(axes, train, LOSSES, "loss", marks),
         "kl_loss": lambda axes: _lines(axes, train, ("kl",), "KL (nats a position)", marks),
         "learning_rates": lambda axes: _lines(axes, rates, tuple(rates), "learning rate", marks),
-        "batch_times": lambda axes: _lines(axes, extras, ("batch_time",), "seconds a batch (mean)", marks),
+        "batch_times": lambda axes: _lines(axes, extras, ("batch_time",), "seconds a batch", marks),
     }
     written = []
     for name, panel in panels.items():

@@ -70,6 +70,10 @@ class RunFolder:
                 f"another process is training in {self.path}. Wait for it, stop it, or choose another name=…"
             ) from error
 
+    def unlock(self) -> None:
+        """Let another process have the folder."""
+        os.close(self._lock)
+
     def move_aside(self) -> Path:
         """Rename the folder, so that a fresh run can take its name; nothing is deleted."""
         number = 1

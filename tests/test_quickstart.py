@@ -17,7 +17,14 @@ KILLS = 10
 
 
 def command(output: Path) -> list[str]:
-    return [sys.executable, "-m", "fluxflow_exp", "hardware=cpu", f"output_root={output}", "checkpoint.every_updates=50"]
+    return [
+        sys.executable,
+        "-m",
+        "fluxflow_exp",
+        "hardware=cpu",
+        f"output_root={output}",
+        "checkpoint.every_updates=50",
+    ]
 
 
 @pytest.fixture(scope="module")

@@ -27,6 +27,8 @@ class ImageFolder:
     `validation_fraction` of the bins, so that adding images moves none. ValueError: no folder, no readable captions.
     """
 
+    reads_back = False
+
     def __init__(
         self,
         *,

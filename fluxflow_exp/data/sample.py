@@ -39,7 +39,8 @@ class DataSet(Protocol):
     bad: list[tuple[str, str]]  # (id, reason) of samples that are known to be unusable before any is read
     max_bad_fraction: float
     prompts: list[str]  # held-out captions, for samples and evaluation
+    reads_back: bool  # whether `score` can tell what an image shows
 
     def score(self, images: Tensor, captions: list[str]) -> dict[str, float]:
-        """How far uint8 images (n, 3, height, width) show their captions, 0 to 1 a name; {} if nobody can tell."""
+        """How far uint8 images (n, 3, height, width) show their captions, 0 to 1 a name; {} without `reads_back`."""
         ...

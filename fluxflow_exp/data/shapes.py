@@ -24,6 +24,7 @@ class Shapes:
     """`n_images` training drawings and `n_validation` held-out ones of `img_size` pixels; a function of `seed`."""
 
     max_bad_fraction = 0.0
+    reads_back = True
 
     def __init__(self, *, img_size: int = 32, n_images: int = 16384, n_validation: int = 256, seed: int = 0) -> None:
         if img_size < 16:

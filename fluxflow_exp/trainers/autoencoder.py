@@ -12,8 +12,9 @@ from fluxflow_exp.losses.kl import KL
 from fluxflow_exp.losses.reconstruction import Reconstruction
 from fluxflow_exp.losses.terms import Terms
 from fluxflow_exp.metrics import psnr
-from fluxflow_exp.trainers.base import Micro, Trainer, Turn
+from fluxflow_exp.trainers.base import Trainer
 from fluxflow_exp.trainers.setup import Setup
+from fluxflow_exp.trainers.turn import Micro, Turn
 
 Weights = dict[str, float | Tensor]
 

@@ -1,9 +1,10 @@
 """The training loop: one class for every step; a subclass says what is computed, not how it is run."""
 
+import math
 import time
-from collections.abc import Callable, Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -14,32 +15,13 @@ from fluxflow_exp.losses.terms import Terms
 from fluxflow_exp.preemption import Interrupted
 from fluxflow_exp.seeding import generator
 from fluxflow_exp.tracking import MetricLog, Window
+from fluxflow_exp.trainers.finite import check_terms, not_finite
 from fluxflow_exp.trainers.player import Player
 from fluxflow_exp.trainers.setup import Setup
+from fluxflow_exp.trainers.turn import Micro, Turn
 
 
-class NonFiniteError(RuntimeError):
-    """A loss or a gradient that is not finite; the weights were not touched by it."""
-
-
-@dataclass
-class Micro:
-    """A slice of the global batch."""
-
-    images: Tensor  # (micro-batch, 3, height, width), float32 in [-1, 1], on the device
-    captions: list[str]
-    rows: slice  # of the global batch
-
-
-@dataclass
-class Turn:
-    """Players that one loss trains together. `loss` gives terms and the weights of those that are summed."""
-
-    players: list[Player]
-    loss: Callable[[Micro], tuple[Terms, dict[str, float | Tensor]]]
-
-
-class Trainer:
+class Trainer(ABC):
     PLAYERS: ClassVar[dict[str, tuple[str, ...]]]  # player → parts
     USES: ClassVar[tuple[str, ...]] = ()  # parts that must have been trained before; kept frozen
     NEEDS: ClassVar[tuple[str, ...]] = ()  # parts that must be there, trained or not
@@ -59,13 +41,14 @@ class Trainer:
         self.update_index, self.seconds = 0, 0.0
         self.held_out: dict[str, float] = {}
 
+    @abstractmethod
     def turns(self) -> list[Turn]:
         """The turns of an update, in order."""
-        raise NotImplementedError
 
-    def prepare(self) -> None:
+    def prepare(self) -> None:  # noqa: B027 - most trainers have nothing to prepare
         """Called once, before a step's very first update."""
 
+    @abstractmethod
     def begin_update(self, batch: Batch) -> None:
         """Draw what the whole global batch needs."""
 
@@ -73,13 +56,13 @@ class Trainer:
         """Called after the last turn; gives further numbers to log."""
         return {}
 
+    @abstractmethod
     def sample_pictures(self, suffix: str) -> None:
         """Write pictures of the held-out samples."""
-        raise NotImplementedError
 
+    @abstractmethod
     def evaluate(self, *, last: bool) -> dict[str, float]:
         """Held-out metrics with averaged weights; the first is the one that a plateau follows, lower is better."""
-        raise NotImplementedError
 
     def facts(self) -> dict[str, Any] | None:
         """What a generator must know beside the weights; None for parts that do not generate."""
@@ -182,6 +165,7 @@ class Trainer:
             )
         else:
             self.prepare()
+        self._logged = (self.update_index, self.seconds)
         self.rows.rewind(self.update_index)
         self.setup.clock.saved()
 
@@ -234,37 +218,28 @@ class Trainer:
         names = list(terms)
         numbers = torch.stack([*(terms[n].mean() for n in names), *norms]).tolist()
         means = dict(zip(names, numbers[: len(names)], strict=True))
-        self._stop_if_not_finite(means, terms, batch)
+        check_terms(means, terms, batch.ids, where=self._where())
         norm = {f"{p.name}_norm": n for p, n in zip(turn.players, numbers[len(names) :], strict=True)}
-        overflow = [name for name, value in norm.items() if not _is_finite(value)]
+        overflow = [name for name, value in norm.items() if not math.isfinite(value)]
+        # Loss scaling expects overflows: it skips the update and halves the scale. Below 1 nothing is left to halve.
         if overflow and (not scaler.is_enabled() or scaler.get_scale() < 1):
-            raise NonFiniteError(self._where(overflow[0], "gradient", batch.ids))
+            raise not_finite("gradient", overflow[0], batch.ids, where=self._where())
         for player in turn.players:
             player.apply(scaler)
         scaler.update()
         return means | {name: value for name, value in norm.items() if name not in overflow}
 
-    def _stop_if_not_finite(self, means: dict[str, float], terms: Terms, batch: Batch) -> None:
-        for name, value in means.items():
-            if not _is_finite(value):
-                bad = (~terms[name].isfinite()).nonzero().flatten().tolist()
-                raise NonFiniteError(self._where(name, "loss", [batch.ids[i] for i in bad]))
-
-    def _where(self, name: str, kind: str, ids: list[str]) -> str:
-        shown = ", ".join(ids[:8]) + (f" and {len(ids) - 8} more" if len(ids) > 8 else "")
-        return (
-            f"the {kind} {name!r} is not finite at update {self.update_index + 1} of step "
-            f"{self.setup.name!r}; samples: {shown}. The weights were not changed by it and the last "
-            "checkpoint is intact. Try a lower learning rate, hardware.precision=bf16 or fp32, or look "
-            "at these samples"
-        )
+    def _where(self) -> str:
+        return f"update {self.update_index + 1} of step {self.setup.name!r}"
 
     def _log(self) -> None:
         setup, update = self.setup, self.update_index
         if update % setup.log_every and update != self.length.updates:
             return
         metrics = self.window.take()
-        per_batch = self.seconds / update
+        since, then = self._logged
+        per_batch = (self.seconds - then) / max(update - since, 1)
+        self._logged = (update, self.seconds)
         self.rows.write(
             "train",
             update=update,
@@ -274,7 +249,7 @@ class Trainer:
             learning_rates={name: player.rate() for name, player in self.players.items()},
             extras={"seconds": self.seconds, "batch_time": per_batch},
         )
-        setup.console.progress(setup, update, metrics, self.seconds)
+        setup.console.progress(setup, update, metrics, self.seconds, per_batch)
 
     def _look(self, *, last: bool) -> None:
         """Pictures and held-out metrics that are due after this update."""
@@ -319,7 +294,3 @@ class Trainer:
 
 def _due(epoch: int, every: int | None, last: bool) -> bool:
     return every is not None and (last or epoch % every == 0)
-
-
-def _is_finite(value: float) -> bool:
-    return value - value == 0

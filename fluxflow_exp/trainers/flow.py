@@ -12,8 +12,9 @@ from fluxflow_exp.losses.flow_matching import RectifiedFlow
 from fluxflow_exp.losses.terms import Terms
 from fluxflow_exp.models.text_to_image import TextToImage
 from fluxflow_exp.seeding import generator
-from fluxflow_exp.trainers.base import Micro, Trainer, Turn
+from fluxflow_exp.trainers.base import Trainer
 from fluxflow_exp.trainers.setup import Setup
+from fluxflow_exp.trainers.turn import Micro, Turn
 
 LATENT_STATISTICS_IMAGES = 1024
 
@@ -83,7 +84,7 @@ class FlowTrainer(Trainer):
         batch = read_all(data.validation, indices, seed=self.setup.seed)
         with self.averaged():
             metrics = {"val_flow": self._held_out_loss(batch)}
-            if last and evaluation.prompts:
+            if last and evaluation.prompts and data.reads_back:
                 prompts = [data.prompts[i % len(data.prompts)] for i in range(evaluation.prompts)]
                 metrics |= data.score(self._generate(prompts, evaluation), prompts)
         return metrics

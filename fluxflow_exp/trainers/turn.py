@@ -1,0 +1,26 @@
+"""One player's, or several players', part in an update."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from fluxflow_exp.losses.terms import Terms
+from fluxflow_exp.trainers.player import Player
+
+
+@dataclass
+class Micro:
+    """A slice of the global batch."""
+
+    images: Tensor  # (micro-batch, 3, height, width), float32 in [-1, 1], on the device
+    captions: list[str]
+    rows: slice  # of the global batch
+
+
+@dataclass
+class Turn:
+    """Players that one loss trains together. `loss` gives terms and the weights of those that are summed."""
+
+    players: list[Player]
+    loss: Callable[[Micro], tuple[Terms, dict[str, float | Tensor]]]

@@ -1,0 +1,152 @@
+"""From one published file to images: the command, the Python call, and what is refused."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from fluxflow_exp import pipeline, weights
+from fluxflow_exp.config import UserError
+from fluxflow_exp.generate import generate, parser, read_prompts
+from fluxflow_exp.models.text_to_image import TextToImage
+from tests.conftest import toy
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("trained")
+    pipeline.run(toy(root))
+    return root / "quickstart"
+
+
+@pytest.fixture(scope="module")
+def final(run: Path) -> Path:
+    return run / "weights" / "final.safetensors"
+
+
+def options(final: Path, prompts: Path, output: Path, *more: str) -> list[str]:
+    paths = ["--model_checkpoint", str(final), "--text_prompts_path", str(prompts), "--output_path", str(output)]
+    return [*paths, "--steps", "3", "--device", "cpu", *more]
+
+
+def test_a_file_of_prompts_becomes_images_and_a_grid(final: Path, tmp_path: Path) -> None:
+    (tmp_path / "p.txt").write_text("a red circle\n\na blue star\n")
+    command = options(
+        final, tmp_path / "p.txt", tmp_path / "out", "--use_cfg", "--n_per_prompt", "2", "--size", "24x16"
+    )
+    generate(parser().parse_args(command))
+    names = sorted(p.name for p in (tmp_path / "out").iterdir())
+    stems = ["000_a-red-circle", "000_a-red-circle_1", "001_a-blue-star", "001_a-blue-star_1"]
+    assert names == sorted([*(f"{s}_gen.webp" for s in stems), "grid.webp"])
+    first, second = (Image.open(tmp_path / "out" / f"{s}_gen.webp") for s in stems[:2])
+    assert first.size == (24, 16)
+    assert first.tobytes() != second.tobytes()
+
+
+def test_a_folder_of_prompts_names_images_after_its_files(tmp_path: Path) -> None:
+    for name in ("sunset", "circle"):
+        (tmp_path / f"{name}.txt").write_text(f"a {name}\n")
+    assert [tuple(p) for p in read_prompts(tmp_path)] == [("circle", "a circle"), ("sunset", "a sunset")]
+
+
+def test_an_image_is_the_same_in_any_batch(final: Path) -> None:
+    model = TextToImage.load(final)
+    prompts = ["a red circle", "a blue star", "a green ring", "a red circle"]
+    whole = torch.cat(list(model.generate(prompts, steps=4, guidance_scale=3.0, batch_size=4))).int()
+    alone = torch.cat(list(model.generate(prompts, steps=4, guidance_scale=3.0, batch_size=1))).int()
+    assert (whole - alone).abs().max() <= 1
+    other = torch.cat(list(model.generate(prompts[1:2], steps=4, guidance_scale=3.0))).int()
+    assert (whole[1:2] - other).abs().max() <= 1
+    assert (whole[0] - whole[3]).abs().max() > 1
+
+
+def test_seed_guidance_negative_prompt_and_sampler_matter(final: Path) -> None:
+    model = TextToImage.load(final)
+
+    def image(**more: object) -> torch.Tensor:
+        return next(iter(model.generate(["a red circle"], steps=4, **{"guidance_scale": 3.0, **more})))  # type: ignore[arg-type]
+
+    base = image()
+    assert torch.equal(base, image())
+    for change in ({"seed": 1}, {"guidance_scale": 1.0}, {"negative_prompt": "blue"}, {"sampler": "heun"}):
+        assert not torch.equal(base, image(**change)), change
+
+
+def test_three_lines_of_python_give_pil_images(final: Path) -> None:
+    images = TextToImage.load(final)(["a red circle"], steps=2)
+    assert isinstance(images[0], Image.Image)
+    assert images[0].size == (16, 16)
+
+
+def test_raw_weights_come_from_the_file_beside_it(final: Path, tmp_path: Path) -> None:
+    raw = TextToImage.load(final, kind="raw").state_dict()
+    averaged = TextToImage.load(final).state_dict()
+    assert any(not torch.equal(raw[k], averaged[k]) for k in raw)
+    alone = tmp_path / "final.safetensors"
+    alone.write_bytes(final.read_bytes())
+    assert TextToImage.load(alone)(["one file is enough"], steps=1)
+    with pytest.raises(ValueError, match=r"flow\.raw\.safetensors|vae_gan\.raw\.safetensors"):
+        TextToImage.load(alone, kind="raw")
+
+
+def test_guidance_on_a_model_without_caption_dropout_warns(
+    final: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    facts = weights.read_facts(final)
+    facts["flow"]["cfg_dropout_prob"] = 0.0
+    save_file(load_file(final), tmp_path / "f.safetensors", {weights.KEY: json.dumps(facts)})
+    (tmp_path / "p.txt").write_text("a red circle\n")
+    generate(
+        parser().parse_args(options(tmp_path / "f.safetensors", tmp_path / "p.txt", tmp_path / "out", "--use_cfg"))
+    )
+    assert "trained without caption dropout" in capsys.readouterr().err
+
+
+def test_files_that_are_not_ours_are_refused_by_name(final: Path, run: Path, tmp_path: Path) -> None:
+    (tmp_path / "text.safetensors").write_text("hello")
+    save_file({"x": torch.zeros(1)}, tmp_path / "foreign.safetensors")
+    for path, message in (
+        (tmp_path / "none.safetensors", "there is no file"),
+        (tmp_path / "text.safetensors", "not a whole safetensors file"),
+        (tmp_path / "foreign.safetensors", "was not published by fluxflow_exp"),
+        (run / "weights" / "vae.safetensors", "holds no flow_processor"),
+        (run, "is a folder; name the file"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            TextToImage.load(path)
+
+
+def test_metadata_cannot_build_what_is_not_a_model_of_this_package(final: Path, tmp_path: Path) -> None:
+    for target, inner in (("os.system", {}), ("fluxflow_exp.models.flow.FlowProcessor", {"_target_": "os.system"})):
+        facts = weights.read_facts(final)
+        facts["model"]["flow_processor"] = {"_target_": target, "command": inner or "echo harm"}
+        save_file(load_file(final), tmp_path / "f.safetensors", {weights.KEY: json.dumps(facts)})
+        with pytest.raises(ValueError, match="refusing to build flow_processor"):
+            TextToImage.load(tmp_path / "f.safetensors")
+
+
+def test_another_format_is_refused(final: Path, tmp_path: Path) -> None:
+    facts = {**weights.read_facts(final), "format": 99}
+    save_file(load_file(final), tmp_path / "f.safetensors", {weights.KEY: json.dumps(facts)})
+    with pytest.raises(ValueError, match="weights format 99"):
+        TextToImage.load(tmp_path / "f.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--steps", "0"], "--steps must be at least 1"),
+        (["--size", "17x16"], "multiples of"),
+        (["--output_path", "FILE/out"], "cannot write"),
+        (["--text_prompts_path", "nowhere"], "there is no file or folder nowhere"),
+    ],
+)
+def test_unusable_options_are_one_clear_error(final: Path, tmp_path: Path, more: list[str], message: str) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "p.txt").write_text("a red circle\n")
+    more = [m.replace("FILE", str(tmp_path / "file")) for m in more]
+    with pytest.raises(UserError, match=message):
+        generate(parser().parse_args(options(final, tmp_path / "p.txt", tmp_path / "out", *more)))

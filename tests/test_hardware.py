@@ -1,0 +1,40 @@
+"""Hardware choices and what they resolve to."""
+
+import pytest
+import torch
+
+from fluxflow_exp.hardware import hardware_problems, prepare
+from fluxflow_exp.schema import Hardware
+
+
+@pytest.fixture(autouse=True)
+def _settings():
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+def test_a_cpu_is_exact_and_fp32_by_default():
+    machine = prepare(Hardware(name="cpu", device="cpu", precision="auto"))
+    assert (machine.device.type, machine.precision, machine.exact) == ("cpu", "fp32", True)
+    assert torch.are_deterministic_algorithms_enabled()
+    assert not machine.scaler().is_enabled()
+    assert "bit for bit" in machine.describe()
+
+
+def test_exact_can_be_given_up_and_is_said():
+    machine = prepare(Hardware(name="cpu", device="cpu", precision="bf16", exact=False))
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert "to rounding" in machine.describe()
+    with machine.autocast():
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.bfloat16
+
+
+def test_fp16_scales_its_loss():
+    assert prepare(Hardware(name="cpu", device="cpu", precision="fp16")).scaler().is_enabled()
+
+
+def test_unknown_words_are_refused():
+    found = hardware_problems(Hardware(name="x", device="tpu", precision="int8"))
+    assert len(found) == 2
+    assert "'tpu'" in found[0]
+    assert "'int8'" in found[1]

@@ -1,0 +1,72 @@
+"""The command as a newcomer meets it: what it says, what it leaves, how it exits."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.conftest import TOY, TOY_STEPS
+
+
+def command(folder: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "fluxflow_exp", *overrides], cwd=folder, capture_output=True, text=True, timeout=120
+    )
+
+
+def test_mistakes_are_listed_together_without_a_traceback_and_nothing_is_left(tmp_path: Path) -> None:
+    done = command(tmp_path, "model.activaton=silu", "hardware=h20", "nonsense here")
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("3 problems:\n")
+    assert "did you mean 'model.activation'?" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_captions_file_is_one_message(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    done = command(
+        tmp_path, "hardware=cpu", "data=image_folder", "data.data_path=images", "data.captions_file=none.tsv"
+    )
+    assert done.returncode == 2
+    assert done.stderr == "error: data.captions_file: there is no file none.tsv\n"
+    assert not (tmp_path / "outputs").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_a_card_that_is_not_there(tmp_path: Path) -> None:
+    done = command(tmp_path, "hardware=h200")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: hardware=h200 needs a CUDA GPU and this machine shows none.")
+
+
+def test_validate_prints_the_plan_and_leaves_nothing(tmp_path: Path) -> None:
+    done = command(tmp_path, "validate=true", "hardware=cpu", "hardware.micro_batch.flow=8")
+    assert done.returncode == 0, done.stderr
+    for expected in (
+        "Step 3: flow: 3 epochs x 512 = 1536 updates of 32 images (4 x 8)",
+        "trains: flow_processor, text_encoder; uses frozen: compressor, expander",
+        "losses: reconstruction, kl, adversarial",
+        "optimizers: vae AdamW lr 0.002 (cosine), discriminator AdamW",
+        "compressor 207 k",
+    ):
+        assert expected in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_configuration_can_be_printed(tmp_path: Path) -> None:
+    done = command(tmp_path, "--cfg", "job")
+    assert done.returncode == 0
+    assert "n_epochs:" in done.stdout
+
+
+def test_a_sweep_gives_each_job_a_folder(tmp_path: Path) -> None:
+    short = [f"stage.steps.{step}.max_updates=1" for step in ("vae", "vae_gan")]
+    done = command(tmp_path, "seed=0,1", "-m", *TOY, *TOY_STEPS[:4], *short, "~stage.steps.flow")
+    assert done.returncode == 0, done.stderr
+    folders = sorted(p.name for p in (tmp_path / "outputs" / "quickstart").iterdir() if p.is_dir())
+    assert len(folders) == 2
+    assert all((tmp_path / "outputs" / "quickstart" / f / "summary.json").exists() for f in folders)

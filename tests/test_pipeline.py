@@ -1,0 +1,136 @@
+"""The pipeline on data that goes wrong: bad files, bad numbers, full disks."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from fluxflow_exp import pipeline
+from fluxflow_exp.config import UserError, resolve
+from fluxflow_exp.losses.reconstruction import Reconstruction
+from fluxflow_exp.overrides import compose_config
+from tests.children import finish
+from tests.conftest import TOY, toy
+
+
+def folder(path: Path, *, n: int = 40, broken: int = 0) -> list[str]:
+    """An image folder of `n` pictures, the first `broken` of them truncated; the overrides that read it."""
+    (path / "images").mkdir()
+    for i in range(n):
+        Image.effect_noise((20, 16), 50).convert("RGB").save(path / "images" / f"{i}.png")
+    for i in range(broken):
+        data = (path / "images" / f"{i}.png").read_bytes()
+        (path / "images" / f"{i}.png").write_bytes(data[:60])
+    (path / "captions.tsv").write_text("".join(f"{i}.png\tpicture {i}\n" for i in range(n)))
+    return ["data=image_folder", f"data.data_path={path / 'images'}", f"data.captions_file={path / 'captions.tsv'}"]
+
+
+def image_run(tmp_path: Path, *overrides: str, n: int = 40, broken: int = 0) -> dict[str, Any]:
+    small = [o for o in TOY if not o.startswith(("data.", "+data."))]
+    step = ["stage.steps.vae.n_epochs=2", "stage.steps.vae.batch_size=8", "data.img_size=16", f"output_root={tmp_path}"]
+    return resolve(compose_config(["stage=vae", *folder(tmp_path, n=n, broken=broken), *small, *step, *overrides]))
+
+
+def test_unreadable_images_are_replaced_counted_and_listed(tmp_path: Path) -> None:
+    pipeline.run(image_run(tmp_path, "data.max_bad_fraction=0.2", broken=3))
+    lines = [json.loads(line) for line in (tmp_path / "vae" / "bad_samples.jsonl").read_text().splitlines()]
+    assert {line["sample"] for line in lines} <= {"0.png", "1.png", "2.png"}
+    assert len(lines) == len({line["sample"] for line in lines}) >= 2
+    assert all(line["reason"] for line in lines)
+    assert json.loads((tmp_path / "vae" / "summary.json").read_text())["steps"]["vae"]["images"] == 64
+
+
+def test_too_many_unreadable_images_stop_the_run_and_say_so(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"(?s)of 40 samples cannot be read.*max_bad_fraction.*bad_samples.jsonl"):
+        pipeline.run(image_run(tmp_path, broken=15))
+
+
+def test_a_set_smaller_than_a_batch_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="fewer than a batch of 64"):
+        pipeline.run(image_run(tmp_path, "stage.steps.vae.batch_size=64"))
+    assert not (tmp_path / "vae").exists()
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compute, calls = Reconstruction.__call__, [0]
+
+    def poisoned(self: Reconstruction, found: torch.Tensor, images: torch.Tensor) -> Any:
+        calls[0] += 1
+        terms = compute(self, found, images)
+        if calls[0] == 6:
+            terms["l1"] = terms["l1"] * torch.tensor([1.0, math.nan] * 4)
+        return terms
+
+    monkeypatch.setattr(Reconstruction, "__call__", poisoned)
+    with pytest.raises(UserError, match=r"loss 'l1' is not finite at update 6 of step 'vae'; samples: train-\d+"):
+        pipeline.run(toy(tmp_path))
+    saved = sorted(p.name for p in (tmp_path / "quickstart" / "checkpoints").glob("*.pt"))
+    assert [name[:15] for name in saved] == ["01-vae-00000003"]
+    monkeypatch.undo()
+    pipeline.run(toy(tmp_path))
+    assert (tmp_path / "quickstart" / "weights" / "final.safetensors").exists()
+
+
+def test_a_full_disk_keeps_the_previous_checkpoint_and_the_same_command_continues(tmp_path: Path) -> None:
+    values, log = toy(tmp_path), tmp_path / "log"
+    assert finish(values, log, _fill_the_disk) != 0
+    assert "No space left on device" in log.read_text()
+    assert "the same command continues" in log.read_text()
+    assert len(list((tmp_path / "quickstart" / "checkpoints").glob("*"))) == 1
+    assert finish(values, log) == 0
+
+
+def _fill_the_disk() -> None:
+    save, calls = torch.save, [0]
+
+    def failing(value: Any, file: Any) -> None:
+        calls[0] += 1
+        if calls[0] == 2:
+            raise OSError(28, "No space left on device")
+        save(value, file)
+
+    torch.save = failing
+
+
+@pytest.mark.parametrize("activation", ["silu", "gelu", "relu"])
+def test_every_activation_trains_through_the_pipeline(tmp_path: Path, activation: str) -> None:
+    short = [f"stage.steps.{s}.max_updates=2" for s in ("vae", "vae_gan", "flow")]
+    pipeline.run(toy(tmp_path, f"model.activation={activation}", *short))
+    assert "prompt_accuracy" in json.loads((tmp_path / "quickstart" / "summary.json").read_text())["metrics"]
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd", "rmsprop"])
+@pytest.mark.parametrize("scheduler", ["plateau", "step"])
+def test_optimizers_and_schedulers_train(tmp_path: Path, optimizer: str, scheduler: str) -> None:
+    steps = ["~stage.steps.vae_gan", "~stage.steps.flow"]
+    pipeline.run(toy(tmp_path, f"optimizer={optimizer}", f"scheduler={scheduler}", *steps))
+    assert (tmp_path / "quickstart" / "summary.json").exists()
+
+
+def test_a_second_process_in_the_folder_is_refused(tmp_path: Path) -> None:
+    from fluxflow_exp.run_folder import RunFolder
+
+    first, second = RunFolder(tmp_path / "run"), RunFolder(tmp_path / "run")
+    first.lock()
+    with pytest.raises(UserError, match="another process is training"):
+        second.lock()
+
+
+def test_what_a_finished_run_leaves(tmp_path: Path) -> None:
+    pipeline.run(toy(tmp_path, "samples.every_updates=3"))
+    run = tmp_path / "quickstart"
+    summary = json.loads((run / "summary.json").read_text())
+    assert set(summary["steps"]["vae"]) == {"epochs", "updates", "images", "seconds", "images_per_second", "final"}
+    assert set(summary["metrics"]["prompt_accuracy_by_attribute"]) == {"kind", "colour", "ground"}
+    assert {"val_psnr", "prompt_accuracy"} <= set(summary["metrics"])
+    graphs = {"training_losses.png", "kl_loss.png", "learning_rates.png", "batch_times.png", "training_overview.png"}
+    assert {p.name for p in (run / "graph").glob("*.png")} == graphs
+    assert "val_psnr" in (run / "graph" / "training_summary.txt").read_text()
+    names = {p.name for p in (run / "samples").iterdir()}
+    assert any(n.startswith("vae_001_002_") and n.endswith("-original.webp") for n in names)
+    assert any(n.startswith("vae_001_001_00003_") and n.endswith("-nr_o.webp") for n in names)
+    assert "flow_003_002_grid.webp" in names

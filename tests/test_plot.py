@@ -1,0 +1,24 @@
+"""Graphs from metric rows, whatever is missing in them."""
+
+from fluxflow_exp.plot import draw
+from fluxflow_exp.tracking import MetricLog
+
+
+def test_graphs_are_drawn_with_nulls_negative_losses_and_torn_lines(tmp_path):
+    log = MetricLog(tmp_path / "training_metrics_vae_gan.jsonl")
+    for update in (10, 20, 30):
+        metrics = {"vae": 0.5 if update != 20 else float("nan"), "g": -0.3, "kl": 2.0}
+        log.write("train", update=update, epoch=1, batch=update, metrics=metrics, learning_rates={"vae": 1e-3})
+    log.write("held_out", update=30, epoch=1, batch=30, metrics={"val_psnr": 20.0})
+    with log.path.open("a") as file:
+        file.write('{"torn')
+    written = draw(tmp_path)
+    assert len(written) == 6
+    assert all(path.stat().st_size > 100 for path in written)
+    summary = (tmp_path / "training_summary.txt").read_text()
+    assert summary.splitlines()[1].split()[:3] == ["vae", "0.5", "0.5"]
+    assert "val_psnr" in summary
+
+
+def test_a_run_without_rows_gives_empty_graphs(tmp_path):
+    assert len(draw(tmp_path)) == 6

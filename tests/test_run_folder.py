@@ -1,0 +1,62 @@
+"""What makes a run the same run."""
+
+import pytest
+
+from fluxflow_exp.config import UserError
+from fluxflow_exp.run_folder import RunFolder, identity_differences
+
+
+def config(**changes):
+    base = {
+        "model": {"name": "tiny", "vae_dim": 4},
+        "data": {"data_path": "/a", "img_size": 32},
+        "stage": {"steps": {"vae": {"n_epochs": 2, "freeze": []}}},
+        "optimizer": {"lr": 0.1},
+        "scheduler": {},
+        "seed": 0,
+        "hardware": {"device": "cpu"},
+        "log_every": 10,
+    }
+    return {**base, **changes}
+
+
+def test_identity_is_model_data_stage_optimizer_scheduler_and_seed():
+    assert identity_differences(config(), config()) == {}
+    assert identity_differences(config(hardware={"device": "cuda"}, log_every=1), config()) == {}
+    assert identity_differences(config(data={"data_path": "/moved", "img_size": 32}), config()) == {}
+    assert identity_differences(config(seed=1, optimizer={"lr": 0.2}), config()) == {
+        "seed": (0, 1),
+        "optimizer.lr": (0.1, 0.2),
+    }
+    assert identity_differences(config(model={"name": "tiny"}), config()) == {"model.vae_dim": (4, "(absent)")}
+
+
+def test_a_folder_of_another_format_is_refused(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    folder.create(config(), {"name": "run"})
+    record = folder.read_record()
+    folder.write_record({**record, "format": 7})
+    with pytest.raises(UserError, match="run format 7"):
+        folder.read_record()
+
+
+def test_old_runs_are_numbered_never_overwritten(tmp_path):
+    for number in (1, 2):
+        folder = RunFolder(tmp_path / "run")
+        folder.create(config(seed=number), {"name": "run"})
+        assert folder.move_aside().name == f"run.old-{number}"
+    assert RunFolder(tmp_path / "run.old-1").frozen()["seed"] == 1
+
+
+def test_the_mirror_follows_and_drops_rotated_checkpoints(tmp_path):
+    folder = RunFolder(tmp_path / "run", mirror=tmp_path / "volume")
+    folder.create(config(), {"name": "run"})
+    (folder.checkpoints / "a.pt").write_text("one")
+    folder.mirror()
+    (folder.checkpoints / "a.pt").unlink()
+    (folder.checkpoints / "b.pt").write_text("two")
+    folder.mirror()
+    copied = {p.name for p in (tmp_path / "volume" / "run" / "checkpoints").iterdir()}
+    assert copied == {"b.pt"}
+    assert (tmp_path / "volume" / "run" / "run.json").read_bytes() == folder.record.read_bytes()
+    assert not folder.restore()
