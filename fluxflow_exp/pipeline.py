@@ -39,7 +39,7 @@ def run(values: dict[str, Any], *, swept: str = "", started: float | None = None
         return
     mirror = Path(config.checkpoint.mirror).expanduser() if config.checkpoint.mirror else None
     folder = RunFolder(Path(config.output_root).expanduser() / config.name / swept, mirror=mirror)
-    if open_run(folder, values, config, lengths, console) == "complete":
+    if open_run(folder, values, lengths, console, machine=machine.describe()) == "complete":
         return
     runner = Pipeline(config, folder, machine, console, lengths, data)
     try:
@@ -180,7 +180,7 @@ def build_data(config: RunConfig) -> dict[str, Any]:
 def _after_failure(error: Exception, folder: RunFolder) -> str:
     if isinstance(error, OSError):
         return (
-            f"writing failed: {error}. The last checkpoint in {folder.checkpoints} is intact; "
+            f"a file could not be read or written: {error}. The last checkpoint in {folder.checkpoints} is intact; "
             "free space or repair the disk, and the same command continues"
         )
     return str(error)

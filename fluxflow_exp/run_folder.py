@@ -40,8 +40,12 @@ class RunFolder:
     def create(self, config: dict[str, Any], facts: dict[str, Any]) -> None:
         for folder in (self.checkpoints, self.weights, self.graph, self.samples):
             folder.mkdir(parents=True, exist_ok=True)
-        files.write_text(self.config, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+        self.freeze(config)
         self.write_record({"format": FORMAT, **facts, "restarts": 0, "steps": {}})
+
+    def freeze(self, config: dict[str, Any]) -> None:
+        """Write the configuration that the run is held to."""
+        files.write_text(self.config, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
 
     def read_record(self) -> dict[str, Any]:
         record: dict[str, Any] = files.read_json(self.record)

@@ -9,50 +9,45 @@ from fluxflow_exp import __version__
 from fluxflow_exp.config import UserError
 from fluxflow_exp.console import Console
 from fluxflow_exp.run_folder import EXTENSIBLE, RunFolder, identity_differences
-from fluxflow_exp.schema import RunConfig
 from fluxflow_exp.trainers.setup import Length
 
 PACKAGES = ("torch", "hydra-core", "omegaconf", "safetensors", "numpy", "pillow", "transformers")
 
 
 def open_run(
-    folder: RunFolder,
-    values: dict[str, Any],
-    config: RunConfig,
-    lengths: dict[str, Length],
-    console: Console,
+    folder: RunFolder, values: dict[str, Any], lengths: dict[str, Length], console: Console, *, machine: str
 ) -> str:
-    """ "new", "continued" or "complete". UserError: the folder holds another run."""
-    if config.resume == "fresh" and folder.exists():
+    """Make, continue or leave alone: "new", "continued" or "complete". UserError: the folder holds another run.
+
+    `machine` goes into the run's record.
+    """
+    if values["resume"] == "fresh" and folder.exists():
         console.say(f"The earlier run was moved to {folder.move_aside()}")
     if folder.restore():
         console.say(f"Brought {folder.path} back from its mirror")
+    here = {"machine": machine, **_versions()}
     if not folder.exists():
         _refuse_foreign(folder)
         folder.lock()
-        folder.create(
-            values,
-            {
-                "name": config.name,
-                "seed": config.seed,
-                "versions": _versions(),
-                "commit": _commit(),
-            },
-        )
+        facts = {"name": values["name"], "seed": values["seed"], "commit": _commit(), "made_with": here}
+        folder.create(values, facts)
         return "new"
     record = folder.read_record()
-    _compare(folder, values, config, record)
+    longer = _extends(folder, values)
     done = {name: step["updates"] for name, step in record["steps"].items()}
     if done == {name: each.updates for name, each in lengths.items()} and folder.summary.exists():
         console.say(f"{folder.path}: complete")
         return "complete"
     folder.lock()
+    if longer:
+        folder.freeze(values)
+        folder.summary.unlink(missing_ok=True)
     record["restarts"] += 1
     folder.write_record(record)
     console.say(f"Continuing the run in {folder.path} (restart {record['restarts']})")
-    for name, old in record["versions"].items():
-        if _versions().get(name) != old:
-            console.say(f"Note: {name} was {old} and is {_versions().get(name)}: not bit for bit any more")
+    for name, old in record["made_with"].items():
+        if here.get(name) != old:
+            console.say(f"Note: {name} was {old!r} and is {here.get(name)!r}: the continuation may differ by rounding")
     return "continued"
 
 
@@ -62,29 +57,20 @@ def _refuse_foreign(folder: RunFolder) -> None:
         raise UserError(f"{folder.path} is not empty and holds no run of this program. Choose another name=…")
 
 
-def _compare(folder: RunFolder, values: dict[str, Any], config: RunConfig, record: dict[str, Any]) -> None:
+def _extends(folder: RunFolder, values: dict[str, Any]) -> bool:
+    """Whether the command asks for more epochs of the last step. UserError: it asks for another run."""
     differing = identity_differences(values, folder.frozen())
-    if config.resume == "extend":
-        last = list(values["stage"]["steps"])[-1]
-        longer = {f"stage.steps.{last}.{key}" for key in EXTENSIBLE}
-        if differing and set(differing) <= longer:
-            folder.config.write_text(_dump(values), encoding="utf-8")
-            folder.summary.unlink(missing_ok=True)
-            return
     if not differing:
-        return
+        return False
+    last = list(values["stage"]["steps"])[-1]
+    if values["resume"] == "extend" and set(differing) <= {f"stage.steps.{last}.{key}" for key in EXTENSIBLE}:
+        return True
     lines = [f"    {key}: {theirs!r} there, {mine!r} asked" for key, (theirs, mine) in differing.items()]
     raise UserError(
         f"{folder.path} holds a run with another configuration:\n" + "\n".join(lines) + "\n"
         "  Give this one its own name=…, or resume=fresh (moves the old folder aside), or, for more epochs of "
         "the last step alone, resume=extend"
     )
-
-
-def _dump(values: dict[str, Any]) -> str:
-    import yaml
-
-    return str(yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
 
 
 def _versions() -> dict[str, str]:

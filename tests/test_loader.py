@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from fluxflow_exp.config import UserError
 from fluxflow_exp.data.loader import load_batches, order, read_all, updates_per_epoch
 from fluxflow_exp.data.sample import BadSampleError, Sample
 
@@ -75,8 +76,11 @@ def test_a_bad_sample_is_replaced_in_its_place():
 
 
 def test_too_many_bad_samples_in_a_row_are_an_error():
-    with pytest.raises(ValueError, match="100 samples in a row"):
-        batches(Numbers(4, bad=range(4)), last=1)
+    for workers in (0, 1):
+        with pytest.raises(UserError, match=r"100 samples in a row.*Check that data\.data_path"):
+            batches(Numbers(4, bad=range(4)), last=1, workers=workers)
+    with pytest.raises(UserError, match="none of these samples"):
+        read_all(Numbers(4, bad=range(4)), range(2), seed=0)
 
 
 def test_augmentation_differs_by_epoch_and_sample():

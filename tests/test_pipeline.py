@@ -49,6 +49,14 @@ def test_too_many_unreadable_images_stop_the_run_and_say_so(tmp_path: Path) -> N
         pipeline.run(image_run(tmp_path, broken=15))
 
 
+def test_a_wrong_folder_is_said_at_the_first_batch(tmp_path: Path) -> None:
+    values = image_run(tmp_path)
+    (tmp_path / "images").rename(tmp_path / "elsewhere")
+    (tmp_path / "images").mkdir()
+    with pytest.raises(UserError, match=r"samples in a row cannot be read.*data\.data_path"):
+        pipeline.run(values)
+
+
 def test_a_set_smaller_than_a_batch_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="fewer than a batch of 64"):
         pipeline.run(image_run(tmp_path, "stage.steps.vae.batch_size=64"))

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from fluxflow_exp.config import UserError
 from fluxflow_exp.data.sample import BadSampleError, Sample, Source
 from fluxflow_exp.seeding import derive, generator
 
@@ -51,7 +52,10 @@ def load_batches(
     num_workers: int,
     pin_memory: bool,
 ) -> Iterator[Batch]:
-    """The batches of updates [first_update, last_update), over as many epochs as that takes."""
+    """The batches of updates [first_update, last_update), over as many epochs as that takes.
+
+    UserError: so many samples in a row are bad that no replacement was found.
+    """
     loader: DataLoader[Any] = DataLoader(
         _Reader(source, seed),
         batch_sampler=_Positions(len(source), seed, batch_size, first_update, last_update),
@@ -62,11 +66,19 @@ def load_batches(
         prefetch_factor=4 if num_workers else None,
     )
     for images, captions, ids, bad in loader:
+        if len(ids) < batch_size:
+            raise UserError(
+                f"{MAX_ATTEMPTS} samples in a row cannot be read; the last: {bad[-1][0]}: {bad[-1][1]}. Check that "
+                "data.data_path is the folder that the names in data.captions_file stand in"
+            )
         yield Batch(images, list(captions), list(ids), [tuple(b) for b in bad])
 
 
 def read_all(source: Source, indices: Iterable[int], *, seed: int) -> Batch:
-    """These samples in this order, without augmentation; those that cannot be read are left out and listed."""
+    """These samples in this order, without augmentation; those that cannot be read are left out and listed.
+
+    UserError: none of them can be read.
+    """
     good, bad = [], []
     for index in indices:
         try:
@@ -74,7 +86,8 @@ def read_all(source: Source, indices: Iterable[int], *, seed: int) -> Batch:
         except BadSampleError as error:
             bad.append((error.sample, error.reason))
     if not good:
-        raise ValueError(f"none of the samples could be read; the first: {bad[0] if bad else 'none asked for'}")
+        first = f"{bad[0][0]}: {bad[0][1]}" if bad else "none was asked for"
+        raise UserError(f"none of these samples can be read; the first: {first}. Check data.data_path")
     return Batch(torch.stack([s.image for s in good]), [s.caption for s in good], [s.id for s in good], bad)
 
 
@@ -97,13 +110,13 @@ class _Positions(Sampler[list[Key]]):
             yield [(epoch, index) for index in indices[first : first + self.batch_size]]
 
 
-class _Reader(Dataset[tuple[Sample, Bad]]):
-    """Reads by key; a bad sample is replaced by one that its own key chooses."""
+class _Reader(Dataset[tuple[Sample | None, Bad]]):
+    """Reads by key; a bad sample is replaced by one that its own key chooses. None: every one tried was bad."""
 
     def __init__(self, source: Source, seed: int) -> None:
         self.source, self.seed = source, seed
 
-    def __getitem__(self, key: Key) -> tuple[Sample, Bad]:
+    def __getitem__(self, key: Key) -> tuple[Sample | None, Bad]:
         epoch, index = key
         rng = random.Random(derive(self.seed, "augment", epoch, index))
         bad: Bad = []
@@ -113,12 +126,12 @@ class _Reader(Dataset[tuple[Sample, Bad]]):
                 return self.source.read(chosen, rng), bad
             except BadSampleError as error:
                 bad.append((error.sample, error.reason))
-        raise ValueError(f"{MAX_ATTEMPTS} samples in a row cannot be read; the last: {bad[-1][0]}: {bad[-1][1]}")
+        return None, bad
 
 
-def _collate(read: list[tuple[Sample, Bad]]) -> tuple[Tensor, list[str], list[str], Bad]:
-    samples = [sample for sample, _ in read]
-    images = torch.stack([sample.image for sample in samples])
+def _collate(read: list[tuple[Sample | None, Bad]]) -> tuple[Tensor, list[str], list[str], Bad]:
+    samples = [sample for sample, _ in read if sample is not None]
+    images = torch.stack([sample.image for sample in samples]) if samples else torch.empty(0)
     bad = [each for _, found in read for each in found]
     return images, [s.caption for s in samples], [s.id for s in samples], bad
 

@@ -158,5 +158,6 @@ class AutoencoderTrainer(Trainer):
         """The first `count` held-out images, uint8."""
         source = self.setup.data.validation
         batch = read_all(source, range(min(count, len(source))), seed=self.setup.seed)
+        self.setup.folder.report_bad(batch.bad, self.setup.data)
         self._ids = batch.ids
         return batch.images

@@ -48,6 +48,7 @@ class FlowTrainer(Trainer):
         means, squares = [], []
         for first in range(0, count, 128):
             batch = read_all(self.setup.data.train, indices[first : first + 128], seed=self.setup.seed)
+            self.setup.folder.report_bad(batch.bad, self.setup.data)
             with torch.no_grad(), self.machine.autocast():
                 posterior = self.compressor(self.to_device(batch.images))
             mean = posterior.mean.double()
@@ -82,6 +83,7 @@ class FlowTrainer(Trainer):
         evaluation, data = self.setup.evaluation, self.setup.data
         indices = range(min(evaluation.images, len(data.validation)))
         batch = read_all(data.validation, indices, seed=self.setup.seed)
+        self.setup.folder.report_bad(batch.bad, data)
         with self.averaged():
             metrics = {"val_flow": self._held_out_loss(batch)}
             if last and evaluation.prompts and data.reads_back:
