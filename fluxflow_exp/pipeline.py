@@ -2,6 +2,8 @@
 
 import hashlib
 import re
+import shlex
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -47,7 +49,10 @@ def run(values: dict[str, Any], *, swept: str = "", started: float | None = None
     except (UserError, NonFiniteError, OSError) as error:
         raise UserError(_after_failure(error, folder)) from error
     except Interrupted as stop:
-        console.say(f"Stopped by {stop}; everything is saved in {folder.path}. The same command continues it")
+        again = shlex.join(["python", "-m", "fluxflow_exp", *sys.argv[1:]])
+        console.say(
+            f"Stopped by {stop}; everything is saved in {folder.path}. The same command continues it:\n  {again}"
+        )
         raise SystemExit(128 + stop.signum) from stop
     finally:
         summary.add_wall_seconds(folder, time.monotonic() - started)

@@ -1,5 +1,6 @@
 """The command as a newcomer meets it: what it says, what it leaves, how it exits."""
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -70,3 +71,20 @@ def test_a_sweep_gives_each_job_a_folder(tmp_path: Path) -> None:
     folders = sorted(p.name for p in (tmp_path / "outputs" / "quickstart").iterdir() if p.is_dir())
     assert len(folders) == 2
     assert all((tmp_path / "outputs" / "quickstart" / f / "summary.json").exists() for f in folders)
+
+
+def test_ctrl_c_saves_and_prints_the_command_that_continues(tmp_path: Path) -> None:
+    overrides = ["stage=vae", *TOY, "stage.steps.vae.batch_size=8", "stage.steps.vae.n_epochs=5000"]
+    child = subprocess.Popen(
+        [sys.executable, "-m", "fluxflow_exp", *overrides], cwd=tmp_path, stdout=subprocess.PIPE, text=True
+    )
+    assert child.stdout
+    for line in child.stdout:
+        if "Batch" in line:
+            break
+    child.send_signal(signal.SIGINT)
+    said = child.communicate(timeout=60)[0]
+    assert child.returncode == 128 + signal.SIGINT
+    assert "Stopped by SIGINT" in said
+    assert f"python -m fluxflow_exp stage=vae {TOY[0]}" in said
+    assert list((tmp_path / "outputs" / "vae" / "checkpoints").glob("*.pt"))
