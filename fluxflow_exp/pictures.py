@@ -3,15 +3,17 @@
 import hashlib
 from pathlib import Path
 
+import torch
+import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFont
-from torch import Tensor, uint8
+from torch import Tensor
 
 MIN_TILE = 96  # pixels; smaller images are enlarged on sheets, pixel by pixel
 
 
 def to_uint8(images: Tensor) -> Tensor:
     """Floats in [-1, 1], clamped, → uint8."""
-    return ((images.float().clamp(-1, 1) + 1) * 127.5).round().to(uint8)
+    return ((images.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
 
 
 def to_pil(image: Tensor) -> Image.Image:
@@ -28,6 +30,40 @@ def save(image: Tensor, path: Path) -> None:
 def short_hash(text: str) -> str:
     """Six hexadecimal digits that tell samples of a run apart in file names."""
     return hashlib.sha256(text.encode()).hexdigest()[:6]
+
+
+def principal_components(latents: Tensor, size: tuple[int, int]) -> Tensor:
+    """Latents (n, channels, h, w) → uint8 (n, 3, *size): each image's three strongest directions as red, green, blue.
+
+    A component's sign is chosen so that its largest weight is positive, and its range is stretched to [0, 255].
+    """
+    shown = []
+    for latent in latents:
+        cells = latent.flatten(1).T
+        centred = cells - cells.mean(0)
+        _, _, directions = torch.linalg.svd(centred, full_matrices=False)
+        directions = torch.cat([directions[:3], directions.new_zeros(max(3 - len(directions), 0), cells.shape[1])])
+        strongest = directions.gather(1, directions.abs().argmax(1, keepdim=True))
+        values = centred @ (directions * strongest.sign()).T
+        low, high = values.amin(0), values.amax(0)
+        scaled = (values - low) / (high - low).clamp_min(1e-12) * 2 - 1
+        shown.append(scaled.T.unflatten(1, latent.shape[1:]))
+    return to_uint8(F.interpolate(torch.stack(shown), size, mode="nearest"))
+
+
+def size_of(size: int | list[int] | None) -> tuple[int, int] | None:
+    """(width, height) of a size as a configuration gives it: 512, or [768, 512]. ValueError: neither."""
+    if size is None:
+        return None
+    pair = [size, size] if isinstance(size, int) else list(size)
+    if len(pair) != 2 or not all(isinstance(side, int) and side > 0 for side in pair):
+        raise ValueError(f"a size is one number of pixels or [width, height], not {size!r}")
+    return pair[0], pair[1]
+
+
+def size_label(size: int | list[int]) -> str:
+    """512 → "512", [768, 512] → "768x512"."""
+    return str(size) if isinstance(size, int) else "x".join(map(str, size))
 
 
 def rows_of(rows: list[Tensor], *, labels: list[str]) -> Image.Image:

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from fluxflow_exp.losses.flow_matching import shift_time
+from fluxflow_exp.losses.times import shift_time
 
 SamplerName = Literal["euler", "heun"]
 Velocity = Callable[[Tensor, Tensor], Tensor]

@@ -17,6 +17,7 @@ class Model:
 
     name: str = MISSING
     activation: str = MISSING  # bezier | silu | gelu | relu
+    spade: bool = MISSING  # SPADE layers in the expander; by default as the stage asks
     vae_dim: int = MISSING  # latent channels
     text_dim: int = MISSING  # width of the text encoder's tokens
     learning_rate: float = MISSING  # what this width trains well at; the optimizer files read it
@@ -35,6 +36,19 @@ class Ema:
 
 
 @dataclass
+class Transition:
+    """When a step ends early. Values that an update did not log, or that are not finite, count for nothing."""
+
+    metric: str = MISSING  # a logged loss or a held-out metric
+    below: float | None = None  # ends when the smoothed metric is below this
+    above: float | None = None  # or above this
+    patience: int | None = None  # or has not improved for so many epochs (held-out: evaluations)
+    min_delta: float = 0.0  # what counts as an improvement
+    max_epochs: int | None = None  # or after so many epochs
+    smoothing: int = 20  # values of a logged loss that are averaged; held-out metrics are taken as they are
+
+
+@dataclass
 class Step:
     """One step of the pipeline."""
 
@@ -44,6 +58,7 @@ class Step:
     batch_size: int = MISSING  # global: images an update
     trainer: Any = MISSING  # _target_ with the losses; an absent (null) loss is off
     freeze: list[str] = field(default_factory=list)  # parts that this step must not change
+    unfreeze: list[str] = field(default_factory=list)  # pretrained parts that this step trains (text_encoder)
     init_from: str | None = None  # run folder or weights file that gives the parts at the start
     data: Any = None  # null: the run's data
     optimizers: dict[str, Any] = field(default_factory=dict)  # by player
@@ -51,11 +66,13 @@ class Step:
     gradient_clip: float | None = 1.0  # L2 norm over a player's gradients
     ema: Ema | None = field(default_factory=Ema)
     cfg_dropout_prob: float = 0.0  # share of captions replaced by the empty one (flow steps)
+    transition_on: Transition | None = None  # ends the step before its n_epochs
 
 
 @dataclass
 class Stage:
     name: str = MISSING
+    spade: bool = False  # some step conditions the expander through SPADE
     steps: dict[str, Step] = field(default_factory=dict)
 
 
@@ -95,8 +112,11 @@ class Samples:
 
     every_epochs: int | None = 1  # end-of-epoch pictures; null: none
     every_updates: int | None = None  # mid-epoch pictures
+    samples_per_checkpoint: int | None = None  # pictures at every n-th checkpoint as well; null: none
     count: int = 8  # held-out images or prompts
-    prompts: list[str] | None = None  # null: held-out captions of the data
+    sample_captions: list[str] | None = None  # null: held-out captions of the data
+    sample_sizes: list[Any] | None = None  # pixels: 512, or [width, height]; null: the training size
+    test_image_address: list[str] | None = None  # image files to reconstruct; null: held-out images
     steps: int = 25  # sampler steps
     guidance_scale: float = 4.0
 

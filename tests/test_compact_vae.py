@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from fluxflow_exp.models.compact_vae import Compressor, Expander, Posterior
+from fluxflow_exp.models.compact_vae import Compressor, Expander
+from fluxflow_exp.models.posterior import Posterior
 
 ACTIVATIONS = ["bezier", "silu", "gelu", "relu"]
 

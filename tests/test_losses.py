@@ -1,14 +1,13 @@
 """Losses against closed forms."""
 
-import math
-
 import pytest
 import torch
 
 from fluxflow_exp.losses.adversarial import Adversarial
-from fluxflow_exp.losses.flow_matching import RectifiedFlow, shift_time
+from fluxflow_exp.losses.flow_matching import RectifiedFlow
 from fluxflow_exp.losses.kl import KL
 from fluxflow_exp.losses.reconstruction import Reconstruction
+from fluxflow_exp.losses.times import shift_time
 
 
 def test_reconstruction_is_the_mean_error_of_each_sample():
@@ -79,17 +78,10 @@ def test_the_adaptive_weight_is_a_ratio_of_norms_and_never_negative(norms):
 def test_rectified_flow_is_exact_for_the_true_velocity():
     data, noise, time = torch.randn(4, 2, 3, 3), torch.randn(4, 2, 3, 3), torch.rand(4)
     flow = RectifiedFlow()
-    assert flow(noise - data, data, noise)["flow"].abs().max() == 0
+    assert flow(noise - data, data, noise, time)["flow"].abs().max() == 0
     x = flow.interpolate(data, noise, time)
     torch.testing.assert_close(x - time.view(-1, 1, 1, 1) * (noise - data), data)
     assert torch.equal(flow.interpolate(data, noise, torch.ones(4)), noise)
-
-
-def test_times_are_logit_normal():
-    normal = torch.randn(200_000, generator=torch.Generator().manual_seed(0))
-    times = RectifiedFlow(time_mean=-0.5, time_std=0.8).times(normal)
-    assert times.median().item() == pytest.approx(1 / (1 + math.exp(0.5)), abs=5e-3)
-    assert torch.logit(times).std().item() == pytest.approx(0.8, abs=5e-3)
 
 
 def test_the_shift_moves_time_towards_noise_and_keeps_the_ends():

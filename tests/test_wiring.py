@@ -13,7 +13,6 @@ from fluxflow_exp.hardware import prepare
 from fluxflow_exp.pipeline import Pipeline, build_data
 from fluxflow_exp.plan import length
 from fluxflow_exp.run_folder import RunFolder
-from fluxflow_exp.trainers.base import Trainer
 from tests.conftest import toy
 
 ACTIVATIONS = ["bezier", "silu", "gelu", "relu"]
@@ -33,17 +32,41 @@ REACHES = {
     },
     "flow": {"flow": {"flow_processor", "text_encoder"}},
 }
+AUTOENCODER = {"compressor", "expander"}
+EVERY_LOSS = {
+    **dict.fromkeys(
+        ("l1_low", "l1_high", "lpips", "color_stats", "histogram", "contrast", "feature_matching"), AUTOENCODER
+    ),
+    **REACHES["vae_gan"],
+    "lecam": {"discriminator"},
+}
+LOSSES = "fluxflow_exp.losses."
+ALL_ON = [
+    f"+stage.steps.vae_gan.trainer.{key}._target_={LOSSES}{target}"
+    for key, target in {
+        "frequency": "frequency.Frequency",
+        "perceptual": "perceptual.Perceptual",
+        "color_stats": "appearance.ColorStatistics",
+        "histogram": "appearance.Histogram",
+        "contrast": "appearance.Contrast",
+        "feature_matching": "feature_matching.FeatureMatching",
+        "lecam": "lecam.LeCam",
+    }.items()
+]
+PERCEPTUAL = ["+stage.steps.vae_gan.trainer.perceptual.net=squeeze", "data.img_size=32"]
+PERCEPTUAL += ["+stage.steps.vae_gan.trainer.perceptual.pretrained=false"]
+START = ["stage.steps.vae_gan.trainer.adversarial.start=0"]
 
 
-def build(tmp_path: Path, step: str, *overrides: str) -> tuple[Trainer, Any]:
+def build(tmp_path: Path, step: str, *overrides: str, stage: str = "quickstart") -> tuple[Any, Any]:
     """A trainer at its first update, with weights away from their zero initialisation, and a batch."""
-    config = typed(toy(tmp_path, *overrides))
+    config = typed(toy(tmp_path, *overrides, stage=stage))
     data = build_data(config)
     lengths = {name: length(each, data[name], config) for name, each in config.stage.steps.items()}
     folder = RunFolder(tmp_path / "run")
     pipeline = Pipeline(config, folder, prepare(config.hardware), Console(), lengths, data)
     setup = pipeline.setup(1, step, config.stage.steps[step], [])
-    trainer: Trainer = instantiate(config.stage.steps[step].trainer, setup=setup)
+    trainer: Any = instantiate(config.stage.steps[step].trainer, setup=setup)
     torch.manual_seed(0)
     with torch.no_grad():
         for module in setup.parts.values():
@@ -55,7 +78,7 @@ def build(tmp_path: Path, step: str, *overrides: str) -> tuple[Trainer, Any]:
     return trainer, batch
 
 
-def reached(trainer: Trainer, batch: Any) -> dict[str, set[str]]:
+def reached(trainer: Any, batch: Any) -> dict[str, set[str]]:
     """Term → parts whose parameters get a gradient from it alone."""
     images = trainer.to_device(batch.images)
     trainer.begin_update(batch)
@@ -159,3 +182,106 @@ def test_captions_are_dropped_for_the_given_share_of_samples(tmp_path: Path) -> 
     trainer._loss(micro)
     assert [c == "" for c in seen] == [True, False] * 4
     assert seen[1] == batch.captions[1]
+
+
+def test_every_optional_loss_reaches_its_parts_and_no_other(tmp_path: Path) -> None:
+    trainer, batch = build(tmp_path, "vae_gan", *ALL_ON, *PERCEPTUAL, *START)
+    trainer._update(batch)  # LeCam has its anchors from the first update on
+    assert reached(trainer, batch) == EVERY_LOSS
+    assert set(EVERY_LOSS) <= set(type(trainer).METRICS)
+
+
+def test_every_optional_loss_ignores_the_micro_batch(tmp_path: Path) -> None:
+    noise = ["+stage.steps.vae_gan.trainer.adversarial.instance_noise=0.1"]
+    results = []
+    for micro in (8, 2):
+        size = f"hardware.micro_batch.autoencoder={micro}"
+        trainer, batch = build(
+            tmp_path,
+            "vae_gan",
+            *ALL_ON,
+            *PERCEPTUAL,
+            *START,
+            *noise,
+            "optimizer=sgd",
+            size,
+            "+stage.steps.vae_gan.trainer.perceptual.crop=32",
+        )
+        for _ in range(3):
+            metrics = trainer._update(batch)
+            trainer.update_index += 1
+        results.append(metrics)
+    assert results[0] == pytest.approx(results[1], rel=1e-3, abs=1e-5)
+
+
+GAN_ONLY = ["stage.steps.gan_only.batch_size=8"]
+
+
+@pytest.mark.parametrize("spade", ["never", "always"])
+def test_gan_only_computes_no_reconstruction_and_trains_encoder_and_decoder(tmp_path: Path, spade: str) -> None:
+    chosen = [f"stage.steps.gan_only.trainer.spade={spade}", f"stage.spade={str(spade == 'always').lower()}"]
+    trainer, batch = build(tmp_path, "gan_only", *GAN_ONLY, *chosen, stage="gan_only")
+    assert reached(trainer, batch) == {
+        "kl": {"compressor"},
+        "g": AUTOENCODER,
+        "d": {"discriminator"},
+        "r1": {"discriminator"},
+    }
+    metrics = trainer._update(batch)
+    assert not {"vae", "l1", "mse", "lpips"} & set(metrics)
+    assert trainer.players["vae"].ema is not None
+
+
+def test_spade_acts_where_it_is_asked_for(tmp_path: Path) -> None:
+    step = "vae_gan_spade"
+    sizes = [f"stage.steps.{step}.batch_size=8", f"stage.steps.{step}.trainer.spade=alternate"]
+    trainer, batch = build(tmp_path, step, *sizes, stage=step)
+    gamma = trainer.expander.modulations[0].mlp_gamma.weight
+    beta = trainer.expander.modulations[0].mlp_beta.weight
+    moved = []
+    for trainer.update_index in range(4):
+        before = gamma.clone(), beta.clone()
+        trainer._update(batch)
+        moved.append([not torch.equal(a, b) for a, b in zip(before, (gamma, beta), strict=True)])
+    assert moved == [[True, True], [False, False], [True, True], [False, False]]
+    latents = torch.randn(1, 4, 4, 4)
+    with torch.no_grad():
+        assert not torch.equal(trainer.expander(latents, True), trainer.expander(latents, False))
+
+
+def test_spade_without_its_layers_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"model\.spade=true"):
+        build(tmp_path, "vae_gan", "+stage.steps.vae_gan.trainer.spade=always")
+
+
+def test_instance_noise_is_added_and_decays(tmp_path: Path) -> None:
+    chosen = ["+stage.steps.vae_gan.trainer.adversarial.instance_noise=0.5"]
+    chosen += ["+stage.steps.vae_gan.trainer.adversarial.instance_noise_decay=0.5"]
+    trainer, batch = build(tmp_path, "vae_gan", *START, *chosen)
+    seen: list[Any] = []
+    trainer.adversarial.r1_gamma = 0.0
+    discriminator = trainer.setup.parts["discriminator"]
+    forward = discriminator.forward
+    discriminator.forward = lambda images: (seen.append(images.detach()), forward(images))[1]
+    images = trainer.to_device(batch.images)
+    deviations = []
+    for trainer.update_index in range(3):
+        seen.clear()
+        trainer._update(batch)
+        _, real, fake = seen  # the generator's look, then the discriminator's two
+        deviations.append(float((real - images).std()))
+        assert float((fake - trainer.reconstructions[0]).std()) == pytest.approx(deviations[-1], rel=0.1)
+    assert deviations == pytest.approx([0.5, 0.25, 0.125], rel=0.05)
+
+
+def test_the_perceptual_loss_is_evaluated_every_kth_update_with_its_weight_corrected(tmp_path: Path) -> None:
+    trainer, batch = build(
+        tmp_path, "vae_gan", ALL_ON[1], *PERCEPTUAL, "+stage.steps.vae_gan.trainer.perceptual.every=3"
+    )
+    (micro,) = trainer._micros(trainer.to_device(batch.images), batch.captions)
+    weights = []
+    for trainer.update_index in range(4):
+        trainer.begin_update(batch)
+        _, found = trainer._generator(micro)
+        weights.append(found.get("lpips"))
+    assert weights == [pytest.approx(0.3), None, None, pytest.approx(0.3)]

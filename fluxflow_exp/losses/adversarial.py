@@ -14,7 +14,9 @@ class Adversarial:
     discriminator's gradient on real images (Mescheder et al. 2018), every `r1_interval` updates and scaled by the
     interval (lazy regularisation, Karras et al. 2020, appendix B). With `adaptive`, the generator's weight is
     `weight` × ‖∇ reconstruction‖ / ‖∇ adversarial‖ at the decoder's last layer (Esser et al. 2021, eq. 7), between 0
-    and `adaptive_limit` × `weight`: a ratio of norms, so it cannot turn negative.
+    and `adaptive_limit` × `weight`: a ratio of norms, so it cannot turn negative. `instance_noise` is the deviation of
+    Gaussian noise added to what the discriminator trains on (Sønderby et al. 2017), times `instance_noise_decay` an
+    update.
     """
 
     def __init__(
@@ -26,12 +28,17 @@ class Adversarial:
         start: float = 0.0,
         r1_gamma: float = 1.0,
         r1_interval: int = 16,
+        instance_noise: float = 0.0,
+        instance_noise_decay: float = 0.9999,
     ) -> None:
-        if min(weight, start, r1_gamma) < 0 or r1_interval < 1:
+        if min(weight, start, r1_gamma, instance_noise) < 0 or r1_interval < 1:
             raise ValueError(
-                "adversarial: weight, start and r1_gamma must be ≥ 0 and r1_interval ≥ 1, not "
-                f"{weight}, {start}, {r1_gamma}, {r1_interval}"
+                "adversarial: weight, start, r1_gamma and instance_noise must be ≥ 0 and r1_interval ≥ 1, not "
+                f"{weight}, {start}, {r1_gamma}, {instance_noise}, {r1_interval}"
             )
+        if not 0 < instance_noise_decay <= 1:
+            raise ValueError(f"adversarial: instance_noise_decay must be in (0, 1], not {instance_noise_decay}")
+        self.instance_noise, self.instance_noise_decay = instance_noise, instance_noise_decay
         self.weight, self.adaptive, self.adaptive_limit = weight, adaptive, adaptive_limit
         self.start, self.r1_gamma, self.r1_interval = start, r1_gamma, r1_interval
 
@@ -41,6 +48,10 @@ class Adversarial:
 
     def r1_due(self, update: int) -> bool:
         return self.r1_gamma > 0 and update % self.r1_interval == 0
+
+    def noise_level(self, updates: int) -> float:
+        """The deviation of the instance noise after so many updates of the discriminator."""
+        return self.instance_noise * self.instance_noise_decay**updates
 
     def generator(self, fake_logits: Tensor) -> Terms:
         """`g`: -mean of the patch logits (batch, 1, h, w) of reconstructions."""

@@ -1,38 +1,59 @@
 """Rectified flow (Liu et al. 2023; Lipman et al. 2023): straight paths between data and noise."""
 
-import torch
+from typing import Any
+
 from torch import Tensor
 
+from fluxflow_exp.losses import times as time_draws
 from fluxflow_exp.losses.terms import Terms, per_sample
-
-
-def shift_time(time: Tensor, shift: float) -> Tensor:
-    """More time near the noise end for larger images (Esser et al. 2024, eq. 23): s·t / (1 + (s - 1)·t)."""
-    return shift * time / (1 + (shift - 1) * time)
+from fluxflow_exp.losses.times import TimeDistribution
+from fluxflow_exp.samplers import times as even_times
 
 
 class RectifiedFlow:
     """x_t = (1 - t)·data + t·noise, velocity = noise - data; t = 1 is noise.
 
-    Times are logit-normal, sigmoid(N(time_mean, time_std²)) (Esser et al. 2024, section 3.1), then shifted.
+    `time_distribution`, `time_mean` and `time_std` say how often which t is trained (see `losses.times`), `shift`
+    moves all of them towards noise. ValueError: time_std or shift is not positive.
     """
 
     name = "rectified_flow"
 
-    def __init__(self, *, time_mean: float = 0.0, time_std: float = 1.0, shift: float = 1.0) -> None:
+    def __init__(
+        self,
+        *,
+        time_distribution: TimeDistribution = "logit_normal",
+        time_mean: float = 0.0,
+        time_std: float = 1.0,
+        shift: float = 1.0,
+    ) -> None:
         if time_std <= 0 or shift <= 0:
             raise ValueError(f"time_std and shift must be positive, not {time_std} and {shift}")
+        self.time_distribution: TimeDistribution = time_distribution
         self.time_mean, self.time_std, self.shift = time_mean, time_std, shift
+
+    def facts(self) -> dict[str, Any]:
+        """What a generator must know."""
+        return {"objective": self.name, "shift": self.shift}
 
     def times(self, normal: Tensor) -> Tensor:
         """Standard normal numbers (batch,) → times in (0, 1)."""
-        return shift_time(torch.sigmoid(self.time_mean + self.time_std * normal), self.shift)
+        drawn = time_draws.draw(normal, distribution=self.time_distribution, mean=self.time_mean, std=self.time_std)
+        return time_draws.shift_time(drawn, self.shift)
 
     def interpolate(self, data: Tensor, noise: Tensor, time: Tensor) -> Tensor:
         """(batch, channels, h, w) at `time` (batch,)."""
         t = time.view(-1, 1, 1, 1)
         return (1 - t) * data + t * noise
 
-    def __call__(self, velocity: Tensor, data: Tensor, noise: Tensor) -> Terms:
+    def __call__(self, velocity: Tensor, data: Tensor, noise: Tensor, time: Tensor) -> Terms:
         """`flow`: squared error of the predicted velocity, (batch,)."""
         return {"flow": per_sample((velocity.float() - (noise - data)).square())}
+
+    def grid(self, steps: int) -> Tensor:
+        """steps + 1 positions along the path from noise to data; the prediction is dx/d(position). float64."""
+        return even_times(steps, shift=self.shift)
+
+    def time_at(self, position: Tensor) -> Tensor:
+        """The model's time at positions of `grid`: here the same."""
+        return position

@@ -4,24 +4,13 @@ A stage halves (compressor) or doubles (expander) height and width. Down- and up
 shortcut (Chen et al. 2024, DC-AE, section 3.2): averaged pixel-unshuffle, repeated pixel-shuffle.
 """
 
-from typing import NamedTuple
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fluxflow_exp.models.layers import ActivationName, ChannelNorm, make_activation, run
-
-
-class Posterior(NamedTuple):
-    """A diagonal Gaussian over latents, (batch, vae_dim, h, w) each."""
-
-    mean: Tensor
-    logvar: Tensor  # in [-30, 20]
-
-    def sample(self, noise: Tensor) -> Tensor:
-        """mean + σ·noise for standard normal `noise` of the same shape."""
-        return self.mean + torch.exp(0.5 * self.logvar) * noise
+from fluxflow_exp.models.posterior import Posterior
+from fluxflow_exp.models.spade import Spade
 
 
 class Compressor(nn.Module):
@@ -60,14 +49,23 @@ class Compressor(nn.Module):
 class Expander(nn.Module):
     """The VAE decoder: latents (batch, vae_dim, h, w) → images (batch, 3, height, width) near [-1, 1], unclamped.
 
-    Takes the compressor's arguments; `widths` are used from last to first.
+    Takes the compressor's arguments; `widths` are used from last to first. With `spade` every stage begins with a
+    modulation by the latents, which a call can leave out.
     """
 
     def __init__(
-        self, *, vae_dim: int, widths: list[int], blocks: int = 1, activation: ActivationName = "silu"
+        self,
+        *,
+        vae_dim: int,
+        widths: list[int],
+        blocks: int = 1,
+        spade: bool = False,
+        activation: ActivationName = "silu",
     ) -> None:
         super().__init__()
+        self.spade = self.has_spade = spade
         self.checkpointing = False
+        self.modulations = nn.ModuleList(Spade(vae_dim, width) for width in (widths[::-1] if spade else []))
         self.stem = nn.Conv2d(vae_dim, widths[-1], 3, padding=1)
         self.stages = nn.ModuleList()
         for width, following in zip(widths[::-1], [*widths[-2::-1], widths[0]], strict=True):
@@ -82,9 +80,12 @@ class Expander(nn.Module):
         assert isinstance(weight, nn.Parameter)
         return weight
 
-    def forward(self, latents: Tensor) -> Tensor:
+    def forward(self, latents: Tensor, spade: bool | None = None) -> Tensor:
+        modulated = self.spade if spade is None else spade
         x = self.stem(latents)
-        for stage in self.stages:
+        for index, stage in enumerate(self.stages):
+            if modulated:
+                x = run(self.modulations[index], x, latents, checkpointing=self.checkpointing)
             x = run(stage, x, checkpointing=self.checkpointing)
         images: Tensor = self.head(x)
         return images

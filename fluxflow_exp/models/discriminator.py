@@ -24,3 +24,12 @@ class PatchDiscriminator(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         logits: Tensor = self.layers(images)
         return logits
+
+    def features(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
+        """What each activation gives, (batch, channels, h, w), and the logits."""
+        found, x = [], images
+        for layer in self.layers:
+            x = layer(x)
+            if isinstance(layer, nn.LeakyReLU):
+                found.append(x)
+        return found, x

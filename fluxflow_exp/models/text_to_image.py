@@ -14,9 +14,13 @@ from PIL import Image
 from torch import Tensor, nn
 
 from fluxflow_exp import weights
+from fluxflow_exp.losses.flow_matching import RectifiedFlow
+from fluxflow_exp.losses.v_prediction import VPrediction
 from fluxflow_exp.pictures import to_pil, to_uint8
-from fluxflow_exp.samplers import SAMPLERS, SamplerName, guided, times
+from fluxflow_exp.samplers import SAMPLERS, SamplerName, guided
 from fluxflow_exp.seeding import generator
+
+OBJECTIVES = {each.name: each for each in (RectifiedFlow, VPrediction)}
 
 
 class TextToImage(nn.Module):
@@ -33,14 +37,14 @@ class TextToImage(nn.Module):
         flow_processor: nn.Module,
         text_encoder: nn.Module,
         downscale: int,
-        shift: float,
+        objective: RectifiedFlow,
         img_size: int,
         trained_with_dropout: bool = True,
     ) -> None:
         super().__init__()
         self.expander, self.flow_processor = expander, flow_processor
         self.text_encoder = text_encoder
-        self.downscale, self.shift, self.img_size = downscale, shift, img_size
+        self.downscale, self.objective, self.img_size = downscale, objective, img_size
         self.trained_with_dropout = trained_with_dropout
 
     @classmethod
@@ -60,7 +64,7 @@ class TextToImage(nn.Module):
                 flow_processor=model["flow_processor"],
                 text_encoder=model["text_encoder"],
                 downscale=facts["downscale"],
-                shift=flow["shift"],
+                objective=OBJECTIVES[flow["objective"]](shift=flow["shift"]),
                 img_size=facts["img_size"],
                 trained_with_dropout=flow["cfg_dropout_prob"] > 0,
             )
@@ -95,7 +99,7 @@ class TextToImage(nn.Module):
         self._check_size(width, height)
         device = self.flow_processor.latent_mean.device
         noise = self._noise(prompts, seed, height // self.downscale, width // self.downscale)
-        grid = times(steps, shift=self.shift)
+        grid = self.objective.grid(steps)
         for first in range(0, len(prompts), batch_size):
             rows = slice(first, first + batch_size)
             x = noise[rows].to(device)
@@ -108,7 +112,7 @@ class TextToImage(nn.Module):
         without = self.text_encoder([negative] * len(prompts)) if scale != 1.0 else text
 
         def velocity(condition: Any) -> Any:
-            return lambda x, time: self.flow_processor(x, time, condition).float()
+            return lambda x, place: self.flow_processor(x, self.objective.time_at(place), condition).float()
 
         return guided(velocity(text), velocity(without), scale=scale)
 

@@ -1,26 +1,35 @@
-"""Training of compressor and expander: reconstruction, KL, and a patch GAN where one is configured."""
+"""Training of compressor and expander: reconstruction, KL, and a patch GAN, each where it is configured."""
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from fluxflow_exp import pictures
 from fluxflow_exp.data.loader import Batch, read_all
 from fluxflow_exp.losses.adversarial import Adversarial
+from fluxflow_exp.losses.appearance import ColorStatistics, Contrast, Histogram
+from fluxflow_exp.losses.feature_matching import FeatureMatching
+from fluxflow_exp.losses.frequency import Frequency
 from fluxflow_exp.losses.kl import KL
+from fluxflow_exp.losses.lecam import LeCam
+from fluxflow_exp.losses.perceptual import Perceptual
 from fluxflow_exp.losses.reconstruction import Reconstruction
 from fluxflow_exp.losses.terms import Terms
 from fluxflow_exp.metrics import psnr
+from fluxflow_exp.trainers import reconstructions
 from fluxflow_exp.trainers.base import Trainer
 from fluxflow_exp.trainers.setup import Setup
 from fluxflow_exp.trainers.turn import Micro, Turn
 
 Weights = dict[str, float | Tensor]
+Conditioning = Literal["never", "always", "alternate"]
 
 
 class AutoencoderTrainer(Trainer):
     """Players: `vae` (compressor, expander) and, with `adversarial`, `discriminator`.
+
+    A loss that is absent is not computed. `spade` says in which updates the expander is conditioned through SPADE;
+    `alternate` is every other one, beginning with the first.
 
     The adaptive GAN weight of an update comes from the gradients of the update before it, taken over the whole global
     batch: so it does not depend on the micro-batch and costs no second backward pass. It starts at 0.
@@ -30,19 +39,51 @@ class AutoencoderTrainer(Trainer):
     NEEDS = ("compressor", "expander")
     AVERAGED = ("vae",)
     MICRO_BATCH = "autoencoder"
+    METRICS = {
+        **dict.fromkeys(("l1", "mse"), "reconstruction"),
+        **dict.fromkeys(("l1_low", "l1_high"), "frequency"),
+        **dict.fromkeys(("kl", "kl_floored"), "kl"),
+        **dict.fromkeys(("g", "d", "r1", "g_weight"), "adversarial"),
+        "vae": "reconstruction",
+        "lpips": "perceptual",
+        "color_stats": "color_stats",
+        "histogram": "histogram",
+        "contrast": "contrast",
+        "feature_matching": "feature_matching",
+        "lecam": "lecam",
+        "val_l1": None,
+        "val_psnr": None,
+    }
 
     def __init__(
         self,
         setup: Setup,
         *,
-        reconstruction: Reconstruction,
         kl: KL,
+        reconstruction: Reconstruction | None = None,
+        frequency: Frequency | None = None,
+        perceptual: Perceptual | None = None,
+        color_stats: ColorStatistics | None = None,
+        histogram: Histogram | None = None,
+        contrast: Contrast | None = None,
         adversarial: Adversarial | None = None,
+        feature_matching: FeatureMatching | None = None,
+        lecam: LeCam | None = None,
+        spade: Conditioning = "never",
     ) -> None:
-        self.reconstruction, self.kl, self.adversarial = reconstruction, kl, adversarial
+        self.kl, self.perceptual, self.adversarial = kl, perceptual, adversarial
+        self.feature_matching, self.lecam, self.spade = feature_matching, lecam, spade
+        self.pixel_losses = [each for each in (reconstruction, frequency) if each]
+        self.statistics = [each for each in (color_stats, histogram, contrast) if each]
+        if adversarial and adversarial.adaptive and not self.pixel_losses:
+            raise ValueError(
+                "adversarial.adaptive compares with a reconstruction loss; set adaptive: false without one"
+            )
         super().__init__(setup)
         self.compressor: Any = setup.parts["compressor"]
         self.expander: Any = setup.parts["expander"]
+        if spade != "never" and not self.expander.has_spade:
+            raise ValueError("trainer.spade needs an expander with SPADE layers: set model.spade=true")
         self.adversarial_weight = torch.zeros((), device=self.machine.device)
         self.gradients: dict[str, Tensor] = {}
         self.reconstructions: dict[int, Tensor] = {}
@@ -58,13 +99,21 @@ class AutoencoderTrainer(Trainer):
         return turns
 
     def begin_update(self, batch: Batch) -> None:
-        scale = self.compressor.downscale
+        scale, count = self.compressor.downscale, len(batch.images)
         height, width = (side // scale for side in batch.images.shape[-2:])
-        shape = (len(batch.images), self.compressor.vae_dim, height, width)
-        self.posterior_noise = self.noise(shape, "posterior")
+        self.posterior_noise = self.noise((count, self.compressor.vae_dim, height, width), "posterior")
+        self.crop_places = torch.special.ndtr(self.noise((count, 2), "crop"))
+        self.level = 0.0
+        if self.adversarial and self._plays():
+            played = self.update_index - self.players["discriminator"].start
+            self.level = self.adversarial.noise_level(played)
+            if self.level:
+                self.instance_noise = [self.noise(tuple(batch.images.shape), f"instance {k}") for k in ("real", "fake")]
         self.gradients, self.reconstructions = {}, {}
 
     def end_update(self) -> dict[str, float]:
+        if self.lecam:
+            self.lecam.end_update()
         if not self.gradients:
             return {}
         assert self.adversarial
@@ -76,53 +125,85 @@ class AutoencoderTrainer(Trainer):
         return {"g_weight": float(self.adversarial_weight)}
 
     def evaluate(self, *, last: bool) -> dict[str, float]:
-        images = self._held_out(self.setup.evaluation.images)
+        source = self.setup.data.validation
+        batch = read_all(source, range(min(self.setup.evaluation.images, len(source))), seed=self.setup.seed)
+        self.setup.folder.report_bad(batch.bad, self.setup.data)
         with self.averaged():
-            found = torch.cat([self._reconstruct(part) for part in torch.split(images, 64)])
-        target = self.to_device(images)
+            found = torch.cat([self.reconstruct(part) for part in torch.split(batch.images, 64)])
+        target = self.to_device(batch.images)
         return {
             "val_l1": float((found - target).abs().mean()),
             "val_psnr": float(psnr(found, target).mean()),
         }
 
     def sample_pictures(self, suffix: str) -> None:
-        """Held-out images beside their deterministic reconstruction (of the posterior mean)."""
-        images = self._held_out(self.setup.samples.count)
-        with self.averaged():
-            found = pictures.to_uint8(self._reconstruct(images))
-        name, index = self.setup.name, self.setup.index
-        for original, copy, key in zip(images, found, self._ids, strict=False):
-            stem = f"{name}_{index:03d}_{suffix}_{pictures.short_hash(key)}"
-            pictures.save(original, self.setup.folder.samples / f"{stem}-original.webp")
-            pictures.save(copy, self.setup.folder.samples / f"{stem}-nr_o.webp")
-        sheet = pictures.rows_of([images, found.cpu()], labels=["original", "reconstruction"])
-        sheet.save(self.setup.folder.samples / f"{name}_{index:03d}_{suffix}_grid.webp", quality=95)
+        reconstructions.write(self, suffix)
+
+    @torch.no_grad()
+    def reconstruct(self, images: Tensor) -> Tensor:
+        """uint8 images → reconstructions of the posterior's mean, float32 in [-1, 1] on the device."""
+        with self.machine.autocast():
+            found: Tensor = self.expander(self.compressor(self.to_device(images)).mode(), self.spade != "never")
+        return found.float().clamp(-1, 1)
 
     def state_dict(self) -> dict[str, Any]:
-        return {**super().state_dict(), "adversarial_weight": self.adversarial_weight}
+        anchors = self.lecam.anchors if self.lecam else None
+        return {**super().state_dict(), "adversarial_weight": self.adversarial_weight, "lecam": anchors}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
         self.adversarial_weight = state["adversarial_weight"].to(self.machine.device)
+        if self.lecam:
+            self.lecam.anchors = state["lecam"]
 
     def _plays(self) -> bool:
         player = self.players.get("discriminator")
         return self.adversarial is not None and player is not None and self.update_index >= player.start
 
+    def _conditioned(self) -> bool:
+        return self.spade == "always" or (self.spade == "alternate" and self.update_index % 2 == 0)
+
     def _generator(self, micro: Micro) -> tuple[Terms, Weights]:
         posterior = self.compressor(micro.images)
-        found = self.expander(posterior.sample(self.posterior_noise[micro.rows]))
+        found = self.expander(posterior.sample(self.posterior_noise[micro.rows]), self._conditioned())
         self.reconstructions[micro.rows.start] = found.detach()
-        terms = self.reconstruction(found, micro.images)
-        weights: Weights = dict(self.reconstruction.weights)
-        terms["vae"] = sum((w * terms[n] for n, w in self.reconstruction.weights.items()), torch.tensor(0.0))
+        terms, weights = self._image_terms(found, micro)
         terms |= self.kl(posterior.mean, posterior.logvar)
         weights[self.kl.summed] = self.kl.beta(self.update_index, updates=self.length.updates)
         if self._plays():
-            assert self.adversarial
-            terms |= self.adversarial.generator(self.setup.parts["discriminator"](found))
-            weights["g"] = self._weigh(terms)
+            self._add_adversarial(found, micro, terms, weights)
         return terms, weights
+
+    def _image_terms(self, found: Tensor, micro: Micro) -> tuple[Terms, Weights]:
+        """What compares reconstructions with images; `vae` is the weighted sum of the pixel losses."""
+        terms: Terms = {}
+        weights: Weights = {}
+        for loss in self.pixel_losses:
+            terms |= loss(found, micro.images)
+            weights |= loss.weights
+        if self.pixel_losses:
+            terms["vae"] = torch.stack([float(w) * terms[name] for name, w in weights.items()]).sum(0)
+        for statistic in self.statistics:
+            terms |= statistic(found, micro.images)
+            weights |= statistic.weights
+        if self.perceptual and self.perceptual.due(self.update_index):
+            terms |= self.perceptual(found, micro.images, self.crop_places[micro.rows])
+            weights["lpips"] = self.perceptual.weight
+        return terms, weights
+
+    def _add_adversarial(self, found: Tensor, micro: Micro, terms: Terms, weights: Weights) -> None:
+        assert self.adversarial
+        discriminator: Any = self.setup.parts["discriminator"]
+        if self.feature_matching:
+            fake, logits = discriminator.features(found)
+            with torch.no_grad():
+                real, _ = discriminator.features(micro.images)
+            terms |= self.feature_matching(fake, real)
+            weights["feature_matching"] = self.feature_matching.weight
+        else:
+            logits = discriminator(found)
+        terms |= self.adversarial.generator(logits)
+        weights["g"] = self._weigh(terms)
 
     def _weigh(self, terms: Terms) -> float | Tensor:
         """The generator's weight; with an adaptive one, measure the gradients for the next update."""
@@ -140,24 +221,19 @@ class AutoencoderTrainer(Trainer):
     def _discriminator(self, micro: Micro) -> tuple[Terms, Weights]:
         assert self.adversarial
         discriminator = self.setup.parts["discriminator"]
-        fake = self.reconstructions[micro.rows.start]
-        terms = self.adversarial.discriminator(discriminator(micro.images), discriminator(fake))
+        real, fake = micro.images, self.reconstructions[micro.rows.start]
+        if self.level:
+            real, fake = (
+                image + self.level * noise[micro.rows]
+                for image, noise in zip((real, fake), self.instance_noise, strict=True)
+            )
+        real_logits, fake_logits = discriminator(real), discriminator(fake)
+        terms = self.adversarial.discriminator(real_logits, fake_logits)
         weights: Weights = {"d": 1.0}
+        if self.lecam:
+            terms |= self.lecam(real_logits, fake_logits)
+            weights["lecam"] = self.lecam.weight
         if self.adversarial.r1_due(self.update_index):
             terms |= self.adversarial.r1(discriminator, micro.images)
             weights["r1"] = 1.0
         return terms, weights
-
-    @torch.no_grad()
-    def _reconstruct(self, images: Tensor) -> Tensor:
-        with self.machine.autocast():
-            found: Tensor = self.expander(self.compressor(self.to_device(images)).mean)
-        return found.float().clamp(-1, 1)
-
-    def _held_out(self, count: int) -> Tensor:
-        """The first `count` held-out images, uint8."""
-        source = self.setup.data.validation
-        batch = read_all(source, range(min(count, len(source))), seed=self.setup.seed)
-        self.setup.folder.report_bad(batch.bad, self.setup.data)
-        self._ids = batch.ids
-        return batch.images

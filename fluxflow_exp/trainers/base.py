@@ -27,6 +27,7 @@ class Trainer(ABC):
     NEEDS: ClassVar[tuple[str, ...]] = ()  # parts that must be there, trained or not
     AVERAGED: ClassVar[tuple[str, ...]]  # players whose weights are averaged
     MICRO_BATCH: ClassVar[str]  # which of hardware.micro_batch holds
+    METRICS: ClassVar[dict[str, str | None]]  # what may be logged → the loss that must be there for it
 
     def __init__(self, setup: Setup) -> None:
         self.setup, self.length, self.machine = setup, setup.length, setup.machine

@@ -27,6 +27,7 @@ class FlowTrainer(Trainer):
     NEEDS = ("flow_processor", "text_encoder")
     AVERAGED = ("flow", "text_encoder")
     MICRO_BATCH = "flow"
+    METRICS = {"flow": None, "val_flow": None}
 
     def __init__(self, setup: Setup, *, objective: RectifiedFlow) -> None:
         super().__init__(setup)
@@ -51,20 +52,16 @@ class FlowTrainer(Trainer):
             self.setup.folder.report_bad(batch.bad, self.setup.data)
             with torch.no_grad(), self.machine.autocast():
                 posterior = self.compressor(self.to_device(batch.images))
-            mean = posterior.mean.double()
-            means.append(mean.mean((2, 3)))
-            squares.append((mean.square() + posterior.logvar.double().exp()).mean((2, 3)))
+                latents = posterior.sample(self.noise(posterior.mean.shape, f"statistics {first}")).double()
+            means.append(latents.mean((2, 3)))
+            squares.append(latents.square().mean((2, 3)))
         mean = torch.cat(means).mean(0)
         deviation = (torch.cat(squares).mean(0) - mean.square()).sqrt()
         self.flow.latent_mean.copy_(mean)
         self.flow.latent_std.copy_(deviation.clamp_min(1e-4))
 
     def facts(self) -> dict[str, Any]:
-        return {
-            "objective": self.objective.name,
-            "shift": self.objective.shift,
-            "cfg_dropout_prob": self.setup.cfg_dropout_prob,
-        }
+        return {**self.objective.facts(), "cfg_dropout_prob": self.setup.cfg_dropout_prob}
 
     def turns(self) -> list[Turn]:
         return [Turn(list(self.players.values()), self._loss)]
@@ -94,14 +91,17 @@ class FlowTrainer(Trainer):
     def sample_pictures(self, suffix: str) -> None:
         """Images for the sample prompts; the noise of a prompt is the same each time."""
         samples = self.setup.samples
-        prompts = (samples.prompts or self.setup.data.prompts)[: samples.count]
-        with self.averaged():
-            images = self._generate(prompts, samples)
-        name, index, folder = self.setup.name, self.setup.index, self.setup.folder.samples
-        for image, prompt in zip(images, prompts, strict=True):
-            pictures.save(image, folder / f"{name}_{index:03d}_{suffix}_{pictures.short_hash(prompt)}.webp")
-        sheet = pictures.captioned(images, prompts)
-        sheet.save(folder / f"{name}_{index:03d}_{suffix}_grid.webp", quality=95)
+        prompts = (samples.sample_captions or self.setup.data.prompts)[: samples.count]
+        stem = f"{self.setup.name}_{self.setup.index:03d}_{suffix}"
+        for size in samples.sample_sizes or [None]:
+            mark = "" if size is None else f"-{pictures.size_label(size)}"
+            with self.averaged():
+                images = self._generate(prompts, samples, size=pictures.size_of(size))
+            for image, prompt in zip(images, prompts, strict=True):
+                name = f"{stem}_{pictures.short_hash(prompt)}{mark}.webp"
+                pictures.save(image, self.setup.folder.samples / name)
+            sheet = pictures.captioned(images, prompts)
+            sheet.save(self.setup.folder.samples / f"{stem}_grid{mark}.webp", quality=95)
 
     def _loss(self, micro: Micro) -> tuple[Terms, dict[str, Any]]:
         data = self._latents(micro.images, self.posterior_noise[micro.rows])
@@ -112,7 +112,7 @@ class FlowTrainer(Trainer):
         with nullcontext() if "text_encoder" in self.players else torch.no_grad():
             text = self.text_encoder(captions)
         velocity = self.flow(self.objective.interpolate(data, noise, times), times, text)
-        return self.objective(velocity, data, noise), {"flow": 1.0}
+        return self.objective(velocity, data, noise, times), {"flow": 1.0}
 
     @torch.no_grad()
     def _latents(self, images: Tensor, noise: Tensor) -> Tensor:
@@ -140,20 +140,22 @@ class FlowTrainer(Trainer):
                 data = self._latents(images, draw[0])
                 text = self.text_encoder(batch.captions[rows])
                 velocity = self.flow(self.objective.interpolate(data, draw[1], times), times, text)
-            total += float(self.objective(velocity, data, draw[1])["flow"].sum())
+            total += float(self.objective(velocity, data, draw[1], times)["flow"].sum())
         return total / len(batch.images)
 
-    def _generate(self, prompts: list[str], options: Any) -> Tensor:
+    def _generate(self, prompts: list[str], options: Any, size: tuple[int, int] | None = None) -> Tensor:
         """uint8 (prompts, 3, height, width) on the CPU."""
         model = TextToImage(
             expander=self.setup.parts["expander"],
             flow_processor=self.flow,
             text_encoder=self.text_encoder,
             downscale=self.compressor.downscale,
-            shift=self.objective.shift,
+            objective=self.objective,
             img_size=self.setup.data.img_size,
         )
         guidance = options.guidance_scale if self.setup.cfg_dropout_prob > 0 else 1.0
         with self.machine.autocast():
-            parts = model.generate(prompts, guidance_scale=guidance, steps=options.steps, seed=self.setup.seed)
+            parts = model.generate(
+                prompts, guidance_scale=guidance, steps=options.steps, seed=self.setup.seed, size=size
+            )
             return torch.cat(list(parts))

@@ -1,0 +1,40 @@
+"""LeCam regularisation of a discriminator (Tseng et al. 2021), for small data sets."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fluxflow_exp.losses.terms import Terms, per_sample
+
+
+class LeCam:
+    """Keeps logits of images near the running mean of fakes' logits, and the other way round (eq. 4).
+
+    `decay` is that of the two running means, which follow once an update over the global batch. They start as the
+    first update's own; that update is not penalised.
+    """
+
+    def __init__(self, *, weight: float = 0.01, decay: float = 0.99) -> None:
+        if weight <= 0 or not 0 <= decay < 1:
+            raise ValueError(f"lecam: weight must be positive and decay in [0, 1), not {weight}, {decay}")
+        self.weight, self.decay = weight, decay
+        self.anchors: Tensor | None = None  # running means of real and fake logits, (2,)
+        self.seen: list[Tensor] = []  # (2, micro-batch) means of this update's samples
+
+    def __call__(self, real_logits: Tensor, fake_logits: Tensor) -> Terms:
+        """(batch, 1, h, w) each. Gives `lecam`, (batch,)."""
+        real, fake = real_logits.float(), fake_logits.float()
+        self.seen.append(torch.stack([per_sample(real.detach()), per_sample(fake.detach())]))
+        if self.anchors is None:
+            return {"lecam": 0.0 * (per_sample(real) + per_sample(fake))}
+        anchor_real, anchor_fake = self.anchors
+        return {
+            "lecam": per_sample(F.relu(real - anchor_fake).square()) + per_sample(F.relu(anchor_real - fake).square())
+        }
+
+    def end_update(self) -> None:
+        """Move the running means by this update's logits."""
+        if self.seen:
+            means = torch.cat(self.seen, 1).mean(1)
+            self.anchors = means if self.anchors is None else torch.lerp(means, self.anchors, self.decay)
+            self.seen = []

@@ -1,0 +1,26 @@
+"""What a compressor says of an image: a distribution over latents."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Posterior(NamedTuple):
+    """A diagonal Gaussian, (batch, vae_dim, h, w) each, and what turns its values into latents, if anything does."""
+
+    mean: Tensor
+    logvar: Tensor
+    finish: Callable[[Tensor], Tensor] | None = None
+
+    def sample(self, noise: Tensor) -> Tensor:
+        """Latents of mean + σ·noise for standard normal `noise` of the same shape."""
+        return self._finished(self.mean + torch.exp(0.5 * self.logvar) * noise)
+
+    def mode(self) -> Tensor:
+        """Latents of the mean."""
+        return self._finished(self.mean)
+
+    def _finished(self, values: Tensor) -> Tensor:
+        return values if self.finish is None else self.finish(values)
