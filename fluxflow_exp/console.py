@@ -11,7 +11,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 if TYPE_CHECKING:
     from fluxflow_exp.trainers.setup import Setup
 
-SHOWN = {"vae": "VAE", "kl": "KL", "g": "G", "d": "D", "flow": "Flow"}
+SHOWN = {"vae": "VAE", "kl": "KL", "g": "G", "d": "D", "lpips": "LPIPS", "flow": "Flow"}
 RULE = "=" * 80
 
 
@@ -61,6 +61,10 @@ class Console:
             self._bar.update(self._task, completed=update, description=" | ".join(fields[1:]))
         else:
             print(" | ".join(fields), flush=True)
+
+    def held_out(self, epoch: int, metrics: dict[str, float]) -> None:
+        shown = " | ".join(f"{name}: {value:.4g}" for name, value in metrics.items())
+        self.say(f"Held out, epoch {epoch}: {shown}")
 
 
 def fail(problems: list[str]) -> None:

@@ -14,6 +14,7 @@ from fluxflow_exp import plan, publishing, summary, weights
 from fluxflow_exp.checkpoint import CheckpointStore, SaveClock
 from fluxflow_exp.config import UserError, instantiate, typed
 from fluxflow_exp.console import Console
+from fluxflow_exp.graphs import Graphs
 from fluxflow_exp.hardware import Machine, prepare
 from fluxflow_exp.preemption import Interrupted, StopRequest
 from fluxflow_exp.run_folder import RunFolder
@@ -36,6 +37,7 @@ def run(values: dict[str, Any], *, swept: str = "", started: float | None = None
     console = Console()
     data = build_data(config)
     lengths = {name: plan.length(step, data[name], config) for name, step in config.stage.steps.items()}
+    plan.check_losses(config)
     console.say(plan.describe(config, lengths, data, machine))
     if config.validate:
         return
@@ -73,6 +75,7 @@ class Pipeline:
         self.config, self.folder, self.machine, self.console = config, folder, machine, console
         self.lengths, self.data = lengths, data
         self.stop = StopRequest()
+        self.graphs = Graphs(folder.path)
         self.checkpoints = CheckpointStore(folder.checkpoints, keep=config.checkpoint.keep)
         self.clock = SaveClock(
             every_minutes=config.checkpoint.every_minutes,
@@ -83,7 +86,7 @@ class Pipeline:
         done = self.folder.read_record()["steps"]
         earlier: list[str] = []
         for index, (name, step) in enumerate(self.config.stage.steps.items(), start=1):
-            if done.get(name, {}).get("updates") != self.lengths[name].updates:
+            if not summary.is_finished(done.get(name), self.lengths[name]):
                 self._step(index, name, step, earlier)
             earlier.append(name)
         publishing.publish_final(self.folder, earlier)
@@ -102,6 +105,7 @@ class Pipeline:
             self.console.close_step()
         publishing.publish_step(setup, trainer, self.config)
         summary.finish_step(setup, trainer, final)
+        self.graphs.wait()
         summary.draw_graphs(self.folder, self.console)
         self.folder.mirror()
 
@@ -117,6 +121,8 @@ class Pipeline:
             optimizers={player: instantiate(node) for player, node in step.optimizers.items()},
             schedulers={player: instantiate(node) for player, node in step.schedulers.items()},
             freeze=step.freeze,
+            unfreeze=step.unfreeze,
+            transition_on=step.transition_on,
             ema_decay=step.ema.decay if step.ema else None,
             gradient_clip=step.gradient_clip,
             cfg_dropout_prob=step.cfg_dropout_prob,
@@ -128,6 +134,7 @@ class Pipeline:
             clock=self.clock,
             stop=self.stop,
             console=self.console,
+            graphs=self.graphs,
             log_every=config.log_every,
             samples=config.samples,
             evaluation=config.evaluation,

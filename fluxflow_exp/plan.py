@@ -11,6 +11,7 @@ from fluxflow_exp.data.loader import updates_per_epoch
 from fluxflow_exp.data.sample import DataSet
 from fluxflow_exp.hardware import Machine
 from fluxflow_exp.schema import RunConfig, Step
+from fluxflow_exp.trainers import transition
 from fluxflow_exp.trainers.base import Trainer
 from fluxflow_exp.trainers.setup import Length
 
@@ -48,6 +49,20 @@ def length(step: Step, data: DataSet, config: RunConfig) -> Length:
     return Length(updates, per_epoch, step.batch_size, micro)
 
 
+def check_losses(config: RunConfig) -> None:
+    """Build every step's losses once: a bad number or missing weights are said before the first step trains."""
+    for name, step in config.stage.steps.items():
+        for key, node in step.trainer.items():
+            if isinstance(node, dict) and "_target_" in node:
+                try:
+                    instantiate(node)
+                except Exception as error:
+                    cause = error.__cause__ if isinstance(error.__cause__, ValueError) else error
+                    if not isinstance(cause, ValueError):
+                        raise
+                    raise UserError(f"stage.steps.{name}.trainer.{key}: {cause}") from error
+
+
 def describe(config: RunConfig, lengths: dict[str, Length], data: dict[str, DataSet], machine: Machine) -> str:
     """The plan, for the first lines of a run and for validate=true."""
     counts = {part: _count(getattr(config.model, part)) for part in _all_parts(config)}
@@ -80,6 +95,7 @@ def _step_lines(index: int, name: str, step: Step, size: Length) -> list[str]:
         f"    trains: {', '.join(trained_parts(step))}" + (f"; uses frozen: {', '.join(still)}" if still else ""),
         f"    losses: {', '.join(losses)}{guidance}; EMA {step.ema.decay if step.ema else 'off'}",
         f"    optimizers: {optimizers}",
+        *([f"    ends early when {transition.describe(step.transition_on)}"] if step.transition_on.metric else []),
     ]
 
 

@@ -1,9 +1,12 @@
 """Graphs of a run from its metric rows: `graph/*.png` and `training_summary.txt`.
 
-Steps are laid one after another along the axis of updates.
+Steps are laid one after another along the axis of updates. `python -m fluxflow_exp.plot RUN…` draws them at any time,
+while a run goes on as well.
 """
 
+import argparse
 import statistics
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,8 +22,49 @@ from fluxflow_exp.tracking import Row, read_rows
 
 Series = dict[str, tuple[list[float], list[float]]]  # name → updates, values
 
-LOSSES = ("vae", "flow", "g", "d", "r1")
-HELD_OUT_UNITS = {"val_psnr": "dB"}
+LOSSES = ("vae", "lpips", "flow", "g", "d", "r1")
+COMPARED = ("vae", "kl", "lpips", "g", "d", "flow", "val_psnr", "val_flow", "prompt_accuracy")
+
+
+def cli() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m fluxflow_exp.plot",
+        description="Draw the graphs of runs into their graph/ folders; of several runs also one picture of all.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folder, e.g. outputs/quickstart")
+    parser.add_argument(
+        "--overlay", type=Path, default=Path("comparison.png"), help="picture of several runs, one line a run"
+    )
+    arguments = parser.parse_args()
+    graphs = [run if run.name == "graph" else run / "graph" for run in arguments.runs]
+    empty = [run for run, graph in zip(arguments.runs, graphs, strict=True) if not _steps(graph)]
+    if empty:
+        names = ", ".join(map(str, empty))
+        print(f"error: no metric rows (graph/training_metrics_*.jsonl) in {names}; name a run folder", file=sys.stderr)
+        sys.exit(2)
+    for graph in graphs:
+        for path in draw(graph):
+            print(path)
+    if len(graphs) > 1:
+        print(overlay({str(run): graph for run, graph in zip(arguments.runs, graphs, strict=True)}, arguments.overlay))
+
+
+def overlay(graphs: dict[str, Path], output: Path) -> Path:
+    """One picture with a panel a metric and a line a run; `graphs`: label → graph folder."""
+    found: dict[str, Series] = {}
+    for label, graph in graphs.items():
+        steps = _steps(graph)
+        found[label] = {**_series(steps, "train", "metrics"), **_series(steps, "held_out", "metrics")}
+    names = [name for name in COMPARED if any(name in series for series in found.values())]
+    columns = min(3, max(len(names), 1))
+    figure, grid = plt.subplots(-(-len(names) // columns) or 1, columns, figsize=(6 * columns, 12), squeeze=False)
+    for axes in grid.flat[len(names) :]:
+        axes.axis("off")
+    for axes, name in zip(grid.flat, names, strict=False):
+        lines = {label: series[name] for label, series in found.items() if name in series}
+        _lines(axes, lines, tuple(lines), name, [], log=not name.startswith(("val_psnr", "prompt")))
+    return _save(figure, output)
 
 
 def draw(graph: Path) -> list[Path]:
@@ -147,3 +191,7 @@ def _summary(series: Series) -> str:
         )
         lines.append(f"{name:<28}" + "".join(f"{value:>12.5g}" for value in columns) + "\n")
     return "".join(lines)
+
+
+if __name__ == "__main__":
+    cli()

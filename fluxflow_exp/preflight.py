@@ -11,11 +11,12 @@ from typing import Any
 
 from pydantic import ConfigDict, PydanticSchemaGenerationError, TypeAdapter, ValidationError
 
-from fluxflow_exp import weights
+from fluxflow_exp import pictures, weights
 from fluxflow_exp.config import PARTS
 from fluxflow_exp.hardware import hardware_problems
 from fluxflow_exp.overrides import did_you_mean, suggest_key
 from fluxflow_exp.schema import Hardware, RunConfig, Stage, Step
+from fluxflow_exp.trainers import transition
 
 LIVE = {"setup", "optimizer", "updates", "params", "assets"}  # arguments given as live objects
 CHOICES = {"resume": ("auto", "fresh", "extend"), "publish.text_encoder": ("embed", "reference")}
@@ -30,7 +31,7 @@ def problems(values: dict[str, Any]) -> list[str]:
         if value not in allowed:
             found.append(f"{key} is one of {', '.join(allowed)}, not {value!r}")
     found += _targets(values, "")
-    found += _paths(values.get("data"), "data") + _output(values)
+    found += _paths(values.get("data"), "data") + _output(values) + _samples(values.get("samples") or {})
     hardware = values.get("hardware") or {}
     if not any(line.startswith("hardware") for line in found):
         known = {f.name for f in dataclasses.fields(Hardware)}
@@ -145,6 +146,21 @@ def _paths(data: Any, where: str) -> list[str]:
     return found
 
 
+def _samples(samples: dict[str, Any]) -> list[str]:
+    """Test images that do not exist, and sizes that are none."""
+    found = [
+        f"samples.test_image_address: there is no file {name}"
+        for name in samples.get("test_image_address") or []
+        if not Path(name).expanduser().is_file()
+    ]
+    for size in samples.get("sample_sizes") or []:
+        try:
+            pictures.size_of(size)
+        except ValueError as error:
+            found.append(f"samples.sample_sizes: {error}")
+    return found
+
+
 def _output(values: dict[str, Any]) -> list[str]:
     found = []
     wanted = {"output_root": values.get("output_root")}
@@ -190,6 +206,9 @@ def _numbers(step: dict[str, Any], where: str, hardware: dict[str, Any]) -> list
         found.append(
             f"{where}.batch_size={step['batch_size']} is not a multiple of hardware.micro_batch.{kind}={micro}"
         )
+    known = _locate(step["trainer"]["_target_"]).METRICS
+    lines = transition.problems(step["transition_on"], known, step["trainer"])
+    found += [f"{where}.transition_on: {line}" for line in lines]
     if not 0 <= step["cfg_dropout_prob"] <= 1:
         found.append(f"{where}.cfg_dropout_prob must be in [0, 1], not {step['cfg_dropout_prob']}")
     return found
@@ -199,10 +218,20 @@ def _parts(step: dict[str, Any], where: str, made: set[str], values: dict[str, A
     """Freeze lists, players, and where the parts that a step only uses come from."""
     trainer = _locate(step["trainer"]["_target_"])
     found = [
-        f"{where}.freeze: there is no part {part!r}{did_you_mean(part, PARTS)}. Parts: {', '.join(PARTS)}"
-        for part in step["freeze"]
+        f"{where}.{key}: there is no part {part!r}{did_you_mean(part, PARTS)}. Parts: {', '.join(PARTS)}"
+        for key in ("freeze", "unfreeze")
+        for part in step[key]
         if part not in PARTS
     ]
+    found += [f"{where}: {part} is in freeze and in unfreeze" for part in step["freeze"] if part in step["unfreeze"]]
+    if "text_encoder" in step["unfreeze"] and values["publish"]["text_encoder"] == "reference":
+        found.append(f"{where}.unfreeze trains the text encoder, which publish.text_encoder=reference would not keep")
+    adversarial = step["trainer"].get("adversarial") or {}
+    compares = any(step["trainer"].get(key) for key in ("reconstruction", "frequency"))
+    if adversarial and adversarial.get("adaptive", True) and not compares:
+        found.append(f"{where}.trainer.adversarial.adaptive compares with a reconstruction loss: set it to false")
+    if step["trainer"].get("spade", "never") != "never" and not values["model"]["spade"]:
+        found.append(f"{where}.trainer.spade needs SPADE layers: set stage.spade=true (or model.spade=true)")
     for group in ("optimizers", "schedulers"):
         found += [
             f"{where}.{group}: this step has no player {player!r}{did_you_mean(player, trainer.PLAYERS)}"

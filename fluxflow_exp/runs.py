@@ -5,7 +5,7 @@ import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from fluxflow_exp import __version__
+from fluxflow_exp import __version__, summary
 from fluxflow_exp.config import UserError
 from fluxflow_exp.console import Console
 from fluxflow_exp.run_folder import EXTENSIBLE, RunFolder, identity_differences
@@ -34,8 +34,8 @@ def open_run(
         return "new"
     record = folder.read_record()
     longer = _extends(folder, values)
-    done = {name: step["updates"] for name, step in record["steps"].items()}
-    if done == {name: each.updates for name, each in lengths.items()} and folder.summary.exists():
+    done = all(summary.is_finished(record["steps"].get(name), each) for name, each in lengths.items())
+    if done and folder.summary.exists():
         console.say(f"{folder.path}: complete")
         return "complete"
     folder.lock()

@@ -39,7 +39,7 @@ class Ema:
 class Transition:
     """When a step ends early. Values that an update did not log, or that are not finite, count for nothing."""
 
-    metric: str = MISSING  # a logged loss or a held-out metric
+    metric: str | None = None  # a logged loss or a held-out metric; null: the step has its n_epochs
     below: float | None = None  # ends when the smoothed metric is below this
     above: float | None = None  # or above this
     patience: int | None = None  # or has not improved for so many epochs (held-out: evaluations)
@@ -66,7 +66,7 @@ class Step:
     gradient_clip: float | None = 1.0  # L2 norm over a player's gradients
     ema: Ema | None = field(default_factory=Ema)
     cfg_dropout_prob: float = 0.0  # share of captions replaced by the empty one (flow steps)
-    transition_on: Transition | None = None  # ends the step before its n_epochs
+    transition_on: Transition = field(default_factory=Transition)  # ends the step before its n_epochs
 
 
 @dataclass

@@ -6,13 +6,13 @@ from fluxflow_exp import files, plot
 from fluxflow_exp.console import Console
 from fluxflow_exp.run_folder import RunFolder
 from fluxflow_exp.trainers.base import Trainer
-from fluxflow_exp.trainers.setup import Setup
+from fluxflow_exp.trainers.setup import Length, Setup
 
 
 def finish_step(setup: Setup, trainer: Trainer, final: dict[str, float]) -> None:
     """Enter a finished step in the run's record; from then on it is loaded, not trained."""
     record = setup.folder.read_record()
-    length, seconds = setup.length, trainer.seconds
+    length, seconds = trainer.length, trainer.seconds
     images = length.updates * length.batch_size
     record["steps"][setup.name] = {
         "epochs": length.epoch(length.updates),
@@ -21,8 +21,14 @@ def finish_step(setup: Setup, trainer: Trainer, final: dict[str, float]) -> None
         "seconds": round(seconds, 3),
         "images_per_second": round(images / seconds, 2) if seconds else None,
         "final": final,
+        **({"ended_by": trainer.ended_by} if trainer.ended_by else {}),
     }
     setup.folder.write_record(record)
+
+
+def is_finished(entry: dict[str, Any] | None, length: Length) -> bool:
+    """Whether the record's entry of a step says that it was trained to its end, its transition's if it has one."""
+    return entry is not None and (entry["updates"] == length.updates or "ended_by" in entry)
 
 
 def add_wall_seconds(folder: RunFolder, seconds: float) -> None:

@@ -1,6 +1,10 @@
 """Graphs from metric rows, whatever is missing in them."""
 
-from fluxflow_exp.plot import draw
+import sys
+
+import pytest
+
+from fluxflow_exp.plot import cli, draw
 from fluxflow_exp.tracking import MetricLog
 
 
@@ -22,3 +26,26 @@ def test_graphs_are_drawn_with_nulls_negative_losses_and_torn_lines(tmp_path):
 
 def test_a_run_without_rows_gives_empty_graphs(tmp_path):
     assert len(draw(tmp_path)) == 6
+
+
+def test_several_runs_are_laid_over_each_other(tmp_path, monkeypatch, capsys):
+    for run, value in (("a", 0.5), ("b", 0.4)):
+        log = MetricLog(tmp_path / run / "graph" / "training_metrics_vae.jsonl")
+        log.path.parent.mkdir(parents=True)
+        for update in (10, 20):
+            metrics = {"vae": value / update, "kl": float("nan")}
+            log.write("train", update=update, epoch=1, batch=update, metrics=metrics)
+    picture = tmp_path / "both.png"
+    runs = [str(tmp_path / run) for run in "ab"]
+    monkeypatch.setattr(sys, "argv", ["plot", *runs, "--overlay", str(picture)])
+    cli()
+    assert picture.stat().st_size > 1000
+    assert len(capsys.readouterr().out.splitlines()) == 13
+
+
+def test_a_folder_without_rows_is_said(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["plot", str(tmp_path)])
+    with pytest.raises(SystemExit) as stopped:
+        cli()
+    assert stopped.value.code == 2
+    assert "no metric rows" in capsys.readouterr().err

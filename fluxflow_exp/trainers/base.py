@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fluxflow_exp.data.loader import Batch, load_batches
 from fluxflow_exp.losses.terms import Terms
@@ -16,8 +16,9 @@ from fluxflow_exp.preemption import Interrupted
 from fluxflow_exp.seeding import generator
 from fluxflow_exp.tracking import MetricLog, Window
 from fluxflow_exp.trainers.finite import check_terms, not_finite
-from fluxflow_exp.trainers.player import Player
+from fluxflow_exp.trainers.player import build_players
 from fluxflow_exp.trainers.setup import Setup
+from fluxflow_exp.trainers.transition import Watch
 from fluxflow_exp.trainers.turn import Micro, Turn
 
 
@@ -31,23 +32,23 @@ class Trainer(ABC):
 
     def __init__(self, setup: Setup) -> None:
         self.setup, self.length, self.machine = setup, setup.length, setup.machine
-        self.players = {
-            name: self._player(name, parts)
-            for name, parts in self.PLAYERS.items()
-            if name in setup.optimizers and self._trainable(parts)
-        }
-        self._still()
+        self.players = build_players(setup, self.PLAYERS, averaged=self.AVERAGED, starts_at=self.starts_at)
         self.scalers = {name: self.machine.scaler() for name in self.players}
         self.window, self.rows = Window(), MetricLog(setup.folder.metrics(setup.name))
         self.update_index, self.seconds = 0, 0.0
         self.held_out: dict[str, float] = {}
+        self.saves = 0  # of this process
+        rule = setup.transition_on
+        self.watch = Watch(rule, updates_per_epoch=self.length.updates_per_epoch) if rule.metric else None
+        self.ended_by: str | None = None  # why the step ended before its last epoch
+        self.skipped = False  # an fp16 overflow kept the last update from some weights
 
     @abstractmethod
     def turns(self) -> list[Turn]:
         """The turns of an update, in order."""
 
     def prepare(self) -> None:  # noqa: B027 - most trainers have nothing to prepare
-        """Called once, before a step's very first update."""
+        """Called before a step's very first update."""
 
     @abstractmethod
     def begin_update(self, batch: Batch) -> None:
@@ -78,26 +79,31 @@ class Trainer(ABC):
         return stack
 
     def starts_at(self, player: str) -> int:
-        """The update at which a player begins."""
-        return 0
+        return 0  # the update at which a player begins
 
     def fit(self) -> dict[str, float]:
         """Train from wherever the last checkpoint stands to the end of the step; returns the last held-out metrics."""
         self._resume()
-        setup, total = self.setup, self.length.updates
+        setup = self.setup
         setup.folder.report_bad(setup.data.bad, setup.data)
         started, before = time.monotonic(), self.seconds
         for batch in self._batches():
             setup.folder.report_bad(batch.bad, setup.data)
-            self.window.add(self._update(batch))
+            metrics = self._update(batch)
+            self.window.add(metrics)
             self.update_index += 1
             self.seconds = before + time.monotonic() - started
+            if self.watch:
+                self._end(self.watch.after_update(metrics, self.update_index, skipped=self.skipped))
             self._log()
-            self._look(last=self.update_index == total)
-            finished = self.update_index == total
+            self._look()
+            finished = self.update_index == self.length.updates
             if finished or setup.stop.signum is not None or setup.clock.due(self.update_index):
                 self._save(final=finished)
-            if setup.stop.signum is not None and not finished:
+                self._sample_at_checkpoint()
+            if finished:
+                break
+            if setup.stop.signum is not None:
                 raise Interrupted(setup.stop.signum)
         return self.held_out
 
@@ -116,6 +122,8 @@ class Trainer(ABC):
             "seconds": self.seconds,
             "window": self.window.sums,
             "held_out": self.held_out,
+            "watch": self.watch.state_dict() if self.watch else None,
+            "ended_by": self.ended_by,
             "players": {name: player.state_dict() for name, player in self.players.items()},
             "scalers": {name: scaler.state_dict() for name, scaler in self.scalers.items()},
         }
@@ -123,39 +131,19 @@ class Trainer(ABC):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.update_index, self.seconds = state["update"], state["seconds"]
         self.window.sums, self.held_out = state["window"], state["held_out"]
+        if self.watch:
+            self.watch.load_state_dict(state["watch"])
+        self._end(state["ended_by"])
         for name, player in self.players.items():
             player.load_state_dict(state["players"][name])
             self.scalers[name].load_state_dict(state["scalers"][name])
 
-    def _trainable(self, parts: tuple[str, ...]) -> dict[str, nn.Module]:
-        """The parts that are not frozen and have something to train."""
-        return {
-            part: self.setup.parts[part]
-            for part in parts
-            if part not in self.setup.freeze and any(p.requires_grad for p in self.setup.parts[part].parameters())
-        }
-
-    def _player(self, name: str, parts: tuple[str, ...]) -> Player:
-        setup = self.setup
-        start = self.starts_at(name)
-        horizon = self.length.updates - start
-        return Player(
-            name,
-            self._trainable(parts),
-            optimizer=setup.optimizers[name],
-            schedule=lambda optimizer: setup.schedulers[name](optimizer, updates=horizon),
-            ema_decay=setup.ema_decay if name in self.AVERAGED else None,
-            clip=setup.gradient_clip,
-            start=start,
-        )
-
-    def _still(self) -> None:
-        """No gradients anywhere; training mode for players' parts, eval mode for what is only used."""
-        for module in self.setup.parts.values():
-            module.requires_grad_(False).eval()
-        for player in self.players.values():
-            for module in player.parts.values():
-                module.train()
+    def _end(self, reason: str | None) -> None:
+        """Make the present update the step's last one, if there is a reason to."""
+        if reason and self.update_index < self.length.updates:
+            self.ended_by = reason
+            self.length.updates = self.update_index
+            self.setup.console.say(f"Step {self.setup.name} ends after update {self.update_index}: {reason}")
 
     def _resume(self) -> None:
         state = self.setup.checkpoints.latest(self.setup.name, map_location=self.machine.device)
@@ -186,6 +174,7 @@ class Trainer(ABC):
         images = self.to_device(batch.images)
         self.begin_update(batch)
         metrics: dict[str, float] = {}
+        self.skipped = False
         for turn in self.turns():
             for player in turn.players:
                 player.train(True)
@@ -225,6 +214,7 @@ class Trainer(ABC):
         # Loss scaling expects overflows: it skips the update and halves the scale. Below 1 nothing is left to halve.
         if overflow and (not scaler.is_enabled() or scaler.get_scale() < 1):
             raise not_finite("gradient", overflow[0], batch.ids, where=self._where())
+        self.skipped = self.skipped or bool(overflow)
         for player in turn.players:
             player.apply(scaler)
         scaler.update()
@@ -252,20 +242,38 @@ class Trainer(ABC):
         )
         setup.console.progress(setup, update, metrics, self.seconds, per_batch)
 
-    def _look(self, *, last: bool) -> None:
-        """Pictures and held-out metrics that are due after this update."""
+    def _look(self) -> None:
+        """Held-out metrics and pictures that are due after this update."""
         update, samples, length = self.update_index, self.setup.samples, self.length
-        epoch, ends = length.epoch(update), length.ends_epoch(update)
+        epoch = length.epoch(update)
         with torch.no_grad():
-            if ends and _due(epoch, samples.every_epochs, last):
+            if length.ends_epoch(update) and self._due(self.setup.evaluation.every_epochs):
+                self._evaluate()
+            if length.ends_epoch(update) and self._due(samples.every_epochs):
                 self.sample_pictures(f"{epoch:03d}")
             elif samples.every_updates and update % samples.every_updates == 0:
                 self.sample_pictures(f"{epoch:03d}_{length.batch(update):05d}")
-            if ends and _due(epoch, self.setup.evaluation.every_epochs, last):
-                self._evaluate(last=last)
 
-    def _evaluate(self, *, last: bool) -> None:
+    def _sample_at_checkpoint(self) -> None:
+        """Pictures at every n-th checkpoint, unless this update made some anyway or the machine is wanted back."""
+        every, update = self.setup.samples.samples_per_checkpoint, self.update_index
+        self.saves += 1
+        if every and self.saves % every == 0 and not self.length.ends_epoch(update) and not self.setup.stop.signum:
+            with torch.no_grad():
+                self.sample_pictures(f"{self.length.epoch(update):03d}_{self.length.batch(update):05d}")
+
+    def _due(self, every: int | None) -> bool:
+        """Whether what happens every so many epochs happens at this epoch's end; at the step's end it always does."""
+        last = self.update_index == self.length.updates
+        return every is not None and (last or self.length.epoch(self.update_index) % every == 0)
+
+    def _evaluate(self) -> None:
+        last = self.update_index == self.length.updates
         self.held_out = self.evaluate(last=last)
+        if self.watch and not last:
+            self._end(self.watch.after_evaluation(self.held_out))
+            if self.ended_by:
+                self.held_out = self.evaluate(last=True)
         for player in self.players.values():
             player.schedule.observe(next(iter(self.held_out.values())))
         update = self.update_index
@@ -276,8 +284,7 @@ class Trainer(ABC):
             batch=self.length.batch(update),
             metrics=self.held_out,
         )
-        shown = " | ".join(f"{name}: {value:.4g}" for name, value in self.held_out.items())
-        self.setup.console.say(f"Held out, epoch {self.length.epoch(update)}: {shown}")
+        self.setup.console.held_out(self.length.epoch(update), self.held_out)
 
     def _save(self, *, final: bool) -> None:
         setup = self.setup
@@ -290,8 +297,5 @@ class Trainer(ABC):
             final=final,
         )
         setup.folder.mirror()
+        setup.graphs.refresh()
         setup.clock.saved()
-
-
-def _due(epoch: int, every: int | None, last: bool) -> bool:
-    return every is not None and (last or epoch % every == 0)

@@ -1,6 +1,7 @@
 """A player: parts of the model that one optimizer trains, with its schedule and averaged weights."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from torch.optim import Optimizer
 
 from fluxflow_exp.schedules import Schedule
 from fluxflow_exp.trainers.ema import EMA
+from fluxflow_exp.trainers.setup import Setup
 
 
 class Player:
@@ -68,3 +70,39 @@ class Player:
         self.schedule.load_state_dict(state["schedule"])
         if self.ema:
             self.ema.load_state_dict(state["ema"])
+
+
+def build_players(
+    setup: Setup, players: dict[str, tuple[str, ...]], *, averaged: tuple[str, ...], starts_at: Callable[[str], int]
+) -> dict[str, Player]:
+    """The players (name → parts) that have an optimizer and something to train, all parts still.
+
+    Afterwards nothing requires gradients; players' parts are in training mode, what is only used in eval mode.
+    """
+    for part in setup.unfreeze:
+        setup.parts[part].requires_grad_(True)
+    made = {}
+    for name, parts in players.items():
+        trainable = {
+            part: setup.parts[part]
+            for part in parts
+            if part in setup.parts
+            and part not in setup.freeze
+            and any(p.requires_grad for p in setup.parts[part].parameters())
+        }
+        if name not in setup.optimizers or not trainable:
+            continue
+        horizon = setup.length.updates - starts_at(name)
+        made[name] = Player(
+            name,
+            trainable,
+            optimizer=setup.optimizers[name],
+            schedule=partial(setup.schedulers[name], updates=horizon),
+            ema_decay=setup.ema_decay if name in averaged else None,
+            clip=setup.gradient_clip,
+            start=starts_at(name),
+        )
+    for part, module in setup.parts.items():
+        trained = any(part in player.parts for player in made.values())
+        module.train(trained).requires_grad_(False)
+    return made

@@ -9,10 +9,11 @@ from torch import nn
 from fluxflow_exp.checkpoint import CheckpointStore, SaveClock
 from fluxflow_exp.console import Console
 from fluxflow_exp.data.sample import DataSet
+from fluxflow_exp.graphs import Graphs
 from fluxflow_exp.hardware import Machine
 from fluxflow_exp.preemption import StopRequest
 from fluxflow_exp.run_folder import RunFolder
-from fluxflow_exp.schema import Evaluation, Samples
+from fluxflow_exp.schema import Evaluation, Samples, Transition
 
 
 @dataclass
@@ -47,6 +48,8 @@ class Setup:
     optimizers: dict[str, Callable[..., Any]]  # by player
     schedulers: dict[str, Callable[..., Any]]
     freeze: list[str]
+    unfreeze: list[str]
+    transition_on: Transition
     ema_decay: float | None
     gradient_clip: float | None
     cfg_dropout_prob: float
@@ -58,6 +61,7 @@ class Setup:
     clock: SaveClock
     stop: StopRequest
     console: Console
+    graphs: Graphs
     log_every: int
     samples: Samples
     evaluation: Evaluation
