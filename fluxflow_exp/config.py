@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import hydra.utils
 from hydra.core.config_store import ConfigStore
+from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 
 from fluxflow_exp.schema import RunConfig
@@ -29,11 +30,19 @@ def conf_dir() -> str:
 
 
 def instantiate(node: dict[str, Any], **objects: Any) -> Any:
-    """Build what `node["_target_"]` names. Lists and dicts reach it as plain values, live `objects` as they are."""
-    if not objects:
-        return hydra.utils.instantiate(node, _convert_="all")
-    # Hydra would copy dataclasses and lists among the objects into its own containers.
-    return hydra.utils.instantiate({**node, "_partial_": True}, _convert_="all")(**objects)
+    """Build what `node["_target_"]` names. Lists and dicts reach it as plain values, live `objects` as they are.
+
+    A ValueError of a constructor comes through as it is: it is written for the user.
+    """
+    try:
+        if not objects:
+            return hydra.utils.instantiate(node, _convert_="all")
+        # Hydra would copy dataclasses and lists among the objects into its own containers.
+        return hydra.utils.instantiate({**node, "_partial_": True}, _convert_="all")(**objects)
+    except InstantiationException as error:
+        if isinstance(error.__cause__, ValueError):
+            raise error.__cause__ from None
+        raise
 
 
 def resolve(config: DictConfig) -> dict[str, Any]:

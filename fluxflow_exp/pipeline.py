@@ -14,6 +14,7 @@ from fluxflow_exp import plan, publishing, summary, weights
 from fluxflow_exp.checkpoint import CheckpointStore, SaveClock
 from fluxflow_exp.config import UserError, instantiate, typed
 from fluxflow_exp.console import Console
+from fluxflow_exp.data.mixture import Mixture
 from fluxflow_exp.graphs import Graphs
 from fluxflow_exp.hardware import Machine, prepare
 from fluxflow_exp.preemption import Interrupted, StopRequest
@@ -176,17 +177,34 @@ def sweep_folder(overrides: list[str]) -> str:
 
 
 def build_data(config: RunConfig) -> dict[str, Any]:
-    """Step → its data set; every step's is opened before the first one trains."""
+    """Step → its data set; every step's is opened before the first one trains, each once."""
     built: dict[str, Any] = {}
-    for name, step in config.stage.steps.items():
-        node = step.data or config.data
+
+    def build(node: Any, where: str) -> Any:
         key = repr(node)
         try:
-            built[key] = built.get(key) or instantiate(node)
+            if key not in built:
+                built[key] = instantiate(node)
         except ValueError as error:
-            raise UserError(f"{'data' if step.data is None else f'stage.steps.{name}.data'}: {error}") from error
-        built[name] = built[key]
-    return {name: built[name] for name in config.stage.steps}
+            raise UserError(f"{where}: {error}") from error
+        return built[key]
+
+    def chosen(name: str, step: Step) -> Any:
+        where = "data" if step.data is None else f"stage.steps.{name}.data"
+        if "datasets" not in config.data:
+            return build(config.data if step.data is None else step.data, where)
+        picked = config.data["default"] if step.data is None else step.data
+        if isinstance(picked, str):
+            return build(config.data["datasets"][picked], f"data.datasets.{picked}")
+        if "_target_" in picked:
+            return build(picked, where)
+        sets = {each: build(config.data["datasets"][each], f"data.datasets.{each}") for each in picked}
+        try:
+            return Mixture(sets, picked)
+        except ValueError as error:
+            raise UserError(f"{where}: {error}") from error
+
+    return {name: chosen(name, step) for name, step in config.stage.steps.items()}
 
 
 def _after_failure(error: Exception, folder: RunFolder) -> str:

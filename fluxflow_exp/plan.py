@@ -56,11 +56,8 @@ def check_losses(config: RunConfig) -> None:
             if isinstance(node, dict) and "_target_" in node:
                 try:
                     instantiate(node)
-                except Exception as error:
-                    cause = error.__cause__ if isinstance(error.__cause__, ValueError) else error
-                    if not isinstance(cause, ValueError):
-                        raise
-                    raise UserError(f"stage.steps.{name}.trainer.{key}: {cause}") from error
+                except ValueError as error:
+                    raise UserError(f"stage.steps.{name}.trainer.{key}: {error}") from error
 
 
 def describe(config: RunConfig, lengths: dict[str, Length], data: dict[str, DataSet], machine: Machine) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import ConfigDict, PydanticSchemaGenerationError, TypeAdapter, ValidationError
 
-from fluxflow_exp import pictures, weights
+from fluxflow_exp import datasets, pictures, weights
 from fluxflow_exp.config import PARTS
 from fluxflow_exp.hardware import hardware_problems
 from fluxflow_exp.overrides import did_you_mean, suggest_key
@@ -31,7 +31,9 @@ def problems(values: dict[str, Any]) -> list[str]:
         if value not in allowed:
             found.append(f"{key} is one of {', '.join(allowed)}, not {value!r}")
     found += _targets(values, "")
-    found += _paths(values.get("data"), "data") + _output(values) + _samples(values.get("samples") or {})
+    found += (
+        datasets.path_problems(values.get("data"), "data") + _output(values) + _samples(values.get("samples") or {})
+    )
     hardware = values.get("hardware") or {}
     if not any(line.startswith("hardware") for line in found):
         known = {f.name for f in dataclasses.fields(Hardware)}
@@ -133,19 +135,6 @@ def _locate(name: str) -> Any:
     return getattr(importlib.import_module(module), attribute)
 
 
-def _paths(data: Any, where: str) -> list[str]:
-    found = []
-    for key, value in (data or {}).items():
-        if value in (None, "???") or not key.endswith(("_path", "_file")):
-            continue
-        path = Path(value).expanduser()
-        if key.endswith("_path") and not path.is_dir():
-            found.append(f"{where}.{key}: there is no folder {path}")
-        if key.endswith("_file") and not path.is_file():
-            found.append(f"{where}.{key}: there is no file {path}")
-    return found
-
-
 def _samples(samples: dict[str, Any]) -> list[str]:
     """Test images that do not exist, and sizes that are none."""
     found = [
@@ -185,7 +174,7 @@ def _steps(values: dict[str, Any]) -> list[str]:
     made: set[str] = set()
     for name, step in steps.items():
         where = f"stage.steps.{name}"
-        found += _paths(step["data"], f"{where}.data")
+        found += datasets.problems(step["data"], values["data"], where)
         found += _numbers(step, where, values["hardware"])
         found += _parts(step, where, made, values)
         trainer = _locate(step["trainer"]["_target_"])

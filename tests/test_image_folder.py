@@ -6,7 +6,8 @@ import random
 import pytest
 from PIL import Image
 
-from fluxflow_exp.data.image_folder import ImageFolder, is_held_out, read_captions
+from fluxflow_exp.data.image_folder import ImageFolder, read_captions
+from fluxflow_exp.data.images import is_held_out
 from fluxflow_exp.data.sample import BadSampleError
 
 
@@ -31,14 +32,14 @@ def test_captions_are_parsed_as_documented(tmp_path):
     path = tmp_path / "c.tsv"
     path.write_bytes("\ufeffa.png\tone\ttwo\r\n\n  \nb.png\tGrüße\nno tab here\n\tnameless\n".encode())
     entries, bad = read_captions(path)
-    assert [tuple(e) for e in entries] == [("a.png", "one\ttwo"), ("b.png", "Grüße")]
+    assert [(e.id, e.caption) for e in entries] == [("a.png", "one\ttwo"), ("b.png", "Grüße")]
     assert bad == [("c.tsv:5", "no tab between name and caption"), ("c.tsv:6", "no name")]
     assert read_captions(path, prefix="style anime")[0][0].caption == "style anime. one\ttwo"
 
 
 def test_the_split_is_by_hash_of_the_name(folder):
     data = build(folder)
-    held_out = {e.name for e in data.validation.entries}
+    held_out = {e.id for e in data.validation.entries}
     assert held_out == {
         f"{i}.png" for i in range(30) if int(hashlib.sha256(f"{i}.png".encode()).hexdigest(), 16) % 10 == 0
     }
@@ -55,7 +56,7 @@ def test_a_sample_is_square_and_carries_its_caption(folder):
 
 def test_a_missing_file_is_a_bad_sample(folder):
     data = build(folder)
-    (folder / "images" / data.train.entries[3].name).unlink()
+    (folder / "images" / data.train.entries[3].id).unlink()
     with pytest.raises(BadSampleError, match="there is no such file"):
         data.train.read(3, random.Random(0))
 
@@ -65,7 +66,7 @@ def test_random_crops_and_flips_follow_the_generator(folder):
     for x in range(64):
         image.paste((4 * x, 0, 0), (x, 0, x + 1, 16))
     data = build(folder, crop="random", flip=True)
-    image.save(folder / "images" / data.train.entries[0].name)
+    image.save(folder / "images" / data.train.entries[0].id)
     reads = [data.train.read(0, random.Random(k)).image for k in range(20)]
     assert (data.train.read(0, random.Random(3)).image == reads[3]).all()
     lefts = {int(r[0, 0, 0]) for r in reads}

@@ -1,19 +1,20 @@
 """From a source to batches: order, augmentation and replacement of bad samples are functions of position.
 
-Nothing here depends on the number of worker processes, so that a run continues the same on another machine.
+For data with an index nothing here depends on the number of worker processes, so that a run continues the same on
+another machine; a stream has to keep it within an epoch.
 """
 
 import random
 import signal
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, get_worker_info
 
 from fluxflow_exp.config import UserError
-from fluxflow_exp.data.sample import BadSampleError, Sample, Source
+from fluxflow_exp.data.sample import BadSampleError, Sample, Source, Stream
 from fluxflow_exp.seeding import derive, generator
 
 MAX_ATTEMPTS = 100
@@ -29,11 +30,27 @@ class Batch(NamedTuple):
     bad: Bad  # met while this batch was filled
 
 
-def updates_per_epoch(source: Source, batch_size: int) -> int:
+def updates_per_epoch(source: Source | Stream, batch_size: int) -> int:
     """Whole batches in an epoch. ValueError: the set is smaller than one."""
-    if len(source) < batch_size:
-        raise ValueError(f"the training set has {len(source)} samples, fewer than a batch of {batch_size}")
-    return len(source) // batch_size
+    if isinstance(source, Stream):
+        count = source.epoch_size // batch_size
+    else:
+        count = sum(len(members) // batch_size for members in groups_of(source).values())
+    if count == 0:
+        shaped = " of one shape" if not isinstance(source, Stream) and len(groups_of(source)) > 1 else ""
+        raise ValueError(f"the training set has {len(source)} samples, fewer than a batch of {batch_size}{shaped}")
+    return count
+
+
+def groups_of(source: Source) -> dict[Any, list[int]]:
+    """Indices by shape; one group where all samples have the same."""
+    groups = getattr(source, "groups", None)
+    if groups is None:
+        return {None: list(range(len(source)))}
+    found: dict[Any, list[int]] = {}
+    for index, group in enumerate(groups):
+        found.setdefault(group, []).append(index)
+    return found
 
 
 def order(n: int, *, seed: int, epoch: int) -> list[int]:
@@ -42,8 +59,25 @@ def order(n: int, *, seed: int, epoch: int) -> list[int]:
     return shuffled
 
 
+def epoch_batches(source: Source, batch_size: int, *, seed: int, epoch: int) -> list[list[int]]:
+    """The batches of an epoch: each of one group, groups mixed; what does not fill a batch is left out."""
+    shuffled = order(len(source), seed=seed, epoch=epoch)
+    groups = getattr(source, "groups", None)
+    if groups is None:
+        return [shuffled[i : i + batch_size] for i in range(0, len(shuffled) - batch_size + 1, batch_size)]
+    waiting: dict[Any, list[int]] = {}
+    found = []
+    for index in shuffled:  # a batch stands where its last sample did, so that shapes are mixed as evenly as samples
+        members = waiting.setdefault(groups[index], [])
+        members.append(index)
+        if len(members) == batch_size:
+            found.append(members[:])
+            members.clear()
+    return found
+
+
 def load_batches(
-    source: Source,
+    source: Source | Stream,
     *,
     seed: int,
     batch_size: int,
@@ -51,22 +85,38 @@ def load_batches(
     last_update: int,
     num_workers: int,
     pin_memory: bool,
+    rank: int = 0,
+    ranks: int = 1,
 ) -> Iterator[Batch]:
     """The batches of updates [first_update, last_update), over as many epochs as that takes.
 
-    UserError: so many samples in a row are bad that no replacement was found.
+    Of several ranks each gets its equal share of every batch, in order. UserError: so many samples in a row are bad
+    that no replacement was found. ValueError: the batch does not divide by the ranks.
     """
+    if batch_size % ranks:
+        raise ValueError(f"a batch of {batch_size} does not divide by {ranks} ranks")
+    share = batch_size // ranks
+    reading: dict[str, Any]
+    if isinstance(source, Stream):
+        per_epoch = updates_per_epoch(source, batch_size)
+        slots = Slots(rank, ranks, max(num_workers, 1))
+        reading = {
+            "dataset": _Streaming(source, seed, share, range(first_update, last_update), per_epoch, slots),
+            "batch_size": None,
+        }
+    else:
+        positions = _Positions(source, seed, batch_size, first_update, last_update)
+        positions.rows = slice(rank * share, (rank + 1) * share)
+        reading = {"dataset": _Reader(source, seed), "batch_sampler": positions, "collate_fn": _collate}
     loader: DataLoader[Any] = DataLoader(
-        _Reader(source, seed),
-        batch_sampler=_Positions(len(source), seed, batch_size, first_update, last_update),
+        **reading,
         num_workers=num_workers,
-        collate_fn=_collate,
         pin_memory=pin_memory,
         worker_init_fn=_start_worker,
         prefetch_factor=4 if num_workers else None,
     )
     for images, captions, ids, bad in loader:
-        if len(ids) < batch_size:
+        if len(ids) < share:
             raise UserError(
                 f"{MAX_ATTEMPTS} samples in a row cannot be read; the last: {bad[-1][0]}: {bad[-1][1]}. Check that "
                 "data.data_path is the folder that the names in data.captions_file stand in"
@@ -92,44 +142,85 @@ def read_all(source: Source, indices: Iterable[int], *, seed: int) -> Batch:
 
 
 class _Positions(Sampler[list[Key]]):
-    """For each update, the (epoch, index) keys of its batch."""
+    """For each update, the (epoch, index) keys of its batch, `rows` of it."""
 
-    def __init__(self, n: int, seed: int, batch_size: int, first: int, last: int) -> None:
-        self.n, self.seed, self.batch_size, self.first, self.last = n, seed, batch_size, first, last
+    rows = slice(None)
+
+    def __init__(self, source: Source, seed: int, batch_size: int, first: int, last: int) -> None:
+        self.source, self.seed, self.batch_size, self.first, self.last = source, seed, batch_size, first, last
 
     def __len__(self) -> int:
         return max(self.last - self.first, 0)
 
     def __iter__(self) -> Iterator[list[Key]]:
-        per_epoch, known, indices = self.n // self.batch_size, -1, [0]
+        per_epoch, known = updates_per_epoch(self.source, self.batch_size), -1
+        batches: list[list[int]] = []
         for update in range(self.first, self.last):
             epoch, batch = divmod(update, per_epoch)
             if epoch != known:
-                known, indices = epoch, order(self.n, seed=self.seed, epoch=epoch)
-            first = batch * self.batch_size
-            yield [(epoch, index) for index in indices[first : first + self.batch_size]]
+                known, batches = epoch, epoch_batches(self.source, self.batch_size, seed=self.seed, epoch=epoch)
+            yield [(epoch, index) for index in batches[batch][self.rows]]
 
 
 class _Reader(Dataset[tuple[Sample | None, Bad]]):
-    """Reads by key; a bad sample is replaced by one that its own key chooses. None: every one tried was bad."""
+    """Reads by key; a bad sample is replaced by one of its shape that its own key chooses. None: all tried were bad."""
 
     def __init__(self, source: Source, seed: int) -> None:
         self.source, self.seed = source, seed
+        self.groups = getattr(source, "groups", None)
+        self.members = groups_of(source)
 
     def __getitem__(self, key: Key) -> tuple[Sample | None, Bad]:
         epoch, index = key
         rng = random.Random(derive(self.seed, "augment", epoch, index))
         bad: Bad = []
+        alike = self.members[self.groups[index] if self.groups else None]
         for attempt in range(MAX_ATTEMPTS):
-            chosen = derive(self.seed, "replace", epoch, index, attempt) % len(self.source) if attempt else index
+            place = derive(self.seed, "replace", epoch, index, attempt) % len(alike)
             try:
-                return self.source.read(chosen, rng), bad
+                return self.source.read(alike[place] if attempt else index, rng), bad
             except BadSampleError as error:
                 bad.append((error.sample, error.reason))
         return None, bad
 
 
-def _collate(read: list[tuple[Sample | None, Bad]]) -> tuple[Tensor, list[str], list[str], Bad]:
+class Slots(NamedTuple):
+    """This rank's readers among all."""
+
+    rank: int
+    ranks: int
+    workers: int
+
+
+class _Streaming(IterableDataset[Any]):
+    """This rank's share of the batch of each update; batch b of an epoch is read by worker slot b modulo workers.
+
+    A DataLoader asks its workers in turn, so worker w reads the batches of updates first + w, first + w + workers, …
+    """
+
+    def __init__(self, source: Stream, seed: int, share: int, updates: range, per_epoch: int, slots: Slots) -> None:
+        super().__init__()
+        self.source, self.seed, self.share = source, seed, share
+        self.updates, self.per_epoch, self.slots = updates, per_epoch, slots
+
+    def __iter__(self) -> Iterator[Any]:
+        info = get_worker_info()
+        rank, ranks, workers = self.slots
+        known: tuple[int, int] | None = None
+        samples: Iterator[tuple[Sample, Bad]] = iter(())
+        for update in self.updates[info.id if info else 0 :: workers]:
+            epoch, batch = divmod(update, self.per_epoch)
+            turn, slot = divmod(batch, workers)
+            if known != (epoch, slot):
+                known = (epoch, slot)
+                samples = self.source.samples(
+                    seed=self.seed, epoch=epoch, slot=rank * workers + slot, slots=ranks * workers,
+                    skip=turn * self.share,
+                )  # fmt: skip
+            yield _collate([next(samples) for _ in range(self.share)])
+
+
+def _collate(read: Sequence[tuple[Sample | None, Bad]]) -> tuple[Tensor, list[str], list[str], Bad]:
     samples = [sample for sample, _ in read if sample is not None]
     images = torch.stack([sample.image for sample in samples]) if samples else torch.empty(0)
     bad = [each for _, found in read for each in found]

@@ -1,7 +1,8 @@
 """What a data set is: captioned images behind an index."""
 
 import random
-from typing import NamedTuple, Protocol
+from collections.abc import Iterator
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -30,11 +31,32 @@ class Source(Protocol):
         ...
 
 
+class GroupedSource(Source, Protocol):
+    """A source whose samples do not all have one shape. A batch is made of one group."""
+
+    groups: list[Any] | None  # of each index; None: all have one shape
+
+
+@runtime_checkable
+class Stream(Protocol):
+    """Samples that can only be read in order. A reader has one of `slots` slots, and each epoch its own samples."""
+
+    epoch_size: int
+
+    def __len__(self) -> int: ...
+
+    def samples(
+        self, *, seed: int, epoch: int, slot: int, slots: int, skip: int
+    ) -> Iterator[tuple[Sample, list[tuple[str, str]]]]:
+        """Endlessly, from sample `skip` of the slot on; each with the (id, reason) of bad ones just before it."""
+        ...
+
+
 class DataSet(Protocol):
     """What a file of conf/data builds."""
 
     img_size: int
-    train: Source
+    train: Source | Stream
     validation: Source  # read without augmentation
     bad: list[tuple[str, str]]  # (id, reason) of samples that are known to be unusable before any is read
     max_bad_fraction: float

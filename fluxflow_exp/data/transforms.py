@@ -2,14 +2,17 @@
 
 import warnings
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import torch
 from PIL import Image, ImageColor, ImageOps
 from torch import Tensor
 
+ORIENTATION = 0x0112  # the EXIF tag
 
-def open_rgb(path: Path, *, background: str = "white", at_least: int | None = None) -> Image.Image:
+
+def open_rgb(file: Path | IO[bytes], *, background: str = "white", at_least: int | None = None) -> Image.Image:
     """The first frame of an image file in RGB, upright, transparency composited on `background`.
 
     16-bit images keep their upper eight bits. `at_least`: pixels of the short side that a JPEG may be decoded down
@@ -18,24 +21,42 @@ def open_rgb(path: Path, *, background: str = "white", at_least: int | None = No
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # metadata that PIL cannot read does not matter here
         try:
-            with Image.open(path) as file:
-                if at_least and file.format == "JPEG":
-                    file.draft(file.mode, (at_least, at_least))
-                file.load()
-                image = ImageOps.exif_transpose(file)
+            with Image.open(file) as opened:
+                if at_least and opened.format == "JPEG":
+                    opened.draft(opened.mode, (at_least, at_least))
+                opened.load()
+                image = ImageOps.exif_transpose(opened)
         except (Image.DecompressionBombError, SyntaxError, ValueError, EOFError) as error:
             raise OSError(f"cannot be decoded: {error}") from error
     return _flatten(_eight_bits(image), background)
 
 
 def square(image: Image.Image, size: int, *, place: tuple[float, float] = (0.5, 0.5)) -> Image.Image:
-    """Resize the short side to `size` (Lanczos), then cut a square; `place`: (0, 0) left/top to (1, 1) right/bottom."""
-    scale = size / min(image.size)
-    width, height = (max(size, round(side * scale)) for side in image.size)
+    """`fit` to size × size."""
+    return fit(image, (size, size), place=place)
+
+
+def fit(image: Image.Image, size: tuple[int, int], *, place: tuple[float, float] = (0.5, 0.5)) -> Image.Image:
+    """Resize (Lanczos) until the image covers (height, width) `size`, then cut that out, without stretching.
+
+    `place`: (0, 0) cuts at the left and top, (1, 1) at the right and bottom.
+    """
+    scale = max(size[1] / image.width, size[0] / image.height)
+    width, height = max(size[1], round(image.width * scale)), max(size[0], round(image.height * scale))
     if (width, height) != image.size:
         image = image.resize((width, height), Image.Resampling.LANCZOS)
-    left, top = round((width - size) * place[0]), round((height - size) * place[1])
-    return image.crop((left, top, left + size, top + size))
+    left, top = round((width - size[1]) * place[0]), round((height - size[0]) * place[1])
+    return image.crop((left, top, left + size[1], top + size[0]))
+
+
+def upright_size(file: Path | IO[bytes]) -> tuple[int, int]:
+    """(height, width) of an image as it will be shown, from its header alone. OSError: it has none."""
+    try:
+        with Image.open(file) as image:
+            turned = image.getexif().get(ORIENTATION, 1) in (5, 6, 7, 8)
+            return (image.width, image.height) if turned else (image.height, image.width)
+    except (Image.DecompressionBombError, SyntaxError, ValueError, EOFError) as error:
+        raise OSError(f"cannot be decoded: {error}") from error
 
 
 def to_tensor(image: Image.Image) -> Tensor:

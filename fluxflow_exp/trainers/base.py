@@ -15,6 +15,7 @@ from fluxflow_exp.losses.terms import Terms
 from fluxflow_exp.preemption import Interrupted
 from fluxflow_exp.seeding import generator
 from fluxflow_exp.tracking import MetricLog, Window
+from fluxflow_exp.trainers import state
 from fluxflow_exp.trainers.finite import check_terms, not_finite
 from fluxflow_exp.trainers.player import build_players
 from fluxflow_exp.trainers.setup import Setup
@@ -87,14 +88,14 @@ class Trainer(ABC):
         setup = self.setup
         setup.folder.report_bad(setup.data.bad, setup.data)
         started, before = time.monotonic(), self.seconds
-        for batch in self._batches():
+        for batch in self.batches(self.update_index, self.length.updates):
             setup.folder.report_bad(batch.bad, setup.data)
             metrics = self._update(batch)
             self.window.add(metrics)
             self.update_index += 1
             self.seconds = before + time.monotonic() - started
             if self.watch:
-                self._end(self.watch.after_update(metrics, self.update_index, skipped=self.skipped))
+                self.end(self.watch.after_update(metrics, self.update_index, skipped=self.skipped))
             self._log()
             self._look()
             finished = self.update_index == self.length.updates
@@ -117,28 +118,12 @@ class Trainer(ABC):
         return images.to(self.machine.device, non_blocking=True).float() / 127.5 - 1
 
     def state_dict(self) -> dict[str, Any]:
-        return {
-            "update": self.update_index,
-            "seconds": self.seconds,
-            "window": self.window.sums,
-            "held_out": self.held_out,
-            "watch": self.watch.state_dict() if self.watch else None,
-            "ended_by": self.ended_by,
-            "players": {name: player.state_dict() for name, player in self.players.items()},
-            "scalers": {name: scaler.state_dict() for name, scaler in self.scalers.items()},
-        }
+        return state.state_of(self)
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.update_index, self.seconds = state["update"], state["seconds"]
-        self.window.sums, self.held_out = state["window"], state["held_out"]
-        if self.watch:
-            self.watch.load_state_dict(state["watch"])
-        self._end(state["ended_by"])
-        for name, player in self.players.items():
-            player.load_state_dict(state["players"][name])
-            self.scalers[name].load_state_dict(state["scalers"][name])
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        state.restore(self, saved)
 
-    def _end(self, reason: str | None) -> None:
+    def end(self, reason: str | None) -> None:
         """Make the present update the step's last one, if there is a reason to."""
         if reason and self.update_index < self.length.updates:
             self.ended_by = reason
@@ -146,9 +131,9 @@ class Trainer(ABC):
             self.setup.console.say(f"Step {self.setup.name} ends after update {self.update_index}: {reason}")
 
     def _resume(self) -> None:
-        state = self.setup.checkpoints.latest(self.setup.name, map_location=self.machine.device)
-        if state is not None:
-            self.load_state_dict(state)
+        saved = self.setup.checkpoints.latest(self.setup.name, map_location=self.machine.device)
+        if saved is not None:
+            self.load_state_dict(saved)
             self.setup.console.say(
                 f"Step {self.setup.name}: continuing after update {self.update_index} of {self.length.updates}"
             )
@@ -158,13 +143,14 @@ class Trainer(ABC):
         self.rows.rewind(self.update_index)
         self.setup.clock.saved()
 
-    def _batches(self) -> Iterator[Batch]:
+    def batches(self, first: int, last: int) -> Iterator[Batch]:
+        """The training batches of updates [first, last)."""
         return load_batches(
             self.setup.data.train,
             seed=self.setup.seed,
             batch_size=self.length.batch_size,
-            first_update=self.update_index,
-            last_update=self.length.updates,
+            first_update=first,
+            last_update=last,
             num_workers=self.setup.num_workers,
             pin_memory=self.machine.device.type == "cuda",
         )
@@ -271,7 +257,7 @@ class Trainer(ABC):
         last = self.update_index == self.length.updates
         self.held_out = self.evaluate(last=last)
         if self.watch and not last:
-            self._end(self.watch.after_evaluation(self.held_out))
+            self.end(self.watch.after_evaluation(self.held_out))
             if self.ended_by:
                 self.held_out = self.evaluate(last=True)
         for player in self.players.values():

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from fluxflow_exp import pictures
-from fluxflow_exp.data.loader import Batch, order, read_all
+from fluxflow_exp.data.loader import Batch, read_all
 from fluxflow_exp.losses.flow_matching import RectifiedFlow
 from fluxflow_exp.losses.terms import Terms
 from fluxflow_exp.models.text_to_image import TextToImage
@@ -44,17 +44,19 @@ class FlowTrainer(Trainer):
 
     def prepare(self) -> None:
         """Measure each latent channel's mean and deviation on training images, so that the flow sees unit scale."""
-        count = min(LATENT_STATISTICS_IMAGES, len(self.setup.data.train))
-        indices = order(len(self.setup.data.train), seed=self.setup.seed, epoch=0)[:count]
+        length = self.length
+        wanted = -(-LATENT_STATISTICS_IMAGES // length.batch_size)
         means, squares = [], []
-        for first in range(0, count, 128):
-            batch = read_all(self.setup.data.train, indices[first : first + 128], seed=self.setup.seed)
+        for index, batch in enumerate(self.batches(0, min(wanted, length.updates_per_epoch))):
             self.setup.folder.report_bad(batch.bad, self.setup.data)
-            with torch.no_grad(), self.machine.autocast():
-                posterior = self.compressor(self.to_device(batch.images))
-                latents = posterior.sample(self.noise(posterior.mean.shape, f"statistics {first}")).double()
-            means.append(latents.mean((2, 3)))
-            squares.append(latents.square().mean((2, 3)))
+            for first in range(0, len(batch.images), length.micro_batch):
+                images = self.to_device(batch.images[first : first + length.micro_batch])
+                with torch.no_grad(), self.machine.autocast():
+                    posterior = self.compressor(images)
+                    noise = self.noise(posterior.mean.shape, f"statistics {index} {first}")
+                    latents = posterior.sample(noise).double()
+                means.append(latents.mean((2, 3)))
+                squares.append(latents.square().mean((2, 3)))
         mean = torch.cat(means).mean(0)
         deviation = (torch.cat(squares).mean(0) - mean.square()).sqrt()
         self.flow.latent_mean.copy_(mean)

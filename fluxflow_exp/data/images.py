@@ -1,0 +1,122 @@
+"""Captioned images as a source of samples, wherever their bytes are."""
+
+import hashlib
+import io
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from PIL import Image
+from rich.progress import track
+
+from fluxflow_exp.data.buckets import Size, Variant, check_scales, variants
+from fluxflow_exp.data.sample import BadSampleError, Sample
+from fluxflow_exp.data.transforms import fit, open_rgb, to_tensor, upright_size
+
+SPLIT_BINS = 1_000_000
+Bad = list[tuple[str, str]]  # (id, reason)
+
+
+class Entry(NamedTuple):
+    id: str
+    caption: str
+    place: Any  # what `read_bytes` needs to find it
+
+
+class Look(NamedTuple):
+    """How images become training samples."""
+
+    img_size: int
+    crop: str = "centre"  # centre | random
+    flip: bool = False
+    background: str = "white"
+    max_ratio: float | None = None
+    reduced_min_sizes: list[int] | None = None
+
+    def sizes_matter(self) -> bool:
+        return self.max_ratio is not None or bool(self.reduced_min_sizes)
+
+
+class Images:
+    """`entries` read through `file_of(place)`, a path or an open file. Bad ones raise BadSampleError.
+
+    With buckets or several scales the index runs over variants, and `groups` says which of them share a shape; then
+    every image's header is read once at the start, and those that have none are listed in `bad`.
+    """
+
+    groups: list[Size] | None = None
+
+    def __init__(self, entries: list[Entry], file_of: Callable[[Any], Path | io.BytesIO], look: Look) -> None:
+        check_scales(look.img_size, look.reduced_min_sizes)
+        self.entries, self.file_of, self.look = entries, file_of, look
+        self.bad: Bad = []
+        self.variants: list[Variant] | None = None
+        if look.sizes_matter():
+            self._lay_out()
+
+    def __len__(self) -> int:
+        return len(self.entries) if self.variants is None else len(self.variants)
+
+    def read(self, index: int, rng: random.Random) -> Sample:
+        square = (self.look.img_size, self.look.img_size)
+        chosen, size = (index, square) if self.variants is None else self.variants[index]
+        entry = self.entries[chosen]
+        return load(entry.id, entry.caption, lambda: self.file_of(entry.place), self.look, size, rng)
+
+    def _lay_out(self) -> None:
+        sizes, kept = [], []
+        for entry in track(self.entries, description="Reading image sizes"):
+            try:
+                sizes.append(upright_size(self.file_of(entry.place)))
+                kept.append(entry)
+            except OSError as error:
+                self.bad.append((entry.id, reason(error)))
+        self.entries = kept
+        self.variants = variants(
+            sizes,
+            img_size=self.look.img_size,
+            max_ratio=self.look.max_ratio,
+            reduced_min_sizes=self.look.reduced_min_sizes,
+        )
+        self.groups = [variant.size for variant in self.variants]
+
+
+def load(
+    name: str, caption: str, opened: Callable[[], Path | io.BytesIO], look: Look, size: Size, rng: random.Random
+) -> Sample:
+    """One image at (height, width) `size`. BadSampleError: it cannot be read."""
+    # Drawn before reading, so that a bad file does not shift what the next sample draws.
+    place = (rng.random(), rng.random()) if look.crop == "random" else (0.5, 0.5)
+    mirrored = look.flip and rng.random() < 0.5
+    try:
+        image: Image.Image = open_rgb(opened(), background=look.background, at_least=max(size))
+    except OSError as error:
+        raise BadSampleError(name, reason(error)) from error
+    tensor = to_tensor(fit(image, size, place=place))
+    return Sample(tensor.flip(2) if mirrored else tensor, caption, name)
+
+
+def prefixed(caption: str, prefix: str | None) -> str:
+    """FluxFlow's form: the prefix, a full stop, the caption."""
+    return f"{prefix}. {caption}" if prefix else caption
+
+
+def is_held_out(name: str, fraction: float) -> bool:
+    """Whether a name belongs to the held-out `fraction`; for fraction 1/k exactly sha256(name) % k == 0."""
+    number = int(hashlib.sha256(name.encode()).hexdigest(), 16)
+    bins = round(1 / fraction)
+    if abs(bins * fraction - 1) < 1e-9:
+        return number % bins == 0
+    return number % SPLIT_BINS < fraction * SPLIT_BINS
+
+
+def check_fraction(fraction: float) -> None:
+    if not 0 < fraction < 1:
+        raise ValueError(f"validation_fraction must be between 0 and 1, not {fraction}")
+
+
+def reason(error: OSError) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "there is no such file"
+    return str(error).splitlines()[0]

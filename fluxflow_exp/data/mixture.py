@@ -1,0 +1,83 @@
+"""Several data sets as one: each image comes from one of them, drawn by weight."""
+
+import random
+from typing import Any
+
+from torch import Tensor
+
+from fluxflow_exp.data.sample import BadSampleError, DataSet, Sample, Source, Stream
+
+
+class Mixture:
+    """`sets` (name → data set) drawn by `weights`; held-out images and prompts come from each in turn.
+
+    An epoch has as many samples as the sets together; each is drawn anew from a set chosen by weight, so that within
+    an epoch one may come twice and another not at all. ValueError: sets of different image sizes, a streamed one, one
+    with buckets, or no positive weight.
+    """
+
+    reads_back = False
+
+    def __init__(self, sets: dict[str, DataSet], weights: dict[str, float]) -> None:
+        if not weights or min(weights.values()) < 0 or sum(weights.values()) <= 0:
+            raise ValueError(f"a mixture needs weights ≥ 0, one of them positive, not {weights}")
+        chosen = {name: sets[name] for name in weights}
+        if len({each.img_size for each in chosen.values()}) > 1:
+            sizes = ", ".join(f"{name} {each.img_size}" for name, each in chosen.items())
+            raise ValueError(f"a mixture needs one img_size, not {sizes}")
+        for name, each in chosen.items():
+            if isinstance(each.train, Stream) or getattr(each.train, "groups", None) is not None:
+                raise ValueError(f"{name}: streamed shards, buckets and reduced_min_sizes cannot be mixed into a batch")
+        self.img_size = next(iter(chosen.values())).img_size
+        self.max_bad_fraction = max(each.max_bad_fraction for each in chosen.values())
+        self.bad = [bad for each in chosen.values() for bad in each.bad]
+        trained: dict[str, Any] = {name: each.train for name, each in chosen.items()}
+        self.train: Source = _Drawn(trained, [weights[name] for name in chosen])
+        self.validation: Source = _InTurn({name: each.validation for name, each in chosen.items()})
+        self.prompts = _interleaved([each.prompts for each in chosen.values()])
+
+    def score(self, images: Tensor, captions: list[str]) -> dict[str, float]:
+        """Nothing here reads captions back from images."""
+        return {}
+
+
+class _Drawn:
+    def __init__(self, sources: dict[str, Source], weights: list[float]) -> None:
+        self.sources, self.names, self.weights = sources, list(sources), weights
+
+    def __len__(self) -> int:
+        return sum(len(source) for source in self.sources.values())
+
+    def read(self, index: int, rng: random.Random) -> Sample:
+        (name,) = rng.choices(self.names, self.weights)
+        source = self.sources[name]
+        return _named(name, source, rng.randrange(len(source)), rng)
+
+
+class _InTurn:
+    """The sources' samples in turn, until the shortest is used up; then the others' rest."""
+
+    def __init__(self, sources: dict[str, Source]) -> None:
+        self.sources = sources
+        self.places = _interleaved([[(n, i) for i in range(len(s))] for n, s in sources.items()])
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def read(self, index: int, rng: random.Random) -> Sample:
+        name, place = self.places[index]
+        return _named(name, self.sources[name], place, rng)
+
+
+def _named(name: str, source: Source, index: int, rng: random.Random) -> Sample:
+    """A sample whose id says which set it is from."""
+    try:
+        sample = source.read(index, rng)
+    except BadSampleError as error:
+        raise BadSampleError(f"{name}/{error.sample}", error.reason) from error
+    return sample._replace(id=f"{name}/{sample.id}")
+
+
+def _interleaved(lists: list[list[Any]]) -> list[Any]:
+    longest = max(len(each) for each in lists)
+    return [each[i] for i in range(longest) for each in lists if i < len(each)]

@@ -1,0 +1,175 @@
+"""WebDataset shards: local ones are indexed once and then read like a folder, others are streamed."""
+
+import glob
+import io
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from braceexpand import braceexpand
+from rich.progress import track
+from torch import Tensor
+
+from fluxflow_exp.data import tar
+from fluxflow_exp.data.images import Bad, Entry, Images, Look, check_fraction, is_held_out, prefixed
+from fluxflow_exp.data.sample import Source, Stream
+from fluxflow_exp.data.stream import Streamed
+from fluxflow_exp.data.transforms import check_colour
+
+N_PROMPTS = 64
+REMOTE = ("http://", "https://", "hf://", "pipe:")
+IMAGES = ("jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff")
+
+
+class Keys:
+    """Which members of a sample are its image and its caption."""
+
+    def __init__(self, image_key: str | None, label_key: str, caption_key: str | None, prefix: str | None) -> None:
+        self.images = tuple(image_key.lower().split(";")) if image_key else IMAGES
+        self.label, self.caption_key, self.prefix = label_key.lower(), caption_key, prefix
+
+    def image_of(self, members: dict[str, Any]) -> Any:
+        """ValueError: there is none."""
+        for key in self.images:
+            if key in members:
+                return members[key]
+        raise ValueError(f"no image member ({', '.join(self.images)}) among {', '.join(sorted(members))}")
+
+    def caption_of(self, members: dict[str, Any], read: Any) -> str:
+        """The caption; `read` gives a member's bytes. ValueError: there is none, or none that can be read."""
+        if self.label not in members:
+            raise ValueError(f"no caption member {self.label} among {', '.join(sorted(members))}")
+        text = read(members[self.label]).decode("utf-8")
+        if self.caption_key is not None:
+            fields = json.loads(text)
+            if not isinstance(fields, dict) or not isinstance(fields.get(self.caption_key), str):
+                raise ValueError(f"no text in the field {self.caption_key!r} of its {self.label} member")
+            text = fields[self.caption_key]
+        caption = " ".join(text.split())
+        if not caption:
+            raise ValueError("an empty caption")
+        return prefixed(caption, self.prefix)
+
+
+class WebDataset:
+    """Captioned images of tar shards.
+
+    `urls` is one entry or a list: local paths, globs, brace ranges ("train-{000..012}.tar"), http(s):// and hf://
+    addresses, or "pipe:command" whose output is a shard. Every shard is read. `image_key` names the image's
+    extension ("jpg;png", by default any); `label_key` that of the caption: a text, or with `caption_key` a JSON of
+    which that field is the caption.
+
+    Local shards: an epoch is every sample once, exact for any number of workers. Streamed ones: an epoch is
+    `epoch_size` samples; `validation_images` held-out ones are read at the start. `token_env` names the environment
+    variable whose value is sent as bearer token. The remaining arguments are those of `ImageFolder`. ValueError: no
+    shards, no sample with image and caption, or a mixture of local and streamed shards.
+    """
+
+    reads_back = False
+    train: Source | Stream
+
+    def __init__(
+        self,
+        *,
+        urls: str | list[str],
+        image_key: str | None = None,
+        label_key: str = "txt",
+        caption_key: str | None = None,
+        epoch_size: int | None = None,
+        shuffle_buffer: int = 1000,
+        validation_images: int = 256,
+        token_env: str | None = None,
+        img_size: int = 256,
+        crop: Literal["centre", "random"] = "centre",
+        flip: bool = False,
+        background: str = "white",
+        buckets: float | None = None,
+        reduced_min_sizes: list[int] | None = None,
+        fixed_prompt_prefix: str | None = None,
+        validation_fraction: float = 0.1,
+        max_bad_fraction: float = 0.05,
+    ) -> None:
+        check_fraction(validation_fraction)
+        check_colour(background)
+        self.img_size, self.max_bad_fraction = img_size, max_bad_fraction
+        keys = Keys(image_key, label_key, caption_key, fixed_prompt_prefix)
+        look = Look(img_size, crop, flip, background, buckets, reduced_min_sizes)
+        square = Look(img_size, background=background)
+        shards = expand(urls)
+        self.bad: Bad = []
+        if isinstance(shards[0], Path):
+            entries = self._index([s for s in shards if isinstance(s, Path)], keys)
+            held_out = [e for e in entries if is_held_out(e.id, validation_fraction)]
+            trained = [e for e in entries if not is_held_out(e.id, validation_fraction)]
+            self.train = Images(trained, _file_of, look)
+            self.bad += self.train.bad
+        else:
+            if look.sizes_matter():
+                raise ValueError("buckets and reduced_min_sizes need local shards: download them first")
+            if epoch_size is None:
+                raise ValueError("epoch_size is not set: streamed shards need a stated number of samples an epoch")
+            streamed = [s for s in shards if isinstance(s, str)]
+            self.train = Streamed(
+                streamed, keys, look, fraction=validation_fraction, epoch_size=epoch_size,
+                buffer=shuffle_buffer, token_env=token_env,
+            )  # fmt: skip
+            held_out = self.train.held_out(validation_images)
+            trained = held_out  # how many there are is not known
+        if not held_out or not trained:
+            raise ValueError(
+                f"urls: {len(trained)} training and {len(held_out)} held-out samples with image and caption in "
+                f"{len(shards)} shards; there must be some of both" + (f". First: {self.bad[0]}" if self.bad else "")
+            )
+        self.validation = Images(held_out, _file_of, square)
+        self.prompts = list(dict.fromkeys(e.caption for e in held_out))[:N_PROMPTS]
+
+    def score(self, images: Tensor, captions: list[str]) -> dict[str, float]:
+        """Nothing here reads captions back from images."""
+        return {}
+
+    def _index(self, shards: list[Path], keys: Keys) -> list[Entry]:
+        entries = []
+        for shard in track(shards, description="Indexing shards"):
+            found, bad = tar.index(shard)
+            self.bad += bad
+            for key, members in found.items():
+                name = f"{shard.name}/{key}"
+                try:
+                    image = keys.image_of(members)
+                    caption = keys.caption_of(members, tar.Member.read)
+                    entries.append(Entry(name, caption, image))
+                except (ValueError, OSError) as error:
+                    self.bad.append((name, str(error)))
+        return entries
+
+
+def expand(urls: str | list[str]) -> list[Path] | list[str]:
+    """All shards that `urls` name, each once: paths, or addresses. ValueError: none, or both kinds."""
+    given = [urls] if isinstance(urls, str) else list(urls)
+    remote = [u for u in given if u.startswith(REMOTE)]
+    if remote and len(remote) < len(given):
+        raise ValueError("urls: local and streamed shards cannot be mixed; make two data sets of them (data=multi)")
+    if remote:
+        addresses = [a for u in remote for a in ([u] if u.startswith("pipe:") and "{" not in u else braceexpand(u))]
+        return list(dict.fromkeys(_address(a) for a in addresses))
+    paths: list[Path] = []
+    for pattern in (p for u in given for p in braceexpand(str(Path(u).expanduser()))):
+        found = sorted(glob.glob(pattern, recursive=True))
+        if not found:
+            raise ValueError(f"urls: there is no file {pattern}")
+        paths += [Path(p) for p in found]
+    return list(dict.fromkeys(paths))
+
+
+def _address(url: str) -> str:
+    """hf://datasets/OWNER/NAME/PATH is a file of the hub, to be had over https."""
+    if not url.startswith("hf://"):
+        return url
+    if "*" in url:
+        raise ValueError(f"urls: {url}: name the shards with a brace range, e.g. {{00000..00046}}, not with *")
+    kind, owner, name, path = url.removeprefix("hf://").split("/", 3)
+    return f"https://huggingface.co/{kind}/{owner}/{name}/resolve/main/{path}"
+
+
+def _file_of(place: tar.Member | bytes) -> io.BytesIO:
+    return io.BytesIO(place if isinstance(place, bytes) else place.read())

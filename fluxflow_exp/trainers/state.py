@@ -1,0 +1,50 @@
+"""What a checkpoint holds of a trainer. Nothing random is in it: draws are functions of the update."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from fluxflow_exp.config import UserError
+from fluxflow_exp.data.sample import Stream
+
+if TYPE_CHECKING:
+    from fluxflow_exp.trainers.base import Trainer
+    from fluxflow_exp.trainers.setup import Setup
+
+
+def state_of(trainer: Trainer) -> dict[str, Any]:
+    """Progress, players and what spans updates; plain values and tensors."""
+    return {
+        "update": trainer.update_index,
+        "seconds": trainer.seconds,
+        "window": trainer.window.sums,
+        "held_out": trainer.held_out,
+        "watch": trainer.watch.state_dict() if trainer.watch else None,
+        "ended_by": trainer.ended_by,
+        "readers": readers(trainer.setup),
+        "players": {name: player.state_dict() for name, player in trainer.players.items()},
+        "scalers": {name: scaler.state_dict() for name, scaler in trainer.scalers.items()},
+    }
+
+
+def restore(trainer: Trainer, state: dict[str, Any]) -> None:
+    """Put a trainer where `state` was taken. UserError: a stream is not read by as many workers as then."""
+    now = readers(trainer.setup)
+    if state["readers"] != now and state["update"] % trainer.length.updates_per_epoch:
+        raise UserError(
+            f"within an epoch, streamed shards must be read by as many workers as before: "
+            f"set hardware.num_workers={state['readers']} (it is {now})"
+        )
+    trainer.update_index, trainer.seconds = state["update"], state["seconds"]
+    trainer.window.sums, trainer.held_out = state["window"], state["held_out"]
+    if trainer.watch:
+        trainer.watch.load_state_dict(state["watch"])
+    trainer.end(state["ended_by"])
+    for name, player in trainer.players.items():
+        player.load_state_dict(state["players"][name])
+        trainer.scalers[name].load_state_dict(state["scalers"][name])
+
+
+def readers(setup: Setup) -> int | None:
+    """How many processes read a stream; None for data with an index, which does not depend on it."""
+    return max(setup.num_workers, 1) if isinstance(setup.data.train, Stream) else None

@@ -1,0 +1,129 @@
+"""Aspect-ratio buckets and scales: shapes, assignment, batches of one shape."""
+
+import json
+import random
+
+import pytest
+from PIL import Image
+
+from fluxflow_exp.data.buckets import bucket_sizes, nearest, variants
+from fluxflow_exp.data.image_folder import ImageFolder
+from fluxflow_exp.data.images import is_held_out
+from fluxflow_exp.data.loader import epoch_batches, load_batches, updates_per_epoch
+from fluxflow_exp.data.transforms import fit
+
+BROKEN = next(f"{i}.png" for i in range(60) if not is_held_out(f"{i}.png", 0.1))
+
+
+def test_buckets_have_about_as_many_pixels_and_sides_of_sixteen():
+    found = bucket_sizes(512, 2.0)
+    assert found[0] == (512, 512)
+    assert len(found) == len(set(found)) >= 5
+    for height, width in found:
+        assert height % 16 == width % 16 == 0
+        assert height * width == pytest.approx(512**2, rel=0.05)
+        assert max(height / width, width / height) <= 2.0
+        assert (width, height) in found
+
+
+def test_no_bucket_but_the_square_for_a_ratio_of_one():
+    assert bucket_sizes(64, 1.0) == [(64, 64)]
+    with pytest.raises(ValueError, match="at least 1"):
+        bucket_sizes(64, 0.5)
+
+
+def test_the_nearest_shape_cuts_little():
+    choices = bucket_sizes(256, 2.0)
+    for size in [(300, 400), (1000, 500), (256, 256), (400, 300)]:
+        height, width = nearest(size, choices)
+        kept = min(width / size[1] / (height / size[0]), height / size[0] / (width / size[1]))
+        assert kept > 0.85, size
+
+
+def test_each_scale_below_an_image_is_a_variant_of_it():
+    found = variants([(100, 80), (64, 64)], img_size=64, max_ratio=None, reduced_min_sizes=[32, 48])
+    assert found == [(0, (64, 64)), (0, (32, 32)), (0, (48, 48)), (1, (64, 64)), (1, (32, 32)), (1, (48, 48))]
+    assert variants([(40, 40)], img_size=64, max_ratio=None, reduced_min_sizes=[48]) == [(0, (64, 64))]
+
+
+def test_an_image_is_cut_and_never_stretched():
+    image = Image.new("L", (200, 100))
+    image.paste(255, (75, 25, 125, 75))  # a square
+    cut = fit(image, (64, 96))
+    assert cut.size == (96, 64)
+    left, top, right, bottom = cut.point(lambda v: 255 if v > 127 else 0).getbbox()
+    assert abs((right - left) - (bottom - top)) <= 1
+
+
+@pytest.fixture
+def mixed(tmp_path):
+    (tmp_path / "images").mkdir()
+    names = []
+    for i in range(60):
+        size = [(40, 40), (80, 40), (40, 80)][i % 3]
+        Image.effect_noise(size, 40).convert("RGB").save(tmp_path / "images" / f"{i}.png")
+        names.append(f"{i}.png\tpicture {i}")
+    (tmp_path / "images" / BROKEN).write_bytes(b"no picture")
+    (tmp_path / "captions.tsv").write_text("\n".join(names))
+    return tmp_path
+
+
+def build(folder, **options):
+    return ImageFolder(
+        data_path=str(folder / "images"), captions_file=str(folder / "captions.tsv"), img_size=64, **options
+    )
+
+
+def loaded(data, workers=0):
+    total = updates_per_epoch(data.train, 4)
+    return list(
+        load_batches(
+            data.train, seed=0, batch_size=4, first_update=0, last_update=total, num_workers=workers, pin_memory=False
+        )
+    )
+
+
+def test_batches_hold_one_shape_and_every_shape_occurs(mixed):
+    data = build(mixed, buckets=2.0)
+    assert [name for name, _ in data.bad] == [BROKEN]
+    found = loaded(data)
+    shapes = {tuple(b.images.shape[-2:]) for b in found}
+    assert len(shapes) == 3
+    assert (64, 64) in shapes
+    seen = [name for b in found for name in b.ids]
+    assert len(seen) == len(set(seen)) == 4 * len(found)
+    again = loaded(data, workers=2)
+    assert [b.ids for b in again] == [b.ids for b in found]
+    assert data.validation.read(0, random.Random(0)).image.shape == (3, 64, 64)
+
+
+def test_reduced_scales_come_in_their_own_batches(mixed):
+    found = loaded(build(mixed, reduced_min_sizes=[16]))
+    assert {tuple(b.images.shape[-2:]) for b in found} == {(64, 64), (16, 16)}
+
+
+def test_shapes_are_mixed_within_an_epoch_and_differ_between_epochs(mixed):
+    source = build(mixed, buckets=2.0).train
+    first, second = (epoch_batches(source, 4, seed=0, epoch=e) for e in (0, 1))
+    assert first != second
+    shapes = [source.groups[b[0]] for b in first]
+    assert shapes != sorted(shapes)
+
+
+def test_a_scale_that_is_none_is_refused(mixed):
+    with pytest.raises(ValueError, match="multiple of 16 below img_size=64"):
+        build(mixed, reduced_min_sizes=[20])
+
+
+def test_a_pipeline_trains_on_buckets(mixed, tmp_path):
+    from fluxflow_exp import pipeline
+    from fluxflow_exp.config import resolve
+    from fluxflow_exp.overrides import compose_config
+    from tests.conftest import TOY, TOY_STEPS
+
+    small = [o for o in TOY if not o.startswith(("data.", "+data."))]
+    data = ["data=image_folder", f"data.data_path={mixed / 'images'}", f"data.captions_file={mixed / 'captions.tsv'}"]
+    data += ["data.img_size=64", "data.buckets=2.0", "data.reduced_min_sizes=[32]", f"output_root={tmp_path / 'out'}"]
+    steps = [o.replace("batch_size=8", "batch_size=4") for o in TOY_STEPS]
+    pipeline.run(resolve(compose_config(["stage=quickstart", *small, *steps, *data])))
+    assert json.loads((tmp_path / "out" / "quickstart" / "summary.json").read_text())["metrics"]["val_psnr"] > 0

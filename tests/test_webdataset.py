@@ -1,0 +1,272 @@
+"""Shards: every sample once, bad members counted, streams that continue, packing."""
+
+import io
+import json
+import os
+import random
+import subprocess
+import sys
+import tarfile
+import threading
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from fluxflow_exp.config import UserError
+from fluxflow_exp.data import stream
+from fluxflow_exp.data.loader import load_batches, updates_per_epoch
+from fluxflow_exp.data.tar import split_name
+from fluxflow_exp.data.webdataset import WebDataset, expand
+
+SIZES = (9, 4, 17, 1, 12, 6, 11)
+
+
+def image(i: int) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (16, 16), (i % 256, 0, 0)).save(file, "PNG")
+    return file.getvalue()
+
+
+def add(archive: tarfile.TarFile, name: str, data: bytes) -> None:
+    info = tarfile.TarInfo(name)
+    info.size = len(data)
+    archive.addfile(info, io.BytesIO(data))
+
+
+def write_shards(folder: Path, *, as_json: bool = False) -> int:
+    """Seven shards of uneven size; returns how many samples."""
+    number = 0
+    for shard, size in enumerate(SIZES):
+        with tarfile.open(folder / f"train-{shard:03d}.tar", "w") as archive:
+            for _ in range(size):
+                add(archive, f"{number:05d}.png", image(number))
+                if as_json:
+                    add(archive, f"{number:05d}.json", json.dumps({"prompt": f"picture\n{number}"}).encode())
+                else:
+                    add(archive, f"{number:05d}.txt", f"picture {number}".encode())
+                number += 1
+    return number
+
+
+@pytest.fixture
+def shards(tmp_path: Path) -> Path:
+    write_shards(tmp_path)
+    return tmp_path
+
+
+def build(folder: Path, **options: Any) -> WebDataset:
+    return WebDataset(**{"urls": f"{folder}/train-{{000..006}}.tar", "img_size": 16, **options})
+
+
+def load(data: Any, first: int, last: int, *, workers: int = 0, size: int = 4, **ranks: int) -> list[Any]:
+    return list(
+        load_batches(
+            data.train,
+            seed=1,
+            batch_size=size,
+            first_update=first,
+            last_update=last,
+            num_workers=workers,
+            pin_memory=False,
+            **ranks,
+        )
+    )
+
+
+def test_names_are_split_as_webdataset_does() -> None:
+    assert split_name("a.b/c.seg.PNG") == ("a.b/c", "seg.png")
+    assert split_name("c") == ("c", "")
+
+
+def test_all_shards_are_read_whatever_names_them(shards: Path) -> None:
+    for urls in (
+        f"{shards}/train-{{000..006}}.tar",
+        f"{shards}/*.tar",
+        [f"{shards}/train-000.tar", f"{shards}/t*.tar"],
+    ):
+        data = build(shards, urls=urls)
+        assert len(data.train) + len(data.validation) == sum(SIZES)
+    with pytest.raises(ValueError, match=r"there is no file .*absent"):
+        build(shards, urls=f"{shards}/absent-*.tar")
+
+
+def test_an_epoch_is_every_sample_once_with_its_caption(shards: Path) -> None:
+    data = build(shards)
+    total = updates_per_epoch(data.train, 1)
+    found = load(data, 0, total, size=1)
+    assert len({b.ids[0] for b in found}) == total == len(data.train)
+    for batch in found:
+        number = int(batch.captions[0].removeprefix("picture "))
+        assert batch.images[0, 0, 0, 0] == number % 256
+
+
+def test_captions_may_be_a_field_of_a_json(tmp_path: Path) -> None:
+    write_shards(tmp_path, as_json=True)
+    data = build(tmp_path, label_key="json", caption_key="prompt")
+    assert all(c.startswith("picture ") for c in data.prompts)
+    with pytest.raises(ValueError, match="no text in the field 'text'"):
+        build(tmp_path, label_key="json", caption_key="text")
+
+
+def damage(folder: Path) -> None:
+    """One shard with a sample without image, one without caption, one of rubbish; and one that is cut off."""
+    with tarfile.open(folder / "train-000.tar", "w") as archive:
+        for i in range(9):
+            if i != 2:
+                add(archive, f"a{i}.png", b"rubbish" if i == 5 else image(i))
+            if i != 3:
+                add(archive, f"a{i}.txt", b"a caption")
+    cut = folder / "train-002.tar"
+    cut.write_bytes(cut.read_bytes()[: 512 * 4 * 8 + 700])  # in the middle of the ninth sample's image
+
+
+def test_damage_loses_only_what_it_hit_and_is_counted(shards: Path) -> None:
+    damage(shards)
+    data = build(shards)
+    listed = dict(data.bad)
+    assert "no image member" in listed["train-000.tar/a2"]
+    assert "no caption member txt" in listed["train-000.tar/a3"]
+    assert any(name.startswith("train-002.tar") for name in listed)
+    assert len(data.train) + len(data.validation) == sum(SIZES) - 2 - 9
+    found = load(data, 0, updates_per_epoch(data.train, 1), size=1)
+    bad = [name for b in found for name, _ in b.bad]
+    assert bad in ([], ["train-000.tar/a5"])  # the split may have held it out
+    assert len(found) == len(data.train)
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    asked: list[str | None] = []
+
+    def log_message(self, *_: Any) -> None: ...
+
+    def do_GET(self) -> None:
+        self.asked.append(self.headers.get("Authorization"))
+        super().do_GET()
+
+
+@pytest.fixture
+def server(shards: Path) -> Iterator[str]:
+    Quiet.asked = []
+    running = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(shards)))
+    threading.Thread(target=running.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{running.server_port}"
+    running.shutdown()
+
+
+def streamed(address: str, **options: Any) -> WebDataset:
+    chosen = {"urls": f"{address}/train-{{000..006}}.tar", "img_size": 16, "epoch_size": 48, "shuffle_buffer": 5}
+    return WebDataset(**{**chosen, "validation_images": 4, **options})
+
+
+@pytest.mark.parametrize("workers", [0, 3])
+def test_a_stream_continues_where_it_was_with_as_many_readers(server: str, workers: int) -> None:
+    data = streamed(server)
+    whole = load(data, 0, 30, workers=workers)
+    assert len({i for b in whole[:12] for i in b.ids}) > 30
+    for first in (1, 5, 12, 17):
+        rest = load(data, first, 30, workers=workers)
+        assert [(b.ids, b.captions) for b in rest] == [(b.ids, b.captions) for b in whole[first:]]
+        assert all((a.images == b.images).all() for a, b in zip(rest, whole[first:], strict=True))
+
+
+def test_ranks_and_workers_of_a_stream_share_its_shards(server: str) -> None:
+    data = streamed(server)
+    found = [load(data, 0, 6, workers=2, rank=rank, ranks=2) for rank in (0, 1)]
+    seen = [[i for b in batches for i in b.ids] for batches in found]
+    assert not set(seen[0]) & set(seen[1])
+    with pytest.raises(UserError, match=r"hardware\.num_workers to 7 or less"):
+        load(data, 0, 1, workers=8)
+
+
+def test_a_token_goes_into_the_header_and_nowhere_else(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_TOKEN", "secret")
+    data = streamed(server, token_env="MY_TOKEN")
+    load(data, 0, 2)
+    assert set(Quiet.asked) == {"Bearer secret"}
+    with pytest.raises(ValueError, match="no variable OTHER"):
+        streamed(server, token_env="OTHER")
+    with pytest.raises(UserError, match=r"cannot read the shard .*404"):
+        streamed(server, urls=f"{server}/absent.tar?signature=secret")
+
+
+def test_a_command_is_a_shard(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream, "FIRST_DELAY", 0.01)
+    data = streamed("", urls=f"pipe:cat {shards}/train-002.tar", epoch_size=8)
+    assert len(load(data, 0, 4)) == 4
+    with pytest.raises(UserError, match="exit status 3"):
+        streamed("", urls="pipe:exit 3", epoch_size=8)
+
+
+def test_a_damaged_stream_loses_only_what_it_hit(server: str, shards: Path) -> None:
+    damage(shards)
+    found = load(streamed(server), 0, 24)
+    bad = dict(b for batch in found for b in batch.bad)
+    assert any("no caption member" in reason for reason in bad.values())
+    assert any("damaged" in reason for reason in bad.values())
+    assert all(len(b.ids) == 4 for b in found)
+
+
+def test_streams_need_an_epoch_and_no_company(shards: Path) -> None:
+    with pytest.raises(ValueError, match="epoch_size is not set"):
+        build(shards, urls="http://localhost/a.tar")
+    with pytest.raises(ValueError, match="cannot be mixed"):
+        build(shards, urls=["http://localhost/a.tar", f"{shards}/train-000.tar"])
+    assert expand("hf://datasets/o/n/x-{0..1}.tar") == [
+        f"https://huggingface.co/datasets/o/n/resolve/main/x-{i}.tar" for i in range(2)
+    ]
+    with pytest.raises(ValueError, match="brace range"):
+        expand("hf://datasets/o/n/*.tar")
+
+
+def test_a_packed_folder_trains_as_it_did_before(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    for i in range(25):
+        (tmp_path / "images" / f"{i}.png").write_bytes(image(i))
+    (tmp_path / "captions.tsv").write_text("".join(f"{i}.png\tpicture {i}\n" for i in range(25)))
+    command = [sys.executable, "-m", "fluxflow_exp.data.pack", tmp_path / "images", tmp_path / "captions.tsv"]
+    made = subprocess.run(
+        [*command, tmp_path / "shards", "--max_samples", "10"], capture_output=True, text=True, check=True,
+        env=os.environ,
+    )  # fmt: skip
+    assert "25 samples in 3 shards" in made.stdout
+    assert "shard-{000000..000002}.tar" in made.stdout
+    data = WebDataset(urls=f"{tmp_path}/shards/*.tar", img_size=16)
+    assert len(data.train) + len(data.validation) == 25
+    again = subprocess.run([*command, tmp_path / "shards"], capture_output=True, text=True, check=False)
+    assert again.returncode == 2
+    assert "not an empty folder" in again.stderr
+
+
+@pytest.mark.slow
+def test_two_ranks_of_three_workers_killed_anywhere_show_each_sample_once(shards: Path) -> None:
+    """Readers are separate processes that are killed at random moments and started again from the last batch."""
+    data = build(shards)
+    per_epoch = updates_per_epoch(data.train, 4)
+    script = Path(__file__).with_name("read_shards.py")
+    seen: dict[int, list[str]] = {}
+    moments = random.Random(0)
+    for rank in (0, 1):
+        log = shards / f"rank{rank}.txt"
+        log.touch()
+        deaths = 0
+        while len(log.read_text().splitlines()) < 2 * per_epoch:
+            command = [sys.executable, str(script), str(shards), str(rank), str(log), str(2 * per_epoch)]
+            process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
+            try:
+                process.wait(timeout=moments.uniform(2.5, 4.5))
+                assert process.returncode == 0
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+                deaths += 1
+        assert deaths >= 2
+        for number, line in enumerate(log.read_text().splitlines()[: 2 * per_epoch]):
+            seen.setdefault(number // per_epoch, []).extend(json.loads(line))
+    for ids in seen.values():
+        assert len(ids) == len(set(ids)) == 4 * per_epoch
+    assert set(seen) == {0, 1}
