@@ -5,6 +5,7 @@
 
 import sys
 import time
+from pathlib import Path
 
 import hydra
 from hydra._internal.utils import get_args_parser
@@ -18,11 +19,22 @@ from fluxflow_exp.console import fail
 from fluxflow_exp.overrides import Failure, compose_config, override_problems
 
 STARTED = time.monotonic()
+# Options of FluxFlow Training's command → what does it here. {0}: the option's value.
+FORMER = {
+    "--config": "python -m fluxflow_exp.convert config {0} converted/stage/{1}.yaml\n"
+    "  python -m fluxflow_exp --config-dir converted stage={1}",
+    "--validate-pipeline": "python -m fluxflow_exp stage=STAGE validate=true",
+    "--generate_diagrams": "python -m fluxflow_exp.plot outputs/NAME    (a run draws its graphs by itself, too)",
+}
 FLAGS = ("--multirun", "-m", "--run", "-r")
 
 
 def cli() -> None:
     """Check the command line as a whole, then let Hydra compose and run."""
+    former = _former_options(sys.argv[1:])
+    if former:
+        fail(former)
+        sys.exit(2)
     sys.argv[1:] = _flags_first(sys.argv[1:])
     arguments = get_args_parser().parse_args(sys.argv[1:])
     if not (arguments.help or arguments.hydra_help or arguments.shell_completion):
@@ -52,6 +64,20 @@ def main(config: DictConfig) -> None:
     except UserError as error:
         fail([str(error)])
         sys.exit(2)
+
+
+def _former_options(arguments: list[str]) -> list[str]:
+    """One line with the command to give instead, for each option of FluxFlow Training."""
+    found = []
+    for index, argument in enumerate(arguments):
+        option, _, value = argument.partition("=")
+        if option in FORMER:
+            given = value or (
+                arguments[index + 1] if option == "--config" and index + 1 < len(arguments) else "OLD.yaml"
+            )
+            command = FORMER[option].format(given, Path(given).stem)
+            found.append(f"{option} is an option of FluxFlow Training. Here:\n  {command}")
+    return found
 
 
 def _whole(overrides: list[str], config_dir: str | None) -> list[str]:

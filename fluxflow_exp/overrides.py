@@ -66,10 +66,9 @@ def _parse(overrides: list[str]) -> tuple[list[Override], list[str]]:
 
 def _split(overrides: list[Override], config_dir: str | None) -> tuple[list[Override], list[Override]]:
     """Group choices, then everything else."""
-    loader = _loader(config_dir)
 
     def is_group(override: Override) -> bool:
-        return bool(loader.get_group_options(override.key_or_group))
+        return bool(_choices(override.key_or_group, config_dir))
 
     return (
         [o for o in overrides if is_group(o)],
@@ -81,6 +80,12 @@ def _loader(config_dir: str | None) -> ConfigLoader:
     compose_config([], config_dir=config_dir)
     with initialize_config_dir(conf_dir(), version_base="1.3", job_name="fluxflow_exp"):
         return GlobalHydra.instance().config_loader()
+
+
+def _choices(group: str, config_dir: str | None) -> list[str]:
+    """The shipped choices of a group, and those of the user's own folder."""
+    own = sorted(p.stem for p in (Path(config_dir) / group).glob("*.yaml")) if config_dir else []
+    return list(dict.fromkeys([*_loader(config_dir).get_group_options(group), *own]))
 
 
 def _one_value(override: Override) -> str:
@@ -102,9 +107,9 @@ def _try(lines: list[str], override: Override, config_dir: str | None) -> str | 
 
 def _explain(error: Exception, override: Override, config_dir: str | None) -> str:
     text, key = override.input_line or "", override.key_or_group
-    options = _loader(config_dir).get_group_options(key)
-    if options and "=" in text:
-        value = str(override.value())
+    options = _choices(key, config_dir)
+    value = str(override.value()) if "=" in text else ""
+    if options and "=" in text and value not in options:
         hint = did_you_mean(value, options)
         return f"{text}: there is no {key} named {value!r}{hint} The choices: {', '.join(options)}"
     first = re.sub(r"\s+", " ", str(error).splitlines()[0])

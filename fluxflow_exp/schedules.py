@@ -78,6 +78,11 @@ def cosine(optimizer: Optimizer, *, updates: int, warmup: float = 0, floor: floa
     )
 
 
+def linear(optimizer: Optimizer, *, updates: int, warmup: float = 0, floor: float = 0.0) -> Schedule:
+    """A straight fall from 1 to `floor`."""
+    return _warmed(optimizer, updates, warmup, lambda progress: 1 + (floor - 1) * progress)
+
+
 def exponential(optimizer: Optimizer, *, updates: int, warmup: float = 0, floor: float = 0.01) -> Schedule:
     """floor ** progress: a constant relative fall from 1 to `floor`, which must be positive."""
     if floor <= 0:

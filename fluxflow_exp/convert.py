@@ -1,0 +1,56 @@
+"""`python -m fluxflow_exp.convert`: weights and configurations of FluxFlow."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from fluxflow_exp import convert_config, convert_weights
+from fluxflow_exp.config import UserError
+from fluxflow_exp.console import fail
+
+
+def cli() -> None:
+    arguments = parser().parse_args()
+    try:
+        if arguments.what == "weights":
+            lines = convert_weights.convert(arguments.source, arguments.output, to=arguments.to)
+        else:
+            lines = convert_config.convert(
+                arguments.source, arguments.output, text_encoder=arguments.text_encoder, model=arguments.model
+            )
+    except (UserError, OSError) as error:
+        fail([str(error)])
+        sys.exit(2)
+    print("\n".join(lines))
+
+
+def parser() -> argparse.ArgumentParser:
+    shape = argparse.ArgumentDefaultsHelpFormatter
+    made = argparse.ArgumentParser(
+        prog="python -m fluxflow_exp.convert",
+        description="Bring FluxFlow weights and YAML along, or take weights back.",
+    )
+    kinds = made.add_subparsers(dest="what", required=True)
+    text = "FluxFlow 0.3 compressor and expander, to and from this project's files"
+    weights = kinds.add_parser("weights", help=text, description=text, formatter_class=shape)
+    weights.add_argument(
+        "source", type=Path, metavar="IN", help="their file or output folder; or a run or file of ours"
+    )
+    weights.add_argument("output", type=Path, metavar="OUT", help="file to write (.safetensors)")
+    weights.add_argument("--to", choices=("ours", "fluxflow"), required=True, help="whose form OUT has")
+    text = "A YAML of FluxFlow Training becomes a stage file"
+    config = kinds.add_parser("config", help=text, description=text, formatter_class=shape)
+    config.add_argument("source", type=Path, metavar="IN", help="flat or training.pipeline.steps YAML")
+    config.add_argument("output", type=Path, metavar="OUT", help="FOLDER/stage/NAME.yaml")
+    config.add_argument(
+        "--text-encoder", metavar="byte|FOLDER", help="byte-level, or the folder of a Hugging Face encoder; "
+        "by default pretrained_bert_model of IN, else byte",
+    )  # fmt: skip
+    config.add_argument(
+        "--model", choices=("fluxflow", "compact", "tiny"), default="fluxflow", help="architecture of the autoencoder"
+    )
+    return made
+
+
+if __name__ == "__main__":
+    cli()
