@@ -37,6 +37,8 @@ def compose_config(overrides: list[str], *, config_dir: str | None = None) -> Di
 def override_problems(overrides: list[str], *, config_dir: str | None = None) -> list[str]:
     """One line for every override that cannot be applied; empty when all can."""
     parsed, problems = _parse(overrides)
+    if not problems and _composes([_one_value(each) for each in parsed], config_dir):
+        return []  # looking at them one by one takes a composition each
     groups, values = _split(parsed, config_dir)
     good: list[str] = []
     for override in groups:
@@ -51,6 +53,14 @@ def override_problems(overrides: list[str], *, config_dir: str | None = None) ->
             continue
         problems += filter(None, [_try([*good, _one_value(override)], override, config_dir)])
     return problems
+
+
+def _composes(lines: list[str], config_dir: str | None) -> bool:
+    try:
+        OmegaConf.to_container(compose_config(lines, config_dir=config_dir), resolve=False)
+    except Failure:
+        return False
+    return True
 
 
 def _parse(overrides: list[str]) -> tuple[list[Override], list[str]]:
