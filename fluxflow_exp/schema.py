@@ -52,15 +52,15 @@ class Transition:
 class Step:
     """One step of the pipeline."""
 
-    description: str = ""
-    n_epochs: int = MISSING
+    description: str = ""  # shown when the step begins
+    n_epochs: int = MISSING  # passes over the data
     max_updates: int | None = None  # ends the step early
     batch_size: int = MISSING  # global: images an update
     trainer: Any = MISSING  # _target_ with the losses; an absent (null) loss is off
     freeze: list[str] = field(default_factory=list)  # parts that this step must not change
     unfreeze: list[str] = field(default_factory=list)  # pretrained parts that this step trains (text_encoder)
     init_from: str | None = None  # run folder or weights file that gives the parts at the start
-    data: Any = None  # null: the run's data
+    data: Any = None  # null: the run's; with data=multi a name, or weights by name
     optimizers: dict[str, Any] = field(default_factory=dict)  # by player
     schedulers: dict[str, Any] = field(default_factory=dict)  # by player
     gradient_clip: float | None = 1.0  # L2 norm over a player's gradients
@@ -137,12 +137,12 @@ class Publish:
 
 @dataclass
 class RunConfig:
-    name: str = MISSING
-    seed: int = 0
-    output_root: str = "outputs"
+    name: str = MISSING  # of the run's folder; by default the stage's
+    seed: int = 0  # of everything that is drawn
+    output_root: str = "outputs"  # folder of run folders
     resume: str = "auto"  # auto | fresh (moves the old folder aside) | extend (more epochs)
     validate: bool = False  # check, print the plan, train nothing
-    log_every: int = 20
+    log_every: int = 20  # updates between lines and metric rows
     model: Model = MISSING
     data: Any = MISSING
     stage: Stage = MISSING

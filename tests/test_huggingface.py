@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from fluxflow_exp.models.huggingface import HuggingFaceTextEncoder
+from tests.test_wiring import build
 
 transformers = pytest.importorskip("transformers")
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "red", "circle", "blue", "square"]
@@ -46,6 +47,18 @@ def test_published_weights_stay_as_they_are_and_frozen(folder: Path) -> None:
     assert not any(p.requires_grad for p in encoder.parameters())
     encoder.train()
     assert not encoder.training
+
+
+def test_unfrozen_it_is_trained(folder: Path, tmp_path: Path) -> None:
+    chosen = ["model/text_encoder=huggingface", f"model.text_encoder.name={folder}", "model.text_dim=16"]
+    for unfreeze, players in (("[]", {"flow"}), ("[text_encoder]", {"flow", "text_encoder"})):
+        trainer, batch = build(tmp_path, "flow", *chosen, f"stage.steps.flow.unfreeze={unfreeze}")
+        assert set(trainer.players) == players
+        before = {n: p.clone() for n, p in trainer.text_encoder.named_parameters()}
+        trainer._update(batch)
+        moved = any(not torch.equal(p, before[n]) for n, p in trainer.text_encoder.named_parameters())
+        assert moved == (unfreeze != "[]")
+        assert not trainer.text_encoder.model.training
 
 
 def test_padding_is_masked(folder: Path) -> None:

@@ -11,6 +11,8 @@ from fluxflow_exp.data.sample import BadSampleError, Sample
 class Numbers:
     """Sample i is the number i and a draw of its augmentation; `bad` ones cannot be read."""
 
+    groups = None
+
     def __init__(self, n, bad=()):
         self.n, self.bad = n, set(bad)
 

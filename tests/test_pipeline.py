@@ -142,3 +142,13 @@ def test_what_a_finished_run_leaves(tmp_path: Path) -> None:
     assert any(n.startswith("vae_001_002_") and n.endswith("-original.webp") for n in names)
     assert any(n.startswith("vae_001_001_00003_") and n.endswith("-nr_o.webp") for n in names)
     assert "flow_003_002_grid.webp" in names
+
+
+def test_a_part_that_no_step_made_starts_fresh_with_a_notice(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pipeline.run(toy(tmp_path))
+    said = capsys.readouterr().out
+    assert "Step vae_gan: discriminator starts from fresh weights (no earlier step made it)" in said
+    assert "Step vae_gan: compressor from" in said
+    assert "Step flow: flow_processor starts from fresh weights" in said

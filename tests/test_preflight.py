@@ -29,6 +29,20 @@ def test_every_shipped_stage_and_model_passes(stage, model):
     assert check(f"model={model}", stage=stage) == []
 
 
+def steps_of(stage):
+    return resolve(compose_config([f"stage={stage}"]))["stage"]["steps"]
+
+
+@pytest.mark.parametrize("stage", group("stage"))
+def test_a_step_of_a_shipped_pipeline_can_be_shortened_or_taken_out(stage):
+    steps = steps_of(stage)
+    for name in steps:
+        values = resolve(compose_config([f"stage={stage}", f"stage.steps.{name}.n_epochs=7"]))
+        assert values["stage"]["steps"][name]["n_epochs"] == 7
+    if len(steps) > 1 and "vae_gan" in steps:
+        assert check("~stage.steps.vae_gan", stage=stage) == []
+
+
 @pytest.mark.parametrize(
     ("optimizer", "scheduler"), [*product(group("optimizer"), ["cosine"]), *product(["adamw"], group("scheduler"))]
 )

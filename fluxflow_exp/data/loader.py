@@ -44,7 +44,7 @@ def updates_per_epoch(source: Source | Stream, batch_size: int) -> int:
 
 def groups_of(source: Source) -> dict[Any, list[int]]:
     """Indices by shape; one group where all samples have the same."""
-    groups = getattr(source, "groups", None)
+    groups = source.groups
     if groups is None:
         return {None: list(range(len(source)))}
     found: dict[Any, list[int]] = {}
@@ -62,7 +62,7 @@ def order(n: int, *, seed: int, epoch: int) -> list[int]:
 def epoch_batches(source: Source, batch_size: int, *, seed: int, epoch: int) -> list[list[int]]:
     """The batches of an epoch: each of one group, groups mixed; what does not fill a batch is left out."""
     shuffled = order(len(source), seed=seed, epoch=epoch)
-    groups = getattr(source, "groups", None)
+    groups = source.groups
     if groups is None:
         return [shuffled[i : i + batch_size] for i in range(0, len(shuffled) - batch_size + 1, batch_size)]
     waiting: dict[Any, list[int]] = {}
@@ -167,7 +167,7 @@ class _Reader(Dataset[tuple[Sample | None, Bad]]):
 
     def __init__(self, source: Source, seed: int) -> None:
         self.source, self.seed = source, seed
-        self.groups = getattr(source, "groups", None)
+        self.groups = source.groups
         self.members = groups_of(source)
 
     def __getitem__(self, key: Key) -> tuple[Sample | None, Bad]:

@@ -26,7 +26,7 @@ class Mixture:
             sizes = ", ".join(f"{name} {each.img_size}" for name, each in chosen.items())
             raise ValueError(f"a mixture needs one img_size, not {sizes}")
         for name, each in chosen.items():
-            if isinstance(each.train, Stream) or getattr(each.train, "groups", None) is not None:
+            if isinstance(each.train, Stream) or each.train.groups is not None:
                 raise ValueError(f"{name}: streamed shards, buckets and reduced_min_sizes cannot be mixed into a batch")
         self.img_size = next(iter(chosen.values())).img_size
         self.max_bad_fraction = max(each.max_bad_fraction for each in chosen.values())
@@ -42,6 +42,8 @@ class Mixture:
 
 
 class _Drawn:
+    groups: list[Any] | None = None
+
     def __init__(self, sources: dict[str, Source], weights: list[float]) -> None:
         self.sources, self.names, self.weights = sources, list(sources), weights
 
@@ -56,6 +58,8 @@ class _Drawn:
 
 class _InTurn:
     """The sources' samples in turn, until the shortest is used up; then the others' rest."""
+
+    groups: list[Any] | None = None
 
     def __init__(self, sources: dict[str, Source]) -> None:
         self.sources = sources

@@ -24,17 +24,13 @@ class BadSampleError(Exception):
 class Source(Protocol):
     """A finite set of samples. What `read` returns is a function of `index` and of what it draws from `rng`."""
 
+    groups: list[Any] | None  # of each index: those of one shape; a batch is made of one group. None: all have one
+
     def __len__(self) -> int: ...
 
     def read(self, index: int, rng: random.Random) -> Sample:
         """The sample at `index`; `rng` is for augmentation alone. BadSampleError: it cannot be read."""
         ...
-
-
-class GroupedSource(Source, Protocol):
-    """A source whose samples do not all have one shape. A batch is made of one group."""
-
-    groups: list[Any] | None  # of each index; None: all have one shape
 
 
 @runtime_checkable

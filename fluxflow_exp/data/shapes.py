@@ -6,6 +6,7 @@ draws them has learnt to combine what it read. A reader (`shapes_reader`) tells 
 
 import random
 from itertools import product
+from typing import Any
 
 import numpy as np
 import torch
@@ -66,6 +67,8 @@ def split_triples() -> tuple[list[Triple], list[Triple]]:
 
 
 class _Drawings:
+    groups: list[Any] | None = None
+
     def __init__(self, split: str, triples: list[Triple], n: int, img_size: int, seed: int) -> None:
         self.split, self.triples, self.n, self.img_size, self.seed = split, triples, n, img_size, seed
 

@@ -1,4 +1,4 @@
-"""A pretrained Hugging Face text encoder: frozen, its weights as they were published."""
+"""A pretrained Hugging Face text encoder: its weights as they were published, frozen unless a step unfreezes it."""
 
 import json
 from typing import Any
@@ -44,8 +44,8 @@ class HuggingFaceTextEncoder(nn.Module):
         return Text(hidden.float(), mask.bool())
 
     def train(self, mode: bool = True) -> "HuggingFaceTextEncoder":
-        """Stays in eval mode unless something in it is trained: a frozen encoder's dropout would be noise."""
-        return super().train(mode and any(p.requires_grad for p in self.parameters()))
+        """Stays in eval mode, trained or not: dropout would draw numbers that a resumed run could not draw again."""
+        return super().train(False)
 
 
 def _fetch(name: str) -> tuple[Any, nn.Module]:

@@ -1,0 +1,82 @@
+"""Write config.md beside this file: every key of the frame, and every choice of every group.
+
+python docs/reference/make_config.py
+"""
+
+import dataclasses
+import inspect
+import re
+import typing
+from pathlib import Path
+from typing import Any
+
+from omegaconf import MISSING
+
+from fluxflow_exp import schema
+from fluxflow_exp.config import conf_dir
+
+HEAD = """# Configuration reference
+
+Written by `docs/reference/make_config.py` from `fluxflow_exp/schema.py` and `conf/`; a test compares them.
+Keys are joined by dots on the command line (`checkpoint.keep=3`). `GROUP=CHOICE` takes a file of the group whole; any
+key of it can be set after that. Intervals count optimizer updates unless their name says otherwise.
+`python -m fluxflow_exp --cfg job` prints the whole configuration of a command.
+"""
+GROUPS = ("model", "model/text_encoder", "data", "stage", "optimizer", "scheduler", "hardware", "tracking")
+
+
+def text() -> str:
+    parts = [HEAD, "\n## Keys of every run\n"]
+    classes = [schema.RunConfig, schema.Stage, schema.Step, schema.Transition, schema.Ema, schema.Model]
+    classes += [
+        schema.Hardware,
+        schema.MicroBatch,
+        schema.Checkpoint,
+        schema.Samples,
+        schema.Evaluation,
+        schema.Publish,
+    ]
+    for kind in classes:
+        parts.append(_table(kind))
+    for group in GROUPS:
+        parts.append(f"\n## Group `{group}`\n")
+        parts += [_choice(path) for path in sorted((Path(conf_dir()) / group).glob("*.yaml"))]
+    return "".join(parts)
+
+
+def _table(kind: type) -> str:
+    doc = inspect.getdoc(kind) or ""
+    about = "" if doc.startswith(f"{kind.__name__}(") else f"\n{doc}\n"
+    comments = dict(re.findall(r"^    (\w+):.*?  # (.*)$", inspect.getsource(kind), re.MULTILINE))
+    hints = typing.get_type_hints(kind)
+    said = {name: comment.replace("|", "\\|") for name, comment in comments.items()}
+    rows = [
+        f"| `{f.name}` | {_type(hints[f.name])} | {_default(f)} | {said.get(f.name, '')} |"
+        for f in dataclasses.fields(kind)
+    ]
+    return "\n".join([f"\n### {kind.__name__}\n{about}", "| key | type | default | |", "|---|---|---|---|", *rows, ""])
+
+
+def _type(hint: Any) -> str:
+    name = hint.__name__ if isinstance(hint, type) and not typing.get_args(hint) else str(hint)
+    return (
+        name.replace("typing.", "").replace("fluxflow_exp.schema.", "").replace("|", "or").replace("NoneType", "null")
+    )
+
+
+def _default(field: dataclasses.Field[Any]) -> str:
+    if field.default is MISSING or field.default == MISSING:
+        return "from its group"
+    if field.default is not dataclasses.MISSING:
+        return "null" if field.default is None else f"`{field.default}`" if field.default != "" else "empty"
+    if field.default_factory in (dict, list):
+        return "empty"
+    return "see below"
+
+
+def _choice(path: Path) -> str:
+    return f"\n### `{path.stem}`\n\n```yaml\n{path.read_text(encoding='utf-8').rstrip()}\n```\n"
+
+
+if __name__ == "__main__":
+    Path(__file__).with_name("config.md").write_text(text(), encoding="utf-8")

@@ -1,0 +1,39 @@
+"""Documents that are written from the code, and links between documents."""
+
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
+
+
+def test_the_configuration_reference_is_fresh() -> None:
+    path = ROOT / "docs" / "reference" / "make_config.py"
+    spec = importlib.util.spec_from_file_location("make_config", path)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    written = path.with_name("config.md").read_text(encoding="utf-8")
+    assert written == module.text(), "run: python docs/reference/make_config.py"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_lead_somewhere(document: Path) -> None:
+    for target in re.findall(r"\]\((?!https?://)([^)#]+)", document.read_text(encoding="utf-8")):
+        assert (document.parent / target).exists(), target
+
+
+def test_every_proof_of_the_parity_table_exists() -> None:
+    text = (ROOT / "docs" / "reference" / "fluxflow-parity.md").read_text(encoding="utf-8")
+    tests = {
+        f"{path.stem}::{name}"
+        for path in (ROOT / "tests").glob("test_*.py")
+        for name in re.findall(r"^def (test_\w+)", path.read_text(encoding="utf-8"), re.MULTILINE)
+    }
+    named = set(re.findall(r"`(test_\w+::test_\w+)`", text))
+    assert len(named) > 50
+    assert named <= tests, sorted(named - tests)
