@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, TypeVar
 
 from rich.console import Console as Terminal
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 if TYPE_CHECKING:
     from fluxflow_exp.trainers.setup import Setup
+
+Part = TypeVar("Part")
 
 SHOWN = {"vae": "VAE", "kl": "KL", "g": "G", "d": "D", "lpips": "LPIPS", "flow": "Flow"}
 RULE = "=" * 80
@@ -61,6 +64,18 @@ class Console:
             self._bar.update(self._task, completed=update, description=" | ".join(fields[1:]))
         else:
             print(" | ".join(fields), flush=True)
+
+    def track(self, parts: Iterable[Part], description: str, *, total: int) -> Iterator[Part]:
+        """Pass `parts` on, showing how many of `total` are done: a second bar on a terminal, one line elsewhere."""
+        if not self._bar:
+            self.say(f"{description} …")
+            yield from parts
+            return
+        task = self._bar.add_task(description, total=total)
+        for part in parts:
+            yield part
+            self._bar.advance(task)
+        self._bar.remove_task(task)
 
     def held_out(self, epoch: int, metrics: dict[str, float]) -> None:
         shown = " | ".join(f"{name}: {value:.4g}" for name, value in metrics.items())

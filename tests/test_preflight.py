@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fluxflow_exp.config import conf_dir, resolve
+from fluxflow_exp.config import conf_dir, instantiate, resolve
 from fluxflow_exp.overrides import compose_config
 from fluxflow_exp.preflight import problems
 from tests.conftest import toy
@@ -27,6 +27,21 @@ STAGES = [s for s in group("stage") if not s.startswith("flow")]
 @pytest.mark.parametrize(("stage", "model"), list(product(STAGES, group("model"))))
 def test_every_shipped_stage_and_model_passes(stage, model):
     assert check(f"model={model}", stage=stage) == []
+
+
+PLACES = {"lpips": "perceptual", "v_prediction": "objective"}
+
+
+@pytest.mark.parametrize("loss", group("loss"))
+def test_every_shipped_loss_can_be_put_into_a_step(loss):
+    step = "flow" if loss == "v_prediction" else "vae_gan"
+    place = f"stage.steps.{step}.trainer.{PLACES.get(loss, loss)}"
+    values = resolve(compose_config(["stage=quickstart", "hardware=cpu", f"+loss@{place}={loss}"]))
+    assert problems(values) == []
+    node = values["stage"]["steps"][step]["trainer"][PLACES.get(loss, loss)]
+    head = (Path(conf_dir()) / "loss" / f"{loss}.yaml").read_text().splitlines()[1]
+    assert head == f"# +loss@stage.steps.STEP.trainer.{PLACES.get(loss, loss)}={loss}"
+    assert instantiate({**node, "pretrained": False} if loss == "lpips" else node) is not None
 
 
 def steps_of(stage):

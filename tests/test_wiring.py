@@ -40,21 +40,20 @@ EVERY_LOSS = {
     **REACHES["vae_gan"],
     "lecam": {"discriminator"},
 }
-LOSSES = "fluxflow_exp.losses."
 ALL_ON = [
-    f"+stage.steps.vae_gan.trainer.{key}._target_={LOSSES}{target}"
-    for key, target in {
-        "frequency": "frequency.Frequency",
-        "perceptual": "perceptual.Perceptual",
-        "color_stats": "appearance.ColorStatistics",
-        "histogram": "appearance.Histogram",
-        "contrast": "appearance.Contrast",
-        "feature_matching": "feature_matching.FeatureMatching",
-        "lecam": "lecam.LeCam",
+    f"+loss@stage.steps.vae_gan.trainer.{place}={loss}"
+    for place, loss in {
+        "frequency": "frequency",
+        "perceptual": "lpips",
+        "color_stats": "color_stats",
+        "histogram": "histogram",
+        "contrast": "contrast",
+        "feature_matching": "feature_matching",
+        "lecam": "lecam",
     }.items()
 ]
-PERCEPTUAL = ["+stage.steps.vae_gan.trainer.perceptual.net=squeeze", "data.img_size=32"]
-PERCEPTUAL += ["+stage.steps.vae_gan.trainer.perceptual.pretrained=false"]
+PERCEPTUAL = ["stage.steps.vae_gan.trainer.perceptual.net=squeeze", "data.img_size=32"]
+PERCEPTUAL += ["stage.steps.vae_gan.trainer.perceptual.pretrained=false"]
 START = ["stage.steps.vae_gan.trainer.adversarial.start=0"]
 
 
@@ -205,7 +204,7 @@ def test_every_optional_loss_ignores_the_micro_batch(tmp_path: Path) -> None:
             *noise,
             "optimizer=sgd",
             size,
-            "+stage.steps.vae_gan.trainer.perceptual.crop=32",
+            "stage.steps.vae_gan.trainer.perceptual.crop=32",
         )
         for _ in range(3):
             metrics = trainer._update(batch)
@@ -276,7 +275,7 @@ def test_instance_noise_is_added_and_decays(tmp_path: Path) -> None:
 
 def test_the_perceptual_loss_is_evaluated_every_kth_update_with_its_weight_corrected(tmp_path: Path) -> None:
     trainer, batch = build(
-        tmp_path, "vae_gan", ALL_ON[1], *PERCEPTUAL, "+stage.steps.vae_gan.trainer.perceptual.every=3"
+        tmp_path, "vae_gan", ALL_ON[1], *PERCEPTUAL, "stage.steps.vae_gan.trainer.perceptual.every=3"
     )
     (micro,) = trainer._micros(trainer.to_device(batch.images), batch.captions)
     weights = []
@@ -285,3 +284,18 @@ def test_the_perceptual_loss_is_evaluated_every_kth_update_with_its_weight_corre
         _, found = trainer._generator(micro)
         weights.append(found.get("lpips"))
     assert weights == [pytest.approx(0.3), None, None, pytest.approx(0.3)]
+
+
+def test_a_saved_trainer_with_every_loss_goes_on_with_the_same_update(tmp_path: Path) -> None:
+    chosen = [*ALL_ON, *PERCEPTUAL, *START, "+stage.steps.vae_gan.trainer.adversarial.instance_noise=0.1"]
+    first, batch = build(tmp_path / "a", "vae_gan", *chosen)
+    for _ in range(3):
+        first._update(batch)
+        first.update_index += 1
+    saved = first.state_dict()
+    torch.save(saved, tmp_path / "state.pt")
+    second, _ = build(tmp_path / "b", "vae_gan", *chosen)
+    second.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    assert first._update(batch) == second._update(batch)
+    for a, b in zip(first.players["vae"].parameters, second.players["vae"].parameters, strict=True):
+        assert torch.equal(a, b)

@@ -22,7 +22,7 @@ Keys are joined by dots on the command line (`checkpoint.keep=3`). `GROUP=CHOICE
 key of it can be set after that. Intervals count optimizer updates unless their name says otherwise.
 `python -m fluxflow_exp --cfg job` prints the whole configuration of a command.
 """
-GROUPS = ("model", "model/text_encoder", "data", "stage", "optimizer", "scheduler", "hardware", "tracking")
+GROUPS = ("model", "model/text_encoder", "data", "stage", "loss", "optimizer", "scheduler", "hardware", "tracking")
 
 
 def text() -> str:

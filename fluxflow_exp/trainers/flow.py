@@ -17,6 +17,7 @@ from fluxflow_exp.trainers.setup import Setup
 from fluxflow_exp.trainers.turn import Micro, Turn
 
 LATENT_STATISTICS_IMAGES = 1024
+GENERATION_BATCH = 64
 
 
 class FlowTrainer(Trainer):
@@ -87,7 +88,8 @@ class FlowTrainer(Trainer):
             metrics = {"val_flow": self._held_out_loss(batch)}
             if last and evaluation.prompts and data.reads_back:
                 prompts = [data.prompts[i % len(data.prompts)] for i in range(evaluation.prompts)]
-                metrics |= data.score(self._generate(prompts, evaluation), prompts)
+                images = self._generate(prompts, evaluation, said=f"Generating {len(prompts)} held-out prompts")
+                metrics |= data.score(images, prompts)
         return metrics
 
     def sample_pictures(self, suffix: str) -> None:
@@ -145,8 +147,10 @@ class FlowTrainer(Trainer):
             total += float(self.objective(velocity, data, draw[1], times)["flow"].sum())
         return total / len(batch.images)
 
-    def _generate(self, prompts: list[str], options: Any, size: tuple[int, int] | None = None) -> Tensor:
-        """uint8 (prompts, 3, height, width) on the CPU."""
+    def _generate(
+        self, prompts: list[str], options: Any, *, size: tuple[int, int] | None = None, said: str | None = None
+    ) -> Tensor:
+        """uint8 (prompts, 3, height, width) on the CPU; with `said` its progress is shown."""
         model = TextToImage(
             expander=self.setup.parts["expander"],
             flow_processor=self.flow,
@@ -158,6 +162,13 @@ class FlowTrainer(Trainer):
         guidance = options.guidance_scale if self.setup.cfg_dropout_prob > 0 else 1.0
         with self.machine.autocast():
             parts = model.generate(
-                prompts, guidance_scale=guidance, steps=options.steps, seed=self.setup.seed, size=size
+                prompts,
+                guidance_scale=guidance,
+                steps=options.steps,
+                seed=self.setup.seed,
+                size=size,
+                batch_size=GENERATION_BATCH,
             )
+            if said:
+                parts = self.setup.console.track(parts, said, total=-(-len(prompts) // GENERATION_BATCH))
             return torch.cat(list(parts))
