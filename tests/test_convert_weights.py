@@ -1,5 +1,6 @@
 """Weights against the real package `fluxflow` 0.3.1, in both directions."""
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from tests.real_fluxflow import real_vae
 SIZES = [(16, 32), (32, 32)]  # height, width
 
 
+@cache
 def theirs(dim: int) -> tuple[Any, Any]:
     vae = real_vae()
     torch.manual_seed(dim)

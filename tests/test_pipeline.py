@@ -128,8 +128,14 @@ def test_a_second_process_in_the_folder_is_refused(tmp_path: Path) -> None:
         second.lock()
 
 
-def test_what_a_finished_run_leaves(tmp_path: Path) -> None:
+def test_a_finished_run_leaves_what_it_should_and_fresh_parts_are_announced(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     pipeline.run(toy(tmp_path, "samples.every_updates=3"))
+    said = capsys.readouterr().out
+    assert "Step vae_gan: discriminator starts from fresh weights (no earlier step made it)" in said
+    assert "Step vae_gan: compressor from" in said
+    assert "Step flow: flow_processor starts from fresh weights" in said
     run = tmp_path / "quickstart"
     summary = json.loads((run / "summary.json").read_text())
     assert set(summary["steps"]["vae"]) == {"epochs", "updates", "images", "seconds", "images_per_second", "final"}
@@ -142,13 +148,3 @@ def test_what_a_finished_run_leaves(tmp_path: Path) -> None:
     assert any(n.startswith("vae_001_002_") and n.endswith("-original.webp") for n in names)
     assert any(n.startswith("vae_001_001_00003_") and n.endswith("-nr_o.webp") for n in names)
     assert "flow_003_002_grid.webp" in names
-
-
-def test_a_part_that_no_step_made_starts_fresh_with_a_notice(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    pipeline.run(toy(tmp_path))
-    said = capsys.readouterr().out
-    assert "Step vae_gan: discriminator starts from fresh weights (no earlier step made it)" in said
-    assert "Step vae_gan: compressor from" in said
-    assert "Step flow: flow_processor starts from fresh weights" in said
