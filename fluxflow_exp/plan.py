@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from fluxflow_exp.config import UserError, instantiate
-from fluxflow_exp.data.loader import updates_per_epoch
-from fluxflow_exp.data.sample import DataSet
+from fluxflow_exp.data.loader import groups_of, updates_per_epoch
+from fluxflow_exp.data.sample import DataSet, Stream
 from fluxflow_exp.hardware import Machine
 from fluxflow_exp.schema import RunConfig, Step
 from fluxflow_exp.trainers import transition
@@ -73,6 +73,7 @@ def describe(config: RunConfig, lengths: dict[str, Length], data: dict[str, Data
     ]
     for index, (name, step) in enumerate(config.stage.steps.items(), start=1):
         lines += _step_lines(index, name, step, lengths[name])
+        lines += _left_out(data[name], step.batch_size)
     total = sum(each.updates for each in lengths.values())
     return "\n".join([*lines, f"  Total: {total} updates"])
 
@@ -93,6 +94,19 @@ def _step_lines(index: int, name: str, step: Step, size: Length) -> list[str]:
         f"    losses: {', '.join(losses)}{guidance}; EMA {step.ema.decay if step.ema else 'off'}",
         f"    optimizers: {optimizers}",
         *([f"    ends early when {transition.describe(step.transition_on)}"] if step.transition_on.metric else []),
+    ]
+
+
+def _left_out(data: DataSet, batch_size: int) -> list[str]:
+    """Samples of shapes that are too rare for a batch."""
+    if isinstance(data.train, Stream):
+        return []
+    rare = sum(len(members) for members in groups_of(data.train).values() if len(members) < batch_size)
+    if not rare:
+        return []
+    return [
+        f"    note: {rare} of {len(data.train)} samples have a shape that fewer than {batch_size} share, and are never "
+        "trained on: lower batch_size or data.buckets"
     ]
 
 

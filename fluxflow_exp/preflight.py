@@ -180,6 +180,9 @@ def _steps(values: dict[str, Any]) -> list[str]:
         trainer = _locate(step["trainer"]["_target_"])
         for player in step["optimizers"]:
             made |= set(trainer.PLAYERS.get(player, ())) - set(step["freeze"])
+    conditioning = [step["trainer"].get("spade", "never") for step in steps.values() if "kl" in step["trainer"]]
+    if values["stage"]["spade"] and conditioning and set(conditioning) == {"never"}:
+        found.append("stage.spade builds SPADE layers that no step trains: set trainer.spade=always in one of them")
     return found
 
 
@@ -216,6 +219,11 @@ def _parts(step: dict[str, Any], where: str, made: set[str], values: dict[str, A
     if "text_encoder" in step["unfreeze"] and values["publish"]["text_encoder"] == "reference":
         found.append(f"{where}.unfreeze trains the text encoder, which publish.text_encoder=reference would not keep")
     adversarial = step["trainer"].get("adversarial") or {}
+    found += [
+        f"{where}.trainer.{loss} acts on a discriminator, and trainer.adversarial is off"
+        for loss in ("feature_matching", "lecam")
+        if step["trainer"].get(loss) and not adversarial
+    ]
     compares = any(step["trainer"].get(key) for key in ("reconstruction", "frequency"))
     if adversarial and adversarial.get("adaptive", True) and not compares:
         found.append(f"{where}.trainer.adversarial.adaptive compares with a reconstruction loss: set it to false")

@@ -101,6 +101,24 @@ def test_each_mistake_is_one_clear_line(override, expected):
     assert any(expected in line for line in found), found
 
 
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["+loss@stage.steps.vae.trainer.lecam=lecam"], "lecam acts on a discriminator"),
+        (["stage.spade=true"], "stage.spade builds SPADE layers that no step trains"),
+        (["+stage.steps.vae.trainer.spade=always"], "needs SPADE layers: set stage.spade=true"),
+        (["~stage.steps.vae_gan.trainer.reconstruction"], "adaptive compares with a reconstruction loss"),
+        (
+            ["stage.steps.flow.freeze=[text_encoder]", "stage.steps.flow.unfreeze=[text_encoder]"],
+            "in freeze and in unfreeze",
+        ),
+    ],
+)
+def test_losses_that_could_not_act_are_refused(overrides, expected):
+    (found,) = check(*overrides)
+    assert expected in found
+
+
 def test_all_problems_are_listed_together():
     found = check(
         "+foo=1", "stage.steps.vae.trainer.kl.weight=much", "resume=maybe", "data=image_folder", "data.data_path=/none"

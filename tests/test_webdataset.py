@@ -12,16 +12,21 @@ from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from PIL import Image
 
-from fluxflow_exp.config import UserError
+from fluxflow_exp import pipeline
+from fluxflow_exp.config import UserError, resolve
 from fluxflow_exp.data import stream
 from fluxflow_exp.data.loader import load_batches, updates_per_epoch
 from fluxflow_exp.data.tar import split_name
 from fluxflow_exp.data.webdataset import WebDataset, expand
+from fluxflow_exp.overrides import compose_config
+from fluxflow_exp.trainers.state import restore
+from tests.conftest import TOY, TOY_STEPS
 
 SIZES = (9, 4, 17, 1, 12, 6, 11)
 
@@ -172,6 +177,25 @@ def test_a_stream_continues_where_it_was_with_as_many_readers(server: str, worke
         rest = load(data, first, 30, workers=workers)
         assert [(b.ids, b.captions) for b in rest] == [(b.ids, b.captions) for b in whole[first:]]
         assert all((a.images == b.images).all() for a, b in zip(rest, whole[first:], strict=True))
+
+
+def test_another_number_of_readers_is_refused_within_an_epoch_and_not_after_it(server: str) -> None:
+    setup = SimpleNamespace(num_workers=2, data=streamed(server))
+    trainer: Any = SimpleNamespace(setup=setup, length=SimpleNamespace(updates_per_epoch=12))
+    with pytest.raises(UserError, match=r"set hardware\.num_workers=3 \(it is 2\)"):
+        restore(trainer, {"readers": 3, "update": 5})
+    with pytest.raises(KeyError):  # at an epoch's end it goes on to the rest of the state
+        restore(trainer, {"readers": 3, "update": 24})
+
+
+def test_a_pipeline_trains_on_a_stream(server: str, tmp_path: Path) -> None:
+    small = [o for o in TOY if not o.startswith(("data.", "+data."))]
+    data = ["data=webdataset", f"data.urls='{server}/train-{{000..006}}.tar'", "data.epoch_size=24", "data.img_size=16"]
+    only = ["~stage.steps.vae_gan", "data.validation_images=4", f"output_root={tmp_path / 'out'}"]
+    steps = [o for o in TOY_STEPS if "vae_gan" not in o]
+    pipeline.run(resolve(compose_config(["stage=quickstart", *small, *steps, *data, *only])))
+    found = json.loads((tmp_path / "out" / "quickstart" / "summary.json").read_text())["steps"]
+    assert {name: step["updates"] for name, step in found.items()} == {"vae": 6, "flow": 6}
 
 
 def test_ranks_and_workers_of_a_stream_share_its_shards(server: str) -> None:
