@@ -31,9 +31,7 @@ def convert(source: Path, output: Path, *, text_encoder: str | None = None, mode
     report.raise_if_refused(source)
     new = _translate(old, source, output.stem, report, text_encoder=text_encoder, model=model)
     report.raise_if_refused(source)
-    files.write_text(
-        output, f"# @package _global_\n# From {source.name} of FluxFlow Training.\n" + _dump(new.body(output.stem))
-    )
+    files.write_text(output, f"# @package _global_\n# From {source.name} of FluxFlow Training.\n" + _dump(new.body()))
     command = f"python -m fluxflow_exp --config-dir {output.parent.parent} stage={output.stem}"
     return [
         *report.notes,
@@ -47,12 +45,13 @@ class Translated:
     """The new file in parts."""
 
     def __init__(self) -> None:
+        self.name = ""  # of the stage; the run takes it over
         self.overrides: list[Node] = []  # of the defaults list
         self.steps: dict[str, Node] = {}
         self.top: Node = {}
         self.machine: list[str] = []  # overrides that belong to the command line: they say where, not what
 
-    def body(self, name: str) -> Node:
+    def body(self) -> Node:
         choices: list[Node] = []
         steps: Node = {}
         for key, step in self.steps.items():
@@ -61,7 +60,7 @@ class Translated:
                 choices.append({f"/scheduler@stage.steps.{key}.schedulers.{player}": scheduler})
             steps[key] = {k: v for k, v in step.items() if k not in ("choices", "kind") and v not in ({}, [])}
         spade = any(step["trainer"].get("spade", "never") != "never" for step in self.steps.values())
-        stage = {"name": name, "spade": spade, "steps": steps}
+        stage = {"name": self.name, "spade": spade, "steps": steps}
         return {"defaults": [*choices, *self.overrides, "_self_"], "stage": stage, **self.top}
 
 
@@ -120,13 +119,12 @@ def _steps(training: Node, pipeline: Node, given: Node, new: Translated, report:
     shared = {k: v for k, v in training.items() if k in convert_keys.STEP and not k.startswith(("train_", "gan_"))}
     shared.pop("use_lpips", None) if pipeline else None
     olds = pipeline.get("steps") or [{**training, "name": "training", "optimization": given}]
-    frozen: set[str] = set()
     for index, step in enumerate(olds):
         merged = {**shared, **(pipeline.get("defaults") or {}), **step}
         key = _slug(str(step.get("name") or f"step{index + 1}"), report)
         if key in new.steps:
             report.refuse(f"two steps are named {key}")
-        made = steps_of(merged, key, frozen, report, pretrained_text=pretrained)
+        made = steps_of(merged, key, report, pretrained_text=pretrained)
         for node in made.values():
             if merged.get("dataset"):
                 node["data"] = merged["dataset"]
@@ -202,7 +200,7 @@ def _model(old: Node, new: Translated, report: Report, *, text_encoder: str | No
 
 def _output(old: Node, name: str, new: Translated) -> None:
     path = Path(old.get("output_path", "outputs"))
-    new.top["name"] = path.name if len(path.parts) > 1 else name
+    new.name = path.name if len(path.parts) > 1 else name
     new.top["output_root"] = str(path.parent) if len(path.parts) > 1 else str(path)
     new.top["log_every"] = int(old.get("log_interval", 10))
     if old.get("checkpoint_save_interval"):

@@ -16,6 +16,10 @@ SCHEDULERS = {
     "StepLR": "step",
     "ReduceLROnPlateau": "plateau",
 }
+TRAINED = {
+    "autoencoder": ("compressor", "expander", "discriminator"),
+    "flow": ("flow_processor", "text_encoder"),
+}
 PARTS = {"flow": "flow_processor", "D_img": "discriminator"}  # their second names
 METRICS = {
     **dict.fromkeys(("vae", "vae_loss", "recon", "recon_loss"), "vae"),
@@ -32,13 +36,13 @@ STATISTICS = {
 }
 
 
-def steps_of(old: Node, name: str, frozen: set[str], report: Report, *, pretrained_text: bool) -> dict[str, Node]:
-    """Our steps for one of theirs (two, where it trains autoencoder and flow); `frozen` carries over between steps.
+def steps_of(old: Node, name: str, report: Report, *, pretrained_text: bool) -> dict[str, Node]:
+    """Our steps for one of theirs (two, where it trains autoencoder and flow).
 
-    Each has `choices`: player → (optimizer, scheduler) files, besides the keys of `Step`.
+    Each has `choices`: player → (optimizer, scheduler) files, besides the keys of `Step`. Freezing holds for its step:
+    that it leaked into later ones there is a defect, by which the README's own pipeline would not train its flow.
     """
-    frozen |= {PARTS.get(part, part) for part in old.get("freeze") or []}
-    frozen -= {PARTS.get(part, part) for part in old.get("unfreeze") or []}
+    frozen = {PARTS.get(part, part) for part in old.get("freeze") or []}
     made: dict[str, Node] = {}
     autoencoder = [key for key in ("train_vae", "gan_training", "train_spade") if old.get(key)]
     flow = [key for key in ("train_diff", "train_diff_full") if old.get(key)]
@@ -55,15 +59,10 @@ def steps_of(old: Node, name: str, frozen: set[str], report: Report, *, pretrain
         report.refuse(f"{name}: nothing is trained. Set train_vae, gan_training, train_spade or train_diff")
     for step in made.values():
         _common(step, old, name, report)
-        still = sorted(frozen & {"compressor", "expander", "flow_processor", "text_encoder", "discriminator"})
-        step["freeze"] = [part for part in still if part in _PARTS[step["kind"]]]
+        for part in sorted(frozen - {part for parts in TRAINED.values() for part in parts}):
+            report.refuse(f"{name}: freeze: there is no part {part!r}")
+        step["freeze"] = [part for part in TRAINED[step["kind"]] if part in frozen]
     return made
-
-
-_PARTS = {
-    "autoencoder": ("compressor", "expander", "discriminator"),
-    "flow": ("flow_processor", "text_encoder"),
-}
 
 
 def _autoencoder(old: Node, name: str, report: Report) -> Node:

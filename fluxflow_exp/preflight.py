@@ -242,9 +242,9 @@ def _parts(step: dict[str, Any], where: str, made: set[str], values: dict[str, A
     ]
     if step["trainer"].get("adversarial") and "discriminator" not in step["optimizers"]:
         found.append(f"{where}.optimizers.discriminator is missing: the adversarial loss needs it")
-    trained = {p for player in step["optimizers"] for p in trainer.PLAYERS.get(player, ())}
-    if trained and trained <= set(step["freeze"]):
-        found.append(f"{where}.freeze leaves nothing to train")
+    first = next(iter(trainer.PLAYERS))
+    if set(trainer.PLAYERS[first]) <= set(step["freeze"]) or first not in step["optimizers"]:
+        found.append(f"{where} trains nothing of {' and '.join(trainer.PLAYERS[first])}: see its freeze and optimizers")
     given = _given(step["init_from"], where, values["model"], found)
     lacking = [part for part in trainer.USES if part not in made | given]
     if lacking:

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from fluxflow_exp import pipeline
+from fluxflow_exp import pipeline, weights
 from fluxflow_exp.config import UserError, resolve
 from fluxflow_exp.convert_config import convert
 from fluxflow_exp.overrides import compose_config, override_problems
@@ -64,6 +64,9 @@ def test_every_configuration_of_the_readme_trains_to_its_end(folder: Path, name:
     (run,) = (folder / "out").iterdir()
     steps = json.loads((run / "summary.json").read_text())["steps"]
     assert {n: s["updates"] for n, s in steps.items()} == dict.fromkeys(values["stage"]["steps"], 2)
+    trained = set(weights.find_parts(run))
+    assert {"compressor", "expander"} <= trained
+    assert ("flow_processor" in trained) == ("flow" in steps)
     assert (run / "weights" / "final.safetensors").is_file()
 
 
@@ -97,23 +100,28 @@ def test_the_values_of_the_basic_configuration_arrive(folder: Path) -> None:
     assert new["model"]["vae_dim"] == 128
     assert new["model"]["text_dim"] == 1024
     assert new["data"]["img_size"] == 1024
-    assert (new["name"], new["output_root"]) == ("flux", "outputs")
+    values = composed(folder)
+    assert (values["name"], values["log_every"], values["checkpoint"]["every_updates"]) == ("flux", 10, 50)
+    assert new["output_root"] == "outputs"
     assert new["checkpoint"] == {"every_updates": 50}
     assert new["samples"] == {"samples_per_checkpoint": 1, "sample_sizes": [512, [768, 512], 1024]}
     assert any("stage=old" in line and "--config-dir" in line for line in lines)
 
 
-def test_frozen_parts_stay_frozen_until_they_are_unfrozen(folder: Path) -> None:
+def test_freezing_holds_for_its_step_so_that_the_readmes_flow_is_trained(folder: Path) -> None:
+    new, _ = converted(folder, seed_yaml.PIPELINE)
+    assert "freeze" not in new["stage"]["steps"]["vae_warmup"]
+    assert "freeze" not in new["stage"]["steps"]["flow"]
     steps = """
 training:
   pipeline:
     steps:
-      - {name: a, n_epochs: 1, train_vae: true, freeze: [compressor]}
-      - {name: b, n_epochs: 1, train_vae: true}
-      - {name: c, n_epochs: 1, train_vae: true, unfreeze: [compressor]}
+      - {name: a, n_epochs: 1, train_vae: true, freeze: [compressor, flow]}
+      - {name: b, n_epochs: 1, train_vae: true, freeze: [D_img], gan_training: true}
+      - {name: c, n_epochs: 1, train_vae: true}
 """
     made = converted(folder, steps)[0]["stage"]["steps"]
-    assert [step.get("freeze", []) for step in made.values()] == [["compressor"], ["compressor"], []]
+    assert [step.get("freeze", []) for step in made.values()] == [["compressor"], ["discriminator"], []]
 
 
 def test_optimizers_schedulers_and_transitions_arrive(folder: Path) -> None:

@@ -89,7 +89,7 @@ def test_a_card_that_is_not_there_is_said_and_nothing_else(card):
         ("stage.steps.vae.batch_size=0", "batch_size must be at least 1"),
         ("hardware.micro_batch.flow=5", "batch_size=32 is not a multiple of hardware.micro_batch.flow=5"),
         ("stage.steps.vae.freeze=[compresor]", "did you mean 'compressor'?"),
-        ("stage.steps.vae.freeze=[compressor,expander]", "leaves nothing to train"),
+        ("stage.steps.vae.freeze=[compressor,expander]", "trains nothing of compressor and expander"),
         ("~stage.steps.vae_gan.optimizers.discriminator", "the adversarial loss needs it"),
         ("stage.steps.flow.cfg_dropout_prob=1.5", "must be in [0, 1]"),
         ("resume=maybe", "resume is one of auto, fresh, extend"),

@@ -100,6 +100,11 @@ def load_batches(
     if isinstance(source, Stream):
         per_epoch = updates_per_epoch(source, batch_size)
         slots = Slots(rank, ranks, max(num_workers, 1))
+        if slots.ranks * slots.workers > source.max_readers:
+            raise UserError(
+                f"{slots.ranks * slots.workers} readers share {source.max_readers} streamed shards, so that some would "
+                f"have none: set hardware.num_workers to {source.max_readers // ranks} or less"
+            )
         reading = {
             "dataset": _Streaming(source, seed, share, range(first_update, last_update), per_epoch, slots),
             "batch_size": None,
@@ -115,13 +120,21 @@ def load_batches(
         worker_init_fn=_start_worker,
         prefetch_factor=4 if num_workers else None,
     )
-    for images, captions, ids, bad in loader:
+    for images, captions, ids, bad in _plainly(loader):
         if len(ids) < share:
             raise UserError(
                 f"{MAX_ATTEMPTS} samples in a row cannot be read; the last: {bad[-1][0]}: {bad[-1][1]}. Check that "
                 "data.data_path is the folder that the names in data.captions_file stand in"
             )
         yield Batch(images, list(captions), list(ids), [tuple(b) for b in bad])
+
+
+def _plainly(loader: Iterable[Any]) -> Iterator[Any]:
+    """Pass batches on; a UserError of a worker process loses the traceback that was put around its message."""
+    try:
+        yield from loader
+    except UserError as error:
+        raise UserError(str(error).rpartition("UserError: ")[2].strip()) from None
 
 
 def read_all(source: Source, indices: Iterable[int], *, seed: int) -> Batch:

@@ -38,6 +38,7 @@ class Stream(Protocol):
     """Samples that can only be read in order. A reader has one of `slots` slots, and each epoch its own samples."""
 
     epoch_size: int
+    max_readers: int
 
     def __len__(self) -> int: ...
 

@@ -53,6 +53,7 @@ class Streamed:
             raise ValueError(f"epoch_size and shuffle_buffer must be at least 1, not {epoch_size}, {buffer}")
         self.urls, self.keys, self.look, self.fraction = urls, keys, look, fraction
         self.epoch_size, self.buffer, self.token_env = epoch_size, buffer, token_env
+        self.max_readers = len(urls)
 
     def __len__(self) -> int:
         return self.epoch_size
@@ -60,13 +61,8 @@ class Streamed:
     def samples(self, *, seed: int, epoch: int, slot: int, slots: int, skip: int) -> Iterator[tuple[Sample, Bad]]:
         """A slot's samples of an epoch without end, the first `skip` left out; each with the bad ones before it.
 
-        UserError: there are fewer shards than slots, or none of them holds a sample.
+        UserError: none of the slot's shards holds a sample, or one cannot be read.
         """
-        if slots > len(self.urls):
-            raise UserError(
-                f"{slots} readers share {len(self.urls)} streamed shards, so that some would have none: "
-                f"set hardware.num_workers to {len(self.urls)} or less"
-            )
         count, bad, fruitless = 0, Bad(), 0
         for name, members in self._shuffled(seed, epoch, slot, slots, bad):
             if count < skip:  # given out, or counted as bad, before the interruption
