@@ -112,13 +112,15 @@ class Pipeline:
 
     def setup(self, index: int, name: str, step: Step, earlier: list[str]) -> Setup:
         config = self.config
+        given = weights.find_parts(Path(step.init_from).expanduser()) if step.init_from else {}
         return Setup(
             name=name,
             index=index,
             steps=len(config.stage.steps),
             seed=config.seed,
             length=self.lengths[name],
-            parts=self._build_parts(name, step, earlier),
+            parts=self._build_parts(name, step, earlier, given),
+            given=[part for part in plan.needed_parts(step) if part in given],
             optimizers={player: instantiate(node) for player, node in step.optimizers.items()},
             schedulers={player: instantiate(node) for player, node in step.schedulers.items()},
             freeze=step.freeze,
@@ -141,10 +143,9 @@ class Pipeline:
             evaluation=config.evaluation,
         )
 
-    def _build_parts(self, name: str, step: Step, earlier: list[str]) -> dict[str, nn.Module]:
+    def _build_parts(self, name: str, step: Step, earlier: list[str], given: dict[str, Path]) -> dict[str, nn.Module]:
         """Fresh parts, filled from an earlier step or `init_from`: raw weights to train on, averaged ones to use."""
         trained = plan.trained_parts(step)
-        given = weights.find_parts(Path(step.init_from).expanduser()) if step.init_from else {}
         made = weights.find_parts(self.folder.path, steps=earlier) if earlier else {}
         parts = {}
         for part in plan.needed_parts(step):

@@ -13,8 +13,12 @@ from fluxflow_exp.trainers.setup import Setup
 
 
 def publish_step(setup: Setup, trainer: Trainer, config: RunConfig) -> None:
-    """Write `<step>.raw.safetensors`, then `<step>.safetensors` with averaged weights."""
+    """Write `<step>.raw.safetensors`, then `<step>.safetensors` with averaged weights.
+
+    Parts of another run that the step only uses are in them too: this run's files must be enough to generate.
+    """
     parts = {part: m for player in trainer.players.values() for part, m in player.parts.items()}
+    parts |= {part: setup.parts[part] for part in setup.given if part not in parts}
     if "text_encoder" in setup.parts and config.publish.text_encoder == "embed":
         parts.setdefault("text_encoder", setup.parts["text_encoder"])
     facts = {

@@ -13,6 +13,7 @@ from PIL import Image
 from fluxflow_exp import pipeline, weights
 from fluxflow_exp.config import UserError, resolve
 from fluxflow_exp.convert_config import convert
+from fluxflow_exp.models.text_to_image import TextToImage
 from fluxflow_exp.overrides import compose_config, override_problems
 from fluxflow_exp.preflight import problems
 from tests import seed_yaml
@@ -82,6 +83,9 @@ def test_the_guidance_configuration_trains_on_the_autoencoder_of_another_run(fol
     pipeline.run(values)
     steps = json.loads((folder / "out" / "flow" / "summary.json").read_text())["steps"]
     assert steps["flow_cfg"]["updates"] == 2
+    for kind in ("ema", "raw"):  # one file is enough to generate, wherever the autoencoder came from
+        model = TextToImage.load(folder / "out" / "flow" / "weights" / "final.safetensors", kind=kind)
+        assert model(["a"], steps=2)[0].size == (32, 32)
 
 
 def test_the_values_of_the_basic_configuration_arrive(folder: Path) -> None:

@@ -45,6 +45,7 @@ class Setup:
     seed: int
     length: Length
     parts: dict[str, nn.Module]  # all that the step trains or uses, on the device
+    given: list[str]  # parts that came from init_from
     optimizers: dict[str, Callable[..., Any]]  # by player
     schedulers: dict[str, Callable[..., Any]]
     freeze: list[str]
