@@ -29,6 +29,8 @@ def path_problems(data: Any, where: str) -> list[str]:
 def problems(picked: Any, data: dict[str, Any], where: str) -> list[str]:
     """What is wrong with a step's `data`: none, a data set of its own, or with data=multi a name or weights."""
     named = data.get("datasets")
+    if named == {}:
+        return [f"{where}.data: data.datasets is empty: add +data@data.datasets.NAME=image_folder (or webdataset)"]
     if named is None:
         if picked is None or (isinstance(picked, dict) and "_target_" in picked):
             return path_problems(picked, f"{where}.data")

@@ -73,7 +73,10 @@ RULE = "stage.steps.vae.transition_on"
 @pytest.mark.parametrize(
     ("rule", "expected"),
     [
-        ("{metric: vae_los, below: 1}", "metric='vae_los' is never logged in this step. Logged: l1"),
+        (
+            "{metric: val_psn, above: 1}",
+            "metric='val_psn' is never logged in this step; did you mean 'val_psnr'? Logged: l1, mse, kl",
+        ),
         ("{metric: g, below: 1}", "trainer.adversarial is off"),
         ("{metric: vae}", "needs below, above, patience or max_epochs"),
         ("{metric: vae, below: 1, above: 2}", "below or above, not both"),

@@ -1,5 +1,6 @@
 """When a step ends before its last epoch: a metric below or above a threshold, or no longer improving."""
 
+import difflib
 import math
 from collections import deque
 from typing import Any
@@ -109,7 +110,10 @@ def problems(rule: dict[str, Any], known: dict[str, str | None], losses: dict[st
         return [f"{given[0]} is set and metric is not: name what to watch"] if given else []
     needed = known.get(metric)
     if metric not in known:
-        found.append(f"metric={metric!r} is never logged in this step. Logged: {', '.join(known)}")
+        logged = [name for name, loss in known.items() if loss is None or losses.get(loss)]
+        near = difflib.get_close_matches(metric, logged, 1, 0.5)
+        hint = f"; did you mean {near[0]!r}?" if near else "."
+        found.append(f"metric={metric!r} is never logged in this step{hint} Logged: {', '.join(logged)}")
     elif needed and not losses.get(needed):
         found.append(f"metric={metric!r} is never logged: trainer.{needed} is off")
     if not given:
