@@ -283,5 +283,6 @@ class Trainer(ABC):
             final=final,
         )
         setup.folder.mirror()
-        setup.graphs.refresh()
+        if not final:  # after the last save they are drawn anyway
+            setup.graphs.refresh()
         setup.clock.saved()
