@@ -42,20 +42,22 @@ class CheckpointStore:
         self._prune()
         return path
 
-    def latest(self, step: str, *, map_location: torch.device | str = "cpu") -> dict[str, Any] | None:
-        """The newest state of `step` that verifies; a bad file is skipped with a warning. None: there is none."""
+    def newest(self, step: str) -> Path | None:
+        """The newest file of `step` that verifies; a bad one is skipped with a warning. None: there is none."""
         for path in reversed(self.paths()):
-            name = _parse(path)
-            if name["step"] != step:
+            if _parse(path)["step"] != step:
                 continue
-            if not files.digest(path).startswith(name["digest"]):
-                warnings.warn(f"skipping {path}: its content does not match its digest", stacklevel=2)
-                continue
-            state: dict[str, Any] = torch.load(path, map_location=map_location, weights_only=True)
-            if state["format"] != FORMAT:
-                raise ValueError(f"{path} has checkpoint format {state['format']}; this version reads {FORMAT}")
-            return state
+            if is_intact(path):
+                return path
+            warnings.warn(f"skipping {path}: its content does not match its digest", stacklevel=2)
         return None
+
+    def load(self, path: Path, *, map_location: torch.device | str = "cpu") -> dict[str, Any]:
+        """The state in a checkpoint. ValueError: it has another format."""
+        state: dict[str, Any] = torch.load(path, map_location=map_location, weights_only=True)
+        if state["format"] != FORMAT:
+            raise ValueError(f"{path} has checkpoint format {state['format']}; this version reads {FORMAT}")
+        return state
 
     def paths(self) -> list[Path]:
         """All checkpoints, oldest first."""
@@ -86,6 +88,11 @@ class SaveClock:
         by_count = bool(self.every_updates) and update % (self.every_updates or 1) == 0
         minutes = (time.monotonic() - self._last) / 60
         return by_count or (self.every_minutes is not None and minutes >= self.every_minutes)
+
+
+def is_intact(path: Path) -> bool:
+    """Whether a checkpoint's content has the digest that its name says."""
+    return files.digest(path).startswith(_parse(path)["digest"])
 
 
 def _write(path: Path, state: dict[str, Any]) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator
+from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from rich.console import Console as Terminal
@@ -19,11 +21,34 @@ RULE = "=" * 80
 
 
 class Console:
-    def __init__(self) -> None:
+    """Says things on the terminal, and from `log_to` on in a file as well; `quiet` for all ranks but the first."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
         self._terminal = Terminal(highlight=False, soft_wrap=True)
         self._bar: Progress | None = None
+        self._quiet, self._early = quiet, ""
+        self._log: Path | None = None
+
+    @property
+    def logs(self) -> bool:
+        return self._log is not None
+
+    def log_to(self, path: Path) -> None:
+        """Keep a copy in `path`, what was said so far as well."""
+        self._log = path
+        self.log(f"--- {datetime.now().astimezone().isoformat(timespec='seconds')} {self._early}".rstrip())
+
+    def log(self, text: str) -> None:
+        if self._log is None:
+            self._early += f"\n{text}"
+            return
+        with self._log.open("a", encoding="utf-8") as file:
+            file.write(f"{text}\n")
 
     def say(self, text: str) -> None:
+        if self._quiet:
+            return
+        self.log(text)
         if self._bar:
             self._bar.console.print(text, markup=False, highlight=False)
         else:
@@ -34,7 +59,7 @@ class Console:
         if description:
             self.say(f"Description: {description}")
         self.say(f"Duration: {epochs} epochs, {setup.length.updates} updates\n{RULE}")
-        if self._terminal.is_terminal:
+        if self._terminal.is_terminal and not self._quiet:
             self._bar = Progress(
                 TextColumn("{task.description}"),
                 BarColumn(),
@@ -51,6 +76,8 @@ class Console:
 
     def progress(self, setup: Setup, update: int, metrics: dict[str, float], seconds: float, per_batch: float) -> None:
         """The line of FluxFlow's form; `seconds` is the step's training time, `per_batch` the recent rate."""
+        if self._quiet:
+            return
         length = setup.length
         epochs = -(-length.updates // length.updates_per_epoch)
         fields = [
@@ -61,9 +88,10 @@ class Console:
             f"{per_batch:.2f}s/batch" if per_batch >= 0.1 else f"{per_batch:.3f}s/batch",
         ]
         if self._bar:
+            self.log(" | ".join(fields))
             self._bar.update(self._task, completed=update, description=" | ".join(fields[1:]))
         else:
-            print(" | ".join(fields), flush=True)
+            self.say(" | ".join(fields))
 
     def track(self, parts: Iterable[Part], description: str, *, total: int) -> Iterator[Part]:
         """Pass `parts` on, showing how many of `total` are done: a second bar on a terminal, one line elsewhere."""

@@ -19,6 +19,7 @@ class Machine:
     precision: str  # fp32 | bf16 | fp16
     exact: bool
     expected: str | None = None  # part of the name of the GPU that was chosen
+    devices: int = 1  # of this machine, one rank each
 
     def autocast(self) -> AbstractContextManager[None]:
         """Mixed precision over float32 weights; a no-op in fp32."""
@@ -34,7 +35,8 @@ class Machine:
         threads = f", {torch.get_num_threads()} threads" if self.device.type == "cpu" else ""
         unlike = f" (not the {self.expected} that was chosen)" if self.expected and self.expected not in name else ""
         resumes = "bit for bit" if self.exact else "to rounding (hardware.exact=true: bit for bit)"
-        return f"{name}{unlike}{threads}, {self.precision}; an interrupted run continues {resumes}"
+        several = f"{self.devices} x " if self.devices > 1 else ""
+        return f"{several}{name}{unlike}{threads}, {self.precision}; an interrupted run continues {resumes}"
 
 
 def hardware_problems(hardware: schema.Hardware) -> list[str]:
@@ -49,10 +51,26 @@ def hardware_problems(hardware: schema.Hardware) -> list[str]:
             f"hardware={hardware.name} needs a CUDA GPU and this machine shows none. "
             "Start it where the GPU is (nvidia-smi lists it), or choose hardware=cpu or hardware=auto"
         )
+    elif hardware.device != "cpu" and 0 < torch.cuda.device_count() < hardware.devices:
+        problems.append(
+            f"hardware.devices={hardware.devices}, and this machine shows {torch.cuda.device_count()} CUDA GPUs"
+        )
     return problems
 
 
-def prepare(hardware: schema.Hardware) -> Machine:
+def parallel_problems(hardware: schema.Hardware) -> list[str]:
+    """What cannot be asked for on any machine."""
+    problems = []
+    if hardware.devices < 1 or hardware.slurm.nodes < 1:
+        problems.append("hardware.devices and hardware.slurm.nodes must be at least 1")
+    if hardware.parallel not in ("ddp", "fsdp"):
+        problems.append(f"hardware.parallel is 'ddp' or 'fsdp', not {hardware.parallel!r}")
+    if hardware.parallel == "fsdp" and hardware.precision == "fp16":
+        problems.append("hardware.parallel=fsdp goes with precision bf16 or fp32: loss scaling would differ by rank")
+    return problems
+
+
+def prepare(hardware: schema.Hardware, *, local_rank: int = 0) -> Machine:
     """Resolve the automatic choices and set torch up for them, once a process."""
     cuda = hardware.device == "cuda" or (hardware.device == "auto" and torch.cuda.is_available())
     precision = hardware.precision
@@ -66,9 +84,12 @@ def prepare(hardware: schema.Hardware) -> Machine:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.backends.cuda.matmul.allow_tf32 = hardware.tf32 and not exact
         torch.backends.cudnn.allow_tf32 = hardware.tf32 and not exact
+        # SLURM may show each task its own card alone: then it is number 0 there.
+        torch.cuda.set_device(local_rank % torch.cuda.device_count())
     torch.backends.cudnn.benchmark = cuda and not exact
     torch.backends.cudnn.deterministic = exact
     torch.use_deterministic_algorithms(exact)
     # Filling fresh memory guards against reading it; nothing here does, and it costs bandwidth.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    return Machine(torch.device("cuda" if cuda else "cpu"), precision, exact, hardware.gpu)
+    device = torch.device("cuda", torch.cuda.current_device()) if cuda else torch.device("cpu")
+    return Machine(device, precision, exact, hardware.gpu, hardware.devices)

@@ -50,7 +50,7 @@ def cli() -> None:
 @hydra.main(version_base="1.3", config_path=conf_dir(), config_name="config")
 def main(config: DictConfig) -> None:
     """Train what `config` describes."""
-    from fluxflow_exp import pipeline, preflight
+    from fluxflow_exp import distributed, pipeline, preflight, spawn
 
     values = resolve(config)
     problems = preflight.problems(values)
@@ -59,6 +59,9 @@ def main(config: DictConfig) -> None:
         sys.exit(2)
     sweeping = HydraConfig.get().mode == RunMode.MULTIRUN
     swept = pipeline.sweep_folder(list(HydraConfig.get().overrides.task)) if sweeping else ""
+    devices = values["hardware"]["devices"]
+    if devices > 1 and not values["validate"] and not distributed.started():
+        sys.exit(spawn.run_ranks(values, swept=swept, count=devices))
     try:
         pipeline.run(values, swept=swept, started=None if sweeping else STARTED)
     except UserError as error:

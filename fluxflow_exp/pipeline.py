@@ -5,16 +5,18 @@ import re
 import shlex
 import sys
 import time
+import traceback
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from fluxflow_exp import plan, publishing, summary, weights
+from fluxflow_exp import distributed, plan, publishing, sharding, summary, weights
 from fluxflow_exp.checkpoint import CheckpointStore, SaveClock
 from fluxflow_exp.config import UserError, instantiate, typed
 from fluxflow_exp.console import Console
 from fluxflow_exp.data.mixture import Mixture
+from fluxflow_exp.distributed import Ranks
 from fluxflow_exp.graphs import Graphs
 from fluxflow_exp.hardware import Machine, prepare
 from fluxflow_exp.preemption import Interrupted, StopRequest
@@ -28,39 +30,102 @@ from fluxflow_exp.trainers.setup import Length, Setup
 
 
 def run(values: dict[str, Any], *, swept: str = "", started: float | None = None) -> None:
-    """Train what the resolved configuration `values` describes.
+    """Train what the resolved configuration `values` describes; as one rank of several, if a launcher made it one.
 
     `swept` names a sweep's job folder; `started` (time.monotonic) is when the run's time began, by default now.
+    SystemExit: a signal stopped the run after a save.
     """
     started = time.monotonic() if started is None else started
     config = typed(values)
-    machine = prepare(config.hardware)
-    console = Console()
-    data = build_data(config)
-    lengths = {name: plan.length(step, data[name], config) for name, step in config.stage.steps.items()}
-    plan.check_losses(config)
-    console.say(plan.describe(config, lengths, data, machine))
+    machine = prepare(config.hardware, local_rank=distributed.local_rank())
     if config.validate:
+        Console().say(_plan(config, build_data(config), machine)[1])
         return
+    ranks = distributed.start(machine.device, config.hardware.devices)
     mirror = Path(config.checkpoint.mirror).expanduser() if config.checkpoint.mirror else None
-    folder = RunFolder(Path(config.output_root).expanduser() / config.name / swept, mirror=mirror)
-    if open_run(folder, values, lengths, console, machine=machine.describe()) == "complete":
-        return
-    runner = Pipeline(config, folder, machine, console, lengths, data)
+    folder = RunFolder(run_path(values, swept), mirror=mirror, first=ranks.first)
+    console = Console(quiet=not ranks.first)
     try:
-        runner.run()
+        with StopRequest() as stop:
+            _train(values, config, folder, machine, ranks, console, stop, started)
+    except Exception as error:
+        _record_failure(error, folder, console, ranks)
+        raise
+    ranks.leave()
+
+
+def run_path(values: dict[str, Any], swept: str = "") -> Path:
+    """The run folder of a resolved configuration."""
+    path: Path = Path(values["output_root"]).expanduser() / values["name"] / swept
+    return path
+
+
+def _train(
+    values: dict[str, Any],
+    config: RunConfig,
+    folder: RunFolder,
+    machine: Machine,
+    ranks: Ranks,
+    console: Console,
+    stop: StopRequest,
+    started: float,
+) -> None:
+    if not ranks.first:  # what the first rank indexes, the others find
+        ranks.meet()
+    data = build_data(config)
+    if ranks.first:
+        ranks.meet()
+    lengths, text = _plan(config, data, machine, ranks)
+    console.say(text)
+    opened = open_run(folder, values, lengths, console, machine=machine.describe()) if ranks.first else None
+    if ranks.from_first(opened) == "complete":
+        return
+    if ranks.first:
+        console.log_to(folder.log)
+    if ranks.watch:
+        ranks.watch.on_failure = folder.record_failure
+    try:
+        Pipeline(config, folder, machine, ranks, console, lengths, data, stop).run()
     except (UserError, NonFiniteError, OSError) as error:
         raise UserError(_after_failure(error, folder)) from error
-    except Interrupted as stop:
+    except Interrupted as interrupted:
         again = shlex.join(["python", "-m", "fluxflow_exp", *sys.argv[1:]])
         console.say(
-            f"Stopped by {stop}; everything is saved in {folder.path}. The same command continues it:\n  {again}"
+            f"Stopped by {interrupted}; everything is saved in {folder.path}. The same command continues it:\n  {again}"
         )
-        raise SystemExit(128 + stop.signum) from stop
+        _close(folder, started)
+        ranks.leave()
+        stop.hand_back(interrupted.signum)
+        raise SystemExit(128 + interrupted.signum) from interrupted
     finally:
+        _close(folder, started)
+    if ranks.first:
+        summary.write(folder, console)
+
+
+def _plan(
+    config: RunConfig, data: dict[str, Any], machine: Machine, ranks: Ranks | None = None
+) -> tuple[dict[str, Length], str]:
+    """The steps' lengths, and what is going to be done in words."""
+    count = ranks.count if ranks else config.hardware.devices * config.hardware.slurm.nodes
+    lengths = {name: plan.length(step, data[name], config, ranks=count) for name, step in config.stage.steps.items()}
+    plan.check_losses(config)
+    return lengths, plan.describe(config, lengths, data, machine, count)
+
+
+def _close(folder: RunFolder, started: float) -> None:
+    """Let go of the folder, once."""
+    if folder.locked:
         summary.add_wall_seconds(folder, time.monotonic() - started)
         folder.unlock()
-    summary.write(folder, console)
+
+
+def _record_failure(error: Exception, folder: RunFolder, console: Console, ranks: Ranks) -> None:
+    """Leave the reason in the run folder, if this run had it, and tell the other ranks."""
+    if ranks.first and console.logs:
+        console.log("".join(traceback.format_exception(error)))
+        folder.record_failure(str(error) or type(error).__name__)
+    ranks.fail(str(error) or type(error).__name__)
 
 
 class Pipeline:
@@ -69,13 +134,14 @@ class Pipeline:
         config: RunConfig,
         folder: RunFolder,
         machine: Machine,
+        ranks: Ranks,
         console: Console,
         lengths: dict[str, Length],
         data: dict[str, Any],
+        stop: StopRequest,
     ) -> None:
         self.config, self.folder, self.machine, self.console = config, folder, machine, console
-        self.lengths, self.data = lengths, data
-        self.stop = StopRequest()
+        self.lengths, self.data, self.ranks, self.stop = lengths, data, ranks, stop
         self.graphs = Graphs(folder.path)
         self.checkpoints = CheckpointStore(folder.checkpoints, keep=config.checkpoint.keep)
         self.clock = SaveClock(
@@ -84,14 +150,15 @@ class Pipeline:
         )
 
     def run(self) -> None:
-        done = self.folder.read_record()["steps"]
+        done = self.ranks.from_first(self.folder.read_record()["steps"] if self.ranks.first else {})
         earlier: list[str] = []
         for index, (name, step) in enumerate(self.config.stage.steps.items(), start=1):
             if not summary.is_finished(done.get(name), self.lengths[name]):
                 self._step(index, name, step, earlier)
             earlier.append(name)
-        publishing.publish_final(self.folder, earlier)
-        self.folder.mirror()
+        if self.ranks.first:
+            publishing.publish_final(self.folder, earlier)
+            self.folder.mirror()
 
     def _step(self, index: int, name: str, step: Step, earlier: list[str]) -> None:
         setup = self.setup(index, name, step, earlier)
@@ -105,10 +172,12 @@ class Pipeline:
         finally:
             self.console.close_step()
         publishing.publish_step(setup, trainer, self.config)
-        summary.finish_step(setup, trainer, final)
-        self.graphs.wait()
-        summary.draw_graphs(self.folder, self.console)
-        self.folder.mirror()
+        if self.ranks.first:
+            summary.finish_step(setup, trainer, final)
+            self.graphs.wait()
+            summary.draw_graphs(self.folder, self.console)
+            self.folder.mirror()
+        self.ranks.meet()  # the next step reads what the first rank has published
 
     def setup(self, index: int, name: str, step: Step, earlier: list[str]) -> Setup:
         config = self.config
@@ -132,6 +201,7 @@ class Pipeline:
             data=self.data[name],
             num_workers=config.hardware.num_workers,
             machine=self.machine,
+            ranks=self.ranks,
             folder=self.folder,
             checkpoints=self.checkpoints,
             clock=self.clock,
@@ -163,6 +233,8 @@ class Pipeline:
             module.to(self.machine.device)
             if self.config.hardware.activation_checkpointing and hasattr(module, "checkpointing"):
                 module.checkpointing = True
+        if self.config.hardware.parallel == "fsdp" and self.ranks.count > 1 and "flow_processor" in trained:
+            sharding.shard(parts["flow_processor"], self.ranks, self.machine.device)
         return parts
 
     def _announce_fresh(self, name: str, part: str, earlier: list[str]) -> None:

@@ -35,7 +35,7 @@ def needed_parts(step: Step) -> list[str]:
     return list(dict.fromkeys([*trainer.USES, *trainer.NEEDS, *played]))
 
 
-def length(step: Step, data: DataSet, config: RunConfig) -> Length:
+def length(step: Step, data: DataSet, config: RunConfig, *, ranks: int = 1) -> Length:
     """The step's length in updates. UserError: the training set is smaller than a batch."""
     try:
         per_epoch = updates_per_epoch(data.train, step.batch_size)
@@ -45,7 +45,8 @@ def length(step: Step, data: DataSet, config: RunConfig) -> Length:
     if step.max_updates is not None:
         updates = min(updates, step.max_updates)
     kind = trainer_class(step).MICRO_BATCH
-    micro = getattr(config.hardware.micro_batch, kind) or step.batch_size
+    share = step.batch_size // ranks
+    micro = min(getattr(config.hardware.micro_batch, kind) or share, share)
     return Length(updates, per_epoch, step.batch_size, micro)
 
 
@@ -60,7 +61,9 @@ def check_losses(config: RunConfig) -> None:
                     raise UserError(f"stage.steps.{name}.trainer.{key}: {error}") from error
 
 
-def describe(config: RunConfig, lengths: dict[str, Length], data: dict[str, DataSet], machine: Machine) -> str:
+def describe(
+    config: RunConfig, lengths: dict[str, Length], data: dict[str, DataSet], machine: Machine, ranks: int = 1
+) -> str:
     """The plan, for the first lines of a run and for validate=true."""
     counts = {part: _count(getattr(config.model, part)) for part in _all_parts(config)}
     sets = {id(d): d for d in data.values()}
@@ -72,24 +75,27 @@ def describe(config: RunConfig, lengths: dict[str, Length], data: dict[str, Data
         *(f"  data:    {_data_line(d)}" for d in sets.values()),
     ]
     for index, (name, step) in enumerate(config.stage.steps.items(), start=1):
-        lines += _step_lines(index, name, step, lengths[name])
+        lines += _step_lines(index, name, step, lengths[name], ranks)
         lines += _left_out(data[name], step.batch_size)
     total = sum(each.updates for each in lengths.values())
     return "\n".join([*lines, f"  Total: {total} updates"])
 
 
-def _step_lines(index: int, name: str, step: Step, size: Length) -> list[str]:
+def _step_lines(index: int, name: str, step: Step, size: Length, ranks: int) -> list[str]:
     losses = {k: v for k, v in step.trainer.items() if isinstance(v, dict) and "_target_" in v}
     optimizers = ", ".join(
         f"{player} {_name(node)} lr {node['lr']:g} ({_name(step.schedulers[player])})"
         for player, node in step.optimizers.items()
     )
-    accumulation = size.batch_size // size.micro_batch
+    accumulation = size.batch_size // ranks // size.micro_batch
+    split = (
+        f"{ranks} ranks x {accumulation} x {size.micro_batch}" if ranks > 1 else f"{accumulation} x {size.micro_batch}"
+    )
     still = [p for p in needed_parts(step) if p not in trained_parts(step)]
     guidance = f", caption dropout {step.cfg_dropout_prob:g}" if step.cfg_dropout_prob else ""
     return [
         f"  Step {index}: {name}: {step.n_epochs} epochs x {size.updates_per_epoch} = {size.updates} updates "
-        f"of {size.batch_size} images ({accumulation} x {size.micro_batch})",
+        f"of {size.batch_size} images ({split})",
         f"    trains: {', '.join(trained_parts(step))}" + (f"; uses frozen: {', '.join(still)}" if still else ""),
         f"    losses: {', '.join(losses)}{guidance}; EMA {step.ema.decay if step.ema else 'off'}",
         f"    optimizers: {optimizers}",

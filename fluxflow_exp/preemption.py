@@ -1,9 +1,12 @@
-"""Signals set a flag; the loop acts on it at the next update boundary."""
+"""Signals set a flag; the loop acts on it at the next update boundary. Who sent it is answered after the save."""
 
+import os
 import signal
 from types import FrameType
+from typing import Any, Self
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+SCHEDULERS = (signal.SIGUSR1, signal.SIGUSR2)  # what SLURM sends before it takes a node away
 
 
 class Interrupted(Exception):
@@ -15,16 +18,33 @@ class Interrupted(Exception):
 
 
 class StopRequest:
-    """Whether SIGINT or SIGTERM asked this process to stop. A second SIGINT stops at once."""
+    """Whether a signal asked this process to stop, inside a `with` block. A second SIGINT stops at once."""
 
     def __init__(self) -> None:
         self.signum: int | None = None
-        for signum in SIGNALS:
-            signal.signal(signum, self._receive)
+        self._process = os.getpid()
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        self._previous = {signum: signal.signal(signum, self._receive) for signum in SIGNALS}
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for signum, handler in self._previous.items():
+            signal.signal(signum, handler)
+
+    def hand_back(self, signum: int) -> None:
+        """Let the handler act that was there before: submitit's requeues the job and leaves. Others return."""
+        previous = self._previous.get(signum)
+        if signum in SCHEDULERS and callable(previous):
+            previous(signum, None)
 
     def _receive(self, signum: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._process:  # a data worker, forked with this handler
+            return
         if self.signum is not None and signum == signal.SIGINT:
             raise KeyboardInterrupt
         self.signum = signum
         name = signal.Signals(signum).name
-        print(f"{name}: saving at the end of this update, then stopping", flush=True)
+        # os.write: print could be interrupted in the middle of its own buffer
+        os.write(1, f"{name}: saving at the end of this update, then stopping\n".encode())

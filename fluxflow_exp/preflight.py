@@ -13,17 +13,20 @@ from pydantic import ConfigDict, PydanticSchemaGenerationError, TypeAdapter, Val
 
 from fluxflow_exp import datasets, pictures, weights
 from fluxflow_exp.config import PARTS
-from fluxflow_exp.hardware import hardware_problems
+from fluxflow_exp.hardware import hardware_problems, parallel_problems
 from fluxflow_exp.overrides import did_you_mean, suggest_key
-from fluxflow_exp.schema import Hardware, RunConfig, Stage, Step
+from fluxflow_exp.schema import Hardware, MicroBatch, RunConfig, Slurm, Stage, Step
 from fluxflow_exp.trainers import transition
 
 LIVE = {"setup", "optimizer", "updates", "params", "assets"}  # arguments given as live objects
 CHOICES = {"resume": ("auto", "fresh", "extend"), "publish.text_encoder": ("embed", "reference")}
 
 
-def problems(values: dict[str, Any]) -> list[str]:
-    """One line for each thing wrong with the resolved configuration `values`; empty when it can run."""
+def problems(values: dict[str, Any], *, here: bool = True) -> list[str]:
+    """One line for each thing wrong with the resolved configuration `values`; empty when it can run.
+
+    `here` is whether it will run on this machine: if not, the machine's own devices are not looked at.
+    """
     found = _frame(values, RunConfig, "") + _missing(values, "")
     for key, allowed in CHOICES.items():
         section, _, leaf = key.rpartition(".")
@@ -36,11 +39,15 @@ def problems(values: dict[str, Any]) -> list[str]:
     )
     hardware = values.get("hardware") or {}
     if not any(line.startswith("hardware") for line in found):
-        known = {f.name for f in dataclasses.fields(Hardware)}
-        found += hardware_problems(Hardware(**{k: v for k, v in hardware.items() if k in known}))
+        typed = _hardware(hardware)
+        found += parallel_problems(typed) + (hardware_problems(typed) if here else [])
     if not found:
         found += _steps(values)
     return found
+
+
+def _hardware(values: dict[str, Any]) -> Hardware:
+    return Hardware(**{**values, "micro_batch": MicroBatch(**values["micro_batch"]), "slurm": Slurm(**values["slurm"])})
 
 
 def _frame(value: Any, kind: type, path: str) -> list[str]:
@@ -193,10 +200,16 @@ def _numbers(step: dict[str, Any], where: str, hardware: dict[str, Any]) -> list
         if step[key] is not None and step[key] < 1
     ]
     kind = _locate(step["trainer"]["_target_"]).MICRO_BATCH
-    micro = hardware["micro_batch"][kind]
-    if micro is not None and (micro < 1 or step["batch_size"] % micro):
+    micro, ranks = hardware["micro_batch"][kind], hardware["devices"] * hardware["slurm"]["nodes"]
+    each, rest = divmod(step["batch_size"], ranks)
+    if rest:
         found.append(
-            f"{where}.batch_size={step['batch_size']} is not a multiple of hardware.micro_batch.{kind}={micro}"
+            f"{where}.batch_size={step['batch_size']} does not divide by {ranks} ranks (hardware.devices x nodes)"
+        )
+    elif micro is not None and (micro < 1 or (each % micro and micro < each)):
+        share = f", {each} a rank," if ranks > 1 else ""
+        found.append(
+            f"{where}.batch_size={step['batch_size']}{share} is not a multiple of hardware.micro_batch.{kind}={micro}"
         )
     known = _locate(step["trainer"]["_target_"]).METRICS
     lines = transition.problems(step["transition_on"], known, step["trainer"])

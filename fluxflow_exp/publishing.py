@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import nn
 
-from fluxflow_exp import weights
+from fluxflow_exp import sharding, weights
 from fluxflow_exp.run_folder import RunFolder
 from fluxflow_exp.schema import RunConfig
 from fluxflow_exp.trainers.base import Trainer
@@ -30,11 +30,15 @@ def publish_step(setup: Setup, trainer: Trainer, config: RunConfig) -> None:
         "downscale": setup.parts["compressor"].downscale,
         "flow": trainer.facts(),
     }
-    folder = setup.folder.weights
-    weights.publish(folder / f"{setup.name}.raw.safetensors", _states(parts), {**facts, "kind": "raw"})
+    if not setup.ranks.first and not trainer.sharded:
+        return
+    raw = _states(parts)
     with trainer.averaged():
-        states = _states(parts)
-        weights.publish(folder / f"{setup.name}.safetensors", states, {**facts, "kind": "ema"})
+        averaged = _states(parts, copy=True)
+    if setup.ranks.first:
+        folder = setup.folder.weights
+        weights.publish(folder / f"{setup.name}.raw.safetensors", raw, {**facts, "kind": "raw"})
+        weights.publish(folder / f"{setup.name}.safetensors", averaged, {**facts, "kind": "ema"})
 
 
 def publish_final(folder: RunFolder, steps: list[str]) -> None:
@@ -57,5 +61,9 @@ def _flow_of(path: Any) -> Any:
     return weights.read_facts(path)["flow"]
 
 
-def _states(parts: dict[str, nn.Module]) -> dict[str, weights.State]:
-    return {part: module.state_dict() for part, module in parts.items()}
+def _states(parts: dict[str, nn.Module], *, copy: bool = False) -> dict[str, weights.State]:
+    """Whole tensors, also of what is sharded; `copy` on the CPU, for weights that are about to change."""
+    states: dict[str, weights.State] = sharding.whole({part: m.state_dict() for part, m in parts.items()})
+    if not copy:
+        return states
+    return {part: {k: v.cpu().clone() for k, v in state.items()} for part, state in states.items()}

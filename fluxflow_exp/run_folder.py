@@ -4,6 +4,8 @@ import fcntl
 import json
 import os
 import shutil
+import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +18,13 @@ from fluxflow_exp.data.sample import DataSet
 FORMAT = 1
 IDENTITY = ("model", "data", "stage", "optimizer", "scheduler", "seed")
 EXTENSIBLE = ("n_epochs", "max_updates")
+LOCK_SECONDS = 5.0  # ranks of a run that was killed need a moment to end
 
 
 class RunFolder:
-    def __init__(self, path: Path, *, mirror: Path | None = None) -> None:
-        self.path, self.mirror_root = path, mirror
+    def __init__(self, path: Path, *, mirror: Path | None = None, first: bool = True) -> None:
+        """`first`: this is the first rank, the one that writes."""
+        self.path, self.mirror_root, self.first = path, mirror, first
         self.checkpoints, self.weights = path / "checkpoints", path / "weights"
         self.graph, self.samples = path / "graph", path / "samples"
         self.config, self.record, self.summary = (
@@ -29,6 +33,8 @@ class RunFolder:
             path / "summary.json",
         )
         self.bad_samples = path / "bad_samples.jsonl"
+        self.log, self.failure = path / "log.txt", path / "failure.json"
+        self._lock: int | None = None
         self._bad: set[str] | None = None
 
     def metrics(self, step: str) -> Path:
@@ -63,20 +69,45 @@ class RunFolder:
         config: dict[str, Any] = yaml.safe_load(self.config.read_text(encoding="utf-8"))
         return config
 
+    @property
+    def locked(self) -> bool:
+        """Whether this process holds the folder."""
+        return self._lock is not None
+
     def lock(self) -> None:
         """Hold the folder for this process. UserError: another process trains in it."""
         self.path.mkdir(parents=True, exist_ok=True)
-        self._lock = os.open(self.path / ".lock", os.O_CREAT | os.O_RDWR)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(
-                f"another process is training in {self.path}. Wait for it, stop it, or choose another name=…"
-            ) from error
+        descriptor = os.open(self.path / ".lock", os.O_CREAT | os.O_RDWR)
+        until = time.monotonic() + LOCK_SECONDS
+        while not _lock(descriptor):
+            if time.monotonic() > until:
+                os.close(descriptor)
+                raise UserError(
+                    f"another process is training in {self.path}. Wait for it, stop it, or choose another name=…"
+                )
+            time.sleep(0.1)
+        self._lock = descriptor
 
     def unlock(self) -> None:
         """Let another process have the folder."""
+        assert self._lock is not None
         os.close(self._lock)
+        self._lock = None
+
+    def in_use(self) -> bool:
+        """Whether some process holds the folder."""
+        try:
+            descriptor = os.open(self.path / ".lock", os.O_RDWR)
+        except FileNotFoundError:
+            return False
+        try:
+            return not _lock(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def record_failure(self, reason: str) -> None:
+        """Say in the folder why the run ended; the next start takes it away."""
+        files.write_json(self.failure, {"reason": reason, "time": datetime.now(UTC).isoformat(timespec="seconds")})
 
     def move_aside(self) -> Path:
         """Rename the folder, so that a fresh run can take its name; nothing is deleted."""
@@ -88,7 +119,7 @@ class RunFolder:
 
     def report_bad(self, bad: list[tuple[str, str]], data: DataSet) -> None:
         """List samples that could not be read, once each. UserError: they are too many."""
-        if not bad:
+        if not bad or not self.first:
             return
         if self._bad is None:
             self._bad = self._read_bad()
@@ -138,6 +169,14 @@ class RunFolder:
         return {json.loads(line)["sample"] for line in whole}
 
 
+def _lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
 def identity_differences(config: dict[str, Any], frozen: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Key → (frozen value, asked value) for what makes a run another run. Paths may differ: data may move."""
     mine, theirs = ({k: v for k in IDENTITY for k, v in _flat(c[k], k)} for c in (config, frozen))
@@ -156,7 +195,7 @@ def _flat(value: Any, path: str) -> list[tuple[str, Any]]:
 
 
 def _mirrored(path: Path) -> bool:
-    return path.name != ".lock" and not path.name.startswith("tmp-")
+    return path.name != ".lock" and not path.is_symlink() and not path.name.startswith("tmp-")
 
 
 def _same(source: Path, target: Path) -> bool:

@@ -85,9 +85,29 @@ class MicroBatch:
 
 
 @dataclass
+class Slurm:
+    """What a job asks SLURM for (hydra/launcher=slurm); null: the cluster's default."""
+
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    constraint: str | None = None
+    gres: str | None = None  # of a node, e.g. gpu:a6000:1; null: gpu:DEVICES, nothing on a CPU
+    cpus_per_task: int | None = None  # null: one, and one for each data loading process
+    mem_per_cpu: str | None = None  # e.g. 4G
+    nodes: int = 1
+    minutes: int = 360  # time limit of a job; it saves and is requeued before
+    signal_seconds: int = 180  # warning before that: longer than an update and a save
+    requeues: int = 1000  # how often a job that ran out of time is queued again
+    setup: list[str] = field(default_factory=list)  # shell lines before the program, e.g. module load cuda
+
+
+@dataclass
 class Hardware:
     name: str = MISSING
     device: str = MISSING  # auto | cpu | cuda
+    devices: int = 1  # GPUs (or processes, on a CPU) of a machine; one rank each
+    parallel: str = "ddp"  # ddp | fsdp (the flow transformer spread over the ranks)
     gpu: str | None = None  # part of the card's name; another card gets a warning
     precision: str = MISSING  # fp32 | bf16 | fp16 | auto (bf16 on a GPU, fp32 on a CPU)
     exact: bool | None = None  # bit-identical continuation; null: on CPUs only
@@ -96,6 +116,7 @@ class Hardware:
     activation_checkpointing: bool = False
     num_workers: int = 0  # data loading processes; 0 reads in the training process
     threads: int | None = None  # CPU threads of torch; null: torch's own choice
+    slurm: Slurm = field(default_factory=Slurm)
 
 
 @dataclass

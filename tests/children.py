@@ -82,7 +82,7 @@ def moments(n: int, *, seed: int) -> list[KillDuring]:
         ("torch", "save", "after"),
         ("fluxflow_exp.trainers.base:Trainer", "_update", "before"),
         ("fluxflow_exp.trainers.base:Trainer", "_log", "after"),
-        ("fluxflow_exp.trainers.base:Trainer", "_evaluate", "after"),
+        ("fluxflow_exp.trainers.look:Look", "evaluate", "after"),
         ("fluxflow_exp.weights", "publish", "before"),
         ("fluxflow_exp.weights", "publish", "after"),
         ("fluxflow_exp.summary", "finish_step", "before"),

@@ -16,9 +16,9 @@ def test_the_newest_state_comes_back(tmp_path):
     store = CheckpointStore(tmp_path, keep=2)
     for update in (10, 20, 30):
         store.save(state(update), index=1, step="vae", update=update)
-    assert store.latest("vae")["update"] == 30
+    assert store.load(store.newest("vae"))["update"] == 30
     assert len(store.paths()) == 2
-    assert store.latest("flow") is None
+    assert store.newest("flow") is None
 
 
 def test_a_torn_file_is_skipped_with_a_warning(tmp_path):
@@ -27,7 +27,7 @@ def test_a_torn_file_is_skipped_with_a_warning(tmp_path):
     newest = store.save(state(20), index=1, step="vae", update=20)
     newest.write_bytes(newest.read_bytes()[:-20])
     with pytest.warns(UserWarning, match="does not match its digest"):
-        assert store.latest("vae")["update"] == 10
+        assert store.load(store.newest("vae"))["update"] == 10
 
 
 def test_a_failed_write_leaves_the_earlier_checkpoint(tmp_path, monkeypatch):
@@ -41,7 +41,7 @@ def test_a_failed_write_leaves_the_earlier_checkpoint(tmp_path, monkeypatch):
     monkeypatch.setattr(torch, "save", full_disk)
     with pytest.raises(OSError, match="No space left"):
         store.save(state(20), index=1, step="vae", update=20)
-    assert store.latest("vae")["update"] == 10
+    assert store.load(store.newest("vae"))["update"] == 10
     assert [p.name for p in tmp_path.iterdir()] == [store.paths()[0].name]
 
 
@@ -51,7 +51,7 @@ def test_each_steps_final_is_kept(tmp_path):
     for update in (1, 2, 3):
         store.save(state(update), index=2, step="flow", update=update)
     assert [p.name[:15] for p in store.paths()] == ["01-vae-00000005", "02-flow-0000000"]
-    assert store.latest("vae")["update"] == 5
+    assert store.load(store.newest("vae"))["update"] == 5
 
 
 def test_another_format_is_refused_by_name(tmp_path, monkeypatch):
@@ -60,7 +60,7 @@ def test_another_format_is_refused_by_name(tmp_path, monkeypatch):
     store.save(state(5), index=1, step="vae", update=5)
     monkeypatch.undo()
     with pytest.raises(ValueError, match="format 99"):
-        store.latest("vae")
+        store.load(store.newest("vae"))
 
 
 def test_the_clock_counts_updates_and_minutes(monkeypatch):

@@ -14,11 +14,11 @@ def logits(*values: float) -> torch.Tensor:
 def test_lecam_penalises_what_crosses_the_running_means():
     loss = LeCam(decay=0.9)
     assert loss(logits(2.0, 4.0), logits(-1.0, -3.0))["lecam"].tolist() == [0.0, 0.0]
-    loss.end_update()
+    loss.end_update(lambda means: means)
     assert loss.anchors.tolist() == [3.0, -2.0]
     found = loss(logits(1.0), logits(0.5))["lecam"].item()
     assert found == pytest.approx((1.0 + 2.0) ** 2 + (3.0 - 0.5) ** 2)
-    loss.end_update()
+    loss.end_update(lambda means: means)
     assert loss.anchors.tolist() == pytest.approx([0.9 * 3.0 + 0.1 * 1.0, 0.9 * -2.0 + 0.1 * 0.5])
 
 
@@ -29,7 +29,7 @@ def test_lecam_follows_the_whole_batch_whatever_the_micro_batch():
     for rows in (slice(0, 1), slice(1, 4)):
         apart(real[rows], fake[rows])
     for loss in (together, apart):
-        loss.end_update()
+        loss.end_update(lambda means: means)
     torch.testing.assert_close(together.anchors, apart.anchors)
 
 

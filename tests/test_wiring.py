@@ -9,9 +9,11 @@ import torch
 from fluxflow_exp.config import instantiate, typed
 from fluxflow_exp.console import Console
 from fluxflow_exp.data.loader import load_batches
+from fluxflow_exp.distributed import Ranks
 from fluxflow_exp.hardware import prepare
 from fluxflow_exp.pipeline import Pipeline, build_data
 from fluxflow_exp.plan import length
+from fluxflow_exp.preemption import StopRequest
 from fluxflow_exp.run_folder import RunFolder
 from tests.conftest import toy
 
@@ -63,7 +65,8 @@ def build(tmp_path: Path, step: str, *overrides: str, stage: str = "quickstart")
     data = build_data(config)
     lengths = {name: length(each, data[name], config) for name, each in config.stage.steps.items()}
     folder = RunFolder(tmp_path / "run")
-    pipeline = Pipeline(config, folder, prepare(config.hardware), Console(), lengths, data)
+    machine = prepare(config.hardware)
+    pipeline = Pipeline(config, folder, machine, Ranks(), Console(), lengths, data, StopRequest())
     setup = pipeline.setup(1, step, config.stage.steps[step], [])
     trainer: Any = instantiate(config.stage.steps[step].trainer, setup=setup)
     torch.manual_seed(0)

@@ -1,5 +1,7 @@
 """LeCam regularisation of a discriminator (Tseng et al. 2021), for small data sets."""
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -32,9 +34,9 @@ class LeCam:
             "lecam": per_sample(F.relu(real - anchor_fake).square()) + per_sample(F.relu(anchor_real - fake).square())
         }
 
-    def end_update(self) -> None:
-        """Move the running means by this update's logits."""
+    def end_update(self, over_ranks: Callable[[Tensor], Tensor]) -> None:
+        """Move the running means by this update's logits; `over_ranks` averages over the ranks' equal shares."""
         if self.seen:
-            means = torch.cat(self.seen, 1).mean(1)
+            means = over_ranks(torch.cat(self.seen, 1).mean(1))
             self.anchors = means if self.anchors is None else torch.lerp(means, self.anchors, self.decay)
             self.seen = []

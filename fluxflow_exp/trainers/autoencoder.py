@@ -99,7 +99,7 @@ class AutoencoderTrainer(Trainer):
         return turns
 
     def begin_update(self, batch: Batch) -> None:
-        scale, count = self.compressor.downscale, len(batch.images)
+        scale, count = self.compressor.downscale, self.length.batch_size
         height, width = (side // scale for side in batch.images.shape[-2:])
         self.posterior_noise = self.noise((count, self.compressor.vae_dim, height, width), "posterior")
         self.crop_places = torch.special.ndtr(self.noise((count, 2), "crop"))
@@ -108,17 +108,19 @@ class AutoencoderTrainer(Trainer):
             played = self.update_index - self.players["discriminator"].start
             self.level = self.adversarial.noise_level(played)
             if self.level:
-                self.instance_noise = [self.noise(tuple(batch.images.shape), f"instance {k}") for k in ("real", "fake")]
+                self.instance_noise = [
+                    self.noise((count, *batch.images.shape[1:]), f"instance {k}") for k in ("real", "fake")
+                ]
         self.gradients, self.reconstructions = {}, {}
 
     def end_update(self) -> dict[str, float]:
         if self.lecam:
-            self.lecam.end_update()
+            self.lecam.end_update(self.setup.ranks.mean)
         if not self.gradients:
             return {}
         assert self.adversarial
         weight = self.adversarial.adaptive_weight(
-            self.gradients["reconstruction"].norm(), self.gradients["adversarial"].norm()
+            *(self.setup.ranks.sum(self.gradients[name]).norm() for name in ("reconstruction", "adversarial"))
         )
         # An fp16 overflow leaves no ratio; the optimizer skips that update, and so does the weight.
         self.adversarial_weight = torch.where(weight.isfinite(), weight, self.adversarial_weight)

@@ -11,12 +11,14 @@ import torch
 from torch import Tensor
 
 from fluxflow_exp.data.loader import Batch, load_batches
+from fluxflow_exp.distributed import Ranks
 from fluxflow_exp.losses.terms import Terms
 from fluxflow_exp.preemption import Interrupted
 from fluxflow_exp.seeding import generator
 from fluxflow_exp.tracking import MetricLog, Window
 from fluxflow_exp.trainers import state
 from fluxflow_exp.trainers.finite import check_terms, not_finite
+from fluxflow_exp.trainers.look import Look
 from fluxflow_exp.trainers.player import build_players
 from fluxflow_exp.trainers.setup import Setup
 from fluxflow_exp.trainers.transition import Watch
@@ -32,13 +34,14 @@ class Trainer(ABC):
     METRICS: ClassVar[dict[str, str | None]]  # what may be logged → the loss that must be there for it
 
     def __init__(self, setup: Setup) -> None:
-        self.setup, self.length, self.machine = setup, setup.length, setup.machine
+        self.setup, self.length, self.machine, self.ranks = setup, setup.length, setup.machine, setup.ranks
         self.players = build_players(setup, self.PLAYERS, averaged=self.AVERAGED, starts_at=self.starts_at)
+        self.sharded = any(player.sharded for player in self.players.values())
         self.scalers = {name: self.machine.scaler() for name in self.players}
+        self.look = Look(self)
         self.window, self.rows = Window(), MetricLog(setup.folder.metrics(setup.name))
         self.update_index, self.seconds = 0, 0.0
         self.held_out: dict[str, float] = {}
-        self.saves = 0  # of this process
         rule = setup.transition_on
         self.watch = Watch(rule, updates_per_epoch=self.length.updates_per_epoch) if rule.metric else None
         self.ended_by: str | None = None  # why the step ended before its last epoch
@@ -53,7 +56,7 @@ class Trainer(ABC):
 
     @abstractmethod
     def begin_update(self, batch: Batch) -> None:
-        """Draw what the whole global batch needs."""
+        """Draw what the whole global batch needs; `batch` is this rank's share."""
 
     def end_update(self) -> dict[str, float]:
         """Called after the last turn; gives further numbers to log."""
@@ -89,7 +92,6 @@ class Trainer(ABC):
         setup.folder.report_bad(setup.data.bad, setup.data)
         started, before = time.monotonic(), self.seconds
         for batch in self.batches(self.update_index, self.length.updates):
-            setup.folder.report_bad(batch.bad, setup.data)
             metrics = self._update(batch)
             self.window.add(metrics)
             self.update_index += 1
@@ -97,16 +99,28 @@ class Trainer(ABC):
             if self.watch:
                 self.end(self.watch.after_update(metrics, self.update_index, skipped=self.skipped))
             self._log()
-            self._look()
+            self.look.after_update()
             finished = self.update_index == self.length.updates
-            if finished or setup.stop.signum is not None or setup.clock.due(self.update_index):
+            signum, due = self._agree(batch)
+            if finished or signum or due:
                 self._save(final=finished)
-                self._sample_at_checkpoint()
+                if not signum:  # a machine that is wanted back draws no pictures
+                    self.look.after_save()
             if finished:
                 break
-            if setup.stop.signum is not None:
-                raise Interrupted(setup.stop.signum)
+            if signum:
+                self.ranks.meet()  # no rank leaves before the first has saved
+                raise Interrupted(signum)
         return self.held_out
+
+    def _agree(self, batch: Batch) -> tuple[int, bool]:
+        """The signal that asked a rank to stop (0: none), and whether a save is due; the same on every rank."""
+        setup = self.setup
+        due = self.ranks.first and setup.clock.due(self.update_index)
+        signum, due_somewhere, bad = self.ranks.largest([setup.stop.signum or 0, int(due), len(batch.bad)])
+        if bad:
+            setup.folder.report_bad(self.ranks.gather(batch.bad), setup.data)
+        return signum, bool(due_somewhere)
 
     def noise(self, shape: tuple[int, ...], purpose: str) -> Tensor:
         """Standard normal numbers for the whole global batch of this update, on the device."""
@@ -131,7 +145,9 @@ class Trainer(ABC):
             self.setup.console.say(f"Step {self.setup.name} ends after update {self.update_index}: {reason}")
 
     def _resume(self) -> None:
-        saved = self.setup.checkpoints.latest(self.setup.name, map_location=self.machine.device)
+        newest = self.setup.checkpoints.newest(self.setup.name) if self.ranks.first else None
+        newest = self.ranks.from_first(newest)
+        saved = self.setup.checkpoints.load(newest, map_location=self.machine.device) if newest else None
         if saved is not None:
             self.load_state_dict(saved)
             self.setup.console.say(
@@ -140,11 +156,13 @@ class Trainer(ABC):
         else:
             self.prepare()
         self._logged = (self.update_index, self.seconds)
-        self.rows.rewind(self.update_index)
+        if self.ranks.first:
+            self.rows.rewind(self.update_index)
         self.setup.clock.saved()
 
-    def batches(self, first: int, last: int) -> Iterator[Batch]:
-        """The training batches of updates [first, last)."""
+    def batches(self, first: int, last: int, *, alone: bool = False) -> Iterator[Batch]:
+        """This rank's shares of the training batches of updates [first, last); `alone`: whole batches."""
+        ranks = Ranks() if alone else self.ranks
         return load_batches(
             self.setup.data.train,
             seed=self.setup.seed,
@@ -153,6 +171,8 @@ class Trainer(ABC):
             last_update=last,
             num_workers=self.setup.num_workers,
             pin_memory=self.machine.device.type == "cuda",
+            rank=ranks.rank,
+            ranks=ranks.count,
         )
 
     def _update(self, batch: Batch) -> dict[str, float]:
@@ -174,9 +194,10 @@ class Trainer(ABC):
         return metrics | self.end_update()
 
     def _micros(self, images: Tensor, captions: list[str]) -> Iterator[Micro]:
+        before = self.ranks.share(self.length.batch_size).start
         for first in range(0, len(images), self.length.micro_batch):
-            rows = slice(first, first + self.length.micro_batch)
-            yield Micro(images[rows], captions[rows], rows)
+            last = first + self.length.micro_batch
+            yield Micro(images[first:last], captions[first:last], slice(before + first, before + last))
 
     def _backward(self, turn: Turn, micro: Micro) -> Terms:
         with self.machine.autocast():
@@ -189,17 +210,20 @@ class Trainer(ABC):
 
     def _step(self, turn: Turn, terms: Terms, batch: Batch) -> dict[str, float]:
         """Check, clip, apply. A loss that is not finite stops here, before it reaches a weight."""
-        scaler = self.scalers[turn.players[0].name]
+        scaler, gather = self.scalers[turn.players[0].name], self.ranks.gather
+        for player in turn.players:
+            self.ranks.sum_gradients(player.parameters)
         norms = [player.clip_gradients(scaler) for player in turn.players]
         names = list(terms)
-        numbers = torch.stack([*(terms[n].mean() for n in names), *norms]).tolist()
+        sums = self.ranks.sum(torch.stack([terms[n].sum() for n in names]))
+        numbers = torch.cat([sums / self.length.batch_size, torch.stack(norms)]).tolist()
         means = dict(zip(names, numbers[: len(names)], strict=True))
-        check_terms(means, terms, batch.ids, where=self._where())
+        check_terms(means, terms, batch.ids, where=self._where(), gather=gather)
         norm = {f"{p.name}_norm": n for p, n in zip(turn.players, numbers[len(names) :], strict=True)}
         overflow = [name for name, value in norm.items() if not math.isfinite(value)]
         # Loss scaling expects overflows: it skips the update and halves the scale. Below 1 nothing is left to halve.
         if overflow and (not scaler.is_enabled() or scaler.get_scale() < 1):
-            raise not_finite("gradient", overflow[0], batch.ids, where=self._where())
+            raise not_finite("gradient", overflow[0], gather(batch.ids), where=self._where())
         self.skipped = self.skipped or bool(overflow)
         for player in turn.players:
             player.apply(scaler)
@@ -217,72 +241,37 @@ class Trainer(ABC):
         since, then = self._logged
         per_batch = (self.seconds - then) / max(update - since, 1)
         self._logged = (update, self.seconds)
-        self.rows.write(
-            "train",
-            update=update,
-            epoch=self.length.epoch(update),
-            batch=self.length.batch(update),
-            metrics=metrics,
-            learning_rates={name: player.rate() for name, player in self.players.items()},
-            extras={"seconds": self.seconds, "batch_time": per_batch},
-        )
+        rates = {name: player.rate() for name, player in self.players.items()}
+        self.write_row("train", metrics, rates, {"seconds": self.seconds, "batch_time": per_batch})
         setup.console.progress(setup, update, metrics, self.seconds, per_batch)
 
-    def _look(self) -> None:
-        """Held-out metrics and pictures that are due after this update."""
-        update, samples, length = self.update_index, self.setup.samples, self.length
-        epoch = length.epoch(update)
-        with torch.no_grad():
-            if length.ends_epoch(update) and self._due(self.setup.evaluation.every_epochs):
-                self._evaluate()
-            if length.ends_epoch(update) and self._due(samples.every_epochs):
-                self.sample_pictures(f"{epoch:03d}")
-            elif samples.every_updates and update % samples.every_updates == 0:
-                self.sample_pictures(f"{epoch:03d}_{length.batch(update):05d}")
-
-    def _sample_at_checkpoint(self) -> None:
-        """Pictures at every n-th checkpoint, unless this update made some anyway or the machine is wanted back."""
-        every, update = self.setup.samples.samples_per_checkpoint, self.update_index
-        self.saves += 1
-        if every and self.saves % every == 0 and not self.length.ends_epoch(update) and not self.setup.stop.signum:
-            with torch.no_grad():
-                self.sample_pictures(f"{self.length.epoch(update):03d}_{self.length.batch(update):05d}")
-
-    def _due(self, every: int | None) -> bool:
-        """Whether what happens every so many epochs happens at this epoch's end; at the step's end it always does."""
-        last = self.update_index == self.length.updates
-        return every is not None and (last or self.length.epoch(self.update_index) % every == 0)
-
-    def _evaluate(self) -> None:
-        last = self.update_index == self.length.updates
-        self.held_out = self.evaluate(last=last)
-        if self.watch and not last:
-            self.end(self.watch.after_evaluation(self.held_out))
-            if self.ended_by:
-                self.held_out = self.evaluate(last=True)
-        for player in self.players.values():
-            player.schedule.observe(next(iter(self.held_out.values())))
-        update = self.update_index
-        self.rows.write(
-            "held_out",
-            update=update,
-            epoch=self.length.epoch(update),
-            batch=self.length.batch(update),
-            metrics=self.held_out,
-        )
-        self.setup.console.held_out(self.length.epoch(update), self.held_out)
+    def write_row(
+        self,
+        kind: str,
+        metrics: dict[str, float],
+        learning_rates: dict[str, float] | None = None,
+        extras: dict[str, float] | None = None,
+    ) -> None:
+        """Log `metrics` of the present update."""
+        update, length = self.update_index, self.length
+        if self.ranks.first:
+            self.rows.write(
+                kind,
+                update=update,
+                epoch=length.epoch(update),
+                batch=length.batch(update),
+                metrics=metrics,
+                learning_rates=learning_rates,
+                extras=extras,
+            )
 
     def _save(self, *, final: bool) -> None:
         setup = self.setup
-        self.rows.sync()
-        setup.checkpoints.save(
-            self.state_dict(),
-            index=setup.index,
-            step=setup.name,
-            update=self.update_index,
-            final=final,
-        )
-        setup.folder.mirror()
-        if not final:  # after the last save they are drawn anyway
-            setup.graphs.refresh()
+        state = self.state_dict() if self.ranks.first or self.sharded else {}
+        if self.ranks.first:
+            self.rows.sync()
+            setup.checkpoints.save(state, index=setup.index, step=setup.name, update=self.update_index, final=final)
+            setup.folder.mirror()
+            if not final:  # after the last save they are drawn anyway
+                setup.graphs.refresh()
         setup.clock.saved()

@@ -6,6 +6,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from fluxflow_exp.sharding import like, local
+
 
 class EMA:
     """Float32 averages of the parameters of `modules`; buffers are followed as they are.
@@ -31,8 +33,8 @@ class EMA:
             parameters = {name for name, _ in module.named_parameters()}
             for name, tensor in module.state_dict().items():
                 if name in parameters:
-                    averages.append(self.average[part][name])
-                    weights.append(tensor)
+                    averages.append(local(self.average[part][name]))
+                    weights.append(local(tensor))
                 else:
                     self.average[part][name].copy_(tensor)
         torch._foreach_lerp_(averages, weights, 1 - decay)
@@ -54,13 +56,13 @@ class EMA:
         saved: dict[str, dict[str, Tensor]] = state["average"]  # type: ignore[assignment]
         for part, tensors in self.average.items():
             for name, tensor in tensors.items():
-                tensor.copy_(saved[part][name])
+                tensor.copy_(like(saved[part][name], tensor))
 
     @torch.no_grad()
     def _swap(self) -> None:
         for part, module in self.modules.items():
             for name, tensor in module.state_dict().items():
-                mine = self.average[part][name]
+                mine, theirs = local(self.average[part][name]), local(tensor)
                 mine_copy = mine.clone()
-                mine.copy_(tensor)
-                tensor.copy_(mine_copy)
+                mine.copy_(theirs)
+                theirs.copy_(mine_copy)

@@ -1,6 +1,7 @@
 """Finite or stop: what is not a number never reaches the weights, and the run says where it came from."""
 
 import math
+from collections.abc import Callable
 
 from fluxflow_exp.losses.terms import Terms
 
@@ -11,12 +12,22 @@ class NonFiniteError(RuntimeError):
     """A loss or a gradient that is not finite; the weights were not touched by it."""
 
 
-def check_terms(means: dict[str, float], terms: Terms, ids: list[str], *, where: str) -> None:
-    """NonFiniteError for the first term whose mean is not finite, with the samples at fault."""
+def check_terms(
+    means: dict[str, float],
+    terms: Terms,
+    ids: list[str],
+    *,
+    where: str,
+    gather: Callable[[list[str]], list[str]] = list,
+) -> None:
+    """NonFiniteError for the first term whose mean is not finite, with the samples at fault.
+
+    `means` are of all ranks, `terms` and `ids` of this one; `gather` joins the ids of all.
+    """
     for name, value in means.items():
         if not math.isfinite(value):
             bad = (~terms[name].isfinite()).nonzero().flatten().tolist()
-            raise not_finite("loss", name, [ids[i] for i in bad], where=where)
+            raise not_finite("loss", name, gather([ids[i] for i in bad]), where=where)
 
 
 def not_finite(kind: str, name: str, ids: list[str], *, where: str) -> NonFiniteError:

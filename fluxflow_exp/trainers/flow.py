@@ -45,23 +45,30 @@ class FlowTrainer(Trainer):
 
     def prepare(self) -> None:
         """Measure each latent channel's mean and deviation on training images, so that the flow sees unit scale."""
+        measured = self._latent_statistics() if self.setup.ranks.first else None
+        mean, deviation = self.setup.ranks.from_first(measured) or (None, None)
+        assert mean is not None
+        self.flow.latent_mean.copy_(mean)
+        self.flow.latent_std.copy_(deviation)
+
+    def _latent_statistics(self) -> tuple[Tensor, Tensor]:
+        """Mean and deviation, (channels,), on the CPU."""
         length = self.length
-        wanted = -(-LATENT_STATISTICS_IMAGES // length.batch_size)
+        wanted = min(-(-LATENT_STATISTICS_IMAGES // length.batch_size), length.updates_per_epoch)
         means, squares = [], []
-        for index, batch in enumerate(self.batches(0, min(wanted, length.updates_per_epoch))):
+        for index, batch in enumerate(self.batches(0, wanted, alone=True)):
             self.setup.folder.report_bad(batch.bad, self.setup.data)
+            noise = self.noise(self._latent_shape(batch.images), f"statistics {index}")
             for first in range(0, len(batch.images), length.micro_batch):
-                images = self.to_device(batch.images[first : first + length.micro_batch])
+                rows = slice(first, first + length.micro_batch)
                 with torch.no_grad(), self.machine.autocast():
-                    posterior = self.compressor(images)
-                    noise = self.noise(posterior.mean.shape, f"statistics {index} {first}")
-                    latents = posterior.sample(noise).double()
+                    posterior = self.compressor(self.to_device(batch.images[rows]))
+                    latents = posterior.sample(noise[rows]).double()
                 means.append(latents.mean((2, 3)))
                 squares.append(latents.square().mean((2, 3)))
         mean = torch.cat(means).mean(0)
         deviation = (torch.cat(squares).mean(0) - mean.square()).sqrt()
-        self.flow.latent_mean.copy_(mean)
-        self.flow.latent_std.copy_(deviation.clamp_min(1e-4))
+        return mean.cpu(), deviation.clamp_min(1e-4).cpu()
 
     def facts(self) -> dict[str, Any]:
         return {**self.objective.facts(), "cfg_dropout_prob": self.setup.cfg_dropout_prob}
@@ -70,13 +77,16 @@ class FlowTrainer(Trainer):
         return [Turn(list(self.players.values()), self._loss)]
 
     def begin_update(self, batch: Batch) -> None:
-        scale, count = self.compressor.downscale, len(batch.images)
-        height, width = (side // scale for side in batch.images.shape[-2:])
-        shape = (count, self.compressor.vae_dim, height, width)
+        count, shape = self.length.batch_size, self._latent_shape(batch.images)
         self.posterior_noise = self.noise(shape, "posterior")
         self.flow_noise = self.noise(shape, "noise")
         self.times = self.objective.times(self.noise((count,), "time"))
         self.dropped = self._drops(count)
+
+    def _latent_shape(self, images: Tensor) -> tuple[int, ...]:
+        """Of the whole global batch, when `images` are this rank's."""
+        height, width = (side // self.compressor.downscale for side in images.shape[-2:])
+        return self.length.batch_size, self.compressor.vae_dim, height, width
 
     def evaluate(self, *, last: bool) -> dict[str, float]:
         """Flow loss on held-out images at fixed times and noise; after the last update also what images show."""
@@ -101,6 +111,8 @@ class FlowTrainer(Trainer):
             mark = "" if size is None else f"-{pictures.size_label(size)}"
             with self.averaged():
                 images = self._generate(prompts, samples, size=pictures.size_of(size))
+            if not self.setup.ranks.first:  # it has helped to draw, if the model is sharded
+                continue
             for image, prompt in zip(images, prompts, strict=True):
                 name = f"{stem}_{pictures.short_hash(prompt)}{mark}.webp"
                 pictures.save(image, self.setup.folder.samples / name)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from fluxflow_exp import sharding
 from fluxflow_exp.schedules import Schedule
 from fluxflow_exp.trainers.ema import EMA
 from fluxflow_exp.trainers.setup import Setup
@@ -29,12 +30,15 @@ class Player:
     ) -> None:
         self.name, self.parts, self.clip, self.start = name, parts, clip, start
         self.parameters = [p for m in parts.values() for p in m.parameters() if p.requires_grad]
+        self.sharded = any(sharding.is_sharded(m) for m in parts.values())
         self.optimizer = optimizer(self.parameters)
         self.schedule = schedule(self.optimizer)
         self.ema = EMA(parts, decay=ema_decay) if ema_decay is not None else None
 
     def train(self, active: bool) -> None:
         """Make this player's parameters the ones that gradients reach, or not."""
+        if self.sharded:  # FSDP fixes at its first use whether a parameter has gradients
+            return
         for parameter in self.parameters:
             parameter.requires_grad_(active)
 
@@ -42,7 +46,8 @@ class Player:
         """Unscale, clip to the L2 norm `clip`; returns the norm before clipping."""
         scaler.unscale_(self.optimizer)
         limit = self.clip if self.clip is not None else float("inf")
-        return nn.utils.clip_grad_norm_(self.parameters, limit)
+        norm: Tensor = sharding.whole(nn.utils.clip_grad_norm_(self.parameters, limit))
+        return norm
 
     def apply(self, scaler: torch.amp.GradScaler) -> None:
         """One optimizer update, then the schedule and the averages."""
@@ -56,17 +61,26 @@ class Player:
         return float(self.optimizer.param_groups[0]["lr"])
 
     def state_dict(self) -> dict[str, Any]:
-        return {
-            "parts": {name: module.state_dict() for name, module in self.parts.items()},
-            "optimizer": self.optimizer.state_dict(),
-            "schedule": self.schedule.state_dict(),
-            "ema": self.ema.state_dict() if self.ema else None,
-        }
+        """Whole tensors, also of what is sharded: all ranks call it together then."""
+        state: dict[str, Any] = sharding.whole(
+            {
+                "parts": {name: module.state_dict() for name, module in self.parts.items()},
+                "optimizer": self.optimizer.state_dict(),
+                "schedule": self.schedule.state_dict(),
+                "ema": self.ema.state_dict() if self.ema else None,
+            }
+        )
+        return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         for name, module in self.parts.items():
-            module.load_state_dict(state["parts"][name])
-        self.optimizer.load_state_dict(state["optimizer"])
+            mine = module.state_dict()
+            module.load_state_dict({k: sharding.like(v, mine[k]) for k, v in state["parts"][name].items()})
+        saved = state["optimizer"]
+        moments = {  # they are numbered as the parameters are
+            i: {k: sharding.like(v, self.parameters[i]) for k, v in each.items()} for i, each in saved["state"].items()
+        }
+        self.optimizer.load_state_dict({**saved, "state": moments})
         self.schedule.load_state_dict(state["schedule"])
         if self.ema:
             self.ema.load_state_dict(state["ema"])
@@ -77,7 +91,8 @@ def build_players(
 ) -> dict[str, Player]:
     """The players (name → parts) that have an optimizer and something to train, all parts still.
 
-    Afterwards nothing requires gradients; players' parts are in training mode, what is only used in eval mode.
+    Afterwards nothing but what is sharded requires gradients; players' parts are in training mode, what is only used
+    in eval mode.
     """
     for part in setup.unfreeze:
         setup.parts[part].requires_grad_(True)
@@ -104,5 +119,7 @@ def build_players(
         )
     for part, module in setup.parts.items():
         trained = any(part in player.parts for player in made.values())
-        module.train(trained).requires_grad_(False)
+        module.train(trained)
+        if not sharding.is_sharded(module):
+            module.requires_grad_(False)
     return made

@@ -9,6 +9,7 @@ from torch import nn
 from fluxflow_exp.checkpoint import CheckpointStore, SaveClock
 from fluxflow_exp.console import Console
 from fluxflow_exp.data.sample import DataSet
+from fluxflow_exp.distributed import Ranks
 from fluxflow_exp.graphs import Graphs
 from fluxflow_exp.hardware import Machine
 from fluxflow_exp.preemption import StopRequest
@@ -22,8 +23,8 @@ class Length:
 
     updates: int
     updates_per_epoch: int
-    batch_size: int  # images an update
-    micro_batch: int  # images a forward pass
+    batch_size: int  # images an update, of all ranks
+    micro_batch: int  # images a forward pass of one rank
 
     def epoch(self, update: int) -> int:
         """The epoch, from 1, that the `update`-th update (from 1) belongs to."""
@@ -57,6 +58,7 @@ class Setup:
     data: DataSet
     num_workers: int
     machine: Machine
+    ranks: Ranks
     folder: RunFolder
     checkpoints: CheckpointStore
     clock: SaveClock

@@ -28,12 +28,13 @@ def state_of(trainer: Trainer) -> dict[str, Any]:
 
 
 def restore(trainer: Trainer, state: dict[str, Any]) -> None:
-    """Put a trainer where `state` was taken. UserError: a stream is not read by as many workers as then."""
+    """Put a trainer where `state` was taken. UserError: a stream is not read by as many ranks and workers as then."""
     now = readers(trainer.setup)
     if state["readers"] != now and state["update"] % trainer.length.updates_per_epoch:
+        then = "hardware.devices={}, hardware.num_workers={}"
         raise UserError(
-            f"within an epoch, streamed shards must be read by as many workers as before: "
-            f"set hardware.num_workers={state['readers']} (it is {now})"
+            f"within an epoch, streamed shards must be read by as many ranks and workers as before: "
+            f"set {then.format(*state['readers'])} (now {then.format(*now or (1, 0))})"
         )
     trainer.update_index, trainer.seconds = state["update"], state["seconds"]
     trainer.window.sums, trainer.held_out = state["window"], state["held_out"]
@@ -45,6 +46,6 @@ def restore(trainer: Trainer, state: dict[str, Any]) -> None:
         trainer.scalers[name].load_state_dict(state["scalers"][name])
 
 
-def readers(setup: Setup) -> int | None:
-    """How many processes read a stream; None for data with an index, which does not depend on it."""
-    return max(setup.num_workers, 1) if isinstance(setup.data.train, Stream) else None
+def readers(setup: Setup) -> list[int] | None:
+    """Ranks, and workers of each, that read a stream; None for data with an index, which does not depend on them."""
+    return [setup.ranks.count, max(setup.num_workers, 1)] if isinstance(setup.data.train, Stream) else None

@@ -1,0 +1,208 @@
+"""Data parallelism: which rank this process is, and what the ranks of a run tell each other.
+
+Every rank walks through the same program on its share of each batch. Gradients are summed once an update, so that
+there is no wrapper around a model; decisions (stop, save, a transition) are agreed on. Only the first rank writes.
+"""
+
+import os
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch._C._distributed_c10d import TCPStore
+from torch.distributed.tensor import DTensor
+
+from fluxflow_exp.config import UserError
+
+PATIENCE = timedelta(hours=2)  # the first rank may draw or evaluate for long while the others wait
+BUCKET = 2**26  # gradient elements an all-reduce: 256 MB in float32
+GRACE_SECONDS = 3.0
+
+Value = TypeVar("Value")
+
+
+@dataclass
+class Ranks:
+    """The ranks of a run; alone by default, where everything below is the identity."""
+
+    rank: int = 0
+    count: int = 1
+    local: int = 0  # among those of this machine
+    control: Any = None  # gloo group for values on the CPU: it costs no wait for the GPU
+    watch: "Watch | None" = field(default=None, repr=False)
+
+    @property
+    def first(self) -> bool:
+        return self.rank == 0
+
+    def share(self, batch_size: int) -> slice:
+        """This rank's rows of a global batch."""
+        each = batch_size // self.count
+        return slice(self.rank * each, (self.rank + 1) * each)
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """The sum over ranks, in place; the same bytes on every rank."""
+        if self.count > 1:
+            dist.all_reduce(tensor)
+        return tensor
+
+    def mean(self, tensor: Tensor) -> Tensor:
+        """The mean over ranks, in place."""
+        return self.sum(tensor) / self.count
+
+    def sum_gradients(self, parameters: list[nn.Parameter]) -> None:
+        """Sum gradients over ranks, bucket by bucket; those of sharded parameters have been summed already."""
+        if self.count == 1:
+            return
+        gradients = [p.grad for p in parameters if p.grad is not None and not isinstance(p.grad, DTensor)]
+        for bucket in _buckets(gradients):
+            flat = self.sum(torch.cat([g.reshape(-1) for g in bucket]))
+            for gradient, summed in zip(bucket, torch.split(flat, [g.numel() for g in bucket]), strict=True):
+                gradient.copy_(summed.view_as(gradient))
+
+    def largest(self, values: list[int]) -> list[int]:
+        """The maximum over ranks of each value."""
+        if self.count == 1:
+            return values
+        tensor = torch.tensor(values)
+        dist.all_reduce(tensor, op=dist.ReduceOp.MAX, group=self.control)
+        return [int(v) for v in tensor]
+
+    def from_first(self, value: Value) -> Value:
+        """What the first rank has."""
+        if self.count == 1:
+            return value
+        held = [value]
+        dist.broadcast_object_list(held, src=0, group=self.control)
+        return held[0]
+
+    def gather(self, values: list[Value]) -> list[Value]:
+        """Every rank's list, one after the other."""
+        if self.count == 1:
+            return values
+        held: list[Any] = [None] * self.count
+        dist.all_gather_object(held, values, group=self.control)
+        return [value for part in held for value in part]
+
+    def meet(self) -> None:
+        """Wait until every rank is here."""
+        if self.count > 1:
+            dist.barrier(group=self.control)
+
+    def fail(self, message: str) -> None:
+        """Tell the other ranks that this one ends by an error."""
+        if self.watch:
+            self.watch.fail(f"rank {self.rank}: {message}")
+
+    def leave(self) -> None:
+        """The end of a run that every rank has reached, well or by a signal."""
+        if self.count > 1:
+            self.meet()
+            assert self.watch
+            self.watch.stop()
+            dist.destroy_process_group()
+
+
+def start(device: torch.device, devices: int) -> Ranks:
+    """Join the other ranks that a launcher has started beside this process; alone if it has started none.
+
+    UserError: there are not as many as `hardware.devices` says.
+    """
+    _export_submitit()
+    count = int(os.environ.get("WORLD_SIZE", "1"))
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", str(count)))
+    if here != devices:
+        raise UserError(
+            f"{here} rank{'s were' if here > 1 else ' was'} started on this machine, but hardware.devices={devices}: "
+            f"set hardware.devices={here}"
+        )
+    if count == 1:
+        return Ranks()
+    rank, local = int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"])
+    own = device if device.type == "cuda" else None
+    dist.init_process_group("nccl" if own else "gloo", timeout=PATIENCE, device_id=own)
+    ranks = Ranks(rank, count, local, dist.new_group(backend="gloo", timeout=PATIENCE))
+    ranks.watch = Watch(ranks)
+    return ranks
+
+
+def local_rank() -> int:
+    """This process's number among those of this machine, before the ranks are joined."""
+    _export_submitit()
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
+def started() -> bool:
+    """Whether a launcher (torchrun, SLURM, this program) has made this process a rank."""
+    _export_submitit()
+    return "RANK" in os.environ
+
+
+def _export_submitit() -> None:
+    """Several tasks of a submitit job are ranks: give them the variables that torchrun would."""
+    if "RANK" in os.environ or "SUBMITIT_EXECUTOR" not in os.environ:
+        return
+    import submitit
+
+    if submitit.JobEnvironment().num_tasks > 1:
+        submitit.helpers.TorchDistributedEnvironment().export(set_cuda_visible_devices=False)
+
+
+class Watch:
+    """Ends this process when another rank has failed, so that none waits for ever in an exchange.
+
+    The first rank hosts a store; a failing rank puts its message there, and a thread of every other one looks twice
+    a second.
+    """
+
+    def __init__(self, ranks: Ranks) -> None:
+        self.ranks = ranks
+        self.failing = False
+        self.on_failure = lambda message: None  # what the first rank does before it ends
+        host = os.environ["MASTER_ADDR"]
+        store = TCPStore(host, 0, is_master=True, wait_for_workers=False) if ranks.first else None
+        port = ranks.from_first(store.port if store else 0)
+        self._store: Any = store or TCPStore(host, port, is_master=False, wait_for_workers=False)
+        self._done = threading.Event()
+        threading.Thread(target=self._look, daemon=True).start()
+
+    def fail(self, message: str) -> None:
+        self.failing = True
+        if not self._store.check(["failed"]):
+            self._store.set("failed", message)
+
+    def stop(self) -> None:
+        self._done.set()
+
+    def _look(self) -> None:
+        while not self._done.wait(0.5):
+            try:
+                if not self._store.check(["failed"]):
+                    continue
+                message = self._store.get("failed").decode()
+            except (RuntimeError, OSError):  # the first rank is gone, and the store with it
+                message = "the first rank is gone"
+            self._done.wait(GRACE_SECONDS)  # a rank that met the same error says so itself
+            if self.failing or self._done.is_set():
+                return
+            if self.ranks.first:
+                print(f"error: {message}", flush=True)
+                self.on_failure(message)
+            os._exit(1)
+
+
+def _buckets(gradients: Iterable[Tensor]) -> list[list[Tensor]]:
+    found: list[list[Tensor]] = []
+    size = BUCKET
+    for gradient in gradients:
+        if size + gradient.numel() > BUCKET:
+            found.append([])
+            size = 0
+        found[-1].append(gradient)
+        size += gradient.numel()
+    return found

@@ -1,0 +1,54 @@
+"""A part that does not fit on one card, spread over the ranks (FSDP2; Zhao et al. 2023).
+
+Checkpoints and published weights always hold whole tensors, so that they load on any number of ranks.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from fluxflow_exp.distributed import Ranks
+
+
+def shard(module: nn.Module, ranks: Ranks, device: torch.device) -> None:
+    """Spread `module`, block by block, over all ranks. Its gradients are summed over them, not averaged."""
+    mesh = init_device_mesh(device.type, (ranks.count,))
+    for block in module.blocks:  # type: ignore[union-attr]
+        fully_shard(block, mesh=mesh)
+    # Without this the root would keep gathered weights after a forward pass, and evaluate with those of before a swap.
+    fully_shard(module, mesh=mesh, reshard_after_forward=True)
+    for each in module.modules():
+        if isinstance(each, FSDPModule):
+            each.set_gradient_divide_factor(1.0)
+            each.set_force_sum_reduction_for_comms(True)  # gloo has no other
+
+
+def is_sharded(module: nn.Module) -> bool:
+    return isinstance(module, FSDPModule)
+
+
+def whole(state: Any) -> Any:
+    """`state` (dicts, lists, tensors) with every spread tensor gathered. All ranks must call it together."""
+    if isinstance(state, DTensor):
+        return state.full_tensor()
+    if isinstance(state, dict):
+        return {key: whole(value) for key, value in state.items()}
+    if isinstance(state, (list, tuple)):
+        return type(state)(whole(value) for value in state)
+    return state
+
+
+def like(tensor: Any, reference: Tensor) -> Any:
+    """A whole `tensor` spread as `reference` is, if it is spread and of that shape."""
+    if isinstance(reference, DTensor) and isinstance(tensor, Tensor) and tensor.shape == reference.shape:
+        return distribute_tensor(tensor.to(reference.device), reference.device_mesh, reference.placements)
+    return tensor
+
+
+def local(tensor: Tensor) -> Tensor:
+    """What this rank holds of a tensor."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor

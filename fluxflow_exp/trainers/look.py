@@ -1,0 +1,67 @@
+"""Held-out metrics and pictures, when they are due."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from fluxflow_exp.trainers.base import Trainer
+
+
+class Look:
+    """The first rank looks while the others wait; all of them do together where the model is sharded."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self.trainer = trainer
+        self.saves = 0  # of this process
+
+    def after_update(self) -> None:
+        trainer = self.trainer
+        update, samples, length = trainer.update_index, trainer.setup.samples, trainer.length
+        epoch = length.epoch(update)
+        with torch.no_grad():
+            if length.ends_epoch(update) and self._due(trainer.setup.evaluation.every_epochs):
+                self.evaluate()
+            if length.ends_epoch(update) and self._due(samples.every_epochs):
+                self._draw(f"{epoch:03d}")
+            elif samples.every_updates and update % samples.every_updates == 0:
+                self._draw(f"{epoch:03d}_{length.batch(update):05d}")
+
+    def after_save(self) -> None:
+        """Pictures at every n-th checkpoint, unless this update made some anyway."""
+        trainer = self.trainer
+        every, update, length = trainer.setup.samples.samples_per_checkpoint, trainer.update_index, trainer.length
+        self.saves += 1
+        if every and self.saves % every == 0 and not length.ends_epoch(update):
+            with torch.no_grad():
+                self._draw(f"{length.epoch(update):03d}_{length.batch(update):05d}")
+
+    def evaluate(self) -> None:
+        """Held-out metrics: logged, and followed by a transition and by schedules."""
+        trainer = self.trainer
+        last = trainer.update_index == trainer.length.updates
+        trainer.held_out = self._metrics(last=last)
+        if trainer.watch and not last:
+            trainer.end(trainer.watch.after_evaluation(trainer.held_out))
+            if trainer.ended_by:
+                trainer.held_out = self._metrics(last=True)
+        for player in trainer.players.values():
+            player.schedule.observe(next(iter(trainer.held_out.values())))
+        trainer.write_row("held_out", trainer.held_out)
+        trainer.setup.console.held_out(trainer.length.epoch(trainer.update_index), trainer.held_out)
+
+    def _metrics(self, *, last: bool) -> dict[str, float]:
+        trainer = self.trainer
+        looks = trainer.ranks.first or trainer.sharded
+        return trainer.ranks.from_first(trainer.evaluate(last=last) if looks else {})
+
+    def _draw(self, suffix: str) -> None:
+        if self.trainer.ranks.first or self.trainer.sharded:
+            self.trainer.sample_pictures(suffix)
+
+    def _due(self, every: int | None) -> bool:
+        """Whether what happens every so many epochs happens at this epoch's end; at the step's end it always does."""
+        length, update = self.trainer.length, self.trainer.update_index
+        return every is not None and (update == length.updates or length.epoch(update) % every == 0)
