@@ -4,6 +4,7 @@
 """
 
 import copy
+import importlib
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,7 +21,10 @@ PARTS = ("compressor", "expander", "flow_processor", "text_encoder", "discrimina
 
 
 class UserError(ValueError):
-    """Something that the user can put right; shown without a traceback, exit code 2."""
+    """Something that the user can put right, or several (`args`); shown without a traceback, exit code 2."""
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.args))
 
 
 def conf_dir() -> str:
@@ -43,6 +47,12 @@ def instantiate(node: dict[str, Any], **objects: Any) -> Any:
         if isinstance(error.__cause__, ValueError):
             raise error.__cause__ from None
         raise
+
+
+def locate(name: str) -> Any:
+    """The class or function that a `_target_` names. ImportError, AttributeError: there is none."""
+    module, _, attribute = name.rpartition(".")
+    return getattr(importlib.import_module(module), attribute)
 
 
 def resolve(config: DictConfig) -> dict[str, Any]:

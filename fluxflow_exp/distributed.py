@@ -6,7 +6,7 @@ there is no wrapper around a model; decisions (stop, save, a transition) are agr
 
 import os
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -163,7 +163,7 @@ class Watch:
     def __init__(self, ranks: Ranks) -> None:
         self.ranks = ranks
         self.failing = False
-        self.on_failure = lambda message: None  # what the first rank does before it ends
+        self.on_failure: Callable[[str], None] = lambda message: None  # what the first rank does before it ends
         host = os.environ["MASTER_ADDR"]
         store = TCPStore(host, 0, is_master=True, wait_for_workers=False) if ranks.first else None
         port = ranks.from_first(store.port if store else 0)

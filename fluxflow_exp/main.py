@@ -3,9 +3,12 @@
 `main` lives here and not in `__main__.py`, so that launchers can pickle it by name.
 """
 
+import gc
 import sys
 import time
+import traceback
 from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra._internal.utils import get_args_parser
@@ -14,6 +17,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from fluxflow_exp import launchers
 from fluxflow_exp.config import UserError, conf_dir, resolve
 from fluxflow_exp.console import fail
 from fluxflow_exp.overrides import Failure, compose_config, override_problems
@@ -44,29 +48,64 @@ def cli() -> None:
         if problems:
             fail(problems)
             sys.exit(2)
+    launchers.register()
     main()
 
 
 @hydra.main(version_base="1.3", config_path=conf_dir(), config_name="config")
 def main(config: DictConfig) -> None:
     """Train what `config` describes."""
+    values = resolve(config)
+    if HydraConfig.get().mode == RunMode.MULTIRUN:
+        _job(values, list(HydraConfig.get().overrides.task))
+        return
+    try:
+        _train(values, started=STARTED)
+    except UserError as error:
+        fail(list(error.args))
+        sys.exit(2)
+
+
+def _job(values: dict[str, Any], overrides: list[str]) -> None:
+    """A job of a sweep: as it was launched, with an error as an exception, and with memory given back at the end."""
+    import torch
+
+    from fluxflow_exp import distributed, sweep
+
+    values, swept, changed = sweep.frozen(values, overrides)
+    print(f"\n{'#' * 80}\n# {swept}", flush=True)
+    if changed:
+        print(f"Note: {', '.join(changed)} changed in the configuration files since the launch; this job keeps its own")
+    try:
+        _train(values, swept=swept)
+    except Exception as error:
+        if isinstance(error, UserError):
+            fail(list(error.args))
+        else:
+            traceback.print_exc()
+        if not distributed.started():
+            sweep.note_failure(values, swept, error)
+        raise
+    finally:
+        gc.collect()
+        torch.cuda.empty_cache()
+
+
+def _train(values: dict[str, Any], *, swept: str = "", started: float | None = None) -> None:
     from fluxflow_exp import distributed, pipeline, preflight, spawn
 
-    values = resolve(config)
     problems = preflight.problems(values)
     if problems:
-        fail(problems)
-        sys.exit(2)
-    sweeping = HydraConfig.get().mode == RunMode.MULTIRUN
-    swept = pipeline.sweep_folder(list(HydraConfig.get().overrides.task)) if sweeping else ""
+        raise UserError(*problems)
     devices = values["hardware"]["devices"]
-    if devices > 1 and not values["validate"] and not distributed.started():
-        sys.exit(spawn.run_ranks(values, swept=swept, count=devices))
-    try:
-        pipeline.run(values, swept=swept, started=None if sweeping else STARTED)
-    except UserError as error:
-        fail([str(error)])
-        sys.exit(2)
+    if devices == 1 or values["validate"] or distributed.started():
+        pipeline.run(values, swept=swept, started=started)
+        return
+    code = spawn.run_ranks(values, swept=swept, count=devices)
+    if code and swept and code < 128:
+        raise RuntimeError(f"a rank ended with exit code {code}")
+    if code:
+        sys.exit(code)
 
 
 def _former_options(arguments: list[str]) -> list[str]:

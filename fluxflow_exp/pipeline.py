@@ -1,7 +1,5 @@
 """For each step of the stage: done? then go on; else build its parts and trainer, fit, publish weights."""
 
-import hashlib
-import re
 import shlex
 import sys
 import time
@@ -20,7 +18,7 @@ from fluxflow_exp.distributed import Ranks
 from fluxflow_exp.graphs import Graphs
 from fluxflow_exp.hardware import Machine, prepare
 from fluxflow_exp.preemption import Interrupted, StopRequest
-from fluxflow_exp.run_folder import RunFolder
+from fluxflow_exp.run_folder import RunFolder, run_path
 from fluxflow_exp.runs import open_run
 from fluxflow_exp.schema import RunConfig, Step
 from fluxflow_exp.seeding import seed_initialisation
@@ -52,12 +50,6 @@ def run(values: dict[str, Any], *, swept: str = "", started: float | None = None
         _record_failure(error, folder, console, ranks)
         raise
     ranks.leave()
-
-
-def run_path(values: dict[str, Any], swept: str = "") -> Path:
-    """The run folder of a resolved configuration."""
-    path: Path = Path(values["output_root"]).expanduser() / values["name"] / swept
-    return path
 
 
 def _train(
@@ -240,13 +232,6 @@ class Pipeline:
     def _announce_fresh(self, name: str, part: str, earlier: list[str]) -> None:
         if earlier:
             self.console.say(f"Step {name}: {part} starts from fresh weights (no earlier step made it)")
-
-
-def sweep_folder(overrides: list[str]) -> str:
-    """A folder name for a job of a sweep: what it overrides, made safe for file names, and a digest of it."""
-    joined = ",".join(sorted(overrides))
-    digest = hashlib.sha256(joined.encode()).hexdigest()[:8]
-    return f"{re.sub(r'[^A-Za-z0-9.,=_-]+', '-', joined)[:120]}-{digest}"
 
 
 def build_data(config: RunConfig) -> dict[str, Any]:

@@ -1,12 +1,11 @@
 """What a run is going to do, derived from its configuration and said before it starts."""
 
-import importlib
 from typing import Any
 
 import torch
 from torch import nn
 
-from fluxflow_exp.config import UserError, instantiate
+from fluxflow_exp.config import UserError, instantiate, locate
 from fluxflow_exp.data.loader import groups_of, updates_per_epoch
 from fluxflow_exp.data.sample import DataSet, Stream
 from fluxflow_exp.hardware import Machine
@@ -17,8 +16,7 @@ from fluxflow_exp.trainers.setup import Length
 
 
 def trainer_class(step: Step) -> type[Trainer]:
-    module, _, name = step.trainer["_target_"].rpartition(".")
-    found: type[Trainer] = getattr(importlib.import_module(module), name)
+    found: type[Trainer] = locate(step.trainer["_target_"])
     return found
 
 

@@ -18,7 +18,8 @@ from fluxflow_exp.data.sample import DataSet
 FORMAT = 1
 IDENTITY = ("model", "data", "stage", "optimizer", "scheduler", "seed")
 EXTENSIBLE = ("n_epochs", "max_updates")
-LOCK_SECONDS = 5.0  # ranks of a run that was killed need a moment to end
+# Ranks of a run that was killed need a moment to end, and a node that SLURM gave up may take longer.
+LOCK_SECONDS = 120.0 if "SLURM_JOB_ID" in os.environ else 5.0
 
 
 class RunFolder:
@@ -33,7 +34,7 @@ class RunFolder:
             path / "summary.json",
         )
         self.bad_samples = path / "bad_samples.jsonl"
-        self.log, self.failure = path / "log.txt", path / "failure.json"
+        self.log, self.failure, self.submitted = path / "log.txt", path / "failure.json", path / "submitted.json"
         self._lock: int | None = None
         self._bad: set[str] | None = None
 
@@ -47,7 +48,7 @@ class RunFolder:
         for folder in (self.checkpoints, self.weights, self.graph, self.samples):
             folder.mkdir(parents=True, exist_ok=True)
         self.freeze(config)
-        self.write_record({"format": FORMAT, **facts, "restarts": 0, "steps": {}})
+        self.write_record({"format": FORMAT, **facts, "started": False, "restarts": 0, "steps": {}})
 
     def freeze(self, config: dict[str, Any]) -> None:
         """Write the configuration that the run is held to."""
@@ -105,9 +106,10 @@ class RunFolder:
         finally:
             os.close(descriptor)
 
-    def record_failure(self, reason: str) -> None:
-        """Say in the folder why the run ended; the next start takes it away."""
-        files.write_json(self.failure, {"reason": reason, "time": datetime.now(UTC).isoformat(timespec="seconds")})
+    def record_failure(self, reason: str, *, log: str | None = None) -> None:
+        """Say in the folder why the run ended, and where more is told; the next start takes it away."""
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        files.write_json(self.failure, {"reason": reason, "time": now, "log": log})
 
     def move_aside(self) -> Path:
         """Rename the folder, so that a fresh run can take its name; nothing is deleted."""
@@ -167,6 +169,12 @@ class RunFolder:
         whole = [line for line in self.bad_samples.read_text(encoding="utf-8").splitlines(True) if line.endswith("\n")]
         files.write_text(self.bad_samples, "".join(whole))
         return {json.loads(line)["sample"] for line in whole}
+
+
+def run_path(values: dict[str, Any], swept: str = "") -> Path:
+    """The run folder of a resolved configuration; `swept` is the name of a sweep's job folder."""
+    path: Path = Path(values["output_root"]).expanduser() / values["name"] / swept
+    return path
 
 
 def _lock(descriptor: int) -> bool:

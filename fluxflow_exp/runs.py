@@ -1,11 +1,14 @@
 """Starting, continuing, or refusing: what a command means for the run folder that it names."""
 
+import hashlib
 import platform
 import subprocess
+import sys
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
-from fluxflow_exp import __version__, summary
+from fluxflow_exp import __version__, config, files, summary, weights
 from fluxflow_exp.config import UserError
 from fluxflow_exp.console import Console
 from fluxflow_exp.run_folder import EXTENSIBLE, RunFolder, identity_differences
@@ -25,30 +28,70 @@ def open_run(
         console.say(f"The earlier run was moved to {folder.move_aside()}")
     if folder.restore():
         console.say(f"Brought {folder.path} back from its mirror")
-    here = {"machine": machine, **_versions()}
+    made_with = {"machine": machine, **_versions()}
     if not folder.exists():
         _refuse_foreign(folder)
         folder.lock()
-        facts = {"name": values["name"], "seed": values["seed"], "commit": _commit(), "made_with": here}
-        folder.create(values, facts)
-        return "new"
+        create(folder, values, sys.argv[1:])
+        return _start(folder, folder.read_record(), made_with, console)
+    refuse_other(folder, values)
     record = folder.read_record()
-    longer = _extends(folder, values)
     done = all(summary.is_finished(record["steps"].get(name), each) for name, each in lengths.items())
     if done and folder.summary.exists():
         console.say(f"{folder.path}: complete")
         return "complete"
     folder.lock()
-    if longer:
+    if extends(folder, values):
         folder.freeze(values)
         folder.summary.unlink(missing_ok=True)
-    record["restarts"] += 1
+    return _start(folder, record, made_with, console)
+
+
+def create(folder: RunFolder, values: dict[str, Any], overrides: list[str]) -> None:
+    """Make the folder, with all that the run is held to: configuration, code, and the weights that it starts from."""
+    commit, diff = code()
+    folder.create(
+        values,
+        {
+            "name": values["name"],
+            "seed": values["seed"],
+            "overrides": overrides,
+            "commit": commit,
+            "changed_code": hashlib.sha256(diff.encode()).hexdigest()[:16] if diff else None,
+            "upstream": _upstream(values),
+            "made_with": None,
+        },
+    )
+    if diff:
+        files.write_text(folder.path / "code.diff", diff)
+
+
+def _start(folder: RunFolder, record: dict[str, Any], made_with: dict[str, str], console: Console) -> str:
+    folder.failure.unlink(missing_ok=True)
+    again = record["started"]
+    if again:
+        record["restarts"] += 1
+        console.say(f"Continuing the run in {folder.path} (restart {record['restarts']})")
+    _note_changes(record, made_with, console)
+    record["started"] = True
+    record["made_with"] = record["made_with"] or made_with
     folder.write_record(record)
-    console.say(f"Continuing the run in {folder.path} (restart {record['restarts']})")
-    for name, old in record["made_with"].items():
-        if here.get(name) != old:
-            console.say(f"Note: {name} was {old!r} and is {here.get(name)!r}: the continuation may differ by rounding")
-    return "continued"
+    return "continued" if again else "new"
+
+
+def _note_changes(record: dict[str, Any], made_with: dict[str, str], console: Console) -> None:
+    for name, old in (record["made_with"] or {}).items():
+        if made_with.get(name) != old:
+            console.say(f"Note: {name} was {old!r} and is {made_with.get(name)!r}: the result may differ by rounding")
+    commit, diff = code()
+    changed = hashlib.sha256(diff.encode()).hexdigest()[:16] if diff else None
+    if (commit, changed) != (record["commit"], record["changed_code"]):
+        then, now = _code(record["commit"], record["changed_code"]), _code(commit, changed)
+        console.say(f"Note: the code is not the one that this run was made with (then: {then}, now: {now})")
+
+
+def _code(commit: str | None, changed: str | None) -> str:
+    return f"{(commit or 'no commit')[:10]}{' with changes' if changed else ''}"
 
 
 def _refuse_foreign(folder: RunFolder) -> None:
@@ -57,20 +100,46 @@ def _refuse_foreign(folder: RunFolder) -> None:
         raise UserError(f"{folder.path} is not empty and holds no run of this program. Choose another name=…")
 
 
-def _extends(folder: RunFolder, values: dict[str, Any]) -> bool:
-    """Whether the command asks for more epochs of the last step. UserError: it asks for another run."""
-    differing = identity_differences(values, folder.frozen())
-    if not differing:
-        return False
+def differences(folder: RunFolder, values: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Key → (value there, value asked) for what makes it another run."""
+    return identity_differences(values, folder.frozen())
+
+
+def extends(folder: RunFolder, values: dict[str, Any]) -> bool:
+    """Whether the command asks for more epochs of the last step, and says so."""
     last = list(values["stage"]["steps"])[-1]
-    if values["resume"] == "extend" and set(differing) <= {f"stage.steps.{last}.{key}" for key in EXTENSIBLE}:
-        return True
+    longer = {f"stage.steps.{last}.{key}" for key in EXTENSIBLE}
+    differing = differences(folder, values)
+    return values["resume"] == "extend" and bool(differing) and set(differing) <= longer
+
+
+def refuse_other(folder: RunFolder, values: dict[str, Any]) -> None:
+    """UserError: the folder holds a run with another configuration."""
+    differing = differences(folder, values)
+    if not differing or extends(folder, values):
+        return
     lines = [f"    {key}: {theirs!r} there, {mine!r} asked" for key, (theirs, mine) in differing.items()]
     raise UserError(
         f"{folder.path} holds a run with another configuration:\n" + "\n".join(lines) + "\n"
         "  Give this one its own name=…, or resume=fresh (moves the old folder aside), or, for more epochs of "
         "the last step alone, resume=extend"
     )
+
+
+def changed_upstream(record: dict[str, Any]) -> list[str]:
+    """Weights of other runs that a run started from and that are not the same any more; one line each."""
+    return [
+        f"{name} {'has changed' if Path(name).exists() else 'is gone'}"
+        for name, digest in record["upstream"].items()
+        if not Path(name).exists() or files.digest(Path(name)) != digest
+    ]
+
+
+def _upstream(values: dict[str, Any]) -> dict[str, str]:
+    """File → digest of the weights that the steps start from."""
+    sources = [step["init_from"] for step in values["stage"]["steps"].values() if step["init_from"]]
+    found = {path for source in sources for path in weights.find_parts(Path(source).expanduser()).values()}
+    return {str(path.absolute()): files.digest(path) for path in sorted(found)}
 
 
 def _versions() -> dict[str, str]:
@@ -83,10 +152,14 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _commit() -> str | None:
-    """The commit of the working directory, where there is one."""
+def code() -> tuple[str | None, str]:
+    """The commit of the folder that this package stands in, and what was changed in it since."""
+    here = Path(__file__).parent
     try:
-        asked = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=False)
+        asked = [
+            subprocess.run(["git", *command], cwd=here, capture_output=True, text=True, timeout=30, check=False)
+            for command in (("rev-parse", "HEAD"), ("diff", "HEAD", "--", str(here), config.conf_dir()))
+        ]
     except (FileNotFoundError, subprocess.TimeoutExpired):
-        return None
-    return asked.stdout.strip() or None
+        return None, ""
+    return asked[0].stdout.strip() or None, asked[1].stdout if asked[1].returncode == 0 else ""

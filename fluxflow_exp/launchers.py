@@ -1,0 +1,125 @@
+"""How `-m` runs its jobs: all are checked before the first one starts, finished ones are left out, and a table says
+what became of each.
+
+`hydra/launcher=in_process` (the default) trains one after the other here; `slurm` and `slurm_local` hand each job to
+submitit. Hydra looks for launchers in one namespace only; `register` puts these there.
+"""
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import submitit
+from hydra._internal.core_plugins.basic_launcher import BasicLauncher
+from hydra.core.plugins import Plugins
+from hydra.core.singleton import Singleton
+from hydra.core.utils import JobReturn
+from hydra.types import HydraContext
+from hydra_plugins.hydra_submitit_launcher.submitit_launcher import BaseSubmititLauncher
+from omegaconf import DictConfig
+
+from fluxflow_exp import files, ledger
+from fluxflow_exp.sweep import Job, Sweep
+
+NAMESPACE = "hydra_plugins.fluxflow_exp"
+AUTO_EXECUTOR = ("timeout_min", "cpus_per_task", "gpus_per_node", "tasks_per_node", "mem_gb", "nodes", "name")
+LOOK_SECONDS = 15.0
+
+
+class InProcess(BasicLauncher):
+    """One job after the other, in this process."""
+
+    config: DictConfig
+    hydra_context: HydraContext
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        sweep = Sweep.prepare(self.hydra_context, self.config, job_overrides, here=True)
+        returned: Sequence[JobReturn] = []
+        if sweep.to_run:
+            returned = super().launch([job.overrides for job in sweep.to_run], initial_job_idx)
+        sweep.finish()
+        return returned
+
+
+class _Submitit(BaseSubmititLauncher):  # type: ignore[misc]
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        sweep = Sweep.prepare(self.hydra_context, self.config, job_overrides, here=False)
+        if sweep.to_run:
+            submitted = self._submit(sweep.to_run, initial_job_idx)
+            try:
+                _wait(sweep, submitted)
+            except KeyboardInterrupt:
+                print(f"The jobs go on. What becomes of them:\n  python -m fluxflow_exp.status {sweep.folder}")
+                raise SystemExit(130) from None
+        sweep.finish()
+        return []
+
+    def _submit(self, jobs: list[Job], first: int) -> list[Any]:
+        params = {**self.params, **self._derived(jobs[0].values["hardware"])}
+        timeouts, folder = params.pop("max_num_timeout", None), params.pop("submitit_folder")
+        own = {f"{self._EXECUTOR}_max_num_timeout": timeouts} if timeouts is not None else {}
+        executor = submitit.AutoExecutor(folder=folder, cluster=self._EXECUTOR, **own)
+        named = {k if k in AUTO_EXECUTOR else f"{self._EXECUTOR}_{k}": v for k, v in params.items() if v is not None}
+        executor.update_parameters(**named)
+        arguments = [
+            (job.overrides, "hydra.sweep.dir", first + i, f"job_id_for_{first + i}", Singleton.get_state())
+            for i, job in enumerate(jobs)
+        ]
+        submitted = executor.map_array(self, *zip(*arguments, strict=True))
+        for job, handle in zip(jobs, submitted, strict=True):
+            files.write_json(job.folder.submitted, {"launcher": self._EXECUTOR, "job": handle.job_id})
+        print(f"Submitted {len(jobs)} job{'s' if len(jobs) > 1 else ''}: {', '.join(h.job_id for h in submitted)}")
+        return list(submitted)
+
+    def _derived(self, hardware: dict[str, Any]) -> dict[str, Any]:
+        """What the configuration leaves to be worked out."""
+        return {}
+
+
+class Slurm(_Submitit):
+    """Each job is a SLURM job; `hardware.slurm` says what it asks for."""
+
+    _EXECUTOR = "slurm"
+
+    def _derived(self, hardware: dict[str, Any]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        if self.params.get("cpus_per_task") is None:
+            found["cpus_per_task"] = 1 + hardware["num_workers"]
+        if self.params.get("gres") is None and hardware["device"] != "cpu":
+            found["gres"] = f"gpu:{hardware['devices']}"
+        return found
+
+
+class SlurmLocal(_Submitit):
+    """The same road without SLURM: submitit starts each job as a process here."""
+
+    _EXECUTOR = "local"
+
+
+def register() -> None:
+    """Let Hydra find these launchers."""
+    for launcher in (InProcess, Slurm, SlurmLocal):
+        Plugins.instance().class_name_to_class[f"{NAMESPACE}.{launcher.__name__}"] = launcher
+
+
+def _wait(sweep: Sweep, submitted: list[Any]) -> None:
+    """Until every job has ended. What ends one without a word of its own is written into its folder."""
+    waiting = dict(enumerate(submitted))
+    looked = time.monotonic()
+    while waiting:
+        force = time.monotonic() - looked > LOOK_SECONDS
+        looked = time.monotonic() if force else looked
+        for index in [i for i, handle in waiting.items() if handle.done(force_check=force and i == min(waiting))]:
+            job, handle = sweep.to_run[index], waiting.pop(index)
+            _note_death(job, handle)
+            entry = ledger.inspect(job.folder)
+            print(f"{job.label}: {entry.state} {entry.note}".rstrip(), flush=True)
+        time.sleep(1)
+
+
+def _note_death(job: Job, handle: Any) -> None:
+    try:
+        handle.results()
+    except Exception as error:  # whatever ended it becomes its failure, said in the table
+        if not job.folder.failure.exists() and not job.folder.summary.exists():
+            job.folder.record_failure(str(error).strip().splitlines()[0], log=str(handle.paths.stderr))

@@ -1,0 +1,124 @@
+"""What has become of runs: one line each, read from their folders."""
+
+import os
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fluxflow_exp import files, runs
+from fluxflow_exp.config import UserError
+from fluxflow_exp.run_folder import RunFolder
+from fluxflow_exp.tracking import read_rows
+
+NEW, QUEUED, RUNNING = "new", "queued", "running"
+DONE, INTERRUPTED, FAILED, STALE = "done", "interrupted", "failed", "stale"
+TO_RUN = (NEW, INTERRUPTED, FAILED)
+SHOWN_CHANGES = 3
+
+
+@dataclass
+class Entry:
+    """A run's state, and what there is to say about it."""
+
+    state: str
+    note: str = ""
+
+
+def inspect(folder: RunFolder, values: dict[str, Any] | None = None) -> Entry:
+    """What has become of the run in `folder`; with the `values` that it would have now, also whether it is stale.
+
+    Stale: started with another configuration than `values`, or from weights that have changed since.
+    """
+    if not folder.exists():
+        return Entry(NEW)
+    record = folder.read_record()
+    changed = (_changes(folder, values) if values else []) + runs.changed_upstream(record)
+    if folder.in_use():
+        return Entry(RUNNING, _progress(folder, record))
+    if changed:
+        more = f" and {len(changed) - SHOWN_CHANGES} more" if len(changed) > SHOWN_CHANGES else ""
+        return Entry(STALE, "; ".join(changed[:SHOWN_CHANGES]) + more)
+    if folder.summary.exists():
+        return Entry(DONE, _continued(record))
+    if is_submitted(folder):
+        return Entry(QUEUED, _progress(folder, record) if record["started"] else "")
+    if folder.failure.exists():
+        failure = files.read_json(folder.failure)
+        return Entry(FAILED, f"{failure['reason'].splitlines()[0]} (log: {failure.get('log') or folder.log})")
+    if not record["started"]:
+        return Entry(NEW)
+    return Entry(INTERRUPTED, _progress(folder, record))
+
+
+def is_submitted(folder: RunFolder) -> bool:
+    """Whether a scheduler still has the job that trains, or will train, in `folder`."""
+    if not folder.submitted.exists():
+        return False
+    submitted = files.read_json(folder.submitted)
+    job = str(submitted["job"])
+    if submitted["launcher"] == "local":
+        return _alive(int(job))
+    try:
+        asked = subprocess.run(
+            ["squeue", "--noheader", "--jobs", job, "--format", "%T"],
+            capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+    except FileNotFoundError:
+        return False  # not a machine of the cluster: the folder says what it can
+    return any(state not in ("COMPLETED", "CANCELLED", "FAILED", "TIMEOUT") for state in asked.stdout.split())
+
+
+def table(rows: list[tuple[str, Entry]]) -> str:
+    """Aligned lines, and a count of each state."""
+    width = max((len(name) for name, _ in rows), default=0)
+    lines = [f"  {name:<{width}}  {entry.state:<11}  {entry.note}".rstrip() for name, entry in rows]
+    return "\n".join([*lines, f"  {count([entry for _, entry in rows])}"])
+
+
+def count(entries: list[Entry]) -> str:
+    states = [entry.state for entry in entries]
+    found = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
+    return f"{len(states)} job{'s' if len(states) != 1 else ''}: {found}"
+
+
+def labels(overrides: list[list[str]]) -> list[str]:
+    """A short name for each job: what it overrides and not all do."""
+    common = set.intersection(*map(set, overrides)) if len(overrides) > 1 else set()
+    return [" ".join(o for o in each if o not in common) or "(no overrides)" for each in overrides]
+
+
+def _changes(folder: RunFolder, values: dict[str, Any]) -> list[str]:
+    if runs.extends(folder, values):
+        return []
+    differing = runs.differences(folder, values)
+    return [f"{key}: {theirs!r} there, {mine!r} now" for key, (theirs, mine) in differing.items()]
+
+
+def _progress(folder: RunFolder, record: dict[str, Any]) -> str:
+    """The step that is being trained and its last logged update."""
+    try:
+        steps = folder.frozen()["stage"]["steps"]
+    except (OSError, UserError):
+        return ""
+    current = next((name for name in steps if name not in record["steps"]), None)
+    if current is None:
+        return "all steps trained"
+    rows = read_rows(folder.metrics(current))
+    return f"{current}, update {rows[-1]['global_step'] if rows else 0}" + (
+        f"; {_continued(record)}" if record["restarts"] else ""
+    )
+
+
+def _continued(record: dict[str, Any]) -> str:
+    times = record["restarts"]
+    return f"continued {times} time{'s' if times > 1 else ''}" if times else ""
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    state = Path(f"/proc/{process}/stat")
+    return not (state.exists() and state.read_text().rpartition(")")[2].split()[0] == "Z")

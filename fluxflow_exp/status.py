@@ -1,0 +1,59 @@
+"""`python -m fluxflow_exp.status outputs/NAME`: what has become of a run, of a sweep, or of all runs below a folder."""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from omegaconf.errors import OmegaConfBaseException
+
+from fluxflow_exp import ledger
+from fluxflow_exp.config import resolve
+from fluxflow_exp.overrides import Failure, compose_config
+from fluxflow_exp.run_folder import RunFolder
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m fluxflow_exp.status",
+        description="One line for each run below FOLDER: done, running, queued, interrupted, failed (with the reason "
+        "and the log), or stale (its configuration or the weights that it started from have changed since).",
+        epilog="Exit code: 0 if all runs are done, 1 if not, 2 if there is none.",
+    )
+    parser.add_argument("folder", type=Path, nargs="+", help="run folder, sweep folder, or outputs")
+    parser.add_argument("--config-dir", help="the folder of your own groups, if the runs were launched with one")
+    options = parser.parse_args(arguments)
+    code = 0
+    for folder in options.folder:
+        runs = _runs(folder)
+        if not runs:
+            print(f"error: there is no run in {folder}", file=sys.stderr)
+            return 2
+        entries = [ledger.inspect(run, _values_now(run, options.config_dir)) for run in runs]
+        names = [run.path.relative_to(folder).as_posix() for run in runs]
+        labels = ledger.labels([run.read_record()["overrides"] for run in runs])
+        shown = labels if len(runs) > 1 and len(set(labels)) == len(runs) else names
+        shown = [folder.name if each == "." else each for each in shown]
+        print(f"{folder}\n{ledger.table(list(zip(shown, entries, strict=True)))}")
+        if any(entry.state != ledger.DONE for entry in entries):
+            code = 1
+    return code
+
+
+def _runs(folder: Path) -> list[RunFolder]:
+    """The run folders at or below `folder`; those that were moved aside are left out."""
+    found = sorted(folder.rglob("run.json")) if folder.is_dir() else []
+    return [RunFolder(p.parent) for p in found if ".old-" not in p.parent.name]
+
+
+def _values_now(run: RunFolder, config_dir: str | None) -> dict[str, Any] | None:
+    """The configuration that the run's command has now; None where it cannot be composed here."""
+    overrides = [o for o in run.read_record()["overrides"] if not o.startswith("-")]
+    try:
+        return resolve(compose_config(overrides, config_dir=config_dir))
+    except (*Failure, OmegaConfBaseException):
+        return None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

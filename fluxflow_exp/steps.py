@@ -1,0 +1,147 @@
+"""What can be wrong with the steps of a stage: numbers, players, parts, and the weights that they start from."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fluxflow_exp import datasets, weights
+from fluxflow_exp.config import PARTS, instantiate, locate
+from fluxflow_exp.overrides import did_you_mean
+from fluxflow_exp.trainers import transition
+
+
+def problems(values: dict[str, Any]) -> list[str]:
+    """One line for each thing wrong with the steps of a configuration whose frame is sound."""
+    found: list[str] = []
+    steps = values["stage"]["steps"]
+    if not steps:
+        found.append("the stage has no steps")
+    made: set[str] = set()
+    for name, step in steps.items():
+        where = f"stage.steps.{name}"
+        found += datasets.problems(step["data"], values["data"], where)
+        found += _numbers(step, where, values["hardware"])
+        lines = _parts(step, where, made, values)
+        found += lines or _optimizers(step, where)
+        trainer = locate(step["trainer"]["_target_"])
+        for player in step["optimizers"]:
+            made |= set(trainer.PLAYERS.get(player, ())) - set(step["freeze"])
+    conditioning = [step["trainer"].get("spade", "never") for step in steps.values() if "kl" in step["trainer"]]
+    if values["stage"]["spade"] and conditioning and set(conditioning) == {"never"}:
+        found.append("stage.spade builds SPADE layers that no step trains: set trainer.spade=always in one of them")
+    return found
+
+
+def _numbers(step: dict[str, Any], where: str, hardware: dict[str, Any]) -> list[str]:
+    found = [
+        f"{where}.{key} must be at least 1, not {step[key]}"
+        for key in ("n_epochs", "batch_size", "max_updates")
+        if step[key] is not None and step[key] < 1
+    ]
+    kind = locate(step["trainer"]["_target_"]).MICRO_BATCH
+    micro, ranks = hardware["micro_batch"][kind], hardware["devices"] * hardware["slurm"]["nodes"]
+    each, rest = divmod(step["batch_size"], ranks)
+    if rest:
+        found.append(
+            f"{where}.batch_size={step['batch_size']} does not divide by {ranks} ranks (hardware.devices x nodes)"
+        )
+    elif micro is not None and (micro < 1 or (each % micro and micro < each)):
+        share = f", {each} a rank," if ranks > 1 else ""
+        found.append(
+            f"{where}.batch_size={step['batch_size']}{share} is not a multiple of hardware.micro_batch.{kind}={micro}"
+        )
+    known = locate(step["trainer"]["_target_"]).METRICS
+    lines = transition.problems(step["transition_on"], known, step["trainer"])
+    found += [f"{where}.transition_on: {line}" for line in lines]
+    if not 0 <= step["cfg_dropout_prob"] <= 1:
+        found.append(f"{where}.cfg_dropout_prob must be in [0, 1], not {step['cfg_dropout_prob']}")
+    return found
+
+
+def _optimizers(step: dict[str, Any], where: str) -> list[str]:
+    """What optimizers and schedulers themselves say of their numbers, tried on a parameter of no use."""
+    found = []
+    for player, node in step["optimizers"].items():
+        for key, build in (("optimizers", node), ("schedulers", step["schedulers"][player])):
+            try:
+                if key == "optimizers":
+                    made = instantiate(build)([torch.nn.Parameter(torch.zeros(2, 2))])
+                else:
+                    instantiate(build)(made, updates=1)
+            except ValueError as error:
+                found.append(f"{where}.{key}.{player}: {str(error)[:1].lower()}{str(error)[1:]}")
+                break
+    return found
+
+
+def _parts(step: dict[str, Any], where: str, made: set[str], values: dict[str, Any]) -> list[str]:
+    """Freeze lists, players, and where the parts that a step only uses come from."""
+    trainer = locate(step["trainer"]["_target_"])
+    found = [
+        f"{where}.{key}: there is no part {part!r}{did_you_mean(part, PARTS)}. Parts: {', '.join(PARTS)}"
+        for key in ("freeze", "unfreeze")
+        for part in step[key]
+        if part not in PARTS
+    ]
+    found += [f"{where}: {part} is in freeze and in unfreeze" for part in step["freeze"] if part in step["unfreeze"]]
+    if "text_encoder" in step["unfreeze"] and values["publish"]["text_encoder"] == "reference":
+        found.append(f"{where}.unfreeze trains the text encoder, which publish.text_encoder=reference would not keep")
+    adversarial = step["trainer"].get("adversarial") or {}
+    found += [
+        f"{where}.trainer.{loss} acts on a discriminator, and trainer.adversarial is off"
+        for loss in ("feature_matching", "lecam")
+        if step["trainer"].get(loss) and not adversarial
+    ]
+    compares = any(step["trainer"].get(key) for key in ("reconstruction", "frequency"))
+    if adversarial and adversarial.get("adaptive", True) and not compares:
+        found.append(f"{where}.trainer.adversarial.adaptive compares with a reconstruction loss: set it to false")
+    if step["trainer"].get("spade", "never") != "never" and not values["model"]["spade"]:
+        found.append(f"{where}.trainer.spade needs SPADE layers: set stage.spade=true (or model.spade=true)")
+    for group in ("optimizers", "schedulers"):
+        found += [
+            f"{where}.{group}: this step has no player {player!r}{did_you_mean(player, trainer.PLAYERS)}"
+            for player in step[group]
+            if player not in trainer.PLAYERS
+        ]
+    found += [
+        f"{where}.schedulers.{player} is missing: the player has an optimizer"
+        for player in step["optimizers"]
+        if player not in step["schedulers"]
+    ]
+    if step["trainer"].get("adversarial") and "discriminator" not in step["optimizers"]:
+        found.append(f"{where}.optimizers.discriminator is missing: the adversarial loss needs it")
+    first = next(iter(trainer.PLAYERS))
+    if set(trainer.PLAYERS[first]) <= set(step["freeze"]) or first not in step["optimizers"]:
+        found.append(f"{where} trains nothing of {' and '.join(trainer.PLAYERS[first])}: see its freeze and optimizers")
+    given = _given(step["init_from"], where, values["model"], found)
+    lacking = [part for part in trainer.USES if part not in made | given]
+    if lacking:
+        found.append(
+            f"{where} needs a trained {' and '.join(lacking)}: put an autoencoder step before it "
+            f"(stage=full), or give {where}.init_from=RUN_FOLDER_OR_FILE"
+        )
+    return found
+
+
+def _given(source: str | None, where: str, model: dict[str, Any], found: list[str]) -> set[str]:
+    """The parts that `init_from` holds; their shapes are compared with the model's."""
+    if source is None:
+        return set()
+    try:
+        holders = weights.find_parts(Path(source).expanduser())
+    except ValueError as error:
+        found.append(f"{where}.init_from: {error}")
+        return set()
+    for part, holder in holders.items():
+        wanted = weights.expected_shapes(model[part])
+        have = weights.shapes(holder, part)
+        differing = sorted(k for k in {*wanted, *have} if wanted.get(k) != have.get(k))
+        if wanted and differing:
+            key = differing[0]
+            found.append(
+                f"{where}.init_from={source}: {part} does not fit model={model['name']}: {part}.{key} is "
+                f"{have.get(key, 'absent')} there and {wanted.get(key, 'absent')} here "
+                f"({len(differing)} tensors differ)"
+            )
+    return set(holders)

@@ -1,0 +1,195 @@
+"""The jobs of a sweep: composed, checked and frozen before any of them runs."""
+
+import hashlib
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.types import HydraContext
+from omegaconf import DictConfig, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from fluxflow_exp import ledger, preflight, runs
+from fluxflow_exp.config import UserError, resolve
+from fluxflow_exp.console import fail
+from fluxflow_exp.overrides import Failure
+from fluxflow_exp.run_folder import RunFolder, run_path
+
+# What may change when the same job is launched again, and so does not name its folder.
+ASIDE = {"hardware", "hydra", "tracking", "checkpoint", "name", "output_root", "resume", "validate", "sweep"}
+
+
+@dataclass
+class Job:
+    label: str
+    overrides: list[str]
+    values: dict[str, Any]
+    folder: RunFolder
+    entry: ledger.Entry
+
+    @property
+    def runs(self) -> bool:
+        return self.entry.state in ledger.TO_RUN
+
+
+class Sweep:
+    """Jobs with what had become of them before; `to_run` are those that are left to do."""
+
+    def __init__(self, jobs: list[Job], folder: Path) -> None:
+        self.jobs, self.folder = jobs, folder
+        self.to_run = [job for job in jobs if job.runs]
+
+    @classmethod
+    def prepare(
+        cls, context: HydraContext, config: DictConfig, overrides: Sequence[Sequence[str]], *, here: bool
+    ) -> "Sweep":
+        """Compose and check every job, then freeze those that will run. SystemExit: something is wrong with one.
+
+        `here`: they will run on this machine.
+        """
+        labels = ledger.labels([list(each) for each in overrides])
+        composed = [_compose(context, config, list(each)) for each in overrides]
+        wrong = _problems(labels, composed, here=here)
+        folder = Path(str(config.hydra.sweep.dir))
+        if wrong:
+            _leave_nothing(folder)
+            fail(wrong)
+            sys.exit(2)
+        values = [each for each in composed if isinstance(each, dict)]
+        if values[0]["validate"]:
+            _print_plans(labels, values)
+            _leave_nothing(folder)
+            sys.exit(0)
+        jobs = [_job(label, list(each), own) for label, each, own in zip(labels, overrides, values, strict=True)]
+        sweep = cls(jobs, folder)
+        sweep._announce()
+        for job in sweep.to_run:
+            _freeze(job)
+        return sweep
+
+    def finish(self) -> None:
+        """Say what became of the jobs. SystemExit: not all are done."""
+        before = {job.label: job.entry for job in self.jobs}
+        rows = [
+            (job.label, job.entry if job.entry.state == ledger.STALE else ledger.inspect(job.folder))
+            for job in self.jobs
+        ]
+        for label, entry in rows:
+            if entry.state == ledger.DONE and before[label].state == ledger.DONE:
+                entry.note = f"before; {entry.note}".rstrip("; ")
+        print(f"\n{self.folder}\n{ledger.table(rows)}", flush=True)
+        if any(entry.state == ledger.STALE for _, entry in rows):
+            print("  Stale jobs were not run: resume=fresh moves them aside and runs them again")
+        if any(entry.state != ledger.DONE for _, entry in rows):
+            sys.exit(1)
+
+    def _announce(self) -> None:
+        print(f"{ledger.count([job.entry for job in self.jobs])}; {len(self.to_run)} to run", flush=True)
+
+
+def digest(overrides: list[str]) -> str:
+    """8 hex digits for what tells a job from another one."""
+    joined = ",".join(sorted(_identifying(overrides)))
+    return hashlib.sha256(joined.encode()).hexdigest()[:8]
+
+
+def job_folder(values: dict[str, Any], overrides: list[str], label: str = "") -> str:
+    """The name of a job's folder: the one that it has, found by its digest, or `label` with the digest."""
+    key = digest(overrides)
+    there = sorted(p.name for p in run_path(values).glob(f"*-{key}") if p.is_dir())
+    readable = ",".join(_identifying(label.split())) or "job"
+    return there[0] if there else f"{re.sub(r'[^A-Za-z0-9.,=_-]+', '-', readable)[:120].strip('-')}-{key}"
+
+
+def _identifying(overrides: list[str]) -> list[str]:
+    return [o for o in overrides if re.split(r"[.@/=]", o.lstrip("+~"))[0] not in ASIDE]
+
+
+def _compose(context: HydraContext, config: DictConfig, overrides: list[str]) -> dict[str, Any] | str:
+    """A job's resolved configuration, or what is wrong with it."""
+    try:
+        job = context.config_loader.load_sweep_config(config, overrides)
+        with open_dict(job):
+            del job["hydra"]
+        return resolve(job)
+    except (*Failure, OmegaConfBaseException) as error:
+        return " ".join(str(error).split())
+
+
+def _problems(labels: list[str], composed: list[dict[str, Any] | str], *, here: bool) -> list[str]:
+    """One line a problem; one that all jobs have is said once."""
+    found = [[each] if isinstance(each, str) else preflight.problems(each, here=here) for each in composed]
+    common = [line for line in found[0] if all(line in lines for lines in found)]
+    single = [
+        f"{label}: {line}" for label, lines in zip(labels, found, strict=True) for line in lines if line not in common
+    ]
+    good = [each for each in composed if isinstance(each, dict)]
+    if any(each["hardware"] != good[0]["hardware"] for each in good):
+        single.append("hardware cannot be swept: one launcher serves all jobs. Launch once for each")
+    return [*common, *single]
+
+
+def _job(label: str, overrides: list[str], values: dict[str, Any]) -> Job:
+    mirror = values["checkpoint"]["mirror"]
+    folder = RunFolder(
+        run_path(values, job_folder(values, overrides, label)), mirror=Path(mirror).expanduser() if mirror else None
+    )
+    folder.restore()
+    entry = ledger.inspect(folder, values)
+    if entry.state == ledger.STALE and values["resume"] == "fresh":
+        print(f"{label}: the stale run was moved to {folder.move_aside()}")
+        entry = ledger.Entry(ledger.NEW)
+    if entry.state == ledger.DONE and runs.extends(folder, values):
+        entry = ledger.Entry(ledger.INTERRUPTED, "to be extended")
+    return Job(label, overrides, values, folder, entry)
+
+
+def _freeze(job: Job) -> None:
+    """Hold the job to the configuration of this moment, whatever is edited before it starts or starts again."""
+    values = {**job.values, "resume": "auto"}
+    if not job.folder.exists():
+        runs.create(job.folder, values, job.overrides)
+        return
+    if runs.extends(job.folder, job.values):
+        job.folder.summary.unlink(missing_ok=True)
+    job.folder.freeze(values)
+    job.folder.failure.unlink(missing_ok=True)
+
+
+def frozen(values: dict[str, Any], overrides: list[str]) -> tuple[dict[str, Any], str, list[str]]:
+    """A job's configuration as it was launched, its folder's name, and the keys that would be different now."""
+    name = job_folder(values, overrides)
+    then = RunFolder(run_path(values, name)).frozen()
+    changed = sorted(key for key in {*then, *values} - {"resume"} if then.get(key) != values.get(key))
+    return then, name, changed
+
+
+def note_failure(values: dict[str, Any], name: str, error: Exception) -> None:
+    """Leave the reason in the job's folder, if it failed before it had the folder."""
+    folder = RunFolder(run_path(values, name))
+    if not folder.failure.exists():
+        folder.record_failure(str(error))
+
+
+def _print_plans(labels: list[str], values: list[dict[str, Any]]) -> None:
+    from fluxflow_exp import pipeline
+
+    for label, each in zip(labels, values, strict=True):
+        print(f"\n== {label}")
+        try:
+            pipeline.run(each)
+        except UserError as error:
+            fail([f"{label}: {error}"])
+            sys.exit(2)
+
+
+def _leave_nothing(folder: Path) -> None:
+    """Take away what Hydra has written for a sweep that does not run."""
+    (folder / "multirun.yaml").unlink(missing_ok=True)
+    for each in (folder, *folder.parents):
+        if each == Path() or not each.is_dir() or any(each.iterdir()):
+            return
+        each.rmdir()
