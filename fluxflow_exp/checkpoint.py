@@ -5,7 +5,6 @@
 
 import os
 import re
-import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -72,22 +71,6 @@ class CheckpointStore:
             path.unlink()
         for leftover in self.folder.glob("tmp-*"):
             leftover.unlink(missing_ok=True)
-
-
-class SaveClock:
-    """When to save: after so many updates, or so many minutes; never changes what is computed."""
-
-    def __init__(self, *, every_minutes: float | None, every_updates: int | None) -> None:
-        self.every_minutes, self.every_updates = every_minutes, every_updates
-        self.saved()
-
-    def saved(self) -> None:
-        self._last = time.monotonic()
-
-    def due(self, update: int) -> bool:
-        by_count = bool(self.every_updates) and update % (self.every_updates or 1) == 0
-        minutes = (time.monotonic() - self._last) / 60
-        return by_count or (self.every_minutes is not None and minutes >= self.every_minutes)
 
 
 def is_intact(path: Path) -> bool:

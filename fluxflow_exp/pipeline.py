@@ -1,5 +1,6 @@
 """For each step of the stage: done? then go on; else build its parts and trainer, fit, publish weights."""
 
+import os
 import shlex
 import sys
 import time
@@ -10,13 +11,14 @@ from typing import Any
 from torch import nn
 
 from fluxflow_exp import distributed, plan, publishing, sharding, summary, weights
-from fluxflow_exp.checkpoint import CheckpointStore, SaveClock
+from fluxflow_exp.checkpoint import CheckpointStore
 from fluxflow_exp.config import UserError, instantiate, typed
 from fluxflow_exp.console import Console
 from fluxflow_exp.data.mixture import Mixture
 from fluxflow_exp.distributed import Ranks
 from fluxflow_exp.graphs import Graphs
 from fluxflow_exp.hardware import Machine, prepare
+from fluxflow_exp.interval import SaveClock
 from fluxflow_exp.preemption import Interrupted, StopRequest
 from fluxflow_exp.run_folder import RunFolder, run_path
 from fluxflow_exp.runs import open_run
@@ -25,6 +27,7 @@ from fluxflow_exp.seeding import seed_initialisation
 from fluxflow_exp.trainers.base import Trainer
 from fluxflow_exp.trainers.finite import NonFiniteError
 from fluxflow_exp.trainers.setup import Length, Setup
+from fluxflow_exp.wandb_run import WandbRun, final_metrics
 
 
 def run(values: dict[str, Any], *, swept: str = "", started: float | None = None) -> None:
@@ -74,25 +77,32 @@ def _train(
         return
     if ranks.first:
         console.log_to(folder.log)
+        folder.count_from(started)
     if ranks.watch:
         ranks.watch.on_failure = folder.record_failure
+    wandb = WandbRun(folder, config.tracking, console)
+    if ranks.first:
+        wandb.start()
+    code = 1
     try:
-        Pipeline(config, folder, machine, ranks, console, lengths, data, stop).run()
+        Pipeline(config, folder, machine, ranks, console, lengths, data, stop, wandb).run()
+        code = 0
     except (UserError, NonFiniteError, OSError) as error:
         raise UserError(_after_failure(error, folder)) from error
     except Interrupted as interrupted:
-        again = shlex.join(["python", "-m", "fluxflow_exp", *sys.argv[1:]])
-        console.say(
-            f"Stopped by {interrupted}; everything is saved in {folder.path}. The same command continues it:\n  {again}"
-        )
-        _close(folder, started)
+        console.say(f"Stopped by {interrupted}; everything is saved in {folder.path}. {_how_to_continue()}")
+        _close(folder, stopped=True)
+        wandb.finish(code=128 + interrupted.signum)
         ranks.leave()
         stop.hand_back(interrupted.signum)
         raise SystemExit(128 + interrupted.signum) from interrupted
     finally:
-        _close(folder, started)
+        _close(folder)
+        if code:
+            wandb.finish(code=code)
     if ranks.first:
         summary.write(folder, console)
+        wandb.finish(code=0, metrics=final_metrics(folder))
 
 
 def _plan(
@@ -105,10 +115,16 @@ def _plan(
     return lengths, plan.describe(config, lengths, data, machine, count)
 
 
-def _close(folder: RunFolder, started: float) -> None:
-    """Let go of the folder, once."""
+def _how_to_continue() -> str:
+    if "SUBMITIT_EXECUTOR" in os.environ:
+        return "The scheduler starts the job again, or the command that launched it does"
+    return f"The same command continues it:\n  {shlex.join(['python', '-m', 'fluxflow_exp', *sys.argv[1:]])}"
+
+
+def _close(folder: RunFolder, *, stopped: bool = False) -> None:
+    """Let go of the folder, once; `stopped`: after a save, so that nothing is lost."""
     if folder.locked:
-        summary.add_wall_seconds(folder, time.monotonic() - started)
+        folder.count_time(closing="stopped" if stopped else "ended")
         folder.unlock()
 
 
@@ -131,14 +147,19 @@ class Pipeline:
         lengths: dict[str, Length],
         data: dict[str, Any],
         stop: StopRequest,
+        wandb: WandbRun,
     ) -> None:
+        self.wandb = wandb
         self.config, self.folder, self.machine, self.console = config, folder, machine, console
         self.lengths, self.data, self.ranks, self.stop = lengths, data, ranks, stop
         self.graphs = Graphs(folder.path)
         self.checkpoints = CheckpointStore(folder.checkpoints, keep=config.checkpoint.keep)
+        record = folder.read_record() if ranks.first and folder.exists() else {}
         self.clock = SaveClock(
             every_minutes=config.checkpoint.every_minutes,
             every_updates=config.checkpoint.every_updates,
+            kills=record.get("kills", 0),
+            lived=record.get("wall_seconds", 0.0),
         )
 
     def run(self) -> None:
@@ -200,6 +221,7 @@ class Pipeline:
             stop=self.stop,
             console=self.console,
             graphs=self.graphs,
+            wandb=self.wandb,
             log_every=config.log_every,
             samples=config.samples,
             evaluation=config.evaluation,

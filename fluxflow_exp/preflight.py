@@ -17,7 +17,11 @@ from fluxflow_exp.overrides import did_you_mean, suggest_key
 from fluxflow_exp.schema import Hardware, MicroBatch, RunConfig, Slurm, Stage, Step
 
 LIVE = {"setup", "optimizer", "updates", "params", "assets"}  # arguments given as live objects
-CHOICES = {"resume": ("auto", "fresh", "extend"), "publish.text_encoder": ("embed", "reference")}
+CHOICES = {
+    "resume": ("auto", "fresh", "extend"),
+    "publish.text_encoder": ("embed", "reference"),
+    "tracking.mode": ("auto", "online", "offline", "off"),
+}
 
 
 def problems(values: dict[str, Any], *, here: bool = True) -> list[str]:
@@ -31,6 +35,9 @@ def problems(values: dict[str, Any], *, here: bool = True) -> list[str]:
         value = (values.get(section) or {}).get(leaf) if section else values.get(leaf)
         if value not in allowed:
             found.append(f"{key} is one of {', '.join(allowed)}, not {value!r}")
+    minutes = (values.get("checkpoint") or {}).get("every_minutes")
+    if not (minutes in (None, "auto") or (isinstance(minutes, int | float) and minutes > 0)):
+        found.append(f"checkpoint.every_minutes is a number of minutes, auto or null, not {minutes!r}")
     found += _targets(values, "")
     found += (
         datasets.path_problems(values.get("data"), "data") + _output(values) + _samples(values.get("samples") or {})

@@ -36,6 +36,7 @@ class RunFolder:
         self.bad_samples = path / "bad_samples.jsonl"
         self.log, self.failure, self.submitted = path / "log.txt", path / "failure.json", path / "submitted.json"
         self._lock: int | None = None
+        self._counted = time.monotonic()
         self._bad: set[str] | None = None
 
     def metrics(self, step: str) -> Path:
@@ -48,7 +49,8 @@ class RunFolder:
         for folder in (self.checkpoints, self.weights, self.graph, self.samples):
             folder.mkdir(parents=True, exist_ok=True)
         self.freeze(config)
-        self.write_record({"format": FORMAT, **facts, "started": False, "restarts": 0, "steps": {}})
+        counts = {"started": False, "restarts": 0, "kills": 0, "closed": None, "wall_seconds": 0.0}
+        self.write_record({"format": FORMAT, **facts, **counts, "steps": {}})
 
     def freeze(self, config: dict[str, Any]) -> None:
         """Write the configuration that the run is held to."""
@@ -94,6 +96,18 @@ class RunFolder:
         assert self._lock is not None
         os.close(self._lock)
         self._lock = None
+
+    def count_from(self, started: float) -> None:
+        """This process's time counts from `started` (time.monotonic) on."""
+        self._counted = started
+
+    def count_time(self, *, closing: str | None = None) -> None:
+        """Add the time since the last call to the run's, over restarts; `closing`: how this process ends."""
+        record, now = self.read_record(), time.monotonic()
+        record["wall_seconds"] = round(record["wall_seconds"] + now - self._counted, 3)
+        record["closed"] = closing
+        self._counted = now
+        self.write_record(record)
 
     def in_use(self) -> bool:
         """Whether some process holds the folder."""

@@ -71,9 +71,10 @@ def _start(folder: RunFolder, record: dict[str, Any], made_with: dict[str, str],
     again = record["started"]
     if again:
         record["restarts"] += 1
+        record["kills"] += record["closed"] is None  # the process before did not live to say how it ended
         console.say(f"Continuing the run in {folder.path} (restart {record['restarts']})")
     _note_changes(record, made_with, console)
-    record["started"] = True
+    record |= {"started": True, "closed": None}
     record["made_with"] = record["made_with"] or made_with
     folder.write_record(record)
     return "continued" if again else "new"

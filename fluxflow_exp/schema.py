@@ -121,7 +121,7 @@ class Hardware:
 
 @dataclass
 class Checkpoint:
-    every_minutes: float | None = 30.0
+    every_minutes: Any = "auto"  # minutes; auto: from the cost of a save and how often the machine is lost; null: never
     every_updates: int | None = None
     keep: int = 2  # newest files kept, beside each step's last one
     mirror: str | None = None  # folder on a volume that outlives the machine; every save is copied there
@@ -157,6 +157,19 @@ class Publish:
 
 
 @dataclass
+class Tracking:
+    """Weights & Biases."""
+
+    mode: str = "off"  # auto (online where a key is configured, else offline) | online | offline | off
+    project: str = "fluxflow-exp"
+    entity: str | None = None  # team or user; null: the key's own
+    tags: list[str] = field(default_factory=list)  # beside stage and model
+    notes: str | None = None
+    init_seconds: float = 30.0  # then offline
+    finish_seconds: float = 120.0  # for what is left to upload at the end; the rest is for fluxflow_exp.sync
+
+
+@dataclass
 class RunConfig:
     name: str = MISSING  # of the run's folder; by default the stage's
     seed: int = 0  # of everything that is drawn
@@ -170,7 +183,7 @@ class RunConfig:
     optimizer: Any = MISSING
     scheduler: Any = MISSING
     hardware: Hardware = MISSING
-    tracking: Any = None
+    tracking: Tracking = field(default_factory=Tracking)
     checkpoint: Checkpoint = field(default_factory=Checkpoint)
     samples: Samples = field(default_factory=Samples)
     evaluation: Evaluation = field(default_factory=Evaluation)

@@ -31,14 +31,6 @@ def is_finished(entry: dict[str, Any] | None, length: Length) -> bool:
     return entry is not None and (entry["updates"] == length.updates or "ended_by" in entry)
 
 
-def add_wall_seconds(folder: RunFolder, seconds: float) -> None:
-    """Add a process's time to the run's, over restarts. A killed process leaves no time here."""
-    if folder.exists():
-        record = folder.read_record()
-        record["wall_seconds"] = round(record.get("wall_seconds", 0.0) + seconds, 3)
-        folder.write_record(record)
-
-
 def write(folder: RunFolder, console: Console) -> None:
     """Write `summary.json`, the run's last file, and say what came out."""
     record = folder.read_record()
@@ -56,7 +48,7 @@ def write(folder: RunFolder, console: Console) -> None:
         "name": record["name"],
         "steps": record["steps"],
         "metrics": metrics,
-        "wall_seconds": record.get("wall_seconds", 0.0),
+        "wall_seconds": record["wall_seconds"],
         "restarts": record["restarts"],
     }
     files.write_json(folder.summary, summary)

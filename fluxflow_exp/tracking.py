@@ -35,8 +35,12 @@ class MetricLog:
         metrics: dict[str, float],
         learning_rates: dict[str, float] | None = None,
         extras: dict[str, float] | None = None,
+        pictures: dict[str, str] | None = None,
     ) -> None:
-        """Append a row of `kind` (train, held_out). `update` counts the step's updates, `epoch` from 1."""
+        """Append a row of `kind` (train, held_out, samples). `update` counts the step's updates, `epoch` from 1.
+
+        `pictures`: file in `samples/` → what it shows.
+        """
         row = {
             "timestamp": datetime.now(UTC).isoformat(timespec="seconds"),
             "kind": kind,
@@ -46,6 +50,7 @@ class MetricLog:
             "metrics": {name: _finite(value) for name, value in metrics.items()},
             "learning_rates": learning_rates or {},
             "extras": extras or {},
+            **({"pictures": pictures} if pictures else {}),
         }
         with self.path.open("a", encoding="utf-8") as file:
             file.write(_line(row))
@@ -77,13 +82,17 @@ class Window:
 
 def read_rows(path: Path) -> list[Row]:
     """The whole rows of a metric file; a torn last line is left out, a missing file is empty."""
+    return read_rows_from(path, 0)[0]
+
+
+def read_rows_from(path: Path, offset: int) -> tuple[list[Row], int]:
+    """The whole rows from a byte of the file on, and the byte after them."""
     if not path.exists():
-        return []
-    rows = []
-    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
-        if line.endswith("\n"):
-            rows.append(json.loads(line))
-    return rows
+        return [], offset
+    with path.open("rb") as file:
+        file.seek(offset)
+        lines = [line for line in file if line.endswith(b"\n")]
+    return [json.loads(line) for line in lines], offset + sum(map(len, lines))
 
 
 def _line(row: Row) -> str:

@@ -1,5 +1,6 @@
 """Toy runs: the real configuration composed with small numbers."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,11 @@ from fluxflow_exp.config import resolve
 from fluxflow_exp.overrides import compose_config
 from tests.children import warm_up
 
+# The suite talks to no dashboard; tests of W&B itself take this away.
+os.environ["WANDB_MODE"] = "disabled"
+
 TOY = [
+    "tracking=off",
     "hardware=cpu",
     "hardware.threads=1",
     "model.vae_dim=4",

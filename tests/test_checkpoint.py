@@ -5,7 +5,7 @@ import time
 import pytest
 import torch
 
-from fluxflow_exp.checkpoint import CheckpointStore, SaveClock
+from fluxflow_exp.checkpoint import CheckpointStore
 
 
 def state(value):
@@ -61,16 +61,3 @@ def test_another_format_is_refused_by_name(tmp_path, monkeypatch):
     monkeypatch.undo()
     with pytest.raises(ValueError, match="format 99"):
         store.load(store.newest("vae"))
-
-
-def test_the_clock_counts_updates_and_minutes(monkeypatch):
-    now = [0.0]
-    monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    clock = SaveClock(every_minutes=30, every_updates=100)
-    assert clock.due(100)
-    assert not clock.due(99)
-    now[0] = 30 * 60
-    assert clock.due(99)
-    clock.saved()
-    assert not clock.due(99)
-    assert not SaveClock(every_minutes=None, every_updates=None).due(100)

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -66,7 +67,7 @@ def build(tmp_path: Path, step: str, *overrides: str, stage: str = "quickstart")
     lengths = {name: length(each, data[name], config) for name, each in config.stage.steps.items()}
     folder = RunFolder(tmp_path / "run")
     machine = prepare(config.hardware)
-    pipeline = Pipeline(config, folder, machine, Ranks(), Console(), lengths, data, StopRequest())
+    pipeline = Pipeline(config, folder, machine, Ranks(), Console(), lengths, data, StopRequest(), Mock())
     setup = pipeline.setup(1, step, config.stage.steps[step], [])
     trainer: Any = instantiate(config.stage.steps[step].trainer, setup=setup)
     torch.manual_seed(0)

@@ -251,8 +251,9 @@ class Trainer(ABC):
         metrics: dict[str, float],
         learning_rates: dict[str, float] | None = None,
         extras: dict[str, float] | None = None,
+        pictures: dict[str, str] | None = None,
     ) -> None:
-        """Log `metrics` of the present update."""
+        """Log `metrics` of the present update, or the `pictures` that were made after it."""
         update, length = self.update_index, self.length
         if self.ranks.first:
             self.rows.write(
@@ -263,15 +264,21 @@ class Trainer(ABC):
                 metrics=metrics,
                 learning_rates=learning_rates,
                 extras=extras,
+                pictures=pictures,
             )
+            self.setup.wandb.catch_up(self.setup.name)
 
     def _save(self, *, final: bool) -> None:
         setup = self.setup
+        started = time.monotonic()
         state = self.state_dict() if self.ranks.first or self.sharded else {}
         if self.ranks.first:
             self.rows.sync()
             setup.checkpoints.save(state, index=setup.index, step=setup.name, update=self.update_index, final=final)
             setup.folder.mirror()
+            setup.folder.count_time()
             if not final:  # after the last save they are drawn anyway
                 setup.graphs.refresh()
-        setup.clock.saved()
+        said = setup.clock.saved(time.monotonic() - started)
+        if said:
+            setup.console.say(said)

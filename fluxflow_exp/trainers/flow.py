@@ -113,9 +113,10 @@ class FlowTrainer(Trainer):
                 images = self._generate(prompts, samples, size=pictures.size_of(size))
             if not self.setup.ranks.first:  # it has helped to draw, if the model is sharded
                 continue
-            for image, prompt in zip(images, prompts, strict=True):
-                name = f"{stem}_{pictures.short_hash(prompt)}{mark}.webp"
+            names = [f"{stem}_{pictures.short_hash(prompt)}{mark}.webp" for prompt in prompts]
+            for image, name in zip(images, names, strict=True):
                 pictures.save(image, self.setup.folder.samples / name)
+            self.write_row("samples", {}, pictures=dict(zip(names, prompts, strict=True)))
             sheet = pictures.captioned(images, prompts)
             sheet.save(self.setup.folder.samples / f"{stem}_grid{mark}.webp", quality=95)
 

@@ -39,6 +39,7 @@ def write(trainer: AutoencoderTrainer, suffix: str) -> None:
             pictures.save(image, setup.folder.samples / f"{stem}_{pictures.short_hash(key)}{row}.webp")
     sheet = pictures.rows_of(list(made.values()), labels=[ROWS[row] for row in made])
     sheet.save(setup.folder.samples / f"{stem}_grid.webp", quality=95)
+    trainer.write_row("samples", {}, pictures={f"{stem}_grid.webp": ", ".join(ROWS[row] for row in made)})
 
 
 @torch.no_grad()

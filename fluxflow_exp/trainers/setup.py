@@ -6,15 +6,17 @@ from typing import Any
 
 from torch import nn
 
-from fluxflow_exp.checkpoint import CheckpointStore, SaveClock
+from fluxflow_exp.checkpoint import CheckpointStore
 from fluxflow_exp.console import Console
 from fluxflow_exp.data.sample import DataSet
 from fluxflow_exp.distributed import Ranks
 from fluxflow_exp.graphs import Graphs
 from fluxflow_exp.hardware import Machine
+from fluxflow_exp.interval import SaveClock
 from fluxflow_exp.preemption import StopRequest
 from fluxflow_exp.run_folder import RunFolder
 from fluxflow_exp.schema import Evaluation, Samples, Transition
+from fluxflow_exp.wandb_run import WandbRun
 
 
 @dataclass
@@ -65,6 +67,7 @@ class Setup:
     stop: StopRequest
     console: Console
     graphs: Graphs
+    wandb: WandbRun
     log_every: int
     samples: Samples
     evaluation: Evaluation

@@ -1,0 +1,49 @@
+"""`python -m fluxflow_exp.sync RUN…`: send to Weights & Biases what runs have recorded and the server does not have."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from fluxflow_exp import wandb_run
+from fluxflow_exp.config import typed
+from fluxflow_exp.console import Console, fail
+from fluxflow_exp.run_folder import RunFolder
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m fluxflow_exp.sync",
+        description="Send the metrics and pictures of runs to Weights & Biases, from their folders. Rows that the "
+        "server has are left out, so that it can be repeated. Needs a key (wandb login) and the network.",
+    )
+    parser.add_argument("run", type=Path, nargs="+", help="run folders, or folders of them (a sweep)")
+    options = parser.parse_args(arguments)
+    found = [path.parent for each in options.run for path in sorted(each.rglob("run.json"))]
+    if not found:
+        fail([f"there is no run in {', '.join(map(str, options.run))}"])
+        return 2
+    reason = wandb_run.unreachable()
+    if reason:
+        fail([f"nothing was sent: {reason}"])
+        return 1
+    return max(_send(RunFolder(path)) for path in found)
+
+
+def _send(folder: RunFolder) -> int:
+    if folder.in_use():
+        fail([f"{folder.path} is being trained: that process sends its own rows"])
+        return 1
+    tracking = typed(folder.frozen()).tracking
+    tracking.mode = "online"
+    run = wandb_run.WandbRun(folder, tracking, Console())
+    run.start(fallback=False)
+    if not run.opened:
+        return 1
+    run.catch_up(run.steps[-1])
+    run.finish(code=0, metrics=wandb_run.final_metrics(folder))
+    print(f"{folder.path}: {run.sent} rows, {run.sent - min(run.known, run.sent)} of them new to the server")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
