@@ -60,7 +60,7 @@ def main(config: DictConfig) -> None:
         _job(values, list(HydraConfig.get().overrides.task))
         return
     try:
-        _train(values, started=STARTED)
+        train(values, started=STARTED)
     except UserError as error:
         fail(list(error.args))
         sys.exit(2)
@@ -77,7 +77,7 @@ def _job(values: dict[str, Any], overrides: list[str]) -> None:
     if changed:
         print(f"Note: {', '.join(changed)} changed in the configuration files since the launch; this job keeps its own")
     try:
-        _train(values, swept=swept)
+        train(values, swept=swept)
     except Exception as error:
         if isinstance(error, UserError):
             fail(list(error.args))
@@ -91,7 +91,11 @@ def _job(values: dict[str, Any], overrides: list[str]) -> None:
         torch.cuda.empty_cache()
 
 
-def _train(values: dict[str, Any], *, swept: str = "", started: float | None = None) -> None:
+def train(values: dict[str, Any], *, swept: str = "", started: float | None = None) -> None:
+    """Check the resolved configuration `values`, then train it, in this process or in one for each device.
+
+    `swept` names a sweep's job folder. UserError: what is wrong. SystemExit: a signal stopped it after a save.
+    """
     from fluxflow_exp import distributed, pipeline, preflight, spawn
 
     problems = preflight.problems(values)

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from fluxflow_exp import distributed, plan, publishing, sharding, summary, weights
+from fluxflow_exp import distributed, plan, publishing, sharding, summary, verify, weights
 from fluxflow_exp.checkpoint import CheckpointStore
 from fluxflow_exp.config import UserError, instantiate, typed
 from fluxflow_exp.console import Console
@@ -102,6 +102,8 @@ def _train(
             wandb.finish(code=code)
     if ranks.first:
         summary.write(folder, console)
+        verify.write_digests(folder)
+        folder.mirror()
         wandb.finish(code=0, metrics=final_metrics(folder))
 
 
@@ -189,6 +191,7 @@ class Pipeline:
             summary.finish_step(setup, trainer, final)
             self.graphs.wait()
             summary.draw_graphs(self.folder, self.console)
+            verify.write_digests(self.folder)
             self.folder.mirror()
         self.ranks.meet()  # the next step reads what the first rank has published
 

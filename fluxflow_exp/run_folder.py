@@ -33,6 +33,7 @@ class RunFolder:
             path / "run.json",
             path / "summary.json",
         )
+        self.digests = path / "digests.json"
         self.bad_samples = path / "bad_samples.jsonl"
         self.log, self.failure, self.submitted = path / "log.txt", path / "failure.json", path / "submitted.json"
         self._lock: int | None = None

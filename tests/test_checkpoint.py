@@ -1,7 +1,5 @@
 """Saving, retention, and loading only what verifies."""
 
-import time
-
 import pytest
 import torch
 

@@ -22,7 +22,8 @@ def picture(folder: Path, suffix: str) -> Any:
 
 def test_each_suffix_holds_what_it_says(tmp_path: Path) -> None:
     trainer, _ = build(tmp_path, "vae_gan_spade", *SPADE, "samples.count=1", stage="vae_gan_spade")
-    trainer.setup.folder.samples.mkdir(parents=True)
+    for folder in (trainer.setup.folder.samples, trainer.setup.folder.graph):
+        folder.mkdir(parents=True)
     trainer.sample_pictures("001")
     folder = trainer.setup.folder.samples
     original = trainer.setup.data.validation.read(0, None).image
