@@ -1,9 +1,12 @@
-"""Which data a step trains on, checked before any of it is read."""
+"""Which data a step trains on: checked before any of it is read, then opened."""
 
 from pathlib import Path
 from typing import Any
 
+from fluxflow_exp.config import UserError, instantiate
+from fluxflow_exp.data.mixture import Mixture
 from fluxflow_exp.overrides import did_you_mean
+from fluxflow_exp.schema import RunConfig, Step
 
 
 def path_problems(data: Any, where: str) -> list[str]:
@@ -54,3 +57,34 @@ def problems(picked: Any, data: dict[str, Any], where: str) -> list[str]:
             if not isinstance(weight, int | float) or weight < 0
         ]
     return found
+
+
+def build_data(config: RunConfig) -> dict[str, Any]:
+    """Step → its data set; every step's is opened before the first one trains, each once."""
+    built: dict[str, Any] = {}
+
+    def build(node: Any, where: str) -> Any:
+        key = repr(node)
+        try:
+            if key not in built:
+                built[key] = instantiate(node)
+        except ValueError as error:
+            raise UserError(f"{where}: {error}") from error
+        return built[key]
+
+    def chosen(name: str, step: Step) -> Any:
+        where = "data" if step.data is None else f"stage.steps.{name}.data"
+        if "datasets" not in config.data:
+            return build(config.data if step.data is None else step.data, where)
+        picked = config.data["default"] if step.data is None else step.data
+        if isinstance(picked, str):
+            return build(config.data["datasets"][picked], f"data.datasets.{picked}")
+        if "_target_" in picked:
+            return build(picked, where)
+        sets = {each: build(config.data["datasets"][each], f"data.datasets.{each}") for each in picked}
+        try:
+            return Mixture(sets, picked)
+        except ValueError as error:
+            raise UserError(f"{where}: {error}") from error
+
+    return {name: chosen(name, step) for name, step in config.stage.steps.items()}

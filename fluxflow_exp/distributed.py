@@ -7,6 +7,7 @@ there is no wrapper around a model; decisions (stop, save, a transition) are agr
 import os
 import threading
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -99,6 +100,10 @@ class Ranks:
         if self.watch:
             self.watch.fail(f"rank {self.rank}: {message}")
 
+    def cause(self) -> str | None:
+        """The error of another rank, if it has ended all; this one may only have noticed that it is gone."""
+        return self.watch.cause() if self.watch else None
+
     def leave(self) -> None:
         """The end of a run that every rank has reached, well or by a signal."""
         if self.count > 1:
@@ -173,8 +178,16 @@ class Watch:
 
     def fail(self, message: str) -> None:
         self.failing = True
-        if not self._store.check(["failed"]):
-            self._store.set("failed", message)
+        with suppress(RuntimeError):  # the first rank is gone, and the store with it
+            if not self._store.check(["failed"]):
+                self._store.set("failed", message)
+
+    def cause(self) -> str | None:
+        self.failing = True
+        with suppress(RuntimeError):
+            if self._store.check(["failed"]):
+                return str(self._store.get("failed").decode())
+        return None
 
     def stop(self) -> None:
         self._done.set()

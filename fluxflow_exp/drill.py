@@ -70,11 +70,10 @@ class Drill:
             steps = RunFolder(self.folder / "undisturbed").read_record()["steps"]
             self.updates = {name: entry["updates"] for name, entry in steps.items()}
             total = sum(self.updates.values())
+            between_lines = sum(entry["seconds"] for entry in steps.values()) / total * self.values["log_every"]
             for index in range(self.kills):  # one in each equal part of the run
-                at = total * (index + rng.random()) / (self.kills + 1)
-                self.lives.append(
-                    self._live("killed", WAYS[index % len(WAYS)], at, rng.random() * peace.seconds / total)
-                )
+                at, delay = total * (index + rng.random()) / (self.kills + 1), rng.random() * between_lines
+                self.lives.append(self._live("killed", WAYS[index % len(WAYS)], at, delay))
                 bar.update(task, advance=1, description=f"killed {index + 1} times")
             self._live("killed")
             bar.update(task, advance=1, description="comparing")

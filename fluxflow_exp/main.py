@@ -30,7 +30,8 @@ FORMER = {
     "--validate-pipeline": "python -m fluxflow_exp stage=STAGE validate=true",
     "--generate_diagrams": "python -m fluxflow_exp.plot outputs/NAME    (a run draws its graphs by itself, too)",
 }
-FLAGS = ("--multirun", "-m", "--run", "-r")
+# Hydra's options that take the next word.
+WITH_VALUE = ("--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd")
 
 
 def cli() -> None:
@@ -39,7 +40,7 @@ def cli() -> None:
     if former:
         fail(former)
         sys.exit(2)
-    sys.argv[1:] = _flags_first(sys.argv[1:])
+    sys.argv[1:] = _options_first(sys.argv[1:])
     arguments = get_args_parser().parse_args(sys.argv[1:])
     if not (arguments.help or arguments.hydra_help or arguments.shell_completion):
         problems = override_problems(arguments.overrides, config_dir=arguments.config_dir)
@@ -135,9 +136,19 @@ def _whole(overrides: list[str], config_dir: str | None) -> list[str]:
     return []
 
 
-def _flags_first(arguments: list[str]) -> list[str]:
-    """Hydra's parser refuses a flag between overrides; their order does not matter, so flags go first."""
-    return [a for a in arguments if a in FLAGS] + [a for a in arguments if a not in FLAGS]
+def _options_first(arguments: list[str]) -> list[str]:
+    """Hydra's parser refuses an option between overrides; their order does not matter, so options go first."""
+    options: list[str] = []
+    overrides: list[str] = []
+    waiting = iter(arguments)
+    for argument in waiting:
+        if not argument.startswith("-"):
+            overrides.append(argument)
+            continue
+        options.append(argument)
+        if argument in WITH_VALUE:
+            options += [value for value in [next(waiting, None)] if value is not None]
+    return options + overrides
 
 
 if __name__ == "__main__":

@@ -25,13 +25,16 @@ from fluxflow_exp.config import conf_dir
 Failure = (HydraException, OmegaConfBaseException)
 
 
-def compose_config(overrides: list[str], *, config_dir: str | None = None) -> DictConfig:
-    """The configuration that `overrides` select. `config_dir` is searched beside the shipped groups."""
+def compose_config(overrides: list[str], *, config_dir: str | None = None, hydra: bool = False) -> DictConfig:
+    """The configuration that `overrides` select, with Hydra's own if `hydra`.
+
+    `config_dir` is searched beside the shipped groups.
+    """
     GlobalHydra.instance().clear()
     Plugins.instance()
     extra = [f"hydra.searchpath=[file://{Path(config_dir).absolute()}]"] if config_dir else []
     with initialize_config_dir(conf_dir(), version_base="1.3", job_name="fluxflow_exp"):
-        return compose("config", overrides=[*extra, *overrides])
+        return compose("config", overrides=[*extra, *overrides], return_hydra_config=hydra)
 
 
 def override_problems(overrides: list[str], *, config_dir: str | None = None) -> list[str]:

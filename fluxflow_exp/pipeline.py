@@ -14,7 +14,7 @@ from fluxflow_exp import distributed, plan, publishing, sharding, summary, verif
 from fluxflow_exp.checkpoint import CheckpointStore
 from fluxflow_exp.config import UserError, instantiate, typed
 from fluxflow_exp.console import Console
-from fluxflow_exp.data.mixture import Mixture
+from fluxflow_exp.datasets import build_data
 from fluxflow_exp.distributed import Ranks
 from fluxflow_exp.graphs import Graphs
 from fluxflow_exp.hardware import Machine, prepare
@@ -50,7 +50,10 @@ def run(values: dict[str, Any], *, swept: str = "", started: float | None = None
         with StopRequest() as stop:
             _train(values, config, folder, machine, ranks, console, stop, started)
     except Exception as error:
-        _record_failure(error, folder, console, ranks)
+        cause = ranks.cause()
+        _record_failure(UserError(cause) if cause else error, folder, console, ranks)
+        if cause:
+            raise UserError(cause) from error
         raise
     ranks.leave()
 
@@ -257,37 +260,6 @@ class Pipeline:
     def _announce_fresh(self, name: str, part: str, earlier: list[str]) -> None:
         if earlier:
             self.console.say(f"Step {name}: {part} starts from fresh weights (no earlier step made it)")
-
-
-def build_data(config: RunConfig) -> dict[str, Any]:
-    """Step → its data set; every step's is opened before the first one trains, each once."""
-    built: dict[str, Any] = {}
-
-    def build(node: Any, where: str) -> Any:
-        key = repr(node)
-        try:
-            if key not in built:
-                built[key] = instantiate(node)
-        except ValueError as error:
-            raise UserError(f"{where}: {error}") from error
-        return built[key]
-
-    def chosen(name: str, step: Step) -> Any:
-        where = "data" if step.data is None else f"stage.steps.{name}.data"
-        if "datasets" not in config.data:
-            return build(config.data if step.data is None else step.data, where)
-        picked = config.data["default"] if step.data is None else step.data
-        if isinstance(picked, str):
-            return build(config.data["datasets"][picked], f"data.datasets.{picked}")
-        if "_target_" in picked:
-            return build(picked, where)
-        sets = {each: build(config.data["datasets"][each], f"data.datasets.{each}") for each in picked}
-        try:
-            return Mixture(sets, picked)
-        except ValueError as error:
-            raise UserError(f"{where}: {error}") from error
-
-    return {name: chosen(name, step) for name, step in config.stage.steps.items()}
 
 
 def _after_failure(error: Exception, folder: RunFolder) -> str:

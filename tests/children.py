@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import random
 import signal
+import socket
 import sys
 from collections.abc import Callable
 from multiprocessing.process import BaseProcess
@@ -23,6 +24,30 @@ def start(values: dict[str, Any], log: Path, *faults: Fault) -> BaseProcess:
     child = CONTEXT.Process(target=_train, args=(values, log, faults))
     child.start()
     return child
+
+
+def start_ranks(values: dict[str, Any], logs: Path, count: int, *faults: Fault) -> list[BaseProcess]:
+    """The ranks of one run, as torchrun would start them; each has a log `<logs>.<rank>`."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    started = []
+    for rank in range(count):
+        environment = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count}
+        environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        log = logs.with_name(f"{logs.name}.{rank}")
+        started.append(CONTEXT.Process(target=_train, args=(values, log, faults, environment)))
+        started[-1].start()
+    return started
+
+
+def finish_ranks(values: dict[str, Any], logs: Path, count: int, *faults: Fault) -> list[int | None]:
+    """Train with ranks to the end; their exit codes."""
+    values["hardware"]["devices"] = count
+    ranks = start_ranks(values, logs, count, *faults)
+    for process in ranks:
+        process.join(120)
+    return [process.exitcode for process in ranks]
 
 
 def finish(values: dict[str, Any], log: Path, *faults: Fault) -> int:
@@ -95,13 +120,22 @@ def moments(n: int, *, seed: int) -> list[KillDuring]:
     return [KillDuring(m, f, rng.randint(1, reach.get(f, 1)), moment) for m, f, moment in chosen[:n]]
 
 
-def _train(values: dict[str, Any], log: Path, faults: tuple[Fault, ...]) -> None:
+def _train(
+    values: dict[str, Any], log: Path, faults: tuple[Fault, ...], environment: dict[str, object] | None = None
+) -> None:
+    os.environ |= {key: str(value) for key, value in (environment or {}).items()}
     log.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(log, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     from fluxflow_exp import pipeline
+    from fluxflow_exp.config import UserError
+    from fluxflow_exp.console import fail
 
     for fault in faults:
         fault()
-    pipeline.run(values)
+    try:
+        pipeline.run(values)
+    except UserError as error:
+        fail(list(error.args))
+        raise

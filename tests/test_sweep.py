@@ -1,0 +1,178 @@
+"""A sweep: checked whole, frozen, continued by the same command, and told apart job by job."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from fluxflow_exp import ledger, status
+from fluxflow_exp.config import resolve
+from fluxflow_exp.overrides import compose_config
+from fluxflow_exp.preflight import problems
+from fluxflow_exp.run_folder import RunFolder
+from fluxflow_exp.sweep import digest
+from tests.conftest import TOY
+
+REPOSITORY = Path(__file__).parents[1]
+TEMPLATES = REPOSITORY / "multirun_templates"
+SHORT = ["-m", "stage=vae", *TOY, "stage.steps.vae.batch_size=8", "stage.steps.vae.n_epochs=1"]
+
+
+def launch(folder: Path, *overrides: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "fluxflow_exp", *SHORT, *overrides],
+        cwd=folder, capture_output=True, text=True, timeout=timeout, env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+    )  # fmt: skip
+
+
+def table(said: str) -> dict[str, str]:
+    """Job → its line of the last table."""
+    lines = said.rpartition("\noutputs/")[2].splitlines()[1:]
+    return {line.split("  ")[1].strip(): line for line in lines if line.startswith("  ")}
+
+
+def test_failed_jobs_do_not_hide_others_and_are_retried(tmp_path: Path) -> None:
+    planted = ["data=shapes", "data._target_=tests.planted.Planted", "+data.plant=none,crash"]
+    first = launch(tmp_path, *planted)
+    assert first.returncode == 1, first.stderr
+    found = table(first.stdout)
+    assert "done" in found["+data.plant=none"]
+    assert "failed       planted" in found["+data.plant=crash"]
+    log = Path(tmp_path / found["+data.plant=crash"].partition("log: ")[2].rstrip(")"))
+    assert "RuntimeError: planted" in log.read_text()
+    assert "2 jobs: 1 done, 1 failed" in first.stdout
+
+    (tmp_path / "healed").touch()
+    second = launch(tmp_path, *planted)
+    assert second.returncode == 0, second.stderr
+    assert "1 to run" in second.stdout
+    assert second.stdout.count("PIPELINE STEP") == 1
+    assert "before" in table(second.stdout)["+data.plant=none"]
+    assert "continued 1 time" in table(second.stdout)["+data.plant=crash"]
+
+
+def test_a_finished_job_whose_configuration_was_edited_is_stale(tmp_path: Path) -> None:
+    folder = tmp_path
+    groups = folder / "groups"
+    (groups / "scheduler").mkdir(parents=True)
+    mine = groups / "scheduler" / "mine.yaml"
+    text = (REPOSITORY / "conf" / "scheduler" / "cosine.yaml").read_text()
+    mine.write_text(text)
+    own = ["--config-dir", str(groups), "scheduler=mine", "name=own", "seed=3"]
+    assert launch(folder, *own).returncode == 0
+    mine.write_text(text.replace("warmup: ", "warmup: 0.5  # was "))
+    assert mine.read_text() != text
+    stale = launch(folder, *own)
+    assert stale.returncode == 1
+    assert "0 to run" in stale.stdout
+    assert "PIPELINE STEP" not in stale.stdout
+    assert "stale" in stale.stdout
+    assert "scheduler.warmup" in stale.stdout
+    fresh = launch(folder, *own, "resume=fresh")
+    assert fresh.returncode == 0, fresh.stderr
+    assert "was moved to" in fresh.stdout
+    assert len(list((folder / "outputs" / "own").glob("*.old-1"))) == 1
+
+
+def test_every_job_is_checked_before_the_first_one_runs(tmp_path: Path) -> None:
+    done = launch(tmp_path, "seed=0,1", "stage.steps.vae.batch_size=8,0")
+    assert done.returncode == 2
+    assert "stage.steps.vae.batch_size=0 seed=0: stage.steps.vae.batch_size must be at least 1" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_signal_stops_the_whole_sweep_and_the_same_command_continues_it(tmp_path: Path) -> None:
+    long = ["seed=0,1", "stage.steps.vae.n_epochs=60", "evaluation.every_epochs=60", "samples.every_epochs=60"]
+    child = subprocess.Popen(
+        [sys.executable, "-m", "fluxflow_exp", *SHORT, *long], cwd=tmp_path, stdout=subprocess.PIPE, text=True
+    )
+    assert child.stdout
+    for line in child.stdout:
+        if "Batch" in line:
+            break
+    child.send_signal(signal.SIGTERM)
+    said = child.communicate(timeout=60)[0]
+    assert child.returncode == 128 + signal.SIGTERM
+    assert "everything is saved" in said
+    assert said.count("PIPELINE STEP") == 0  # the second job did not begin
+    assert status.main([str(tmp_path / "outputs" / "vae")]) == 1
+    again = launch(tmp_path, *long)
+    assert again.returncode == 0, again.stderr
+    assert "2 jobs: 1 interrupted, 1 new; 2 to run" in again.stdout
+    assert "continued 1 time" in again.stdout
+
+
+def test_each_job_has_memory_of_its_own_through_submitit(tmp_path: Path) -> None:
+    done = launch(tmp_path, "hydra/launcher=slurm_local", "hardware.devices=2", "seed=5")
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert "Submitted 1 job" in done.stdout
+    (run,) = (tmp_path / "outputs" / "vae").glob("*/run.json")
+    assert json.loads(run.read_text())["made_with"]["machine"].startswith("2 x CPU")
+
+
+@pytest.mark.parametrize("template", sorted(p.stem for p in (TEMPLATES / "sweep").glob("*.yaml")))
+def test_every_template_composes_and_passes_the_checks(template: str) -> None:
+    text = (TEMPLATES / "sweep" / f"{template}.yaml").read_text()
+    command = text.partition("python -m fluxflow_exp ")[2].replace("#", "").split("hydra:")[0].split()
+    words = [w for w in command if "=" in w and "init_from" not in w]
+    if template == "guidance_dropout":
+        words[1] = "stage=quickstart"  # there are no weights of an earlier run here
+    config = compose_config([*words, "tracking=off", "hardware=cpu"], config_dir=str(TEMPLATES), hydra=True)
+    params = config.hydra.sweeper.params
+    swept = OverridesParser.create().parse_overrides([f"{key}={value}" for key, value in params.items()])
+    (jobs,) = BasicSweeper.split_arguments(swept, None)
+    assert len(jobs) > 1
+    for job in jobs:
+        assert problems(resolve(compose_config([*words, *job, "hardware=cpu"], config_dir=str(TEMPLATES)))) == []
+
+
+def test_a_template_is_launched_as_its_head_says(tmp_path: Path) -> None:
+    template = ["--config-dir", str(TEMPLATES), "+sweep=seeds"]
+    done = launch(tmp_path, *template, "validate=true")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("== ") == 5
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_digest_follows_what_makes_a_job_another_one() -> None:
+    job = ["seed=1", "model=tiny"]
+    assert digest(job) == digest(
+        ["model=tiny", "seed=1", "hardware=cpu", "resume=fresh", "+sweep=seeds", "tracking=off"]
+    )
+    assert digest(job) != digest(["seed=2", "model=tiny"])
+
+
+def test_labels_leave_out_what_all_jobs_share() -> None:
+    assert ledger.labels([["a=1", "b=2"], ["a=1", "b=3"]]) == ["b=2", "b=3"]
+    assert ledger.labels([["a=1", "b=2"]]) == ["a=1 b=2"]
+
+
+def test_changed_upstream_weights_make_a_run_stale(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+    source = tmp_path / "vae.safetensors"
+    source.write_bytes(b"weights")
+    run.create({"model": {}}, {"upstream": {str(source): "0" * 64}})
+    assert ledger.inspect(run).state == ledger.STALE
+    source.unlink()
+    assert "is gone" in ledger.inspect(run).note
+
+
+def test_a_held_folder_is_running(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+    run.create({"stage": {"steps": {"vae": {}}}}, {"upstream": {}})
+    assert ledger.inspect(run).state == ledger.NEW
+    run.lock()
+    assert ledger.inspect(RunFolder(run.path)).state == ledger.RUNNING
+    run.unlock()
+
+
+def test_status_says_when_there_is_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert status.main([str(tmp_path)]) == 2
+    assert "there is no run" in capsys.readouterr().err
