@@ -118,8 +118,9 @@ def _wait(sweep: Sweep, submitted: list[Any]) -> None:
 
 
 def _note_death(job: Job, handle: Any) -> None:
+    if handle.paths.result_pickle.exists() or job.folder.failure.exists() or job.folder.summary.exists():
+        return
     try:
-        handle.results()
-    except Exception as error:  # whatever ended it becomes its failure, said in the table
-        if not job.folder.failure.exists() and not job.folder.summary.exists():
-            job.folder.record_failure(str(error).strip().splitlines()[0], log=str(handle.paths.stderr))
+        handle.results()  # waits for a result that is late
+    except submitit.core.utils.UncompletedJobError:
+        job.folder.record_failure(f"the job has ended: {handle.state}", log=str(handle.paths.stderr))

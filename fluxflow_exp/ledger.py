@@ -83,9 +83,11 @@ def count(entries: list[Entry]) -> str:
 
 
 def labels(overrides: list[list[str]]) -> list[str]:
-    """A short name for each job: what it overrides and not all do."""
-    common = set.intersection(*map(set, overrides)) if len(overrides) > 1 else set()
-    return [" ".join(o for o in each if o not in common) or "(no overrides)" for each in overrides]
+    """A short name for each job: what it overrides and not all do; for a single one, its choices of groups."""
+    if len(overrides) == 1:
+        return [" ".join(o for o in overrides[0] if "." not in o.partition("=")[0]) or "job"]
+    common = set.intersection(*map(set, overrides)) if overrides else set()
+    return [" ".join(o for o in each if o not in common) or "job" for each in overrides]
 
 
 def _changes(folder: RunFolder, values: dict[str, Any]) -> list[str]:

@@ -102,6 +102,7 @@ class WandbRun:
         home = self.folder.path / "wandb"
         home.mkdir(exist_ok=True)
         os.environ["WANDB_DATA_DIR"] = str(home.absolute())
+        os.environ.setdefault("WANDB_SILENT", "true")
         record = self.folder.read_record()
         swept = self.folder.path.name != self.config["name"]
         stage, model = self.config["stage"]["name"], self.config["model"]["name"]
@@ -128,6 +129,7 @@ class WandbRun:
                 ),
             )
         except Exception as error:  # of the network, of the key, of the server: all end in the other mode, said
+            wandb.teardown()  # what is left of this attempt would hold the run's id
             return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no reason given'}"
         self.known = self._run.step if mode == "online" else 0
         return None

@@ -1,0 +1,218 @@
+"""Against a real SLURM: sweeps, time-outs, requeues, cancelled jobs, lost nodes, and several tasks.
+
+`tests/slurm_cluster.sh` starts one on this machine, where it can; elsewhere these tests are skipped with the reason.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fluxflow_exp import outcome
+from tests.conftest import TOY
+
+pytestmark = [pytest.mark.slurm, pytest.mark.timeout(280)]
+
+HERE = Path(__file__).parent
+COMMON = ["stage=vae", *TOY, "stage.steps.vae.batch_size=8", "hydra/launcher=slurm"]
+RARELY = ["evaluation.every_epochs=100000", "samples.every_epochs=null", "log_every=5"]
+PLANTED = ["data._target_=tests.planted.Planted"]
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """The environment in which commands talk to the cluster."""
+    root = tmp_path_factory.mktemp("slurm")
+    script = ["bash", str(HERE / "slurm_cluster.sh")]
+    up = subprocess.run([*script, "up", str(root)], capture_output=True, text=True, timeout=240)
+    if up.returncode == 77:
+        pytest.skip(up.stderr.strip().splitlines()[-1])
+    assert up.returncode == 0, up.stderr
+    yield {
+        **os.environ,
+        "SLURM_CONF": str(root / "slurm.conf"),
+        "PYTHONPATH": str(HERE.parent),
+        "OMP_NUM_THREADS": "1",
+    }
+    subprocess.run([*script, "down", str(root)], timeout=120, check=True)
+
+
+class Sweep:
+    """The command in a folder of its own, and what SLURM says of its jobs."""
+
+    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
+        self.folder, self.environment = folder, environment
+
+    def start(self, *overrides: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "fluxflow_exp", "-m", *COMMON, *overrides]
+        return subprocess.Popen(
+            command, cwd=self.folder, env=self.environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+
+    def finish(self, *overrides: str, timeout: float = 240) -> tuple[int, str]:
+        """Exit code, and what was said."""
+        child = self.start(*overrides)
+        said = child.communicate(timeout=timeout)[0]
+        return child.returncode, said
+
+    def slurm(self, *command: str) -> str:
+        done = subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=60, check=True)
+        return done.stdout
+
+    def run(self, pattern: str = "*") -> Path:
+        (found,) = self.folder.glob(f"outputs/*/{pattern}/run.json")
+        return found.parent
+
+    def wait_until_it_trains(self, child: subprocess.Popen[str], times: int = 1) -> str:
+        """The job's number, once `times` processes have trained for a while."""
+        until = time.monotonic() + 120
+        while time.monotonic() < until:
+            logs = list(self.folder.glob("outputs/*/*/log.txt"))
+            if logs and logs[0].read_text().count("Batch") >= 3 and logs[0].read_text().count("---") >= times:
+                return str(json.loads((logs[0].parent / "submitted.json").read_text())["job"])
+            assert child.poll() is None, child.communicate()[0]
+            time.sleep(0.2)
+        raise AssertionError("no job trains")
+
+
+@pytest.fixture
+def sweep(cluster: dict[str, str], tmp_path: Path) -> Sweep:
+    return Sweep(tmp_path, cluster)
+
+
+PAUSE = [*PLANTED, "+data.plant=pause", *RARELY]  # an update takes 0.4 s
+LONG = [*PAUSE, "stage.steps.vae.n_epochs=24"]
+MIDDLE = [*PAUSE, "stage.steps.vae.n_epochs=8"]
+
+
+def undisturbed(cluster: dict[str, str], folder: Path, overrides: list[str]) -> Path:
+    """The run folder of a run in one piece, without SLURM."""
+    local = [o for o in COMMON if not o.startswith("hydra/")]
+    command = [sys.executable, "-m", "fluxflow_exp", *local, *overrides, f"output_root={folder}"]
+    subprocess.run(command, cwd=folder, env=cluster, check=True, capture_output=True, timeout=240)
+    return folder / "vae"
+
+
+@pytest.fixture(scope="module")
+def middle(cluster: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return undisturbed(cluster, tmp_path_factory.mktemp("middle"), MIDDLE)
+
+
+def assert_bit_identical(run: Path, undisturbed: Path) -> None:
+    differing, counts = outcome.differences(run, undisturbed)
+    assert differing == []
+    assert counts["tensors"] > 50
+    assert counts["rows"] > 10
+
+
+def test_a_sweep_of_four(sweep: Sweep) -> None:
+    code, said = sweep.finish("seed=0,1,2,3", "stage.steps.vae.n_epochs=1")
+    assert code == 0, said
+    assert "4 jobs: 4 done" in said
+    started = time.monotonic()
+    code, said = sweep.finish("seed=0,1,2,3", "stage.steps.vae.n_epochs=1")
+    assert code == 0, said
+    assert "0 to run" in said
+    assert "Submitted" not in said
+    assert time.monotonic() - started < 30
+
+
+def test_a_job_that_runs_out_of_time_is_requeued_and_ends_with_the_same_bytes(sweep: Sweep, tmp_path: Path) -> None:
+    child = sweep.start(*LONG, "hardware.slurm.minutes=1", "hardware.slurm.signal_seconds=30")
+    (tmp_path / "apart").mkdir()
+    in_one_piece = undisturbed(sweep.environment, tmp_path / "apart", LONG)
+    said = child.communicate(timeout=240)[0]
+    assert child.returncode == 0, said
+    record = json.loads((sweep.run() / "run.json").read_text())
+    assert record["restarts"] >= 1
+    assert record["kills"] == 0  # each time it saved before it went
+    assert "Stopped by SIGUSR2" in (sweep.run() / "log.txt").read_text()
+    assert_bit_identical(sweep.run(), in_one_piece)
+
+
+def test_a_job_that_is_requeued_in_mid_run_ends_with_the_same_bytes(sweep: Sweep, middle: Path) -> None:
+    child = sweep.start(*MIDDLE)
+    job = sweep.wait_until_it_trains(child)
+    sweep.slurm("scontrol", "requeue", job)
+    said = child.communicate(timeout=200)[0]
+    assert child.returncode == 0, said
+    assert json.loads((sweep.run() / "run.json").read_text())["restarts"] == 1
+    assert_bit_identical(sweep.run(), middle)
+
+
+def test_a_cancelled_job_is_told_of_and_continued_by_the_same_command(sweep: Sweep, middle: Path) -> None:
+    child = sweep.start(*MIDDLE)
+    sweep.slurm("scancel", sweep.wait_until_it_trains(child))
+    said = child.communicate(timeout=200)[0]
+    assert child.returncode == 1, said
+    assert "1 job: 1 failed" in said
+    assert "CANCELLED" in said
+    code, said = sweep.finish(*MIDDLE)
+    assert code == 0, said
+    assert "continued 1 time" in said
+    assert_bit_identical(sweep.run(), middle)
+
+
+def test_two_tasks_are_two_ranks(sweep: Sweep) -> None:
+    code, said = sweep.finish("hardware.devices=2", "stage.steps.vae.n_epochs=2")
+    assert code == 0, said
+    assert json.loads((sweep.run() / "run.json").read_text())["made_with"]["machine"].startswith("2 x CPU")
+    assert "2 ranks x 1 x 4" in (sweep.run() / "log.txt").read_text()
+
+
+def test_a_job_whose_node_goes_down_starts_again_elsewhere(sweep: Sweep, middle: Path) -> None:
+    child = sweep.start(*MIDDLE)
+    job = sweep.wait_until_it_trains(child)
+    node = sweep.slurm("squeue", "--noheader", "--jobs", job, "--format", "%N").strip()
+    sweep.slurm("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
+    try:
+        said = child.communicate(timeout=200)[0]
+    finally:
+        sweep.slurm("scontrol", "update", f"nodename={node}", "state=resume")
+    assert child.returncode == 0, said
+    assert json.loads((sweep.run() / "run.json").read_text())["restarts"] == 1
+    assert_bit_identical(sweep.run(), middle)
+
+
+def test_a_sweep_of_twelve_with_planted_ends(sweep: Sweep) -> None:
+    """Crash, time-out, preemption, memory: the second launch runs what is unfinished, and an edit makes jobs stale."""
+    groups = sweep.folder / "groups" / "scheduler"
+    groups.mkdir(parents=True)
+    text = (HERE.parent / "conf" / "scheduler" / "cosine.yaml").read_text()
+    (groups / "mine.yaml").write_text(text)
+    plants = ["crash", "hangs", "preempted", "killed", *(f"none{i}" for i in range(8))]
+    twelve = [
+        "--config-dir", str(groups.parent), "scheduler=mine", *PLANTED, f"+data.plant={','.join(plants)}",
+        "stage.steps.vae.n_epochs=8", "hardware.slurm.minutes=1", *RARELY,
+    ]  # fmt: skip
+    code, said = sweep.finish(*twelve)
+    assert code == 1, said
+    assert "12 jobs: 12 new; 12 to run" in said
+    assert "9 done" in said
+    assert "3 failed" in said
+    lines = {plant: next(line for line in said.splitlines()[::-1] if f"plant={plant} " in line) for plant in plants[:4]}
+    assert "planted" in lines["crash"]
+    assert "TIMEOUT" in lines["hangs"]
+    assert "done" in lines["preempted"]
+    assert "continued 1 time" in lines["preempted"]
+    assert "failed" in lines["killed"]
+
+    before = {p.parent.name: p.stat().st_mtime_ns for p in sweep.folder.glob("outputs/*/*/summary.json")}
+    (sweep.folder / "healed").touch()
+    code, said = sweep.finish(*twelve)
+    assert code == 0, said
+    assert "12 jobs: 3 failed, 9 done; 3 to run" in said.replace("9 done, 3 failed", "3 failed, 9 done")
+    after = {p.parent.name: p.stat().st_mtime_ns for p in sweep.folder.glob("outputs/*/*/summary.json")}
+    assert {name for name in after if after[name] == before.get(name)} == set(before)
+    assert len(after) == 12
+
+    (groups / "mine.yaml").write_text(text.replace("warmup: 0.02", "warmup: 0.5"))
+    code, said = sweep.finish(*twelve)
+    assert code == 1, said
+    assert "12 jobs: 12 stale; 0 to run" in said
+    assert "Submitted" not in said
