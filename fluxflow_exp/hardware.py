@@ -63,6 +63,11 @@ def parallel_problems(hardware: schema.Hardware) -> list[str]:
     problems = []
     if hardware.devices < 1 or hardware.slurm.nodes < 1:
         problems.append("hardware.devices and hardware.slurm.nodes must be at least 1")
+    if hardware.slurm.signal_seconds >= 60 * hardware.slurm.minutes:
+        problems.append(
+            f"hardware.slurm.signal_seconds={hardware.slurm.signal_seconds} is no less than the time limit "
+            f"(hardware.slurm.minutes={hardware.slurm.minutes}): a job would be stopped before it begins"
+        )
     if hardware.parallel not in ("ddp", "fsdp"):
         problems.append(f"hardware.parallel is 'ddp' or 'fsdp', not {hardware.parallel!r}")
     if hardware.parallel == "fsdp" and hardware.precision == "fp16":
