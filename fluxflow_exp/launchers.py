@@ -9,7 +9,6 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-import submitit
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.plugins import Plugins
 from hydra.core.singleton import Singleton
@@ -55,6 +54,8 @@ class _Submitit(BaseSubmititLauncher):  # type: ignore[misc]
         return []
 
     def _submit(self, jobs: list[Job], first: int) -> list[Any]:
+        import submitit  # a second to import, and most commands do without
+
         params = {**self.params, **self._derived(jobs[0].values["hardware"])}
         timeouts, folder = params.pop("max_num_timeout", None), params.pop("submitit_folder")
         own = {f"{self._EXECUTOR}_max_num_timeout": timeouts} if timeouts is not None else {}
@@ -118,9 +119,11 @@ def _wait(sweep: Sweep, submitted: list[Any]) -> None:
 
 
 def _note_death(job: Job, handle: Any) -> None:
+    from submitit.core.utils import UncompletedJobError
+
     if handle.paths.result_pickle.exists() or job.folder.failure.exists() or job.folder.summary.exists():
         return
     try:
         handle.results()  # waits for a result that is late
-    except submitit.core.utils.UncompletedJobError:
+    except UncompletedJobError:
         job.folder.record_failure(f"the job has ended: {handle.state}", log=str(handle.paths.stderr))
