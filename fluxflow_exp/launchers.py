@@ -106,24 +106,31 @@ def register() -> None:
 def _wait(sweep: Sweep, submitted: list[Any]) -> None:
     """Until every job has ended. What ends one without a word of its own is written into its folder."""
     waiting = dict(enumerate(submitted))
-    looked = time.monotonic()
+    looked = 0.0
     while waiting:
-        force = time.monotonic() - looked > LOOK_SECONDS
-        looked = time.monotonic() if force else looked
-        for index in [i for i, handle in waiting.items() if handle.done(force_check=force and i == min(waiting))]:
-            job, handle = sweep.to_run[index], waiting.pop(index)
-            _note_death(job, handle)
-            entry = ledger.inspect(job.folder)
-            print(f"{job.label}: {entry.state} {entry.note}".rstrip(), flush=True)
+        look = time.monotonic() - looked > LOOK_SECONDS
+        looked = time.monotonic() if look else looked
+        for index, handle in list(waiting.items()):
+            job = sweep.to_run[index]
+            if handle.paths.result_pickle.exists() or (look and _is_gone(job, handle, ask=index == min(waiting))):
+                del waiting[index]
+                entry = ledger.inspect(job.folder)
+                print(f"{job.label}: {entry.state} {entry.note}".rstrip(), flush=True)
         time.sleep(1)
 
 
-def _note_death(job: Job, handle: Any) -> None:
+def _is_gone(job: Job, handle: Any, *, ask: bool) -> bool:
+    """Whether a job has died, and will not start again as one does whose node was lost; then its folder says so.
+
+    `ask`: have the scheduler's answer, for all jobs, renewed.
+    """
     from submitit.core.utils import UncompletedJobError
 
-    if handle.paths.result_pickle.exists() or job.folder.failure.exists() or job.folder.summary.exists():
-        return
+    if not handle.done(force_check=ask) or ledger.is_submitted(job.folder):
+        return False
     try:
         handle.results()  # waits for a result that is late
     except UncompletedJobError:
-        job.folder.record_failure(f"the job has ended: {handle.state}", log=str(handle.paths.stderr))
+        if not (job.folder.failure.exists() or job.folder.summary.exists()):
+            job.folder.record_failure(f"the job has ended: {handle.state}", log=str(handle.paths.stderr))
+    return True
