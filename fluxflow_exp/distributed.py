@@ -6,6 +6,7 @@ there is no wrapper around a model; decisions (stop, save, a transition) are agr
 
 import os
 import threading
+import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from fluxflow_exp.config import UserError
 PATIENCE = timedelta(hours=2)  # the first rank may draw or evaluate for long while the others wait
 BUCKET = 2**26  # gradient elements an all-reduce: 256 MB in float32
 GRACE_SECONDS = 3.0
+OUTLAST_SECONDS = 60.0
 
 Value = TypeVar("Value")
 
@@ -191,6 +193,14 @@ class Watch:
 
     def stop(self) -> None:
         self._done.set()
+
+    def outlast_first(self) -> None:
+        """Wait until the first rank's process, and its store with it, is gone."""
+        until = time.monotonic() + OUTLAST_SECONDS
+        with suppress(RuntimeError):
+            while time.monotonic() < until:
+                self._store.check(["failed"])
+                time.sleep(0.2)
 
     def _look(self) -> None:
         while not self._done.wait(0.5):

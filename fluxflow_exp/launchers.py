@@ -5,8 +5,11 @@ what became of each.
 submitit. Hydra looks for launchers in one namespace only; `register` puts these there.
 """
 
+import shutil
+import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
@@ -18,7 +21,8 @@ from hydra_plugins.hydra_submitit_launcher.submitit_launcher import BaseSubmitit
 from omegaconf import DictConfig
 
 from fluxflow_exp import files, ledger
-from fluxflow_exp.sweep import Job, Sweep
+from fluxflow_exp.console import fail
+from fluxflow_exp.sweep import Job, Sweep, leave_nothing
 
 NAMESPACE = "hydra_plugins.fluxflow_exp"
 AUTO_EXECUTOR = ("timeout_min", "cpus_per_task", "gpus_per_node", "tasks_per_node", "mem_gb", "nodes", "name")
@@ -35,16 +39,31 @@ class InProcess(BasicLauncher):
         sweep = Sweep.prepare(self.hydra_context, self.config, job_overrides, here=True)
         returned: Sequence[JobReturn] = []
         if sweep.to_run:
-            returned = super().launch([job.overrides for job in sweep.to_run], initial_job_idx)
+            try:
+                returned = super().launch([job.overrides for job in sweep.to_run], initial_job_idx)
+            except SystemExit:  # a signal: the job at hand has saved, and the sweep stops
+                sweep.tell()
+                raise
         sweep.finish()
         return returned
 
 
 class _Submitit(BaseSubmititLauncher):  # type: ignore[misc]
+    config: DictConfig
+    hydra_context: HydraContext
+
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        from submitit.core.utils import FailedJobError
+
+        if not self.config.validate:
+            self._check()
         sweep = Sweep.prepare(self.hydra_context, self.config, job_overrides, here=False)
         if sweep.to_run:
-            submitted = self._submit(sweep.to_run, initial_job_idx)
+            try:
+                submitted = self._submit(sweep.to_run, initial_job_idx)
+            except FailedJobError as error:  # what sbatch has refused
+                fail([f"nothing was submitted: {str(error).strip().splitlines()[-1]}"])
+                sys.exit(2)
             try:
                 _wait(sweep, submitted)
             except KeyboardInterrupt:
@@ -76,6 +95,9 @@ class _Submitit(BaseSubmititLauncher):  # type: ignore[misc]
         """What the configuration leaves to be worked out."""
         return {}
 
+    def _check(self) -> None:
+        """SystemExit: this launcher cannot work here."""
+
 
 class Slurm(_Submitit):
     """Each job is a SLURM job; `hardware.slurm` says what it asks for."""
@@ -89,6 +111,12 @@ class Slurm(_Submitit):
         if self.params.get("gres") is None and hardware["device"] != "cpu":
             found["gres"] = f"gpu:{hardware['devices']}"
         return found
+
+    def _check(self) -> None:
+        if shutil.which("sbatch") is None:
+            leave_nothing(Path(str(self.config.hydra.sweep.dir)))
+            fail(["hydra/launcher=slurm needs sbatch, which is not here; without SLURM: hydra/launcher=slurm_local"])
+            sys.exit(2)
 
 
 class SlurmLocal(_Submitit):

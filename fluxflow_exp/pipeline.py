@@ -97,7 +97,9 @@ def _train(
         _close(folder, stopped=True)
         wandb.finish(code=128 + interrupted.signum)
         ranks.leave()
-        stop.hand_back(interrupted.signum)
+        if stop.hand_back(interrupted.signum) and ranks.watch:
+            # A task that ends takes the job down, and the first one still has to put it back into the queue.
+            ranks.watch.outlast_first()
         raise SystemExit(128 + interrupted.signum) from interrupted
     finally:
         _close(folder)

@@ -33,11 +33,16 @@ class StopRequest:
         for signum, handler in self._previous.items():
             signal.signal(signum, handler)
 
-    def hand_back(self, signum: int) -> None:
-        """Let the handler act that was there before: submitit's requeues the job and leaves. Others return."""
+    def hand_back(self, signum: int) -> bool:
+        """Let the handler act that was there before, and say whether there was one.
+
+        Submitit's puts the job back into the queue and leaves, on the first rank; on the others it returns.
+        """
         previous = self._previous.get(signum)
-        if signum in SCHEDULERS and callable(previous):
-            previous(signum, None)
+        if signum not in SCHEDULERS or not callable(previous):
+            return False
+        previous(signum, None)
+        return True
 
     def _receive(self, signum: int, frame: FrameType | None) -> None:
         if os.getpid() != self._process:  # a data worker, forked with this handler

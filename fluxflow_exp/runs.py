@@ -32,7 +32,7 @@ def open_run(
     if not folder.exists():
         _refuse_foreign(folder)
         folder.lock()
-        create(folder, values, sys.argv[1:])
+        create(folder, values, [w for w in sys.argv[1:] if w[0] == "~" or (w[0] != "-" and "=" in w)])
         return _start(folder, folder.read_record(), made_with, console)
     refuse_other(folder, values)
     record = folder.read_record()

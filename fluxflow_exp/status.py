@@ -48,9 +48,8 @@ def _runs(folder: Path) -> list[RunFolder]:
 
 def _values_now(run: RunFolder, config_dir: str | None) -> dict[str, Any] | None:
     """The configuration that the run's command has now; None where it cannot be composed here."""
-    overrides = [o for o in run.read_record()["overrides"] if not o.startswith("-")]
     try:
-        return resolve(compose_config(overrides, config_dir=config_dir))
+        return resolve(compose_config(run.read_record()["overrides"], config_dir=config_dir))
     except (*Failure, OmegaConfBaseException):
         return None
 

@@ -55,13 +55,13 @@ class Sweep:
         wrong = _problems(labels, composed, here=here)
         folder = Path(str(config.hydra.sweep.dir))
         if wrong:
-            _leave_nothing(folder)
+            leave_nothing(folder)
             fail(wrong)
             sys.exit(2)
         values = [each for each in composed if isinstance(each, dict)]
         if values[0]["validate"]:
             _print_plans(labels, values)
-            _leave_nothing(folder)
+            leave_nothing(folder)
             sys.exit(0)
         jobs = [_job(label, list(each), own) for label, each, own in zip(labels, overrides, values, strict=True)]
         sweep = cls(jobs, folder)
@@ -72,6 +72,11 @@ class Sweep:
 
     def finish(self) -> None:
         """Say what became of the jobs. SystemExit: not all are done."""
+        if any(entry.state != ledger.DONE for entry in self.tell()):
+            sys.exit(1)
+
+    def tell(self) -> list[ledger.Entry]:
+        """Print what has become of each job."""
         before = {job.label: job.entry for job in self.jobs}
         rows = [
             (job.label, job.entry if job.entry.state == ledger.STALE else ledger.inspect(job.folder))
@@ -83,8 +88,7 @@ class Sweep:
         print(f"\n{self.folder}\n{ledger.table(rows)}", flush=True)
         if any(entry.state == ledger.STALE for _, entry in rows):
             print("  Stale jobs were not run: resume=fresh moves them aside and runs them again")
-        if any(entry.state != ledger.DONE for _, entry in rows):
-            sys.exit(1)
+        return [entry for _, entry in rows]
 
     def _announce(self) -> None:
         print(f"{ledger.count([job.entry for job in self.jobs])}; {len(self.to_run)} to run", flush=True)
@@ -186,7 +190,7 @@ def _print_plans(labels: list[str], values: list[dict[str, Any]]) -> None:
             sys.exit(2)
 
 
-def _leave_nothing(folder: Path) -> None:
+def leave_nothing(folder: Path) -> None:
     """Take away what Hydra has written for a sweep that does not run."""
     (folder / "multirun.yaml").unlink(missing_ok=True)
     for each in (folder, *folder.parents):

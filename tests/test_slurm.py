@@ -158,9 +158,13 @@ def test_a_cancelled_job_is_told_of_and_continued_by_the_same_command(sweep: Swe
     assert_bit_identical(sweep.run(), middle)
 
 
-def test_two_tasks_are_two_ranks(sweep: Sweep) -> None:
-    code, said = sweep.finish("hardware.devices=2", "stage.steps.vae.n_epochs=2")
-    assert code == 0, said
+def test_two_tasks_are_two_ranks_and_are_requeued_together(sweep: Sweep) -> None:
+    child = sweep.start(*MIDDLE, "hardware.devices=2")
+    sweep.slurm("scancel", "--signal=USR2", sweep.wait_until_it_trains(child))
+    said = child.communicate(timeout=200)[0]
+    assert child.returncode == 0, said
+    record = json.loads((sweep.run() / "run.json").read_text())
+    assert (record["restarts"], record["kills"]) == (1, 0)
     assert json.loads((sweep.run() / "run.json").read_text())["made_with"]["machine"].startswith("2 x CPU")
     assert "2 ranks x 1 x 4" in (sweep.run() / "log.txt").read_text()
 
