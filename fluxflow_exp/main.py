@@ -17,7 +17,6 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from fluxflow_exp import launchers
 from fluxflow_exp.config import UserError, conf_dir, resolve
 from fluxflow_exp.console import fail
 from fluxflow_exp.overrides import Failure, compose_config, override_problems
@@ -49,7 +48,9 @@ def cli() -> None:
         if problems:
             fail(problems)
             sys.exit(2)
-    launchers.register()
+        from fluxflow_exp import launchers  # not for a text of help: they import torch
+
+        launchers.register()
     main()
 
 

@@ -97,7 +97,7 @@ def _train(
         _close(folder, stopped=True)
         wandb.finish(code=128 + interrupted.signum)
         ranks.leave()
-        if stop.hand_back(interrupted.signum) and ranks.watch:
+        if stop.hand_back(interrupted.signum) and ranks.watch and not ranks.first:
             # A task that ends takes the job down, and the first one still has to put it back into the queue.
             ranks.watch.outlast_first()
         raise SystemExit(128 + interrupted.signum) from interrupted

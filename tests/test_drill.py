@@ -17,20 +17,20 @@ RARELY = ["log_every=1", "evaluation.every_epochs=100", "samples.every_epochs=10
 VAE = ["stage.steps.vae.batch_size=8", "stage.steps.vae.n_epochs=5", "checkpoint.every_updates=3", *RARELY]
 
 
-def test_a_toy_pipeline_survives_eight_kills(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_toy_pipeline_survives_six_kills(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     longer = [o.replace("n_epochs=2", "n_epochs=5") for o in TOY_STEPS]
-    code = drill.main([*TOY, *longer, *RARELY, f"output_root={tmp_path}", "--kills", "8"])
+    code = drill.main([*TOY, *longer, *RARELY, f"output_root={tmp_path}", "--kills", "6"])
     said = capsys.readouterr().out
     assert code == 0, said
     assert "PASSED: the same bytes" in said
     killed = tmp_path / "quickstart-drill" / "killed"
     certificate = json.loads((killed / "certificate.json").read_text())
-    assert certificate["kills"] == dict.fromkeys(WAYS, 2)
+    assert certificate["kills"] == dict(zip(WAYS, (2, 2, 1, 1), strict=True))
     assert certificate["compared"]["tensors"] > 150
     assert certificate["compared"]["states"] > 300
     assert certificate["compared"]["rows"] > 40
     assert certificate["compared"]["pictures"] > 10
-    assert json.loads((killed / "run.json").read_text())["restarts"] == 8
+    assert json.loads((killed / "run.json").read_text())["restarts"] == 6
     assert verify.main([str(tmp_path / "quickstart-drill")]) == 0
 
 
@@ -68,15 +68,10 @@ def test_a_planted_fault_fails_the_drill(tmp_path: Path, fault: drill.Fault, whe
     assert any(line.startswith(where) for line in certificate["differences"]), certificate["differences"]
 
 
-def test_without_a_fault_the_same_drill_passes(tmp_path: Path) -> None:
-    certificate = Drill(toy(tmp_path, *VAE, stage="vae"), tmp_path / "sound", kills=2).run()
-    assert certificate["passed"], certificate["differences"]
-
-
 def test_too_short_a_run_is_no_proof(tmp_path: Path) -> None:
     short = [o.replace("n_epochs=5", "n_epochs=1") for o in VAE]
     with pytest.raises(UserError, match="the run ended before kill"):
-        Drill(toy(tmp_path, *short, "checkpoint.every_updates=1", stage="vae"), tmp_path / "short", kills=30).run()
+        Drill(toy(tmp_path, *short, "log_every=100", stage="vae"), tmp_path / "short", kills=1, seed=3).run()
 
 
 def test_mistakes_are_said_before_anything_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -37,8 +37,13 @@ def table(said: str) -> dict[str, str]:
     return {line.split("  ")[1].strip(): line for line in lines if line.startswith("  ")}
 
 
-def test_failed_jobs_do_not_hide_others_and_are_retried(tmp_path: Path) -> None:
-    planted = ["data=shapes", "data._target_=tests.planted.Planted", "+data.plant=none,crash"]
+def test_failed_jobs_are_retried_and_edited_ones_are_stale(tmp_path: Path) -> None:
+    groups = tmp_path / "groups" / "scheduler"
+    groups.mkdir(parents=True)
+    text = (REPOSITORY / "conf" / "scheduler" / "cosine.yaml").read_text()
+    (groups / "mine.yaml").write_text(text)
+    own = ["--config-dir", str(groups.parent), "scheduler=mine"]
+    planted = [*own, "data._target_=tests.planted.Planted", "+data.plant=crash,none"]
     first = launch(tmp_path, *planted)
     assert first.returncode == 1, first.stderr
     found = table(first.stdout)
@@ -46,7 +51,7 @@ def test_failed_jobs_do_not_hide_others_and_are_retried(tmp_path: Path) -> None:
     assert "failed       planted" in found["+data.plant=crash"]
     log = Path(tmp_path / found["+data.plant=crash"].partition("log: ")[2].rstrip(")"))
     assert "RuntimeError: planted" in log.read_text()
-    assert "2 jobs: 1 done, 1 failed" in first.stdout
+    assert "2 jobs: 1 failed, 1 done" in first.stdout
 
     (tmp_path / "healed").touch()
     second = launch(tmp_path, *planted)
@@ -56,28 +61,17 @@ def test_failed_jobs_do_not_hide_others_and_are_retried(tmp_path: Path) -> None:
     assert "before" in table(second.stdout)["+data.plant=none"]
     assert "continued 1 time" in table(second.stdout)["+data.plant=crash"]
 
+    (groups / "mine.yaml").write_text(text.replace("warmup: 0.02", "warmup: 0.5"))
+    third = launch(tmp_path, *planted)
+    assert third.returncode == 1
+    assert "2 jobs: 2 stale; 0 to run" in third.stdout
+    assert "PIPELINE STEP" not in third.stdout
+    assert "scheduler.warmup: 0.02 there, 0.5 now" in third.stdout
 
-def test_a_finished_job_whose_configuration_was_edited_is_stale(tmp_path: Path) -> None:
-    folder = tmp_path
-    groups = folder / "groups"
-    (groups / "scheduler").mkdir(parents=True)
-    mine = groups / "scheduler" / "mine.yaml"
-    text = (REPOSITORY / "conf" / "scheduler" / "cosine.yaml").read_text()
-    mine.write_text(text)
-    own = ["--config-dir", str(groups), "scheduler=mine", "name=own", "seed=3"]
-    assert launch(folder, *own).returncode == 0
-    mine.write_text(text.replace("warmup: ", "warmup: 0.5  # was "))
-    assert mine.read_text() != text
-    stale = launch(folder, *own)
-    assert stale.returncode == 1
-    assert "0 to run" in stale.stdout
-    assert "PIPELINE STEP" not in stale.stdout
-    assert "stale" in stale.stdout
-    assert "scheduler.warmup" in stale.stdout
-    fresh = launch(folder, *own, "resume=fresh")
-    assert fresh.returncode == 0, fresh.stderr
-    assert "was moved to" in fresh.stdout
-    assert len(list((folder / "outputs" / "own").glob("*.old-1"))) == 1
+    fourth = launch(tmp_path, *planted, "resume=fresh")
+    assert fourth.returncode == 0, fourth.stderr
+    assert fourth.stdout.count("was moved to") == 2
+    assert len(list((tmp_path / "outputs" / "vae").glob("*.old-1"))) == 2
 
 
 def test_every_job_is_checked_before_the_first_one_runs(tmp_path: Path) -> None:
@@ -107,6 +101,14 @@ def test_a_signal_stops_the_whole_sweep_and_the_same_command_continues_it(tmp_pa
     assert again.returncode == 0, again.stderr
     assert "2 jobs: 1 interrupted, 1 new; 2 to run" in again.stdout
     assert "continued 1 time" in again.stdout
+
+
+def test_slurm_without_slurm_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
+    done = launch(tmp_path, "hydra/launcher=slurm", "seed=0")
+    assert done.returncode == 2
+    assert "error: hydra/launcher=slurm needs sbatch" in done.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_each_job_has_memory_of_its_own_through_submitit(tmp_path: Path) -> None:

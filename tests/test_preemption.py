@@ -1,0 +1,51 @@
+"""Signals set a flag, and leave the handlers of others as they were."""
+
+import os
+import signal
+
+import pytest
+
+from fluxflow_exp.preemption import SIGNALS, StopRequest
+
+
+@pytest.mark.parametrize("signum", SIGNALS)
+def test_a_signal_sets_a_flag_and_the_handlers_before_come_back(signum: int, capfd: pytest.CaptureFixture[str]) -> None:
+    before = {each: signal.getsignal(each) for each in SIGNALS}
+    with StopRequest() as stop:
+        assert stop.signum is None
+        os.kill(os.getpid(), signum)
+        assert stop.signum == signum
+    assert {each: signal.getsignal(each) for each in SIGNALS} == before
+    assert f"{signal.Signals(signum).name}: saving" in capfd.readouterr().out
+
+
+def test_a_second_ctrl_c_stops_at_once() -> None:
+    with StopRequest():
+        os.kill(os.getpid(), signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_a_schedulers_handler_is_called_after_the_save_and_not_before() -> None:
+    called: list[int] = []
+    previous = signal.signal(signal.SIGUSR2, lambda signum, frame: called.append(signum))
+    try:
+        with StopRequest() as stop:
+            os.kill(os.getpid(), signal.SIGUSR2)
+            assert called == []
+            assert stop.hand_back(signal.SIGUSR2)
+            assert called == [signal.SIGUSR2]
+            assert not stop.hand_back(signal.SIGTERM)
+            assert not stop.hand_back(signal.SIGUSR1)  # nobody had a handler for it
+    finally:
+        signal.signal(signal.SIGUSR2, previous)
+
+
+def test_a_forked_data_worker_does_not_answer_for_the_run() -> None:
+    with StopRequest() as stop:
+        child = os.fork()
+        if child == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+            os._exit(0 if stop.signum is None else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert stop.signum is None

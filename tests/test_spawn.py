@@ -1,0 +1,73 @@
+"""The command starts its ranks, passes signals on to them, and takes them with it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import TOY
+
+LONG = ["stage=vae", *TOY, "stage.steps.vae.batch_size=8", "stage.steps.vae.n_epochs=5000", "hardware.devices=2"]
+LONG += ["log_every=1", "evaluation.every_epochs=null", "samples.every_epochs=null"]
+
+
+@pytest.fixture
+def training(tmp_path: Path) -> subprocess.Popen[str]:
+    """The command, with two ranks that train."""
+    command = [sys.executable, "-m", "fluxflow_exp", *LONG]
+    child = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+    assert child.stdout
+    for line in child.stdout:
+        if "Batch" in line:
+            return child
+    raise AssertionError(f"it does not train: {child.wait()}")
+
+
+def test_a_signal_to_the_command_stops_all_ranks_after_a_save(training: subprocess.Popen[str], tmp_path: Path) -> None:
+    training.send_signal(signal.SIGTERM)
+    said = training.communicate(timeout=60)[0]
+    assert training.returncode == 128 + signal.SIGTERM
+    assert said.count("Stopped by SIGTERM") == 1
+    run = tmp_path / "outputs" / "vae"
+    assert json.loads((run / "run.json").read_text())["closed"] == "stopped"
+    assert list((run / "checkpoints").glob("*.pt"))
+
+
+def test_ranks_end_with_the_command(training: subprocess.Popen[str], tmp_path: Path) -> None:
+    lock = tmp_path / "outputs" / "vae" / ".lock"
+    assert _holders(lock)
+    training.kill()
+    training.wait()
+    until = time.monotonic() + 10
+    while _holders(lock) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not _holders(lock)
+
+
+def _holders(path: Path) -> list[str]:
+    """Processes that have the file open."""
+    wanted = os.path.realpath(path)
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if any(os.path.realpath(link) == wanted for link in (process / "fd").iterdir()):
+                found.append(process.name)
+        except OSError:  # it has ended meanwhile
+            continue
+    return found
+
+
+def test_torchrun_starts_ranks_as_well(tmp_path: Path) -> None:
+    short = [o.replace("n_epochs=5000", "n_epochs=1") for o in LONG]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [*command, "-m", "fluxflow_exp", *short], cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("PIPELINE TRAINING COMPLETE") == 1
+    assert "2 ranks x 1 x 4" in done.stdout
