@@ -36,7 +36,9 @@ class Machine:
         unlike = f" (not the {self.expected} that was chosen)" if self.expected and self.expected not in name else ""
         resumes = "bit for bit" if self.exact else "to rounding (hardware.exact=true: bit for bit)"
         several = f"{self.devices} x " if self.devices > 1 else ""
-        return f"{several}{name}{unlike}{threads}, {self.precision}; an interrupted run continues {resumes}"
+        idle = torch.cuda.device_count() - self.devices if self.device.type == "cuda" else 0
+        more = f" ({idle} more here: hardware.devices={idle + self.devices})" if idle > 0 else ""
+        return f"{several}{name}{unlike}{more}{threads}, {self.precision}; an interrupted run continues {resumes}"
 
 
 def hardware_problems(hardware: schema.Hardware) -> list[str]:

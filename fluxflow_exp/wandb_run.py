@@ -101,7 +101,8 @@ class WandbRun:
 
         home = self.folder.path / "wandb"
         home.mkdir(exist_ok=True)
-        os.environ["WANDB_DATA_DIR"] = str(home.absolute())
+        for name in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR"):
+            os.environ[name] = str(home.absolute())
         os.environ.setdefault("WANDB_SILENT", "true")
         record = self.folder.read_record()
         swept = self.folder.path.name != self.config["name"]
