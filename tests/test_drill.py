@@ -71,7 +71,7 @@ def test_a_planted_fault_fails_the_drill(tmp_path: Path, fault: drill.Fault, whe
 def test_too_short_a_run_is_no_proof(tmp_path: Path) -> None:
     short = [o.replace("n_epochs=5", "n_epochs=1") for o in VAE]
     with pytest.raises(UserError, match="the run ended before kill"):
-        Drill(toy(tmp_path, *short, "log_every=100", stage="vae"), tmp_path / "short", kills=1, seed=3).run()
+        Drill(toy(tmp_path, *short, "checkpoint.every_updates=1", stage="vae"), tmp_path / "short", kills=30).run()
 
 
 def test_mistakes_are_said_before_anything_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
