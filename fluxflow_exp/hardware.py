@@ -31,7 +31,7 @@ class Machine:
         return torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
 
     def describe(self) -> str:
-        name = "CPU" if self.device.type == "cpu" else torch.cuda.get_device_name(self.device)
+        name = "CPU" if self.device.type == "cpu" else _gpu_name(self.device) or f"{self.expected} (not this machine)"
         threads = f", {torch.get_num_threads()} threads" if self.device.type == "cpu" else ""
         unlike = f" (not the {self.expected} that was chosen)" if self.expected and self.expected not in name else ""
         resumes = "bit for bit" if self.exact else "to rounding (hardware.exact=true: bit for bit)"
@@ -93,12 +93,19 @@ def prepare(hardware: schema.Hardware, *, local_rank: int = 0) -> Machine:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.backends.cuda.matmul.allow_tf32 = hardware.tf32 and not exact
         torch.backends.cudnn.allow_tf32 = hardware.tf32 and not exact
-        # SLURM may show each task its own card alone: then it is number 0 there.
-        torch.cuda.set_device(local_rank % torch.cuda.device_count())
+        if torch.cuda.device_count():  # a plan can be made where there is none
+            # SLURM may show each task its own card alone: then it is number 0 there.
+            torch.cuda.set_device(local_rank % torch.cuda.device_count())
     torch.backends.cudnn.benchmark = cuda and not exact
     torch.backends.cudnn.deterministic = exact
     torch.use_deterministic_algorithms(exact)
     # Filling fresh memory guards against reading it; nothing here does, and it costs bandwidth.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    device = torch.device("cuda", torch.cuda.current_device()) if cuda else torch.device("cpu")
+    number = f":{torch.cuda.current_device()}" if cuda and torch.cuda.device_count() else ""
+    device = torch.device(f"cuda{number}" if cuda else "cpu")
     return Machine(device, precision, exact, hardware.gpu, hardware.devices)
+
+
+def _gpu_name(device: torch.device) -> str | None:
+    """None where this machine has no GPU."""
+    return torch.cuda.get_device_name(device) if torch.cuda.device_count() else None

@@ -32,7 +32,7 @@ def open_run(
     if not folder.exists():
         _refuse_foreign(folder)
         folder.lock()
-        create(folder, values, [w for w in sys.argv[1:] if w[0] == "~" or (w[0] != "-" and "=" in w)])
+        create(folder, values, _given())
         return _start(folder, folder.read_record(), made_with, console)
     refuse_other(folder, values)
     record = folder.read_record()
@@ -44,6 +44,7 @@ def open_run(
     if extends(folder, values):
         folder.freeze(values)
         folder.summary.unlink(missing_ok=True)
+        record["overrides"] = _given()
     return _start(folder, record, made_with, console)
 
 
@@ -64,6 +65,11 @@ def create(folder: RunFolder, values: dict[str, Any], overrides: list[str]) -> N
     )
     if diff:
         files.write_text(folder.path / "code.diff", diff)
+
+
+def _given() -> list[str]:
+    """The overrides of this command line."""
+    return [word for word in sys.argv[1:] if word[:1] == "~" or (word[:1] != "-" and "=" in word)]
 
 
 def _start(folder: RunFolder, record: dict[str, Any], made_with: dict[str, str], console: Console) -> str:

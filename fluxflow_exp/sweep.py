@@ -159,6 +159,7 @@ def _freeze(job: Job) -> None:
         return
     if runs.extends(job.folder, job.values):
         job.folder.summary.unlink(missing_ok=True)
+        job.folder.write_record({**job.folder.read_record(), "overrides": job.overrides})
     job.folder.freeze(values)
     job.folder.failure.unlink(missing_ok=True)
 

@@ -103,6 +103,20 @@ def test_a_signal_stops_the_whole_sweep_and_the_same_command_continues_it(tmp_pa
     assert "continued 1 time" in again.stdout
 
 
+def test_plans_can_be_made_where_the_gpu_is_not(tmp_path: Path) -> None:
+    done = launch(tmp_path, "hydra/launcher=slurm", "hardware=a6000", "seed=0,1", "validate=true")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("PIPELINE EXECUTION PLAN") == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_extended_run_is_not_stale(tmp_path: Path) -> None:
+    for more in ([], ["stage.steps.vae.n_epochs=2", "resume=extend"]):
+        command = [sys.executable, "-m", "fluxflow_exp", *SHORT[1:], *more]
+        subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, timeout=120)
+    assert status.main([str(tmp_path / "outputs")]) == 0
+
+
 def test_slurm_without_slurm_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
     done = launch(tmp_path, "hydra/launcher=slurm", "seed=0")
