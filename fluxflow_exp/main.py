@@ -20,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 from fluxflow_exp.config import UserError, conf_dir, resolve
 from fluxflow_exp.console import fail
 from fluxflow_exp.overrides import Failure, compose_config, override_problems
+from fluxflow_exp.preemption import SIGNALS
 
 STARTED = time.monotonic()
 # Options of FluxFlow Training's command → what does it here. {0}: the option's value.
@@ -108,7 +109,8 @@ def train(values: dict[str, Any], *, swept: str = "", started: float | None = No
         pipeline.run(values, swept=swept, started=started)
         return
     code = spawn.run_ranks(values, swept=swept, count=devices)
-    if code and swept and code < 128:
+    stopped = code - 128 in SIGNALS  # asked to, after a save; SIGKILL, as when memory is short, is this job's failure
+    if code and swept and not stopped:
         raise RuntimeError(f"a rank ended with exit code {code}")
     if code:
         sys.exit(code)

@@ -176,7 +176,7 @@ def note_failure(values: dict[str, Any], name: str, error: Exception) -> None:
     """Leave the reason in the job's folder, if it failed before it had the folder."""
     folder = RunFolder(run_path(values, name))
     if not folder.failure.exists():
-        folder.record_failure(str(error))
+        folder.record_failure(str(error) or type(error).__name__)
 
 
 def _print_plans(labels: list[str], values: list[dict[str, Any]]) -> None:

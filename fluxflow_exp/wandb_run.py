@@ -66,9 +66,6 @@ class WandbRun:
         offline = f"offline; python -m fluxflow_exp.sync {self.folder.path} sends it"
         where = offline if self._run.settings._offline else self._run.url
         self.console.say(f"W&B: {where}")
-        for step in self.steps:
-            self._run.define_metric(f"{step}/update", hidden=True)
-            self._run.define_metric(f"{step}/*", step_metric=f"{step}/update")
 
     def catch_up(self, step: str) -> None:
         """Send the rows that have been written since, up to the ones of `step`, which has been rewound."""
@@ -129,7 +126,11 @@ class WandbRun:
                     finish_timeout=self.tracking.finish_seconds,
                 ),
             )
+            for step in self.steps:
+                self._run.define_metric(f"{step}/update", hidden=True)
+                self._run.define_metric(f"{step}/*", step_metric=f"{step}/update")
         except Exception as error:  # of the network, of the key, of the server: all end in the other mode, said
+            self._run = None
             wandb.teardown()  # what is left of this attempt would hold the run's id
             return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no reason given'}"
         self.known = self._run.step if mode == "online" else 0
