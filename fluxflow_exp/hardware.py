@@ -5,8 +5,10 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 
 from fluxflow_exp import schema
+from fluxflow_exp.models.layers import compile_regions, set_up_compilation
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -20,6 +22,18 @@ class Machine:
     exact: bool
     expected: str | None = None  # part of the name of the GPU that was chosen
     devices: int = 1  # of this machine, one rank each
+    compiled: bool = False  # regions of the models go through torch.compile
+
+    @property
+    def memory_format(self) -> torch.memory_format:
+        """Of images: on a GPU channels are innermost, as its convolutions and the Bezier kernel want them."""
+        return torch.channels_last if self.device.type == "cuda" else torch.contiguous_format
+
+    def place(self, module: nn.Module) -> None:
+        """Move a part here, compiled where that was chosen."""
+        module.to(self.device, memory_format=self.memory_format)  # type: ignore[call-overload]
+        if self.compiled:
+            compile_regions(module)
 
     def autocast(self) -> AbstractContextManager[None]:
         """Mixed precision over float32 weights; a no-op in fp32."""
@@ -38,7 +52,9 @@ class Machine:
         several = f"{self.devices} x " if self.devices > 1 else ""
         idle = torch.cuda.device_count() - self.devices if self.device.type == "cuda" else 0
         more = f" ({idle} more here: hardware.devices={idle + self.devices})" if idle > 0 else ""
-        return f"{several}{name}{unlike}{more}{threads}, {self.precision}; an interrupted run continues {resumes}"
+        compiled = ", compiled" if self.compiled else ""
+        how = f"{self.precision}{compiled}"
+        return f"{several}{name}{unlike}{more}{threads}, {how}; an interrupted run continues {resumes}"
 
 
 def hardware_problems(hardware: schema.Hardware) -> list[str]:
@@ -96,14 +112,18 @@ def prepare(hardware: schema.Hardware, *, local_rank: int = 0) -> Machine:
         if torch.cuda.device_count():  # a plan can be made where there is none
             # SLURM may show each task its own card alone: then it is number 0 there.
             torch.cuda.set_device(local_rank % torch.cuda.device_count())
-    torch.backends.cudnn.benchmark = cuda and not exact
+    # Trying every algorithm of every layer takes minutes at 1024 pixels, and its choice may differ after a restart.
+    torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = exact
     torch.use_deterministic_algorithms(exact)
     # Filling fresh memory guards against reading it; nothing here does, and it costs bandwidth.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    compiled = hardware.compile if hardware.compile is not None else cuda
+    if compiled:
+        set_up_compilation(exact=exact)
     number = f":{torch.cuda.current_device()}" if cuda and torch.cuda.device_count() else ""
     device = torch.device(f"cuda{number}" if cuda else "cpu")
-    return Machine(device, precision, exact, hardware.gpu, hardware.devices)
+    return Machine(device, precision, exact, hardware.gpu, hardware.devices, compiled)
 
 
 def _gpu_name(device: torch.device) -> str | None:

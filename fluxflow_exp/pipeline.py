@@ -252,7 +252,7 @@ class Pipeline:
             parts[part].load_state_dict(weights.read_part(source, part))
             self.console.say(f"Step {name}: {part} from {source}")
         for module in parts.values():
-            module.to(self.machine.device)
+            self.machine.place(module)
             if self.config.hardware.activation_checkpointing and hasattr(module, "checkpointing"):
                 module.checkpointing = True
         if self.config.hardware.parallel == "fsdp" and self.ranks.count > 1 and "flow_processor" in trained:

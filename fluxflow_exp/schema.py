@@ -113,6 +113,7 @@ class Hardware:
     exact: bool | None = None  # bit-identical continuation; null: on CPUs only
     tf32: bool = True  # for what stays in fp32 on a GPU; off when exact
     micro_batch: MicroBatch = field(default_factory=MicroBatch)
+    compile: bool | None = None  # torch.compile of the models' blocks; null: on a GPU
     activation_checkpointing: bool = False
     num_workers: int = 0  # data loading processes; 0 reads in the training process
     threads: int | None = None  # CPU threads of torch; null: torch's own choice

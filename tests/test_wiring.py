@@ -82,6 +82,15 @@ def build(tmp_path: Path, step: str, *overrides: str, stage: str = "quickstart")
     return trainer, batch
 
 
+def updated(trainer: Any, batch: Any) -> dict[str, float]:
+    """The numbers of one update."""
+    trainer.numbers.take()
+    trainer._update(batch)
+    (metrics,) = trainer.numbers.take()
+    found: dict[str, float] = metrics
+    return found
+
+
 def reached(trainer: Any, batch: Any) -> dict[str, set[str]]:
     """Term → parts whose parameters get a gradient from it alone."""
     images = trainer.to_device(batch.images)
@@ -154,7 +163,7 @@ def test_the_micro_batch_does_not_change_the_update(tmp_path: Path, step: str) -
             tmp_path, step, "stage.steps.vae_gan.trainer.adversarial.start=0", "optimizer=sgd", *sizes
         )
         for _ in range(3):
-            metrics = trainer._update(batch)
+            metrics = updated(trainer, batch)
             trainer.update_index += 1
         results.append((metrics, [p.clone() for player in trainer.players.values() for p in player.parameters]))
     (first, a), (second, b) = results
@@ -166,7 +175,7 @@ def test_the_micro_batch_does_not_change_the_update(tmp_path: Path, step: str) -
 def test_the_adaptive_weight_starts_at_zero_and_is_that_of_the_update_before(tmp_path: Path) -> None:
     trainer, batch = build(tmp_path, "vae_gan", "stage.steps.vae_gan.trainer.adversarial.start=0")
     assert float(trainer.adversarial_weight) == 0.0
-    first = trainer._update(batch)["g_weight"]
+    first = updated(trainer, batch)["g_weight"]
     assert first > 0
     assert float(trainer.adversarial_weight) == pytest.approx(first)
 
@@ -212,7 +221,7 @@ def test_every_optional_loss_ignores_the_micro_batch(tmp_path: Path) -> None:
             "stage.steps.vae_gan.trainer.perceptual.crop=32",
         )
         for _ in range(3):
-            metrics = trainer._update(batch)
+            metrics = updated(trainer, batch)
             trainer.update_index += 1
         results.append(metrics)
     assert results[0] == pytest.approx(results[1], rel=1e-3, abs=1e-5)
@@ -231,7 +240,7 @@ def test_gan_only_computes_no_reconstruction_and_trains_encoder_and_decoder(tmp_
         "d": {"discriminator"},
         "r1": {"discriminator"},
     }
-    metrics = trainer._update(batch)
+    metrics = updated(trainer, batch)
     assert not {"vae", "l1", "mse", "lpips"} & set(metrics)
     assert trainer.players["vae"].ema is not None
 
@@ -301,6 +310,6 @@ def test_a_saved_trainer_with_every_loss_goes_on_with_the_same_update(tmp_path: 
     torch.save(saved, tmp_path / "state.pt")
     second, _ = build(tmp_path / "b", "vae_gan", *chosen)
     second.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
-    assert first._update(batch) == second._update(batch)
+    assert updated(first, batch) == updated(second, batch)
     for a, b in zip(first.players["vae"].parameters, second.players["vae"].parameters, strict=True):
         assert torch.equal(a, b)

@@ -54,7 +54,7 @@ class Perceptual:
         return update % self.every == 0
 
     def __call__(self, reconstruction: Tensor, images: Tensor, places: Tensor) -> Terms:
-        """Images (batch, 3, height, width) in [-1, 1]; `places` (batch, 2) in [0, 1) says where a crop is cut.
+        """Images (batch, 3, height, width) in [-1, 1]; `places` (batch, 2) in [0, 1), on the CPU: where a crop is cut.
 
         Gives `lpips`, (batch,). ValueError: the images are smaller than 32 pixels a side.
         """
@@ -66,7 +66,8 @@ class Perceptual:
 
     def _network(self, device: torch.device) -> Any:
         if self._model is None:
-            self._model = self._build().to(device)
+            layout = torch.channels_last if device.type == "cuda" else torch.contiguous_format
+            self._model = self._build().to(device, memory_format=layout)
         return self._model
 
     def _build(self) -> Any:

@@ -4,6 +4,7 @@ B(t) = (1-t)³p₀ + 3(1-t)²t p₁ + 3(1-t)t²p₂ + t³p₃.
 """
 
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Literal
 
 import torch
@@ -20,6 +21,9 @@ _PRE: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+_KERNELS = find_spec("triton") is not None  # it comes with torch wherever torch can use a GPU but on Windows
+
+
 def bezier(t: Tensor, p0: Tensor, p1: Tensor, p2: Tensor, p3: Tensor) -> Tensor:
     """B(t) by de Casteljau's three levels of interpolation; the arguments broadcast."""
     a, b, c = torch.lerp(p0, p1, t), torch.lerp(p1, p2, t), torch.lerp(p2, p3, t)
@@ -31,6 +35,9 @@ class BezierActivation(nn.Module):
 
     `t_pre` acts on t, `p_pre` on the four control points. With sigmoid and silu (FluxFlow's convolutions) the output
     is a convex combination of values ≥ -0.2785. ValueError: the channels are not a multiple of five.
+
+    On a GPU one fused kernel computes it in float32 and keeps nothing but its input; channels that are not innermost
+    in memory are copied first, and the result has them innermost. It has no second derivative there.
     """
 
     def __init__(self, *, dim: int = 1, t_pre: PreActivation = "sigmoid", p_pre: PreActivation = "silu") -> None:
@@ -42,6 +49,11 @@ class BezierActivation(nn.Module):
         if channels % 5:
             raise ValueError(f"a Bezier activation needs a multiple of five channels, not {channels}")
         dim = self.dim % x.ndim
+        if x.is_cuda and _KERNELS:
+            from fluxflow_exp.models import bezier_triton
+
+            fused: Tensor = bezier_triton.bezier(x.movedim(dim, -1).contiguous(), self.t_pre, self.p_pre)
+            return fused.movedim(-1, dim)
         grouped = x.view(*x.shape[:dim], channels // 5, 5, *x.shape[dim + 1 :])
         t, *points = grouped.unbind(dim + 1)
         pre = _PRE[self.p_pre]

@@ -8,7 +8,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fluxflow_exp.models.layers import ActivationName, ChannelNorm, make_activation, run
+from fluxflow_exp.models.layers import (
+    ActivationName,
+    Chain,
+    ChannelNorm,
+    Region,
+    channels_innermost,
+    make_activation,
+    run,
+)
 from fluxflow_exp.models.posterior import Posterior
 from fluxflow_exp.models.spade import Spade
 
@@ -32,7 +40,7 @@ class Compressor(nn.Module):
             inner = [Residual(width, activation) for _ in range(blocks)]
             self.stages.append(nn.Sequential(Down(previous, width), *inner))
             previous = width
-        self.head = nn.Sequential(ChannelNorm(previous), nn.Conv2d(previous, 2 * vae_dim, 3, padding=1))
+        self.head = Chain(ChannelNorm(previous), nn.Conv2d(previous, 2 * vae_dim, 3, padding=1))
 
     def forward(self, images: Tensor) -> Posterior:
         height, width = images.shape[-2:]
@@ -71,7 +79,7 @@ class Expander(nn.Module):
         for width, following in zip(widths[::-1], [*widths[-2::-1], widths[0]], strict=True):
             inner = [Residual(width, activation) for _ in range(blocks)]
             self.stages.append(nn.Sequential(*inner, Up(width, following)))
-        self.head = nn.Sequential(ChannelNorm(widths[0]), nn.Conv2d(widths[0], 3, 3, padding=1))
+        self.head = Chain(ChannelNorm(widths[0]), nn.Conv2d(widths[0], 3, 3, padding=1))
 
     @property
     def last_layer(self) -> nn.Parameter:
@@ -91,7 +99,7 @@ class Expander(nn.Module):
         return images
 
 
-class Residual(nn.Module):
+class Residual(Region):
     """x + conv(activation(conv(norm(x)))); (batch, channels, h, w), same shape.
 
     A Bezier activation takes five channels for one, so its hidden width is channels/3 instead of channels: the
@@ -101,7 +109,7 @@ class Residual(nn.Module):
     def __init__(self, channels: int, activation: ActivationName) -> None:
         super().__init__()
         act, expansion = make_activation(activation, dim=1)
-        hidden = channels if expansion == 1 else max(channels // 3, 1)
+        hidden = channels if expansion == 1 else _bezier_width(channels)
         self.norm = ChannelNorm(channels)
         self.widen = nn.Conv2d(channels, hidden * expansion, 3, padding=1)
         self.activation = act
@@ -115,7 +123,7 @@ class Residual(nn.Module):
         return x + change
 
 
-class Down(nn.Module):
+class Down(Region):
     """(batch, c, 2h, 2w) → (batch, channels, h, w)."""
 
     def __init__(self, previous: int, channels: int) -> None:
@@ -124,12 +132,12 @@ class Down(nn.Module):
         self.conv = nn.Conv2d(4 * previous, channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.pixel_unshuffle(x, 2)
+        x = channels_innermost(F.pixel_unshuffle(x, 2))
         halved: Tensor = self.conv(x) + _resize_channels(x, self.channels)
         return halved
 
 
-class Up(nn.Module):
+class Up(Region):
     """(batch, c, h, w) → (batch, channels, 2h, 2w)."""
 
     def __init__(self, previous: int, channels: int) -> None:
@@ -138,7 +146,12 @@ class Up(nn.Module):
         self.conv = nn.Conv2d(previous, 4 * channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.pixel_shuffle(self.conv(x) + _resize_channels(x, 4 * self.channels), 2)
+        return channels_innermost(F.pixel_shuffle(self.conv(x) + _resize_channels(x, 4 * self.channels), 2))
+
+
+def _bezier_width(channels: int) -> int:
+    """A third of `channels`; from 64 on as a multiple of 8, which matrix units ask for."""
+    return max(channels // 3, 1) if channels < 64 else 8 * round(channels / 24)
 
 
 def _resize_channels(x: Tensor, channels: int) -> Tensor:

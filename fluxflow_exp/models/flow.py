@@ -12,10 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fluxflow_exp.models.layers import ActivationName, make_activation, run
+from fluxflow_exp.models.layers import ActivationName, Region, make_activation, run
 from fluxflow_exp.models.text_encoder import Text
 
 TIME_FEATURES = 128
+TEXT_STEP = 64
 
 
 class FlowProcessor(nn.Module):
@@ -71,6 +72,8 @@ class FlowProcessor(nn.Module):
         if height % p or width % p:
             raise ValueError(f"the latent grid {width}x{height} does not divide into patches of {p}")
         x = self.embed(F.pixel_unshuffle(latents, p).flatten(2).transpose(1, 2))
+        if latents.is_cuda:
+            text = _padded(text)
         words = self.text_norm(text.tokens)
         condition = F.silu(self.time(time_features(time)) + self.pooled(_masked_mean(words, text.mask)))
         rotation = rotary(height // p, width // p, self.head_dim, device=x.device)
@@ -82,7 +85,7 @@ class FlowProcessor(nn.Module):
         return F.pixel_shuffle(x.transpose(1, 2).unflatten(2, (height // p, width // p)), p)
 
 
-class Block(nn.Module):
+class Block(Region):
     """Self-attention, cross-attention to text, and MLP; (B, N, C), same shape. Starts as the identity but for text."""
 
     def __init__(self, width: int, heads: int, text_dim: int, mlp_ratio: float, activation: ActivationName) -> None:
@@ -165,6 +168,12 @@ def rotate(x: Tensor, rotation: Tensor) -> Tensor:
 
 def _norm(x: Tensor) -> Tensor:
     return F.layer_norm(x, x.shape[-1:], eps=1e-6)
+
+
+def _padded(text: Text) -> Text:
+    """Masked tokens up to a multiple of TEXT_STEP: few lengths to compile, and aligned masks for fast attention."""
+    more = -text.tokens.shape[1] % TEXT_STEP
+    return Text(F.pad(text.tokens, (0, 0, 0, more)), F.pad(text.mask, (0, more)))
 
 
 def _masked_mean(tokens: Tensor, mask: Tensor) -> Tensor:

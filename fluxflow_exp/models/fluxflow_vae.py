@@ -17,9 +17,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fluxflow_exp.models.bezier import TrainableBezier
-from fluxflow_exp.models.layers import ActivationName, make_activation, run
+from fluxflow_exp.models.layers import ActivationName, AlignedConv2d, Chain, Region, make_activation, run
 from fluxflow_exp.models.posterior import Posterior
 from fluxflow_exp.models.spade import Spade
+from fluxflow_exp.models.transposed_conv import UpConv2d
 
 SKIP_SCALE = 0.1  # of the nearest-neighbour shortcut around an upsampling block
 MEAN_POINTS, LOGVAR_POINTS, RGB_POINTS = (-2.0, -0.5, 0.5, 2.0), (-3.0, -1.0, 1.0, 3.0), (-1.0, 0.25, 0.75, 1.0)
@@ -49,10 +50,10 @@ class Compressor(nn.Module):
         widths = stage_widths(vae_dim, downscales)
         pairs = list(pairwise(widths))
         self.encoder_first_step = nn.ModuleList(
-            _activated(nn.Conv2d, a, b, 3, activation, padding=1, bias=False) for a, b in pairs
+            _activated(AlignedConv2d, a, b, 3, activation, padding=1, bias=False) for a, b in pairs
         )
         self.encoder_z = nn.ModuleList(
-            _activated(nn.Conv2d, b, b, 8, activation, stride=2, padding=3) for _, b in pairs
+            _activated(AlignedConv2d, b, b, 8, activation, stride=2, padding=3) for _, b in pairs
         )
         self.latent_proj = _two(widths[-1], vae_dim, activation)
         self.mu_proj = _two(vae_dim, vae_dim, activation)
@@ -102,7 +103,7 @@ class Expander(nn.Module):
         self.spade, self.checkpointing = spade, False
         self.upscale = nn.Module()
         self.upscale.layers = nn.ModuleList(UpBlock(vae_dim, activation) for _ in range(upscales))
-        self.to_rgb_conv = nn.Sequential(
+        self.to_rgb_conv = Chain(
             nn.Conv2d(vae_dim, 96, 3, padding=1),
             nn.GroupNorm(8, 96),
             nn.SiLU(),
@@ -136,7 +137,7 @@ class UpBlock(nn.Module):
         super().__init__()
         self.spade = Spade(channels, channels)
         self.conv1 = nn.Sequential(
-            *_activated(nn.ConvTranspose2d, channels, channels, 16, activation, stride=2, padding=7),
+            *_activated(UpConv2d, channels, channels, 16, activation),
             *_activated(nn.Conv2d, channels, channels, 5, activation, padding=4, dilation=2),
         )
 
@@ -145,7 +146,7 @@ class UpBlock(nn.Module):
         return change + SKIP_SCALE * F.interpolate(x, scale_factor=2.0, mode="nearest")
 
 
-class TokenBlock(nn.Module):
+class TokenBlock(Region):
     """Pre-norm self-attention and feed-forward over tokens (batch, n, width), same shape."""
 
     def __init__(self, width: int, heads: int, multiple: int, activation: ActivationName) -> None:
@@ -195,7 +196,7 @@ def _coordinates(images: Tensor) -> Tensor:
 
 
 def _activated(
-    layer: type[nn.Conv2d] | type[nn.ConvTranspose2d],
+    layer: type[nn.Conv2d] | type[UpConv2d],
     channels_in: int,
     channels_out: int,
     kernel: int,

@@ -3,10 +3,13 @@
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from fluxflow_exp.models.bezier import BezierActivation
+
+ALIGNMENT = 8  # channels: what matrix units take in half precision
 
 ActivationName = Literal["bezier", "silu", "gelu", "relu"]
 
@@ -16,6 +19,58 @@ def make_activation(name: ActivationName, *, dim: int) -> tuple[nn.Module, int]:
     if name == "bezier":
         return BezierActivation(dim=dim), 5
     return {"silu": nn.SiLU, "gelu": nn.GELU, "relu": nn.ReLU}[name](), 1
+
+
+class Region(nn.Module):
+    """What `torch.compile` takes as one piece, where `hardware.compile` asks for it."""
+
+
+class Chain(nn.Sequential, Region):
+    """Layers that are compiled together."""
+
+
+def set_up_compilation(*, exact: bool) -> None:
+    """Torch's settings for regions, once a process. `exact`: kernels are chosen by rule, not by their speed."""
+    import torch._dynamo
+    import torch._inductor.config
+
+    # A region's kinds and shapes are few and known; each is compiled for itself, at full speed.
+    torch._dynamo.config.recompile_limit = 128
+    torch._dynamo.config.accumulated_recompile_limit = 1024
+    if exact:
+        torch._inductor.config.deterministic = True
+
+
+def compile_regions(model: nn.Module) -> None:
+    """Compile each outermost region of `model` in place: calls and names of tensors stay as they are.
+
+    Regions of the same kind and shape share what is compiled. A shape is compiled when it is first met.
+    """
+    if isinstance(model, Region):
+        model.compile(dynamic=False)
+        return
+    for child in model.children():
+        compile_regions(child)
+
+
+class AlignedConv2d(nn.Conv2d):
+    """A convolution of any number of channels that a GPU computes with multiples of 8.
+
+    There the missing ones are zeros: in the input, in the weight, and so in the output, which keeps them (a Bezier
+    activation takes quintuples, so its five times as many are a multiple of 40). Bezier, SiLU, GELU and ReLU make zeros
+    of zeros, and the next such convolution takes them as they are.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not x.is_cuda:
+            return super().forward(x)
+        step = 5 * ALIGNMENT if self.out_channels % 5 == 0 else ALIGNMENT
+        x = F.pad(x, (0, 0, 0, 0, 0, -x.shape[1] % ALIGNMENT))
+        more_in, more_out = x.shape[1] - self.in_channels, -self.out_channels % step
+        weight = F.pad(self.weight, (0, 0, 0, 0, 0, more_in, 0, more_out))
+        bias = None if self.bias is None else F.pad(self.bias, (0, more_out))
+        convolved: Tensor = self._conv_forward(x, weight, bias)
+        return convolved
 
 
 class ChannelNorm(nn.Module):
@@ -31,6 +86,16 @@ class ChannelNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         scale = torch.rsqrt(x.float().square().mean(1, keepdim=True) + 1e-6)
         return x * (scale * self.weight.view(-1, 1, 1)).to(x.dtype)
+
+
+def channels_innermost(x: Tensor) -> Tensor:
+    """On a GPU with channels innermost in memory, which some operations undo; elsewhere as it is."""
+    return x.contiguous(memory_format=torch.channels_last) if x.is_cuda else x
+
+
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the CPU on `device`; the host does not wait for a GPU."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def run(block: nn.Module, *inputs: Any, checkpointing: bool) -> Any:

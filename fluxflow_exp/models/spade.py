@@ -5,10 +5,12 @@ import math
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fluxflow_exp.models.layers import Region
+
 HIDDEN = 128
 
 
-class Spade(nn.Module):
+class Spade(Region):
     """norm(x)·(1 + γ) + β, where γ and β are convolutions of the context resized to x.
 
     x (batch, channels, h, w), context (batch, context_channels, h', w') → x's shape. The norm is a group norm without

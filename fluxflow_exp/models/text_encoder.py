@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fluxflow_exp.models.layers import ActivationName, make_activation
+from fluxflow_exp.models.layers import ActivationName, make_activation, to_device
 
 START, PADDING, SYMBOLS = 256, 257, 258
 
@@ -47,7 +47,7 @@ class ByteTextEncoder(nn.Module):
         self.norm = nn.RMSNorm(width, eps=1e-6)
 
     def forward(self, captions: list[str]) -> Text:
-        symbols = self._symbols(captions).to(self.position.device)
+        symbols = to_device(self._symbols(captions), self.position.device)
         valid = symbols != PADDING
         x = (self.bytes(symbols) + self.position[: symbols.shape[1]]) * valid[..., None]
         x = F.gelu(self.spell(x.transpose(1, 2)).transpose(1, 2)) + x[:, :: self.stride]

@@ -16,6 +16,7 @@ from fluxflow_exp.losses.perceptual import Perceptual
 from fluxflow_exp.losses.reconstruction import Reconstruction
 from fluxflow_exp.losses.terms import Terms
 from fluxflow_exp.metrics import psnr
+from fluxflow_exp.seeding import generator
 from fluxflow_exp.trainers import reconstructions
 from fluxflow_exp.trainers.base import Trainer
 from fluxflow_exp.trainers.setup import Setup
@@ -102,7 +103,8 @@ class AutoencoderTrainer(Trainer):
         scale, count = self.compressor.downscale, self.length.batch_size
         height, width = (side // scale for side in batch.images.shape[-2:])
         self.posterior_noise = self.noise((count, self.compressor.vae_dim, height, width), "posterior")
-        self.crop_places = torch.special.ndtr(self.noise((count, 2), "crop"))
+        source = generator(self.setup.seed, self.setup.name, self.update_index, "crop")
+        self.crop_places = torch.special.ndtr(torch.randn(count, 2, generator=source))
         self.level = 0.0
         if self.adversarial and self._plays():
             played = self.update_index - self.players["discriminator"].start
@@ -113,7 +115,7 @@ class AutoencoderTrainer(Trainer):
                 ]
         self.gradients, self.reconstructions = {}, {}
 
-    def end_update(self) -> dict[str, float]:
+    def end_update(self) -> dict[str, Tensor]:
         if self.lecam:
             self.lecam.end_update(self.setup.ranks.mean)
         if not self.gradients:
@@ -124,7 +126,7 @@ class AutoencoderTrainer(Trainer):
         )
         # An fp16 overflow leaves no ratio; the optimizer skips that update, and so does the weight.
         self.adversarial_weight = torch.where(weight.isfinite(), weight, self.adversarial_weight)
-        return {"g_weight": float(self.adversarial_weight)}
+        return {"g_weight": self.adversarial_weight}
 
     def evaluate(self, *, last: bool) -> dict[str, float]:
         source = self.setup.data.validation

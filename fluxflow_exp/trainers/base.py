@@ -1,6 +1,5 @@
 """The training loop: one class for every step; a subclass says what is computed, not how it is run."""
 
-import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -17,8 +16,8 @@ from fluxflow_exp.preemption import Interrupted
 from fluxflow_exp.seeding import generator
 from fluxflow_exp.tracking import MetricLog, Window
 from fluxflow_exp.trainers import state
-from fluxflow_exp.trainers.finite import check_terms, not_finite
 from fluxflow_exp.trainers.look import Look
+from fluxflow_exp.trainers.numbers import Numbers, TurnNumbers
 from fluxflow_exp.trainers.player import build_players
 from fluxflow_exp.trainers.setup import Setup
 from fluxflow_exp.trainers.transition import Watch
@@ -42,10 +41,20 @@ class Trainer(ABC):
         self.window, self.rows = Window(), MetricLog(setup.folder.metrics(setup.name))
         self.update_index, self.seconds = 0, 0.0
         self.held_out: dict[str, float] = {}
+        self.latest: dict[str, float] = {}  # metrics of the last update that was read
         rule = setup.transition_on
         self.watch = Watch(rule, updates_per_epoch=self.length.updates_per_epoch) if rule.metric else None
         self.ended_by: str | None = None  # why the step ended before its last epoch
         self.skipped = False  # an fp16 overflow kept the last update from some weights
+        self.numbers = Numbers(self.machine.device, self.ranks.gather)
+        # Whether the numbers of an update are needed before the next: otherwise the host runs ahead of the GPU, and
+        # the optimizers themselves leave out updates that are not finite.
+        self.prompt = (
+            self.machine.device.type == "cpu"
+            or any(scaler.is_enabled() for scaler in self.scalers.values())
+            or not all(player.can_leave_out for player in self.players.values())
+            or (self.watch is not None and not self.watch.held_out)
+        )
 
     @abstractmethod
     def turns(self) -> list[Turn]:
@@ -58,8 +67,8 @@ class Trainer(ABC):
     def begin_update(self, batch: Batch) -> None:
         """Draw what the whole global batch needs; `batch` is this rank's share."""
 
-    def end_update(self) -> dict[str, float]:
-        """Called after the last turn; gives further numbers to log."""
+    def end_update(self) -> dict[str, Tensor]:
+        """Called after the last turn; gives further numbers () to log."""
         return {}
 
     @abstractmethod
@@ -77,6 +86,8 @@ class Trainer(ABC):
     def averaged(self) -> ExitStack:
         """Averaged weights in place of the trained ones, inside a `with` block."""
         stack = ExitStack()
+        # What is looked at has shapes of its own, seldom seen: not worth compiling.
+        stack.enter_context(torch.compiler.set_stance("force_eager"))
         for player in self.players.values():
             if player.ema:
                 stack.enter_context(player.ema.applied())
@@ -92,12 +103,13 @@ class Trainer(ABC):
         setup.folder.report_bad(setup.data.bad, setup.data)
         started, before = time.monotonic(), self.seconds
         for batch in self.batches(self.update_index, self.length.updates):
-            metrics = self._update(batch)
-            self.window.add(metrics)
+            self._update(batch)
             self.update_index += 1
+            if self.prompt or self._row_is_due():
+                self.settle()
             self.seconds = before + time.monotonic() - started
             if self.watch:
-                self.end(self.watch.after_update(metrics, self.update_index, skipped=self.skipped))
+                self.end(self.watch.after_update(self.latest, self.update_index, skipped=self.skipped))
             self._log()
             self.look.after_update()
             finished = self.update_index == self.length.updates
@@ -112,6 +124,12 @@ class Trainer(ABC):
                 self.ranks.meet()  # no rank leaves before the first has saved
                 raise Interrupted(signum)
         return self.held_out
+
+    def settle(self) -> None:
+        """Read what updates gave since the last time. NonFiniteError: the weights are those of before that update."""
+        for metrics in self.numbers.take():
+            self.window.add(metrics)
+            self.latest = metrics
 
     def _agree(self, batch: Batch) -> tuple[int, bool]:
         """The signal that asked a rank to stop (0: none), and whether a save is due; the same on every rank."""
@@ -128,8 +146,9 @@ class Trainer(ABC):
         return torch.randn(shape, generator=source, device=self.machine.device)
 
     def to_device(self, images: Tensor) -> Tensor:
-        """uint8 (batch, 3, height, width) → float32 in [-1, 1] on the device."""
-        return images.to(self.machine.device, non_blocking=True).float() / 127.5 - 1
+        """uint8 (batch, 3, height, width) → float32 in [-1, 1] on the device, channels last on a GPU."""
+        there = images.to(self.machine.device, non_blocking=True)
+        return there.to(torch.float32, memory_format=self.machine.memory_format) / 127.5 - 1
 
     def state_dict(self) -> dict[str, Any]:
         return state.state_of(self)
@@ -175,11 +194,11 @@ class Trainer(ABC):
             ranks=ranks.count,
         )
 
-    def _update(self, batch: Batch) -> dict[str, float]:
-        """One optimizer update of each player; returns the named terms, averaged over the global batch."""
+    def _update(self, batch: Batch) -> None:
+        """One optimizer update of each player; `numbers` gets the named terms, averaged over the global batch."""
         images = self.to_device(batch.images)
         self.begin_update(batch)
-        metrics: dict[str, float] = {}
+        self.numbers.begin_update()
         self.skipped = False
         for turn in self.turns():
             for player in turn.players:
@@ -188,10 +207,14 @@ class Trainer(ABC):
             for micro in self._micros(images, batch.captions):
                 for name, values in self._backward(turn, micro).items():
                     terms.setdefault(name, []).append(values)
-            metrics |= self._step(turn, {n: torch.cat(v) for n, v in terms.items()}, batch)
+            self._step(turn, {n: torch.cat(v) for n, v in terms.items()}, batch)
             for player in turn.players:
                 player.train(False)
-        return metrics | self.end_update()
+        further = self.end_update()
+        if further:
+            self.numbers.add(
+                TurnNumbers(self._where(), list(further), [], torch.stack(list(further.values())), {}, batch.ids)
+            )
 
     def _micros(self, images: Tensor, captions: list[str]) -> Iterator[Micro]:
         before = self.ranks.share(self.length.batch_size).start
@@ -208,35 +231,41 @@ class Trainer(ABC):
         scaler.scale(total / self.length.batch_size).backward()  # type: ignore[no-untyped-call]
         return {name: values.detach().float() for name, values in terms.items()}
 
-    def _step(self, turn: Turn, terms: Terms, batch: Batch) -> dict[str, float]:
-        """Check, clip, apply. A loss that is not finite stops here, before it reaches a weight."""
-        scaler, gather = self.scalers[turn.players[0].name], self.ranks.gather
+    def _step(self, turn: Turn, terms: Terms, batch: Batch) -> None:
+        """Clip and apply. What is not finite reaches no weight."""
+        scaler = self.scalers[turn.players[0].name]
         for player in turn.players:
             self.ranks.sum_gradients(player.parameters)
         norms = [player.clip_gradients(scaler) for player in turn.players]
-        names = list(terms)
-        sums = self.ranks.sum(torch.stack([terms[n].sum() for n in names]))
-        numbers = torch.cat([sums / self.length.batch_size, torch.stack(norms)]).tolist()
-        means = dict(zip(names, numbers[: len(names)], strict=True))
-        check_terms(means, terms, batch.ids, where=self._where(), gather=gather)
-        norm = {f"{p.name}_norm": n for p, n in zip(turn.players, numbers[len(names) :], strict=True)}
-        overflow = [name for name, value in norm.items() if not math.isfinite(value)]
-        # Loss scaling expects overflows: it skips the update and halves the scale. Below 1 nothing is left to halve.
-        if overflow and (not scaler.is_enabled() or scaler.get_scale() < 1):
-            raise not_finite("gradient", overflow[0], gather(batch.ids), where=self._where())
-        self.skipped = self.skipped or bool(overflow)
+        sums = self.ranks.sum(torch.stack([values.sum() for values in terms.values()]))
+        numbers = TurnNumbers(
+            self._where(),
+            list(terms),
+            [f"{player.name}_norm" for player in turn.players],
+            torch.cat([sums / self.length.batch_size, torch.stack(norms)]),
+            terms,
+            batch.ids,
+            scaler.get_scale() if scaler.is_enabled() else None,
+        )
+        self.numbers.add(numbers)
+        if self.prompt:
+            left = numbers.metrics(self.ranks.gather)
+            self.skipped = self.skipped or any(name not in left for name in numbers.norms)
         for player in turn.players:
-            player.apply(scaler)
+            player.apply(scaler, bad=None if self.prompt else self.numbers.bad)
         scaler.update()
-        return means | {name: value for name, value in norm.items() if name not in overflow}
 
     def _where(self) -> str:
         return f"update {self.update_index + 1} of step {self.setup.name!r}"
 
+    def _row_is_due(self) -> bool:
+        return self.update_index % self.setup.log_every == 0 or self.update_index == self.length.updates
+
     def _log(self) -> None:
         setup, update = self.setup, self.update_index
-        if update % setup.log_every and update != self.length.updates:
+        if not self._row_is_due():
             return
+        self.settle()  # the step may have ended just now
         metrics = self.window.take()
         since, then = self._logged
         per_batch = (self.seconds - then) / max(update - since, 1)
@@ -270,6 +299,7 @@ class Trainer(ABC):
 
     def _save(self, *, final: bool) -> None:
         setup = self.setup
+        self.settle()
         started = time.monotonic()
         state = self.state_dict() if self.ranks.first or self.sharded else {}
         if self.ranks.first:

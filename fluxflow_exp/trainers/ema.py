@@ -30,13 +30,13 @@ class EMA:
         self.updates += 1
         averages, weights = [], []
         for part, module in self.modules.items():
-            parameters = {name for name, _ in module.named_parameters()}
-            for name, tensor in module.state_dict().items():
-                if name in parameters:
-                    averages.append(local(self.average[part][name]))
-                    weights.append(local(tensor))
-                else:
-                    self.average[part][name].copy_(tensor)
+            average = self.average[part]
+            for name, parameter in module.named_parameters():
+                averages.append(local(average[name]))
+                weights.append(local(parameter))
+            for name, buffer in module.named_buffers():
+                if name in average:
+                    average[name].copy_(buffer)
         torch._foreach_lerp_(averages, weights, 1 - decay)
 
     @contextmanager

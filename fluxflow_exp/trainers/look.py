@@ -41,6 +41,7 @@ class Look:
     def evaluate(self) -> None:
         """Held-out metrics: logged, and followed by a transition and by schedules."""
         trainer = self.trainer
+        trainer.settle()
         last = trainer.update_index == trainer.length.updates
         trainer.held_out = self._metrics(last=last)
         if trainer.watch and not last:
@@ -58,6 +59,7 @@ class Look:
         return trainer.ranks.from_first(trainer.evaluate(last=last) if looks else {})
 
     def _draw(self, suffix: str) -> None:
+        self.trainer.settle()
         if self.trainer.ranks.first or self.trainer.sharded:
             self.trainer.sample_pictures(suffix)
 

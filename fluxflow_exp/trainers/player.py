@@ -49,8 +49,15 @@ class Player:
         norm: Tensor = sharding.whole(nn.utils.clip_grad_norm_(self.parameters, limit))
         return norm
 
-    def apply(self, scaler: torch.amp.GradScaler) -> None:
-        """One optimizer update, then the schedule and the averages."""
+    @property
+    def can_leave_out(self) -> bool:
+        """Whether the optimizer can leave out an update by a number on the device (torch's fused ones can)."""
+        return bool(getattr(self.optimizer, "_step_supports_amp_scaling", False))
+
+    def apply(self, scaler: torch.amp.GradScaler, *, bad: Tensor | None = None) -> None:
+        """One optimizer update, then the schedule and the averages; none of the weights if `bad` () is 1."""
+        if bad is not None:
+            self.optimizer.found_inf = bad  # type: ignore[attr-defined]
         scaler.step(self.optimizer)
         self.optimizer.zero_grad(set_to_none=True)
         self.schedule.step()
