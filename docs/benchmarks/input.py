@@ -43,7 +43,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, help="images to read instead of drawn ones")
     parser.add_argument("--images", type=int, default=16, help="images of a set")
-    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--json", type=Path, help="write the results there, too")
     options = parser.parse_args()
@@ -65,7 +65,8 @@ def main() -> None:
     }
     print(f"\n{facts}\n\n{table(rows)}")
     if options.json:
-        options.json.write_text(json.dumps({**facts, "rows": rows}, indent=1) + "\n")
+        lines = ",\n  ".join(json.dumps(row) for row in rows)
+        options.json.write_text(f'{json.dumps(facts, indent=1)[:-2]},\n "rows": [\n  {lines}\n ]\n}}\n')
 
 
 def measured(name: str, files: list[Path], options: argparse.Namespace) -> Iterator[dict[str, Any]]:
@@ -78,8 +79,9 @@ def measured(name: str, files: list[Path], options: argparse.Namespace) -> Itera
             rates = taking_turns(loaders, options.repeats)
             row: dict[str, Any] = {"set": name, "size": size, "workers": workers}
             for label, values in rates.items():
-                row[label] = spread([v / max(workers, 1) for v in values])
-                row[f"ours / {label}"] = spread([a / b for a, b in zip(rates[OURS], values, strict=True)])
+                row[label] = spread([rate / max(workers, 1) for rate in values])
+            for label in PLAIN:
+                row[f"ours / {label}"] = spread([a / b for a, b in zip(rates[OURS], rates[label], strict=True)])
             yield row
             print(row, flush=True)
 
@@ -108,10 +110,10 @@ def in_process(files: list[Path], size: int, mode: InterpolationMode | None) -> 
 
 
 def in_workers(workers: int) -> Callable[..., Callable[[], float]]:
-    """Batches through a DataLoader, from its first batch on."""
+    """Batches through a DataLoader, once each worker has given its first."""
 
     def prepare(files: list[Path], size: int, mode: InterpolationMode | None) -> Callable[[], float]:
-        updates = 4 * workers + len(files) // BATCH
+        updates = 7 * workers
 
         def run() -> float:
             batches = (
@@ -119,7 +121,8 @@ def in_workers(workers: int) -> Callable[..., Callable[[], float]]:
                 if mode is None
                 else plain_batches(files, size, mode, workers, updates)
             )
-            next(batches)
+            for _ in range(workers):
+                next(batches)
             started = time.perf_counter()
             count = sum(1 for _ in batches)
             return count * BATCH / (time.perf_counter() - started)
@@ -192,7 +195,8 @@ def found(folder: Path, count: int) -> list[Path]:
 
 
 def spread(values: list[float]) -> Spread:
-    return statistics.median(values), min(values), max(values)
+    median, smallest, largest = (float(f"{v:.4g}") for v in (statistics.median(values), min(values), max(values)))
+    return median, smallest, largest
 
 
 def cpu() -> str:

@@ -1,7 +1,7 @@
 """From an image file to a square RGB tensor: every mode that PIL reads, no stretching.
 
-Sizes change by Lanczos' filter. From version 2.12 on torch has it with vector instructions, five times as fast as
-Pillow's; an older torch leaves it to Pillow. The two differ by two of 255 at most, at one pixel in a hundred.
+Sizes change by Lanczos' filter: torch's, which has vector instructions, or Pillow's where torch is too old to have one.
+The two differ by two of 255 at most, and seldom.
 """
 
 import warnings
@@ -30,7 +30,7 @@ def open_rgb(file: Path | IO[bytes], *, background: str = "white", at_least: int
         warnings.simplefilter("ignore", UserWarning)  # metadata that PIL cannot read does not matter here
         try:
             with Image.open(file) as opened:
-                if at_least and opened.format == "JPEG":
+                if at_least and opened.format in ("JPEG", "MPO"):  # MPO: what many phones write
                     opened.draft(opened.mode, (at_least, at_least))
                 opened.load()
                 ImageOps.exif_transpose(opened, in_place=True)
