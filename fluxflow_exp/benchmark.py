@@ -34,6 +34,7 @@ from fluxflow_exp.wandb_run import WandbRun
 
 WARM_UP = 3  # updates, beside the first, before anything is measured
 PROFILED = 3  # updates in which the host's waits are counted
+KERNELS = 20  # that take longest, listed
 # What makes the host wait for the GPU, by the names that torch's profiler gives.
 WAITS = ("cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize", "cudaMemcpy")
 
@@ -117,8 +118,8 @@ class _Measurement:
             "share_of_matrix_rate": tflop / mean / matrix_tflops,
             "with_loader_seconds": {"median": statistics.median(loaded), "mean": statistics.mean(loaded)},
             "data_wait": max(0.0, 1 - mean / statistics.mean(loaded)),
-            "host_waits": self._waits(batches),
             "first_update_seconds": first,
+            **self._profile(batches),
         }
 
     def _batches(self, count: int) -> Iterator[Batch]:
@@ -157,10 +158,10 @@ class _Measurement:
         trainer.update_index = self.first
         return counter.get_total_flops() / 1e12
 
-    def _waits(self, batches: list[Batch]) -> float | None:
-        """How often an update makes the host wait for the GPU; None without one."""
+    def _profile(self, batches: list[Batch]) -> dict[str, Any]:
+        """How often an update makes the host wait for the GPU, and the kernels that take longest; nothing on a CPU."""
         if self.machine.device.type != "cuda":
-            return None
+            return {"host_waits": None, "kernels": []}
         self._run(batches[:1])
         torch.cuda.synchronize()
         with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiler:
@@ -169,9 +170,16 @@ class _Measurement:
                 self.trainer.update_index += 1
         self.trainer.settle()
         self.trainer.update_index = self.first
-        events = [event.key for event in profiler.key_averages() for _ in range(event.count)]
-        # The profiler itself waits once at its end.
-        return max(0, sum(key in WAITS for key in events) - 1) / PROFILED
+        events = profiler.key_averages()
+        waits = sum(event.count for event in events if event.key in WAITS)
+        kernels = sorted((e for e in events if e.self_device_time_total), key=lambda e: -e.self_device_time_total)
+        return {
+            "host_waits": max(0, waits - 1) / PROFILED,  # the profiler itself waits once, at its end
+            "kernels": [
+                {"name": e.key, "seconds": e.self_device_time_total / 1e6 / PROFILED, "calls": e.count / PROFILED}
+                for e in kernels[:KERNELS]
+            ],
+        }
 
 
 def _cycle(batches: list[Batch]) -> Iterator[Batch]:
@@ -213,7 +221,7 @@ def _peak(machine: Machine) -> float | None:
     return torch.cuda.max_memory_allocated() / 2**30 if machine.device.type == "cuda" else None
 
 
-def table(found: dict[str, Any]) -> str:
+def table(found: dict[str, Any], *, kernels: bool = False) -> str:
     lines = [f"{found['machine']}; torch {found['torch']}; matrix product {found['matrix_tflops']:.4g} TFLOP/s"]
     for name, step in found["steps"].items():
         spread = f"{step['seconds']['least']:.4g} to {step['seconds']['most']:.4g}"
@@ -224,6 +232,9 @@ def table(found: dict[str, Any]) -> str:
             f"{step['share_of_matrix_rate']:.0%} of the matrix product's",
             f"  waiting for data: {step['data_wait']:.1%} of the time",
             f"  first update (kernels are compiled): {step['first_update_seconds']:.3g} s",
+        ]
+        lines += [
+            f"  {k['seconds'] * 1000:9.3f} ms {k['calls']:6.0f} x {k['name'][:90]}" for k in step["kernels"] if kernels
         ]
         if step["peak_gib"] is not None:
             lines.append(
@@ -241,6 +252,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("overrides", nargs="*", help="as of the training command")
     parser.add_argument("--updates", type=int, default=20, help="updates that are timed (default 20)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers there, too")
+    parser.add_argument("--kernels", action="store_true", help="list what the GPU spends its time on")
     options = parser.parse_args(arguments)
     problems = override_problems(options.overrides)
     if options.updates < 2:
@@ -254,7 +266,7 @@ def main(arguments: list[str] | None = None) -> int:
     if problems:
         fail(problems)
         return 2
-    print(table(found))
+    print(table(found, kernels=options.kernels))
     if options.json:
         files.write_json(options.json, {"overrides": options.overrides, **found})
     return 0
