@@ -50,14 +50,17 @@ class BezierActivation(nn.Module):
             raise ValueError(f"a Bezier activation needs a multiple of five channels, not {channels}")
         dim = self.dim % x.ndim
         if x.is_cuda and _KERNELS:
-            from fluxflow_exp.models import bezier_triton
-
-            fused: Tensor = bezier_triton.bezier(x.movedim(dim, -1).contiguous(), self.t_pre, self.p_pre)
-            return fused.movedim(-1, dim)
+            return self._fused(x, dim)
         grouped = x.view(*x.shape[:dim], channels // 5, 5, *x.shape[dim + 1 :])
         t, *points = grouped.unbind(dim + 1)
         pre = _PRE[self.p_pre]
         return bezier(_PRE[self.t_pre](t), *(pre(p) for p in points))
+
+    def _fused(self, x: Tensor, dim: int) -> Tensor:
+        from fluxflow_exp.models import bezier_triton
+
+        made: Tensor = bezier_triton.bezier(x.movedim(dim, -1).contiguous(), self.t_pre, self.p_pre)
+        return made.movedim(-1, dim)
 
     def extra_repr(self) -> str:
         return f"dim={self.dim}, t_pre={self.t_pre}, p_pre={self.p_pre}"

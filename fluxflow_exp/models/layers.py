@@ -62,8 +62,10 @@ class AlignedConv2d(nn.Conv2d):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        if not x.is_cuda:
-            return super().forward(x)
+        return self.aligned(x) if x.is_cuda else super().forward(x)
+
+    def aligned(self, x: Tensor) -> Tensor:
+        """(batch, channels in, …) → (batch, channels out, …), the channels of both up to the next multiple."""
         step = 5 * ALIGNMENT if self.out_channels % 5 == 0 else ALIGNMENT
         x = F.pad(x, (0, 0, 0, 0, 0, -x.shape[1] % ALIGNMENT))
         more_in, more_out = x.shape[1] - self.in_channels, -self.out_channels % step
