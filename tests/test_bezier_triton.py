@@ -91,6 +91,28 @@ def test_an_activation_over_channels_of_images(device: str) -> None:
 
 
 @on_each_device
+@pytest.mark.parametrize("channels", [8, 7])  # whole words, and not
+@pytest.mark.parametrize("precision", PRECISIONS, ids=str)
+def test_a_bias_is_added_first(device: str, precision: torch.dtype, channels: int) -> None:
+    x = random((3, 5, 5 * channels), precision, device)
+    bias = random((5 * channels,), torch.float32, device).requires_grad_()
+    found, slopes, grad = both_ways(lambda v, t, p: ops().bezier(v, t, p, bias), x, "sigmoid", "silu")
+    whole = (x.double() + bias.detach().double()).cpu().requires_grad_()
+    wanted = reference(whole, "sigmoid", "silu")
+    (wanted_slopes,) = torch.autograd.grad(wanted, whole, grad.double().cpu())
+    size = spread(whole.detach(), "sigmoid", "silu") * (1 + whole.detach().abs().amax())
+    assert_within(found.cpu(), wanted.detach(), size)
+    scaled = (grad.abs().double().cpu() * size).repeat_interleave(5, -1)
+    assert_within(slopes.cpu(), wanted_slopes, scaled)
+    leaf = x.detach().requires_grad_()
+    (sums,) = torch.autograd.grad(ops().bezier(leaf, "sigmoid", "silu", bias), bias, grad)
+    assert sums.dtype == bias.dtype
+    expected = wanted_slopes.flatten(0, -2).sum(0)
+    error = 15 * torch.finfo(precision).eps * wanted_slopes.abs().flatten(0, -2).sum(0) + 1e-5
+    assert ((sums.cpu().double() - expected).abs() <= error).all()
+
+
+@on_each_device
 def test_a_gradient_that_is_not_contiguous(device: str) -> None:
     x = random((6, 35), torch.float32, device)
     grad = torch.randn(7, 6, device=device).t()

@@ -1,10 +1,19 @@
-"""Convolutions with channels aligned for a GPU, against the plain ones."""
+"""What GPUs compute in another way, against the plain way; and what is compiled."""
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
-from fluxflow_exp.models.layers import AlignedConv2d, make_activation
+from fluxflow_exp.models.layers import (
+    AlignedConv2d,
+    Chain,
+    Conv2d,
+    _shuffle_innermost,
+    _unshuffle_innermost,
+    compile_regions,
+    make_activation,
+)
 
 
 def pair(channels_in: int, channels_out: int, **options: int | bool) -> tuple[AlignedConv2d, nn.Conv2d]:
@@ -50,3 +59,44 @@ def test_aligned_layers_in_a_row_have_the_plain_ones_values_and_gradients(activa
     assert len(results[0]) == (8 if bias else 6)
     for found, wanted in zip(*results, strict=True):
         torch.testing.assert_close(found, wanted)
+
+
+def test_a_convolution_without_its_bias() -> None:
+    layer = Conv2d(3, 5, 3, padding=1)
+    x = torch.randn(2, 3, 6, 7)
+    convolved, bias = layer.split(x)
+    assert bias is not None
+    torch.testing.assert_close(convolved + bias.view(-1, 1, 1), layer(x))
+
+
+def test_pixels_are_shuffled_as_by_torch_with_channels_innermost() -> None:
+    x = torch.randn(2, 12, 3, 5).contiguous(memory_format=torch.channels_last)
+    up = _shuffle_innermost(x)
+    assert torch.equal(up, F.pixel_shuffle(x, 2))
+    down = _unshuffle_innermost(up)
+    assert torch.equal(down, x)
+    for made in (up, down):
+        assert made.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_the_outermost_regions_are_compiled_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[nn.Module] = []
+    monkeypatch.setattr(nn.Module, "compile", lambda self, **_: compiled.append(self))
+    inner = Chain(nn.Linear(2, 2), Chain(nn.Linear(2, 2)))
+    model = nn.Sequential(nn.Linear(2, 2), inner)
+    compile_regions(model)
+    assert compiled == [inner]
+
+
+def test_a_chain_is_compiled_as_one_graph() -> None:
+    chain, graphs = Chain(nn.Linear(2, 3), nn.SiLU(), nn.Linear(3, 1)), []
+
+    def record(graph: torch.fx.GraphModule, _: list[torch.Tensor]) -> torch.fx.GraphModule:
+        graphs.append(graph)
+        return graph
+
+    x = torch.randn(4, 2)
+    wanted = chain(x)
+    chain.compile(backend=record)
+    torch.testing.assert_close(chain(x), wanted)
+    assert len(graphs) == 1
