@@ -45,7 +45,7 @@ def test_the_weight_gradient_takes_channels_last_and_half_precision() -> None:
 
 @pytest.mark.parametrize("kernel", [4, 8])
 def test_all_gradients_are_those_of_finite_differences(kernel: int) -> None:
-    x, weight, _ = drawn((2, 2, 3, 3, 4), kernel)
+    x, weight, _ = drawn((2, 1, 2, 3, 2), kernel)
     assert torch.autograd.gradcheck(_UpConv.apply, (x, weight))
 
 
