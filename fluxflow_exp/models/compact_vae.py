@@ -40,7 +40,7 @@ class Compressor(nn.Module):
         previous = 3
         for width in widths:
             inner = [Residual(width, activation) for _ in range(blocks)]
-            self.stages.append(nn.Sequential(Down(previous, width), *inner))
+            self.stages.append(Chain(Down(previous, width), *inner))
             previous = width
         self.head = Chain(ChannelNorm(previous), nn.Conv2d(previous, 2 * vae_dim, 3, padding=1))
 
@@ -80,7 +80,7 @@ class Expander(nn.Module):
         self.stages = nn.ModuleList()
         for width, following in zip(widths[::-1], [*widths[-2::-1], widths[0]], strict=True):
             inner = [Residual(width, activation) for _ in range(blocks)]
-            self.stages.append(nn.Sequential(*inner, Up(width, following)))
+            self.stages.append(Chain(*inner, Up(width, following)))
         self.head = Chain(ChannelNorm(widths[0]), nn.Conv2d(widths[0], 3, 3, padding=1))
 
     @property
