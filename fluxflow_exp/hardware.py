@@ -3,6 +3,7 @@
 import os
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -23,6 +24,7 @@ class Machine:
     expected: str | None = None  # part of the name of the GPU that was chosen
     devices: int = 1  # of this machine, one rank each
     compiled: bool = False  # regions of the models go through torch.compile
+    checkpointing: bool = False  # activations are computed again in the backward pass
 
     @property
     def memory_format(self) -> torch.memory_format:
@@ -43,6 +45,11 @@ class Machine:
     def scaler(self) -> torch.amp.GradScaler:
         """Loss scaling for fp16; a pass-through otherwise."""
         return torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
+
+    def footprint(self) -> dict[str, Any]:
+        """What decides, beside the model and the image size, how much memory a pass takes and how much there is."""
+        name = "CPU" if self.device.type == "cpu" else _gpu_name(self.device)
+        return {"gpu": name, "precision": self.precision, "activation_checkpointing": self.checkpointing}
 
     def describe(self) -> str:
         name = "CPU" if self.device.type == "cpu" else _gpu_name(self.device) or f"{self.expected} (not this machine)"
@@ -123,7 +130,9 @@ def prepare(hardware: schema.Hardware, *, local_rank: int = 0) -> Machine:
         set_up_compilation(exact=exact)
     number = f":{torch.cuda.current_device()}" if cuda and torch.cuda.device_count() else ""
     device = torch.device(f"cuda{number}" if cuda else "cpu")
-    return Machine(device, precision, exact, hardware.gpu, hardware.devices, compiled)
+    return Machine(
+        device, precision, exact, hardware.gpu, hardware.devices, compiled, hardware.activation_checkpointing
+    )
 
 
 def _gpu_name(device: torch.device) -> str | None:

@@ -44,7 +44,8 @@ def length(step: Step, data: DataSet, config: RunConfig, *, ranks: int = 1) -> L
         updates = min(updates, step.max_updates)
     kind = trainer_class(step).MICRO_BATCH
     share = step.batch_size // ranks
-    micro = min(getattr(config.hardware.micro_batch, kind) or share, share)
+    chosen = getattr(config.hardware.micro_batch, kind)
+    micro = share if chosen in (None, "auto") else min(chosen, share)
     return Length(updates, per_epoch, step.batch_size, micro)
 
 

@@ -110,6 +110,17 @@ class RunFolder:
         self._counted = now
         self.write_record(record)
 
+    def record_micro_batch(self, step: str, found: dict[str, Any]) -> None:
+        """Keep how many `images` of `step` fit in a forward pass, since which `update`, and `on` what machine."""
+        record = self.read_record()
+        record.setdefault("micro_batch", {})[step] = found
+        self.write_record(record)
+
+    def read_micro_batch(self, step: str, on: dict[str, Any]) -> int | None:
+        """What was kept for `step` if it was found `on` such a machine."""
+        found = self.read_record().get("micro_batch", {}).get(step) if self.exists() else None
+        return int(found["images"]) if found and found["on"] == on else None
+
     def in_use(self) -> bool:
         """Whether some process holds the folder."""
         try:

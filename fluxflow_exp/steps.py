@@ -46,7 +46,9 @@ def _numbers(step: dict[str, Any], where: str, hardware: dict[str, Any]) -> list
         found.append(
             f"{where}.batch_size={step['batch_size']} does not divide by {ranks} ranks (hardware.devices x nodes)"
         )
-    elif micro is not None and (micro < 1 or (each % micro and micro < each)):
+    elif micro not in (None, "auto") and (type(micro) is not int or micro < 1):
+        found.append(f"hardware.micro_batch.{kind} is a number of images or auto, not {micro!r}")
+    elif micro not in (None, "auto") and each % micro and micro < each:
         share = f", {each} a rank," if ranks > 1 else ""
         found.append(
             f"{where}.batch_size={step['batch_size']}{share} is not a multiple of hardware.micro_batch.{kind}={micro}"

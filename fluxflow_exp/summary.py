@@ -18,6 +18,7 @@ def finish_step(setup: Setup, trainer: Trainer, final: dict[str, float]) -> None
         "epochs": length.epoch(length.updates),
         "updates": length.updates,
         "images": images,
+        "micro_batch": length.micro_batch,
         "seconds": round(seconds, 3),
         "images_per_second": round(images / seconds, 2) if seconds else None,
         "final": final,
