@@ -35,6 +35,7 @@ class Machine:
         """Move a part here, compiled where that was chosen."""
         module.to(self.device, memory_format=self.memory_format)  # type: ignore[call-overload]
         if self.compiled:
+            set_up_compilation(exact=self.exact)
             compile_regions(module)
 
     def autocast(self) -> AbstractContextManager[None]:
@@ -102,8 +103,11 @@ def parallel_problems(hardware: schema.Hardware) -> list[str]:
     return problems
 
 
-def prepare(hardware: schema.Hardware, *, local_rank: int = 0) -> Machine:
-    """Resolve the automatic choices and set torch up for them, once a process."""
+def prepare(hardware: schema.Hardware, *, local_rank: int = 0, computes: bool = True) -> Machine:
+    """Resolve the automatic choices and set torch up for them, once a process.
+
+    `computes`: something will be. A plan does without the choice of algorithms, which imports torch's compiler.
+    """
     cuda = hardware.device == "cuda" or (hardware.device == "auto" and torch.cuda.is_available())
     precision = hardware.precision
     if precision == "auto":
@@ -122,12 +126,11 @@ def prepare(hardware: schema.Hardware, *, local_rank: int = 0) -> Machine:
     # Trying every algorithm of every layer takes minutes at 1024 pixels, and its choice may differ after a restart.
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = exact
-    torch.use_deterministic_algorithms(exact)
+    if computes:
+        torch.use_deterministic_algorithms(exact)
     # Filling fresh memory guards against reading it; nothing here does, and it costs bandwidth.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     compiled = hardware.compile if hardware.compile is not None else cuda
-    if compiled:
-        set_up_compilation(exact=exact)
     number = f":{torch.cuda.current_device()}" if cuda and torch.cuda.device_count() else ""
     device = torch.device(f"cuda{number}" if cuda else "cpu")
     return Machine(

@@ -40,7 +40,7 @@ def run(values: dict[str, Any], *, swept: str = "", started: float | None = None
     """
     started = time.monotonic() if started is None else started
     config = typed(values)
-    machine = prepare(config.hardware, local_rank=distributed.local_rank())
+    machine = prepare(config.hardware, local_rank=distributed.local_rank(), computes=not config.validate)
     if config.validate:
         Console().say(_plan(config, build_data(config), machine)[1])
         return

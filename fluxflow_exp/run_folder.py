@@ -1,5 +1,7 @@
 """The folder of a run: its files, its identity, its lock, its mirror."""
 
+from __future__ import annotations
+
 import fcntl
 import json
 import os
@@ -7,13 +9,15 @@ import shutil
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from fluxflow_exp import files
 from fluxflow_exp.config import UserError
-from fluxflow_exp.data.sample import DataSet
+
+if TYPE_CHECKING:
+    from fluxflow_exp.data.sample import DataSet
 
 FORMAT = 1
 IDENTITY = ("model", "data", "stage", "optimizer", "scheduler", "seed")
