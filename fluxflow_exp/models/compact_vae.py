@@ -5,16 +5,18 @@ shortcut (Chen et al. 2024, DC-AE, section 3.2): averaged pixel-unshuffle, repea
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fluxflow_exp.models.layers import (
     ActivationName,
     Chain,
     ChannelNorm,
+    Conv2d,
     Region,
-    channels_innermost,
+    activate,
     make_activation,
+    pixel_shuffle,
+    pixel_unshuffle,
     run,
 )
 from fluxflow_exp.models.posterior import Posterior
@@ -111,7 +113,7 @@ class Residual(Region):
         act, expansion = make_activation(activation, dim=1)
         hidden = channels if expansion == 1 else _bezier_width(channels)
         self.norm = ChannelNorm(channels)
-        self.widen = nn.Conv2d(channels, hidden * expansion, 3, padding=1)
+        self.widen = Conv2d(channels, hidden * expansion, 3, padding=1)
         self.activation = act
         self.narrow = nn.Conv2d(hidden, channels, 3, padding=1)
         nn.init.zeros_(self.narrow.weight)
@@ -119,7 +121,7 @@ class Residual(Region):
         nn.init.zeros_(self.narrow.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        change: Tensor = self.narrow(self.activation(self.widen(self.norm(x))))
+        change: Tensor = self.narrow(activate(self.widen, self.activation, self.norm(x)))
         return x + change
 
 
@@ -132,7 +134,7 @@ class Down(Region):
         self.conv = nn.Conv2d(4 * previous, channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = channels_innermost(F.pixel_unshuffle(x, 2))
+        x = pixel_unshuffle(x)
         halved: Tensor = self.conv(x) + _resize_channels(x, self.channels)
         return halved
 
@@ -146,7 +148,7 @@ class Up(Region):
         self.conv = nn.Conv2d(previous, 4 * channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return channels_innermost(F.pixel_shuffle(self.conv(x) + _resize_channels(x, 4 * self.channels), 2))
+        return pixel_shuffle(self.conv(x) + _resize_channels(x, 4 * self.channels))
 
 
 def _bezier_width(channels: int) -> int:

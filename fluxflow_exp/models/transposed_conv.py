@@ -28,28 +28,31 @@ class UpConv2d(nn.ConvTranspose2d):
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
         assert output_size is None
-        assert self.bias is not None
         if not x.is_cuda:
             return super().forward(x)
+        convolved, bias = self.split(x)
+        return convolved + bias.to(convolved.dtype).view(-1, 1, 1)
+
+    def split(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The convolution without its bias, and the bias that is to be added to its channels."""
+        assert self.bias is not None
         kind = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else x.dtype
-        made: Tensor = _UpConv.apply(x.to(kind), self.weight.to(kind), self.bias.to(kind))
-        return made
+        return _UpConv.apply(x.to(kind), self.weight.to(kind)), self.bias
 
 
 class _UpConv(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
         ctx.save_for_backward(x, weight)
-        return F.conv_transpose2d(x, weight, bias, stride=2, padding=weight.shape[-1] // 2 - 1)
+        return F.conv_transpose2d(x, weight, stride=2, padding=weight.shape[-1] // 2 - 1)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
-        for_x, for_weight, for_bias = ctx.needs_input_grad
+        for_x, for_weight = ctx.needs_input_grad
         padding = weight.shape[-1] // 2 - 1
         found = F.conv2d(grad, weight, stride=2, padding=padding) if for_x else None
-        sums = grad.sum((0, 2, 3)) if for_bias else None
-        return found, weight_gradient(x, grad, weight.shape[-1]) if for_weight else None, sums
+        return found, weight_gradient(x, grad, weight.shape[-1]) if for_weight else None
 
 
 def weight_gradient(x: Tensor, grad: Tensor, kernel_size: int) -> Tensor:
