@@ -134,7 +134,8 @@ class AutoencoderTrainer(Trainer):
         batch = read_all(source, range(min(self.setup.evaluation.images, len(source))), seed=self.setup.seed)
         self.setup.folder.report_bad(batch.bad, self.setup.data)
         with self.averaged():
-            found = torch.cat([self.reconstruct(part) for part in torch.split(batch.images, 64)])
+            parts = torch.split(batch.images, min(self.length.micro_batch, 64))  # what fits in training fits here
+            found = torch.cat([self.reconstruct(part) for part in parts])
         target = self.to_device(batch.images)
         return {
             "val_l1": float((found - target).abs().mean()),

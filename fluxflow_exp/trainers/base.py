@@ -208,8 +208,7 @@ class Trainer(ABC):
         for turn in self.turns():
             for player in turn.players:
                 player.train(True)
-            terms = self.accumulation.gradients(turn, images, batch.captions)
-            self._step(turn, terms, batch)
+            self._step(turn, self.accumulation.gradients(turn, images, batch.captions), batch)
             for player in turn.players:
                 player.train(False)
         further = self.end_update()
