@@ -78,10 +78,10 @@ class Stage:
 
 @dataclass
 class MicroBatch:
-    """Images a forward pass, by kind of trainer; null: the whole batch."""
+    """Images a forward pass, by kind of trainer. auto: the whole batch, or as much of it as turns out to fit."""
 
-    autoencoder: int | None = None
-    flow: int | None = None
+    autoencoder: Any = "auto"  # images | auto (null is the same)
+    flow: Any = "auto"  # images | auto (null is the same)
 
 
 @dataclass
