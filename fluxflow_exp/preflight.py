@@ -19,6 +19,7 @@ from fluxflow_exp.schema import Hardware, MicroBatch, RunConfig, Slurm, Stage, S
 LIVE = {"setup", "optimizer", "updates", "params", "assets"}  # arguments given as live objects
 CHOICES = {
     "resume": ("auto", "fresh", "extend"),
+    "cache.mode": ("auto", "on", "off"),
     "publish.text_encoder": ("embed", "reference"),
     "tracking.mode": ("auto", "online", "offline", "off"),
 }
@@ -161,6 +162,7 @@ def _output(values: dict[str, Any]) -> list[str]:
     found = []
     wanted = {"output_root": values.get("output_root")}
     wanted["checkpoint.mirror"] = (values.get("checkpoint") or {}).get("mirror")
+    wanted["cache.path"] = (values.get("cache") or {}).get("path")
     for key, value in wanted.items():
         if value is None:
             continue
