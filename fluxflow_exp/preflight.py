@@ -33,6 +33,8 @@ def problems(values: dict[str, Any], *, here: bool = True) -> list[str]:
     found = _frame(values, RunConfig, "") + _missing(values, "")
     for key, allowed in CHOICES.items():
         section, _, leaf = key.rpartition(".")
+        if section and section not in values:  # frozen by a version that had no such section: it has its defaults
+            continue
         value = (values.get(section) or {}).get(leaf) if section else values.get(leaf)
         if value not in allowed:
             found.append(f"{key} is one of {', '.join(allowed)}, not {value!r}")

@@ -23,10 +23,6 @@ class ArrayShards:
         self.folder, self.count = folder, count
         self._arrays: list[NDArray[Any] | None] = [None] * count
 
-    def __getstate__(self) -> dict[str, Any]:
-        """For another process, which maps the files anew instead of being sent their contents."""
-        return {**self.__dict__, "_arrays": [None] * self.count}
-
     def missing(self) -> list[int]:
         """The shards that have not been written."""
         have = {path.name for path in self.folder.glob("*.json")}

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, get_worker_info
 
 from fluxflow_exp.config import UserError
+from fluxflow_exp.data.ahead import pinned, read_ahead
 from fluxflow_exp.data.sample import BadSampleError, Indexed, Rows, Sample, Source, Stored, Stream, Tokens
 from fluxflow_exp.seeding import derive, generator
 
@@ -114,10 +115,10 @@ def load_batches(
         positions = _Positions(source, seed, batch_size, first_update, last_update)
         positions.rows = slice(rank * share, (rank + 1) * share)
         if isinstance(source, Stored):
-            reading = {"dataset": _RowReader(source, seed), "sampler": positions, "batch_size": None}
-            reading["collate_fn"] = unchanged
-        else:
-            reading = {"dataset": _Reader(source, seed), "batch_sampler": positions, "collate_fn": _collate}
+            reader = _RowReader(source, seed, pin_memory=pin_memory)
+            yield from _batches(read_ahead(reader, positions, gpu=pin_memory), share)
+            return
+        reading = {"dataset": _Reader(source, seed), "batch_sampler": positions, "collate_fn": _collate}
     loader: DataLoader[Any] = DataLoader(
         **reading,
         num_workers=num_workers,
@@ -125,13 +126,19 @@ def load_batches(
         worker_init_fn=start_worker,
         prefetch_factor=4 if num_workers else None,
     )
-    for (images, captions, ids, tokens), bad in _plainly(loader):
-        if len(ids) < share:
+    yield from _batches(_plainly(loader), share)
+
+
+def _batches(read: Iterable[tuple[Rows, Bad]], share: int) -> Iterator[Batch]:
+    for rows, bad in read:
+        if len(rows.ids) < share:
             raise UserError(
                 f"{MAX_ATTEMPTS} samples in a row cannot be read; the last: {bad[-1][0]}: {bad[-1][1]}. Check that "
                 "data.data_path is the folder that the names in data.captions_file stand in"
             )
-        yield Batch(images, list(captions), list(ids), [tuple(b) for b in bad], tokens)
+        yield Batch(
+            rows.values, list(rows.captions), list(rows.ids), [(name, reason) for name, reason in bad], rows.tokens
+        )
 
 
 def _plainly(loader: Iterable[Any]) -> Iterator[Any]:
@@ -211,13 +218,13 @@ class _Reader(Dataset[tuple[Sample | None, Bad]]):
         return None, bad
 
 
-class _RowReader(Dataset[tuple[Rows, Bad]]):
+class _RowReader:
     """Reads all keys of a batch at once; bad samples are replaced as `_Reader` replaces them."""
 
-    def __init__(self, source: Stored, seed: int) -> None:
-        self.source, self.candidates = source, _Candidates(source, seed)
+    def __init__(self, source: Stored, seed: int, *, pin_memory: bool) -> None:
+        self.source, self.candidates, self.pin_memory = source, _Candidates(source, seed), pin_memory
 
-    def __getitem__(self, keys: list[Key]) -> tuple[Rows, Bad]:
+    def __call__(self, keys: list[Key]) -> tuple[Rows, Bad]:
         chosen, bad = [], []
         for key in keys:
             for index in self.candidates(key):
@@ -226,7 +233,8 @@ class _RowReader(Dataset[tuple[Rows, Bad]]):
                     chosen.append(index)
                     break
                 bad.append(found)
-        return self.source.read_rows(chosen), bad
+        rows = self.source.read_rows(chosen)
+        return pinned(rows) if self.pin_memory else rows, bad
 
 
 class Slots(NamedTuple):
@@ -270,11 +278,6 @@ def _collate(read: Sequence[tuple[Sample | None, Bad]]) -> tuple[Rows, Bad]:
     images = torch.stack([sample.image for sample in samples]) if samples else torch.empty(0)
     bad = [each for _, found in read for each in found]
     return Rows(images, [s.caption for s in samples], [s.id for s in samples], None), bad
-
-
-def unchanged(read: Any) -> Any:
-    """Collates what is a batch already; torch's default would look into every caption."""
-    return read
 
 
 def start_worker(worker: int) -> None:
