@@ -39,11 +39,22 @@ KERNELS = 20  # that take longest, listed
 WAITS = ("cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize", "cudaMemcpy")
 
 
-def measure(values: dict[str, Any], *, updates: int = 20) -> dict[str, Any]:
-    """Time `updates` updates of each step of the resolved configuration `values`; numbers as `--json` writes them.
+def measure(values: dict[str, Any], *, updates: int = 20, only: list[str] | None = None) -> dict[str, Any]:
+    """Time `updates` updates of each step (or of those in `only`) of the resolved configuration `values`.
 
-    UserError: a step trains for fewer updates than are needed.
+    Gives the numbers as `--json` writes them. UserError: a step trains for fewer updates than are needed, or there is
+    no such step.
     """
+    unknown = set(only or []) - set(values["stage"]["steps"])
+    if unknown:
+        raise UserError(
+            f"--step: there is no step {', '.join(sorted(unknown))} in {', '.join(values['stage']['steps'])}"
+        )
+    with tempfile.TemporaryDirectory() as scratch:
+        return _measured({**values, "output_root": scratch}, Path(scratch), updates, only)
+
+
+def _measured(values: dict[str, Any], scratch: Path, updates: int, only: list[str] | None) -> dict[str, Any]:
     config = typed(values)
     machine = prepare(config.hardware)
     data = build_data(config)
@@ -55,12 +66,14 @@ def measure(values: dict[str, Any], *, updates: int = 20) -> dict[str, Any]:
         "matrix_tflops": matrix_rate(machine),
         "steps": {},
     }
-    with tempfile.TemporaryDirectory() as scratch, StopRequest() as stop:
-        folder, console = RunFolder(Path(scratch)), Console(quiet=True)
+    with StopRequest() as stop:
+        folder, console = RunFolder(scratch / "run"), Console(quiet=True)
         folder.freeze(values)
         wandb = WandbRun(folder, config.tracking, console)
         pipeline = Pipeline(config, folder, machine, Ranks(), console, lengths, data, stop, wandb)
         for index, (name, step) in enumerate(config.stage.steps.items(), start=1):
+            if only and name not in only:
+                continue
             trainer: Trainer = instantiate(step.trainer, setup=pipeline.setup(index, name, step, []))
             found["steps"][name] = _Measurement(trainer, updates).take(found["matrix_tflops"])
             del trainer
@@ -91,6 +104,7 @@ class _Measurement:
     def take(self, matrix_tflops: float) -> dict[str, Any]:
         trainer, length = self.trainer, self.trainer.length
         trainer.update_index = self.first
+        trainer.open_source()
         trainer.prepare()
         batches = list(self._batches(WARM_UP + 1))
         started = time.perf_counter()
@@ -250,6 +264,7 @@ def main(arguments: list[str] | None = None) -> int:
         epilog="Example: python -m fluxflow_exp.benchmark stage=vae_gan model=compact hardware=h200 data.img_size=256",
     )
     parser.add_argument("overrides", nargs="*", help="as of the training command")
+    parser.add_argument("--step", action="append", metavar="NAME", help="measure this step of the stage alone")
     parser.add_argument("--updates", type=int, default=20, help="updates that are timed (default 20)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers there, too")
     parser.add_argument("--kernels", action="store_true", help="list what the GPU spends its time on")
@@ -260,7 +275,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         values = resolve(compose_config([*options.overrides, "tracking=off"])) if not problems else {}
         problems = problems or preflight.problems(values)
-        found = measure(values, updates=options.updates) if not problems else {}
+        found = measure(values, updates=options.updates, only=options.step) if not problems else {}
     except UserError as error:
         problems = list(error.args)
     if problems:
