@@ -9,6 +9,7 @@ from fluxflow_exp.models.layers import (
     AlignedConv2d,
     Chain,
     Conv2d,
+    DownConv2d,
     _shuffle_innermost,
     _unshuffle_innermost,
     compile_regions,
@@ -67,6 +68,27 @@ def test_a_convolution_without_its_bias() -> None:
     convolved, bias = layer.split(x)
     assert bias is not None
     torch.testing.assert_close(convolved + bias.view(-1, 1, 1), layer(x))
+
+
+@pytest.mark.parametrize("kernel", [2, 4, 6, 8, 10])
+def test_a_halving_convolution_over_pairs_of_pixels_is_the_strided_one(kernel: int) -> None:
+    mine = DownConv2d(5, 15, kernel).double()
+    plain = nn.Conv2d(5, 15, kernel, stride=2, padding=kernel // 2 - 1).double()
+    plain.load_state_dict(mine.state_dict())
+    x = torch.randn(2, 5, 12, 16, dtype=torch.float64, requires_grad=True)
+    grad = torch.randn(2, 15, 6, 8, dtype=torch.float64)
+    convolved, bias = mine.split(x)
+    assert bias is not None
+    found = (convolved + bias.view(-1, 1, 1))[:, :15]
+    torch.testing.assert_close(found, plain(x))
+    torch.testing.assert_close(mine(x), plain(x), rtol=0, atol=0)
+    wanted = torch.autograd.grad(plain(x), (x, plain.weight), grad)
+    torch.testing.assert_close(torch.autograd.grad(found, (x, mine.weight), grad), wanted)
+
+
+def test_a_kernel_that_does_not_halve_is_refused() -> None:
+    with pytest.raises(ValueError, match="kernel_size must be even, not 3"):
+        DownConv2d(3, 5, 3)
 
 
 def test_pixels_are_shuffled_as_by_torch_with_channels_innermost() -> None:

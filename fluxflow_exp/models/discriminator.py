@@ -2,6 +2,8 @@
 
 from torch import Tensor, nn
 
+from fluxflow_exp.models.layers import AlignedConv2d
+
 
 class PatchDiscriminator(nn.Module):
     """Images (batch, 3, height, width) → logits (batch, 1, height/2^depth, width/2^depth).
@@ -16,7 +18,7 @@ class PatchDiscriminator(nn.Module):
         previous = 3
         for level in range(depth):
             channels = min(base_channels * 2**level, max_channels)
-            layers += [nn.Conv2d(previous, channels, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
+            layers += [AlignedConv2d(previous, channels, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
             previous = channels
         layers += [nn.Conv2d(previous, previous, 3, padding=1), nn.LeakyReLU(0.2), nn.Conv2d(previous, 1, 3, padding=1)]
         self.layers = nn.Sequential(*layers)

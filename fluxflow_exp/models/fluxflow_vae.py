@@ -10,6 +10,7 @@ transposed convolutions of 16 × 16 make the expander costly. `compact` has neit
 """
 
 import math
+from collections.abc import Callable
 from itertools import pairwise
 
 import torch
@@ -17,12 +18,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fluxflow_exp.models.bezier import TrainableBezier
+from fluxflow_exp.models.dilated_conv import DilatedConv2d
 from fluxflow_exp.models.layers import (
     ActivationName,
     AlignedConv2d,
     Chain,
     Conv2d,
     ConvActivation,
+    DownConv2d,
     Region,
     activate,
     make_activation,
@@ -62,9 +65,8 @@ class Compressor(nn.Module):
         self.encoder_first_step = nn.ModuleList(
             _activated(AlignedConv2d, a, b, 3, activation, padding=1, bias=False) for a, b in pairs
         )
-        self.encoder_z = nn.ModuleList(
-            _activated(AlignedConv2d, b, b, 8, activation, stride=2, padding=3) for _, b in pairs
-        )
+        self.encoder_z = nn.ModuleList(_activated(DownConv2d, b, b, 8, activation) for _, b in pairs)
+        self.width = widths[-1]
         self.latent_proj = _two(widths[-1], vae_dim, activation)
         self.mu_proj = _two(vae_dim, vae_dim, activation)
         self.logvar_proj = _two(vae_dim, vae_dim, activation)
@@ -87,7 +89,7 @@ class Compressor(nn.Module):
         for step, halve in zip(self.encoder_first_step, self.encoder_z, strict=True):
             x = run(step, x, checkpointing=self.checkpointing)
             x = run(halve, x, checkpointing=self.checkpointing)
-        content = self.latent_proj(x)
+        content = self.latent_proj(x[:, : self.width])  # without what aligned convolutions add on a GPU
         mean = self.mu_activation(self.mu_proj(content)).float()
         logvar = self.logvar_activation(self.logvar_proj(content)).float().clamp(-30, 20)
         return torch.cat([mean, logvar, content.float()], 1)
@@ -156,7 +158,7 @@ class UpBlock(nn.Module):
         self.spade = Spade(channels, channels)
         self.conv1 = nn.Sequential(
             *_activated(UpConv2d, channels, channels, 16, activation),
-            *_activated(Conv2d, channels, channels, 5, activation, padding=4, dilation=2),
+            *_activated(DilatedConv2d, channels, channels, 5, activation, dilation=2),
         )
 
     def forward(self, x: Tensor, context: Tensor | None) -> Tensor:
@@ -216,7 +218,7 @@ def _coordinates(images: Tensor) -> Tensor:
 
 
 def _activated(
-    layer: type[Conv2d] | type[UpConv2d],
+    layer: Callable[..., nn.Module],
     channels_in: int,
     channels_out: int,
     kernel: int,
@@ -224,7 +226,7 @@ def _activated(
     **options: int | bool,
 ) -> ConvActivation:
     act, expansion = make_activation(activation, dim=1)
-    return ConvActivation(layer(channels_in, channels_out * expansion, kernel, **options), act)  # type: ignore[arg-type]
+    return ConvActivation(layer(channels_in, channels_out * expansion, kernel, **options), act)
 
 
 def _two(channels_in: int, channels_out: int, activation: ActivationName) -> nn.Sequential:

@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fluxflow_exp.models.products import product, sum_type, wide
+
 
 class UpConv2d(nn.ConvTranspose2d):
     """Doubles height and width: `kernel_size` even, stride 2, padding kernel_size/2 - 1 (odd)."""
@@ -77,7 +79,7 @@ def _input_gradient(quarters: Tensor, taps: Tensor, shape: torch.Size) -> Tensor
     """(h, w, in): the sum over taps of the quarters, moved by the tap, times its weights."""
     (channels, height, width), half = shape, taps.shape[0]
     across = width + half - 1
-    total = torch.zeros(height, width, channels, device=quarters.device, dtype=_sum_type(quarters))
+    total = torch.zeros(height, width, channels, device=quarters.device, dtype=sum_type(quarters))
     for a in range(half):  # a row of taps: one product gives all its taps, each to be moved by another distance
         first = (half - 1 - a) * across
         made = quarters[first : first + height * across] @ taps[a]
@@ -89,18 +91,18 @@ def _input_gradient(quarters: Tensor, taps: Tensor, shape: torch.Size) -> Tensor
 
 def _weight_gradient(image: Tensor, quarters: Tensor, half: int) -> Tensor:
     """(half, half·in, 4·out): rows of taps; a window's first row counts them from the other end."""
-    windows = F.pad(image, (half - 1,) * 4).permute(1, 2, 0).unfold(1, half, 1).transpose(2, 3)
+    padded = F.pad(image, (half - 1,) * 4).permute(1, 2, 0).contiguous()
+    windows = wide(padded).unfold(1, half, 1).transpose(2, 3)
     width, rows = windows.shape[1], quarters.shape[0]
-    flat = windows.reshape(-1, half * image.shape[0])
-    return torch.stack([_product(flat[a * width : a * width + rows], quarters) for a in range(half)])
+    flat = windows.contiguous().view(image.dtype).view(-1, half * image.shape[0])
+    return torch.stack([product(flat[a * width : a * width + rows], quarters) for a in range(half)])
 
 
 def _taps(weight: Tensor) -> Tensor:
     """(in, out, k, k) → (half, 4·out, half·in): for each row a of taps, what the quarters are multiplied with."""
     channels_in, channels_out, kernel_size, _ = weight.shape
     half = kernel_size // 2
-    # Index 1 - parity within a pair of taps belongs to the quarter of that parity.
-    pairs = weight.view(channels_in, channels_out, half, 2, half, 2).flip(3, 5)
+    pairs = weight.view(channels_in, channels_out, half, 2, half, 2)  # the first of a pair meets odd pixels
     # Rows run as windows do, from the other end; columns as they are moved: by b to the right.
     ordered = pairs.permute(2, 3, 5, 1, 4, 0).flip(0)  # half, 2, 2, out, half, in
     return ordered.reshape(half, 4 * channels_out, half * channels_in)
@@ -110,28 +112,18 @@ def _untapped(total: Tensor, weight: Tensor) -> Tensor:
     """The gradient of the weight, (in, out, k, k), from the sums of `_weight_gradient`."""
     channels_in, channels_out, kernel_size, _ = weight.shape
     half = kernel_size // 2
-    taps = total.view(half, half, channels_in, 2, 2, channels_out).flip(0, 1, 3, 4)
+    taps = total.view(half, half, channels_in, 2, 2, channels_out).flip(0, 1)
     return taps.permute(2, 5, 0, 3, 1, 4).reshape(weight.shape).to(weight.dtype)
 
 
 def _quarters(grad: Tensor, half: int) -> Tensor:
-    """One image's gradient (out, 2h, 2w) → ((h + half - 1)·(w + half - 1), 4·out), its quarters by parity."""
+    """One image's gradient (out, 2h, 2w) → ((h + half - 1)·(w + half - 1), 4·out): quarters by parity, odd first."""
     channels, height, width = grad.shape[0], grad.shape[1] // 2, grad.shape[2] // 2
-    placed = grad.new_zeros(height + half - 1, width + half - 1, 2, 2, channels)
-    last = grad.permute(1, 2, 0)
+    last = wide(grad.permute(1, 2, 0).contiguous())
+    placed = last.new_zeros(height + half - 1, width + half - 1, 2, 2, last.shape[2])
     for vertical in (0, 1):
         for horizontal in (0, 1):
             top, left = ((half - 1 + parity) // 2 for parity in (vertical, horizontal))
             rows, columns = slice(top, top + height), slice(left, left + width)
-            placed[rows, columns, vertical, horizontal] = last[vertical::2, horizontal::2]
-    return placed.view(-1, 4 * channels)
-
-
-def _product(windows: Tensor, quarters: Tensor) -> Tensor:
-    if windows.is_cuda and windows.dtype != _sum_type(windows):
-        return torch.mm(windows.t(), quarters, out_dtype=torch.float32)
-    return windows.t() @ quarters
-
-
-def _sum_type(values: Tensor) -> torch.dtype:
-    return torch.promote_types(values.dtype, torch.float32)
+            placed[rows, columns, 1 - vertical, 1 - horizontal] = last[vertical::2, horizontal::2]
+    return placed.view(grad.dtype).view(-1, 4 * channels)
