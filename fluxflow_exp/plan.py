@@ -1,5 +1,6 @@
 """What a run is going to do, derived from its configuration and said before it starts."""
 
+from pathlib import Path
 from typing import Any
 
 from fluxflow_exp import weights
@@ -58,6 +59,23 @@ def check_losses(config: RunConfig) -> None:
                     raise UserError(f"stage.steps.{name}.trainer.{key}: {error}") from error
 
 
+def cache_folder(config: RunConfig, name: str, data: DataSet) -> Path | None:
+    """Where step `name` keeps what frozen parts say of its data; None: it does not.
+
+    UserError: it cannot, and cache.mode=on asks for it.
+    """
+    if config.cache.mode == "off" or not trainer_class(config.stage.steps[name]).CACHES:
+        return None
+    if data.train.varies is None:
+        return Path(config.cache.path or Path(config.output_root) / "cache").expanduser()
+    if config.cache.mode == "on":
+        raise UserError(
+            f"cache.mode=on: step {name} cannot train on cached latents: {data.train.varies}. Change that, or set "
+            "cache.mode=auto"
+        )
+    return None
+
+
 def describe(
     config: RunConfig, lengths: dict[str, Length], data: dict[str, DataSet], machine: Machine, ranks: int = 1
 ) -> str:
@@ -74,6 +92,7 @@ def describe(
     for index, (name, step) in enumerate(config.stage.steps.items(), start=1):
         lines += _step_lines(index, name, step, lengths[name], ranks)
         lines += _left_out(data[name], step.batch_size)
+        lines += _cache_line(config, name, data[name])
     total = sum(each.updates for each in lengths.values())
     return "\n".join([*lines, f"  Total: {total} updates"])
 
@@ -98,6 +117,15 @@ def _step_lines(index: int, name: str, step: Step, size: Length, ranks: int) -> 
         f"    optimizers: {optimizers}",
         *([f"    ends early when {transition.describe(step.transition_on)}"] if step.transition_on.metric else []),
     ]
+
+
+def _cache_line(config: RunConfig, name: str, data: DataSet) -> list[str]:
+    folder = cache_folder(config, name, data)
+    if folder is not None:
+        return [f"    latents: encoded once, kept in {folder}"]
+    if config.cache.mode == "auto" and trainer_class(config.stage.steps[name]).CACHES:
+        return [f"    latents: encoded at every update, since {data.train.varies}"]
+    return []
 
 
 def _left_out(data: DataSet, batch_size: int) -> list[str]:

@@ -158,6 +158,14 @@ class Publish:
 
 
 @dataclass
+class Cache:
+    """What frozen parts say of the training set, written to disk before a flow step begins and read instead."""
+
+    mode: str = "auto"  # auto (where it can be used) | on (an error where it cannot) | off
+    path: str | None = None  # folder of caches, which several runs may share; null: OUTPUT_ROOT/cache
+
+
+@dataclass
 class Tracking:
     """Weights & Biases."""
 
@@ -189,3 +197,4 @@ class RunConfig:
     samples: Samples = field(default_factory=Samples)
     evaluation: Evaluation = field(default_factory=Evaluation)
     publish: Publish = field(default_factory=Publish)
+    cache: Cache = field(default_factory=Cache)

@@ -1,4 +1,4 @@
-"""The transposed convolution with its own weight gradient, against torch's in float64."""
+"""The transposed convolution with its own gradients, against torch's in float64."""
 
 from typing import Any
 
@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fluxflow_exp.models.transposed_conv import UpConv2d, _UpConv, weight_gradient
+from fluxflow_exp.models import transposed_conv
+from fluxflow_exp.models.transposed_conv import UpConv2d, _UpConv, gradients
 
 # batch, channels in and out, height, width
 SIZES = [(1, 1, 1, 1, 1), (1, 3, 2, 4, 4), (2, 2, 5, 3, 7), (3, 4, 3, 5, 2), (2, 5, 10, 9, 8)]
@@ -24,23 +25,24 @@ def drawn(size: tuple[int, ...], kernel: int) -> tuple[Tensor, Tensor, Tensor]:
 
 @pytest.mark.parametrize("kernel", [4, 8, 12, 16])
 @pytest.mark.parametrize("size", SIZES, ids=str)
-def test_the_weight_gradient_is_that_of_autograd(size: tuple[int, ...], kernel: int) -> None:
+def test_the_gradients_are_those_of_autograd(size: tuple[int, ...], kernel: int) -> None:
     x, weight, bias = drawn(size, kernel)
     found = F.conv_transpose2d(x, weight, bias, stride=2, padding=kernel // 2 - 1)
     grad = torch.randn_like(found)
-    (wanted,) = torch.autograd.grad(found, weight, grad)
-    torch.testing.assert_close(weight_gradient(x.detach(), grad, kernel), wanted)
+    wanted = torch.autograd.grad(found, (x, weight), grad)
+    torch.testing.assert_close(gradients(x.detach(), weight.detach(), grad), wanted)
 
 
-def test_the_weight_gradient_takes_channels_last_and_half_precision() -> None:
+def test_the_gradients_take_channels_last_and_half_precision() -> None:
     x, weight, bias = drawn((2, 8, 4, 6, 5), 8)
     found = F.conv_transpose2d(x, weight, bias, stride=2, padding=3)
     grad = torch.randn_like(found)
-    (wanted,) = torch.autograd.grad(found, weight, grad)
-    halves = (v.detach().to(torch.bfloat16, memory_format=torch.channels_last) for v in (x, grad))
-    made = weight_gradient(*halves, 8)
-    assert made.dtype == torch.bfloat16
-    torch.testing.assert_close(made.double(), wanted, rtol=0.02, atol=0.02 * wanted.abs().max().item())
+    wanted = torch.autograd.grad(found, (x, weight), grad)
+    halves = (v.detach().to(torch.bfloat16, memory_format=torch.channels_last) for v in (x, weight, grad))
+    for made, exact in zip(gradients(*halves), wanted, strict=True):
+        assert made is not None
+        assert made.dtype == torch.bfloat16
+        torch.testing.assert_close(made.double(), exact, rtol=0.02, atol=0.02 * exact.abs().max().item())
 
 
 @pytest.mark.parametrize("kernel", [4, 8])
@@ -50,19 +52,16 @@ def test_all_gradients_are_those_of_finite_differences(kernel: int) -> None:
 
 
 @pytest.mark.parametrize("wanted", [(True, False), (False, True), (True, True)])
-def test_only_what_is_asked_for_is_computed(wanted: tuple[bool, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_what_is_asked_for_is_computed(wanted: tuple[bool, bool], monkeypatch: pytest.MonkeyPatch) -> None:
     costly: list[str] = []
-    plain = F.conv2d
-    monkeypatch.setattr(
-        "fluxflow_exp.models.transposed_conv.weight_gradient",
-        lambda *values: costly.append("weight") or weight_gradient(*values),
-    )
-    monkeypatch.setattr(F, "conv2d", lambda *v, **k: costly.append("input") or plain(*v, **k))
+    for name in ("_input_gradient", "_weight_gradient"):
+        plain = getattr(transposed_conv, name)
+        monkeypatch.setattr(transposed_conv, name, lambda *v, n=name, f=plain: costly.append(n) or f(*v))
     given = [v.detach().requires_grad_(w) for v, w in zip(drawn((1, 2, 3, 4, 4), 4), wanted, strict=False)]
     made: Any = _UpConv.apply(*given)
     made.sum().backward()
     assert [v.grad is not None for v in given] == list(wanted)
-    assert costly == [name for name, w in zip(("input", "weight"), wanted, strict=True) if w]
+    assert costly == [n for n, w in zip(("_input_gradient", "_weight_gradient"), wanted, strict=True) if w]
 
 
 @pytest.mark.parametrize("kernel", [4, 16])

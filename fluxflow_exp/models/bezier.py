@@ -62,8 +62,10 @@ class BezierActivation(nn.Module):
     def _fused(self, x: Tensor, dim: int, bias: Tensor | None = None) -> Tensor:
         from fluxflow_exp.models import bezier_triton
 
-        made: Tensor = bezier_triton.bezier(x.movedim(dim, -1).contiguous(), self.t_pre, self.p_pre, bias)
-        return made.movedim(-1, dim)
+        last = x.movedim(dim, -1)
+        # As rows: torch's compiler would bring a tensor of four dimensions into an order of its own, by copying it.
+        made: Tensor = bezier_triton.bezier(last.reshape(-1, last.shape[-1]), self.t_pre, self.p_pre, bias)
+        return made.view(*last.shape[:-1], -1).movedim(-1, dim)
 
     def extra_repr(self) -> str:
         return f"dim={self.dim}, t_pre={self.t_pre}, p_pre={self.p_pre}"

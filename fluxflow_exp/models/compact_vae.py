@@ -40,18 +40,26 @@ class Compressor(nn.Module):
         previous = 3
         for width in widths:
             inner = [Residual(width, activation) for _ in range(blocks)]
-            self.stages.append(nn.Sequential(Down(previous, width), *inner))
+            self.stages.append(Chain(Down(previous, width), *inner))
             previous = width
         self.head = Chain(ChannelNorm(previous), nn.Conv2d(previous, 2 * vae_dim, 3, padding=1))
 
     def forward(self, images: Tensor) -> Posterior:
+        return self.posterior(self.moments(images))
+
+    def moments(self, images: Tensor) -> Tensor:
+        """All that `posterior` needs, (batch, 2·vae_dim, h, w) in float32."""
         height, width = images.shape[-2:]
         if height % self.downscale or width % self.downscale:
             raise ValueError(f"image sides must be multiples of {self.downscale}, not {width}x{height}")
         x = images
         for stage in self.stages:
             x = run(stage, x, checkpointing=self.checkpointing)
-        mean, logvar = self.head(x).float().chunk(2, 1)
+        moments: Tensor = self.head(x).float()
+        return moments
+
+    def posterior(self, moments: Tensor) -> Posterior:
+        mean, logvar = moments.chunk(2, 1)
         # Starts at σ = exp(-2): the first reconstructions are not drowned in noise.
         return Posterior(mean, (logvar - 4).clamp(-30, 20))
 
@@ -80,7 +88,7 @@ class Expander(nn.Module):
         self.stages = nn.ModuleList()
         for width, following in zip(widths[::-1], [*widths[-2::-1], widths[0]], strict=True):
             inner = [Residual(width, activation) for _ in range(blocks)]
-            self.stages.append(nn.Sequential(*inner, Up(width, following)))
+            self.stages.append(Chain(*inner, Up(width, following)))
         self.head = Chain(ChannelNorm(widths[0]), nn.Conv2d(widths[0], 3, 3, padding=1))
 
     @property

@@ -76,6 +76,10 @@ class Compressor(nn.Module):
         )
 
     def forward(self, images: Tensor) -> Posterior:
+        return self.posterior(self.moments(images))
+
+    def moments(self, images: Tensor) -> Tensor:
+        """All that `posterior` needs: mean, log-variance and content, (batch, 3·vae_dim, h, w) in float32."""
         height, width = images.shape[-2:]
         if height % self.downscale or width % self.downscale:
             raise ValueError(f"image sides must be multiples of {self.downscale}, not {width}x{height}")
@@ -86,6 +90,10 @@ class Compressor(nn.Module):
         content = self.latent_proj(x)
         mean = self.mu_activation(self.mu_proj(content)).float()
         logvar = self.logvar_activation(self.logvar_proj(content)).float().clamp(-30, 20)
+        return torch.cat([mean, logvar, content.float()], 1)
+
+    def posterior(self, moments: Tensor) -> Posterior:
+        mean, logvar, content = moments.chunk(3, 1)
         return Posterior(mean, logvar, lambda values: self._attend(values, content))
 
     def _attend(self, values: Tensor, content: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from fluxflow_exp.data.loader import Batch, load_batches
+from fluxflow_exp.data.sample import Source, Stored, Stream
 from fluxflow_exp.distributed import Ranks
 from fluxflow_exp.losses.terms import Terms
 from fluxflow_exp.preemption import Interrupted
@@ -32,9 +33,11 @@ class Trainer(ABC):
     AVERAGED: ClassVar[tuple[str, ...]]  # players whose weights are averaged
     MICRO_BATCH: ClassVar[str]  # which of hardware.micro_batch holds
     METRICS: ClassVar[dict[str, str | None]]  # what may be logged → the loss that must be there for it
+    CACHES: ClassVar[bool] = False  # whether it can train on what frozen parts say of the data, kept on disk
 
     def __init__(self, setup: Setup) -> None:
         self.setup, self.length, self.machine, self.ranks = setup, setup.length, setup.machine, setup.ranks
+        self.source: Source | Stored | Stream = setup.data.train
         self.players = build_players(setup, self.PLAYERS, averaged=self.AVERAGED, starts_at=self.starts_at)
         self.sharded = any(player.sharded for player in self.players.values())
         self.scalers = {name: self.machine.scaler() for name in self.players}
@@ -61,6 +64,13 @@ class Trainer(ABC):
     @abstractmethod
     def turns(self) -> list[Turn]:
         """The turns of an update, in order."""
+
+    def open_source(self) -> None:  # noqa: B027 - most trainers read the data as they are
+        """Called when a step begins and when it continues, before a batch is read."""
+
+    def inputs(self, batch: Batch) -> Tensor:
+        """What the turns get of a batch, on the device."""
+        return self.to_device(batch.images)
 
     def prepare(self) -> None:  # noqa: B027 - most trainers have nothing to prepare
         """Called before a step's very first update."""
@@ -100,6 +110,7 @@ class Trainer(ABC):
 
     def fit(self) -> dict[str, float]:
         """Train from wherever the last checkpoint stands to the end of the step; returns the last held-out metrics."""
+        self.open_source()
         self._resume()
         setup = self.setup
         setup.folder.report_bad(setup.data.bad, setup.data)
@@ -188,7 +199,7 @@ class Trainer(ABC):
         """This rank's shares of the training batches of updates [first, last); `alone`: whole batches."""
         ranks = Ranks() if alone else self.ranks
         return load_batches(
-            self.setup.data.train,
+            self.source,
             seed=self.setup.seed,
             batch_size=self.length.batch_size,
             first_update=first,
@@ -201,7 +212,7 @@ class Trainer(ABC):
 
     def _update(self, batch: Batch) -> None:
         """One optimizer update of each player; `numbers` gets the named terms, averaged over the global batch."""
-        images = self.to_device(batch.images)
+        images = self.inputs(batch)
         self.begin_update(batch)
         self.numbers.begin_update()
         self.skipped = False

@@ -13,7 +13,7 @@ from fluxflow_exp.trainers.player import Player
 class Micro:
     """A slice of the global batch."""
 
-    images: Tensor  # (micro-batch, 3, height, width), float32 in [-1, 1], on the device
+    images: Tensor  # (micro-batch, 3, height, width), float32 in [-1, 1], on the device; or what `inputs` made of them
     captions: list[str]
     rows: slice  # of the global batch
 
