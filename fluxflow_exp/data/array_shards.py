@@ -1,7 +1,6 @@
 """Arrays in numbered files that are written once, in any order and by several processes, and then mapped into memory.
 
-`00000.npy` holds a shard's array, `00000.json` the record that belongs to it. The record is written last, so that a
-shard is whole when its record is there.
+`00000.npy` holds a shard's array, `00000.json` the record that belongs to it. A shard is whole when both are there.
 """
 
 import time
@@ -25,8 +24,9 @@ class ArrayShards:
 
     def missing(self) -> list[int]:
         """The shards that have not been written."""
-        have = {path.name for path in self.folder.glob("*.json")}
-        return [number for number in range(self.count) if f"{number:05d}.json" not in have]
+        have = {path.name for path in self.folder.glob("*")}
+        names = [(f"{number:05d}.npy", f"{number:05d}.json") for number in range(self.count)]
+        return [number for number, both in enumerate(names) if not have.issuperset(both)]
 
     def write(self, number: int, array: NDArray[Any], record: Any) -> None:
         """Make a shard, durably."""

@@ -116,7 +116,7 @@ class Encoder:
             yield
 
     def tokens_need(self, cache: TokenCache, missing: list[int]) -> tuple[str, int]:
-        """What is to be written, and the most bytes that it takes."""
+        """What is to be written, and its bytes if every caption had as many tokens as the longest."""
         captions = [caption for number in missing for caption in cache.contents[number]]
         longest = self.tokens([max(captions, key=lambda caption: len(caption.encode()))])[0]
         return f"Text cache: {len(captions):,} captions", len(captions) * longest.nbytes
