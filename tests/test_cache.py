@@ -355,8 +355,19 @@ def test_a_shard_without_its_record_is_missing(tmp_path: Path) -> None:
     assert shards.missing() == [0]
     assert shards.array(1).tolist() == [0, 1, 2]
     assert json.loads((tmp_path / "00001.json").read_text()) == {"a": 1}
-    assert isinstance(shards.array(1), np.memmap)
     assert LatentCache(tmp_path, Shapes(img_size=16, n_images=N).train).shards.count == 3
+
+
+def test_mapping_many_shards_keeps_no_file_open(tmp_path: Path) -> None:
+    shards = ArrayShards(tmp_path, 40)
+    for number in range(40):
+        shards.write(number, np.full((number, 3), number, np.float16), None)
+    before = len(os.listdir("/proc/self/fd"))
+    arrays = [shards.array(number) for number in range(40)]
+    assert len(os.listdir("/proc/self/fd")) == before
+    for number, array in enumerate(arrays):
+        assert array.dtype == np.float16
+        assert np.array_equal(array, np.full((number, 3), number))
 
 
 def test_fingerprints_follow_arguments_and_files(tmp_path: Path) -> None:

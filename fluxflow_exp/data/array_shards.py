@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from fluxflow_exp import files
@@ -43,11 +44,22 @@ class ArrayShards:
         return files.read_json(self._path(number, "json"))
 
     def array(self, number: int) -> NDArray[Any]:
-        """Mapped into memory; read-only."""
+        """Mapped into memory, not to be written to."""
         found = self._arrays[number]
         if found is None:
-            found = self._arrays[number] = np.load(self._path(number, "npy"), mmap_mode="r")
+            found = self._arrays[number] = _mapped(self._path(number, "npy"))
         return found
 
     def _path(self, number: int, extension: str) -> Path:
         return self.folder / f"{number:05d}.{extension}"
+
+
+def _mapped(path: Path) -> NDArray[Any]:
+    """A file of `np.save`. NumPy's own mapping would keep a file open for each of what may be thousands of shards."""
+    with path.open("rb") as file:
+        np.lib.format.read_magic(file)
+        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+        start = file.tell()
+    whole = torch.from_file(str(path), shared=False, size=path.stat().st_size, dtype=torch.uint8).numpy()
+    values: NDArray[Any] = whole[start:].view(dtype).reshape(shape)
+    return values

@@ -65,7 +65,7 @@ def weights_digest(module: nn.Module) -> str:
     found = hashlib.sha256(str(module).encode())
     for name, tensor in module.state_dict().items():
         found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        found.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        found.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return found.hexdigest()
 
 
@@ -106,13 +106,19 @@ class Encoder:
         lists = [part for number in numbers for part in parts[number]]
         reading = read_lists(self.source, lists, num_workers=self.setup.num_workers)
         for number in numbers:
-            found, entries = [], Entries([], [], {})
+            entries, count = Entries([], [], {}), len(cache.contents[number])
+            found = torch.zeros((count, 0))  # of a shard of bad samples alone
             for read in islice(reading, len(parts[number])):
-                entries.bad.update({str(len(entries.ids) + row): reason for row, reason in read.bad.items()})
-                found.append((len(read.ids), read.rows, self.moments(read.images, read.ids) if read.rows else None))
+                first = len(entries.ids)
+                if read.rows:
+                    moments = self.moments(read.images, [read.ids[row] for row in read.rows])
+                    if not found.numel():
+                        found = moments.new_zeros((count, *moments.shape[1:]))
+                    found[[first + row for row in read.rows]] = moments
                 entries.ids.extend(read.ids)
                 entries.captions.extend(read.captions)
-            cache.write(number, _spread(found), entries)
+                entries.bad.update({str(first + row): reason for row, reason in read.bad.items()})
+            cache.write(number, found.numpy(), entries)
             yield
 
     def tokens_need(self, cache: TokenCache, missing: list[int]) -> tuple[str, int]:
@@ -236,19 +242,6 @@ def _make_room(say: Callable[[str], None], folder: Path, what: str, need: int) -
             f"{folder} needs {_megabytes(need)}, and its disk has {_megabytes(free)} free: make room, set cache.path "
             "to another disk, or set cache.mode=off"
         )
-
-
-def _spread(parts: list[tuple[int, list[int], Tensor | None]]) -> NDArray[Any]:
-    """(count, rows, moments of these rows) of each part → (samples, channels, h, w), zeros for bad samples."""
-    shape = next((moments.shape[1:] for _, _, moments in parts if moments is not None), torch.Size((0,)))
-    dtype = next((moments.dtype for _, _, moments in parts if moments is not None), torch.float32)
-    found = torch.zeros((sum(count for count, _, _ in parts), *shape), dtype=dtype)
-    first = 0
-    for count, rows, moments in parts:
-        if moments is not None:
-            found[first : first + count][rows] = moments
-        first += count
-    return found.numpy()
 
 
 def _wrong(folder: Path, what: str) -> UserError:
