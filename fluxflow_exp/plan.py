@@ -3,9 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import nn
-
+from fluxflow_exp import weights
 from fluxflow_exp.config import UserError, instantiate, locate
 from fluxflow_exp.data.loader import groups_of, updates_per_epoch
 from fluxflow_exp.data.sample import DataSet, Stream
@@ -45,7 +43,8 @@ def length(step: Step, data: DataSet, config: RunConfig, *, ranks: int = 1) -> L
         updates = min(updates, step.max_updates)
     kind = trainer_class(step).MICRO_BATCH
     share = step.batch_size // ranks
-    micro = min(getattr(config.hardware.micro_batch, kind) or share, share)
+    chosen = getattr(config.hardware.micro_batch, kind)
+    micro = share if chosen in (None, "auto") else min(chosen, share)
     return Length(updates, per_epoch, step.batch_size, micro)
 
 
@@ -153,9 +152,7 @@ def _all_parts(config: RunConfig) -> list[str]:
 
 
 def _count(node: dict[str, Any]) -> int:
-    with torch.device("meta"):
-        module: nn.Module = instantiate(node)
-    return sum(p.numel() for p in module.parameters())
+    return sum(p.numel() for p in weights.outline(node).parameters())
 
 
 def _name(node: dict[str, Any]) -> str:

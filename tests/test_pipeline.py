@@ -138,7 +138,15 @@ def test_a_finished_run_leaves_what_it_should_and_fresh_parts_are_announced(
     assert "Step flow: flow_processor starts from fresh weights" in said
     run = tmp_path / "quickstart"
     summary = json.loads((run / "summary.json").read_text())
-    assert set(summary["steps"]["vae"]) == {"epochs", "updates", "images", "seconds", "images_per_second", "final"}
+    assert set(summary["steps"]["vae"]) == {
+        "epochs",
+        "updates",
+        "images",
+        "seconds",
+        "images_per_second",
+        "micro_batch",
+        "final",
+    }
     assert set(summary["metrics"]["prompt_accuracy_by_attribute"]) == {"kind", "colour", "ground"}
     assert {"val_psnr", "prompt_accuracy"} <= set(summary["metrics"])
     graphs = {"training_losses.png", "kl_loss.png", "learning_rates.png", "batch_times.png", "training_overview.png"}

@@ -13,7 +13,7 @@ from rich.progress import track
 
 from fluxflow_exp.data.buckets import Size, Variant, check_scales, variants
 from fluxflow_exp.data.sample import BadSampleError, Sample, digest
-from fluxflow_exp.data.transforms import fit, open_rgb, to_tensor, upright_size
+from fluxflow_exp.data.transforms import fit, open_rgb, upright_size
 
 SPLIT_BINS = 1_000_000
 Bad = list[tuple[str, str]]  # (id, reason)
@@ -117,7 +117,7 @@ def load(
         image: Image.Image = open_rgb(opened(), background=look.background, at_least=max(size))
     except OSError as error:
         raise BadSampleError(name, reason(error)) from error
-    tensor = to_tensor(fit(image, size, place=place))
+    tensor = fit(image, size, place=place)
     return Sample(tensor.flip(2) if mirrored else tensor, caption, name)
 
 

@@ -17,7 +17,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fluxflow_exp.models.bezier import TrainableBezier
-from fluxflow_exp.models.layers import ActivationName, AlignedConv2d, Chain, Region, make_activation, run
+from fluxflow_exp.models.layers import (
+    ActivationName,
+    AlignedConv2d,
+    Chain,
+    Conv2d,
+    ConvActivation,
+    Region,
+    activate,
+    make_activation,
+    run,
+)
 from fluxflow_exp.models.posterior import Posterior
 from fluxflow_exp.models.spade import Spade
 from fluxflow_exp.models.transposed_conv import UpConv2d
@@ -146,11 +156,13 @@ class UpBlock(nn.Module):
         self.spade = Spade(channels, channels)
         self.conv1 = nn.Sequential(
             *_activated(UpConv2d, channels, channels, 16, activation),
-            *_activated(nn.Conv2d, channels, channels, 5, activation, padding=4, dilation=2),
+            *_activated(Conv2d, channels, channels, 5, activation, padding=4, dilation=2),
         )
 
     def forward(self, x: Tensor, context: Tensor | None) -> Tensor:
-        change: Tensor = self.conv1(x if context is None else self.spade(x, context))
+        up, first, convolution, second = self.conv1
+        wide = activate(up, first, x if context is None else self.spade(x, context))
+        change = activate(convolution, second, wide)
         return change + SKIP_SCALE * F.interpolate(x, scale_factor=2.0, mode="nearest")
 
 
@@ -204,20 +216,20 @@ def _coordinates(images: Tensor) -> Tensor:
 
 
 def _activated(
-    layer: type[nn.Conv2d] | type[UpConv2d],
+    layer: type[Conv2d] | type[UpConv2d],
     channels_in: int,
     channels_out: int,
     kernel: int,
     activation: ActivationName,
     **options: int | bool,
-) -> nn.Sequential:
+) -> ConvActivation:
     act, expansion = make_activation(activation, dim=1)
-    return nn.Sequential(layer(channels_in, channels_out * expansion, kernel, **options), act)  # type: ignore[arg-type]
+    return ConvActivation(layer(channels_in, channels_out * expansion, kernel, **options), act)  # type: ignore[arg-type]
 
 
 def _two(channels_in: int, channels_out: int, activation: ActivationName) -> nn.Sequential:
     """Two activated 1 × 1 convolutions."""
     return nn.Sequential(
-        _activated(nn.Conv2d, channels_in, channels_out, 1, activation),
-        _activated(nn.Conv2d, channels_out, channels_out, 1, activation),
+        _activated(Conv2d, channels_in, channels_out, 1, activation),
+        _activated(Conv2d, channels_out, channels_out, 1, activation),
     )

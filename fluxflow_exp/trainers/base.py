@@ -17,12 +17,13 @@ from fluxflow_exp.preemption import Interrupted
 from fluxflow_exp.seeding import generator
 from fluxflow_exp.tracking import MetricLog, Window
 from fluxflow_exp.trainers import state
+from fluxflow_exp.trainers.accumulation import Accumulation
 from fluxflow_exp.trainers.look import Look
 from fluxflow_exp.trainers.numbers import Numbers, TurnNumbers
 from fluxflow_exp.trainers.player import build_players
 from fluxflow_exp.trainers.setup import Setup
 from fluxflow_exp.trainers.transition import Watch
-from fluxflow_exp.trainers.turn import Micro, Turn
+from fluxflow_exp.trainers.turn import Turn
 
 
 class Trainer(ABC):
@@ -40,6 +41,7 @@ class Trainer(ABC):
         self.players = build_players(setup, self.PLAYERS, averaged=self.AVERAGED, starts_at=self.starts_at)
         self.sharded = any(player.sharded for player in self.players.values())
         self.scalers = {name: self.machine.scaler() for name in self.players}
+        self.accumulation = Accumulation(self)
         self.look = Look(self)
         self.window, self.rows = Window(), MetricLog(setup.folder.metrics(setup.name))
         self.update_index, self.seconds = 0, 0.0
@@ -146,7 +148,9 @@ class Trainer(ABC):
         """The signal that asked a rank to stop (0: none), and whether a save is due; the same on every rank."""
         setup = self.setup
         due = self.ranks.first and setup.clock.due(self.update_index)
-        signum, due_somewhere, bad = self.ranks.largest([setup.stop.signum or 0, int(due), len(batch.bad)])
+        mine = [setup.stop.signum or 0, int(due), len(batch.bad), self.accumulation.micro_batches()]
+        signum, due_somewhere, bad, micro_batches = self.ranks.largest(mine)
+        self.accumulation.agree(micro_batches)
         if bad:
             setup.folder.report_bad(self.ranks.gather(batch.bad), setup.data)
         return signum, bool(due_somewhere)
@@ -175,6 +179,7 @@ class Trainer(ABC):
             self.setup.console.say(f"Step {self.setup.name} ends after update {self.update_index}: {reason}")
 
     def _resume(self) -> None:
+        self.accumulation.recall()
         newest = self.setup.checkpoints.newest(self.setup.name) if self.ranks.first else None
         newest = self.ranks.from_first(newest)
         saved = self.setup.checkpoints.load(newest, map_location=self.machine.device) if newest else None
@@ -184,7 +189,7 @@ class Trainer(ABC):
                 f"Step {self.setup.name}: continuing after update {self.update_index} of {self.length.updates}"
             )
         else:
-            self.prepare()
+            self.accumulation.within_memory(self.prepare)
         self._logged = (self.update_index, self.seconds)
         if self.ranks.first:
             self.rows.rewind(self.update_index)
@@ -214,11 +219,7 @@ class Trainer(ABC):
         for turn in self.turns():
             for player in turn.players:
                 player.train(True)
-            terms: dict[str, list[Tensor]] = {}
-            for micro in self._micros(images, batch.captions):
-                for name, values in self._backward(turn, micro).items():
-                    terms.setdefault(name, []).append(values)
-            self._step(turn, {n: torch.cat(v) for n, v in terms.items()}, batch)
+            self._step(turn, self.accumulation.gradients(turn, images, batch.captions), batch)
             for player in turn.players:
                 player.train(False)
         further = self.end_update()
@@ -226,21 +227,6 @@ class Trainer(ABC):
             self.numbers.add(
                 TurnNumbers(self._where(), list(further), [], torch.stack(list(further.values())), {}, batch.ids)
             )
-
-    def _micros(self, images: Tensor, captions: list[str]) -> Iterator[Micro]:
-        before = self.ranks.share(self.length.batch_size).start
-        for first in range(0, len(images), self.length.micro_batch):
-            last = first + self.length.micro_batch
-            yield Micro(images[first:last], captions[first:last], slice(before + first, before + last))
-
-    def _backward(self, turn: Turn, micro: Micro) -> Terms:
-        with self.machine.autocast():
-            terms, weights = turn.loss(micro)
-        total = sum(weight * terms[name].sum() for name, weight in weights.items())
-        assert isinstance(total, Tensor)
-        scaler = self.scalers[turn.players[0].name]
-        scaler.scale(total / self.length.batch_size).backward()  # type: ignore[no-untyped-call]
-        return {name: values.detach().float() for name, values in terms.items()}
 
     def _step(self, turn: Turn, terms: Terms, batch: Batch) -> None:
         """Clip and apply. What is not finite reaches no weight."""

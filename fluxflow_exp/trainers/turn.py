@@ -20,7 +20,12 @@ class Micro:
 
 @dataclass
 class Turn:
-    """Players that one loss trains together. `loss` gives terms and the weights of those that are summed."""
+    """Players that one loss trains together. `loss` gives terms and the weights of those that are summed.
+
+    `begin` is called before the turn's first micro-batch, again if the turn is done again: it forgets what `loss` has
+    gathered over micro-batches.
+    """
 
     players: list[Player]
     loss: Callable[[Micro], tuple[Terms, dict[str, float | Tensor]]]
+    begin: Callable[[], None] = lambda: None
