@@ -122,7 +122,7 @@ def test_tokens_of_a_frozen_text_encoder_are_those_that_it_gives(tmp_path: Path,
     def texts() -> list[Any]:
         batch = read(trainer.source)[1]
         trainer.begin_update(batch)
-        micros = trainer._micros(trainer.inputs(batch), batch.captions)
+        micros = trainer.accumulation.micros(trainer.inputs(batch), batch.captions)
         return [trainer.latents.text(micro, dropped[micro.rows]) for micro in micros]
 
     live = texts()
@@ -282,6 +282,27 @@ def test_a_full_disk_is_said_before_anything_is_written(tmp_path: Path, monkeypa
     with pytest.raises(UserError, match=r"needs \d+ kB, and its disk has 1 kB free.*cache\.path.*cache\.mode=off"):
         open_cache(trainer, tmp_path / "cache")
     assert not list((tmp_path / "cache").rglob("*.npy"))
+
+
+def test_fewer_images_are_encoded_at_once_where_memory_is_short(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = trainer_of(tmp_path, *pictures(tmp_path))
+    expected = open_cache(trainer, tmp_path / "cache").read_rows([0, 5]).values
+    encode, sizes = Compressor.moments, []
+
+    def moments(self: Compressor, images: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(images))
+        if len(images) > 2:
+            raise torch.OutOfMemoryError("planted")
+        return encode(self, images)
+
+    monkeypatch.setattr(Compressor, "moments", moments)
+    found = open_cache(trainer, tmp_path / "again").read_rows([0, 5]).values
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+    assert sizes[:3] == [4, 2, 2]
+    assert set(sizes[1:]) == {2}
+    assert trainer.length.micro_batch == 4
 
 
 def test_a_signal_ends_writing_between_shards(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from fluxflow_exp.data.in_order import read_lists
 from fluxflow_exp.data.sample import BadSampleError, Source, Stream, digest
 from fluxflow_exp.preemption import Interrupted
 from fluxflow_exp.seeding import derive
+from fluxflow_exp.trainers.accumulation import attempt
 
 if TYPE_CHECKING:
     from fluxflow_exp.trainers.flow import FlowTrainer
@@ -76,6 +77,7 @@ class Encoder:
     def __init__(self, trainer: FlowTrainer, source: Source) -> None:
         self.trainer, self.setup = trainer, trainer.setup
         self.source, self.precision = source, trainer.machine.precision
+        self.at_once = trainer.length.micro_batch
 
     def folder(self, root: Path, kind: str, part: nn.Module, fingerprint: Callable[[], str]) -> Path:
         """Named by all that the values depend on, as the first rank sees it."""
@@ -142,9 +144,7 @@ class Encoder:
         """uint8 images of one shape, a micro-batch at most → (images, channels, h, w) as stored, on the CPU."""
         more = self.trainer.length.micro_batch - len(images)
         with self.trainer.machine.autocast():
-            found = self.trainer.compressor.moments(
-                self.trainer.to_device(torch.cat([images, images[-1:].expand(more, -1, -1, -1)]))
-            )
+            found = self._encode(torch.cat([images, images[-1:].expand(more, -1, -1, -1)]))
         return self._stored(found[: len(images)], "latents", ids)
 
     @torch.no_grad()
@@ -176,6 +176,22 @@ class Encoder:
             self.setup.console.say(
                 f"Latent cache: {len(cache):,} images in {cache.shards.folder}; {len(chosen)} encoded again agree"
             )
+
+    def _encode(self, images: Tensor) -> Tensor:
+        """Their moments, fewer at once where memory does not suffice. OutOfMemoryError: not even for one."""
+
+        def passes() -> Tensor:
+            parts = torch.split(images, self.at_once)
+            return torch.cat([self.trainer.compressor.moments(self.trainer.to_device(part)) for part in parts])
+
+        while self.at_once > 1:
+            done = attempt(passes)
+            if done:
+                return done[0]
+            self.at_once //= 2
+            if self.trainer.machine.device.type == "cuda":
+                torch.cuda.empty_cache()
+        return passes()
 
     def _compare(self, fresh: Tensor, kept: Tensor, folder: Path, name: str) -> None:
         if fresh.shape != kept.shape:
