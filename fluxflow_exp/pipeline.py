@@ -232,7 +232,7 @@ class Pipeline:
             console=self.console,
             graphs=self.graphs,
             wandb=self.wandb,
-            cache=plan.cache_folder(config, name, self.data[name]),
+            cache=plan.cache_folder(config, name, self.data[name], self.lengths[name])[0],
             log_every=config.log_every,
             samples=config.samples,
             evaluation=config.evaluation,

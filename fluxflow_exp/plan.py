@@ -59,21 +59,23 @@ def check_losses(config: RunConfig) -> None:
                     raise UserError(f"stage.steps.{name}.trainer.{key}: {error}") from error
 
 
-def cache_folder(config: RunConfig, name: str, data: DataSet) -> Path | None:
-    """Where step `name` keeps what frozen parts say of its data; None: it does not.
+def cache_folder(config: RunConfig, name: str, data: DataSet, size: Length) -> tuple[Path | None, str]:
+    """Where step `name` keeps what frozen parts say of its data, or None and why it does not ("": nothing to say).
 
     UserError: it cannot, and cache.mode=on asks for it.
     """
-    if config.cache.mode == "off" or not trainer_class(config.stage.steps[name]).CACHES:
-        return None
-    if data.train.varies is None:
-        return Path(config.cache.path or Path(config.output_root) / "cache").expanduser()
-    if config.cache.mode == "on":
+    mode, reason = config.cache.mode, data.train.varies
+    if mode == "off" or not trainer_class(config.stage.steps[name]).CACHES:
+        return None, ""
+    if mode == "on" and reason:
         raise UserError(
-            f"cache.mode=on: step {name} cannot train on cached latents: {data.train.varies}. Change that, or set "
-            "cache.mode=auto"
+            f"cache.mode=on: step {name} cannot train on cached latents: {reason}. Change that, or set cache.mode=auto"
         )
-    return None
+    if mode == "auto" and not reason and size.updates < size.updates_per_epoch:
+        reason = "the step ends before it has used every image once (cache.mode=on: cached all the same)"
+    if reason:
+        return None, reason
+    return Path(config.cache.path or Path(config.output_root) / "cache").expanduser(), ""
 
 
 def describe(
@@ -92,7 +94,7 @@ def describe(
     for index, (name, step) in enumerate(config.stage.steps.items(), start=1):
         lines += _step_lines(index, name, step, lengths[name], ranks)
         lines += _left_out(data[name], step.batch_size)
-        lines += _cache_line(config, name, data[name])
+        lines += _cache_line(*cache_folder(config, name, data[name], lengths[name]))
     total = sum(each.updates for each in lengths.values())
     return "\n".join([*lines, f"  Total: {total} updates"])
 
@@ -119,13 +121,10 @@ def _step_lines(index: int, name: str, step: Step, size: Length, ranks: int) -> 
     ]
 
 
-def _cache_line(config: RunConfig, name: str, data: DataSet) -> list[str]:
-    folder = cache_folder(config, name, data)
+def _cache_line(folder: Path | None, reason: str) -> list[str]:
     if folder is not None:
         return [f"    latents: encoded once, kept in {folder}"]
-    if config.cache.mode == "auto" and trainer_class(config.stage.steps[name]).CACHES:
-        return [f"    latents: encoded at every update, since {data.train.varies}"]
-    return []
+    return [f"    latents: encoded at every update, since {reason}"] if reason else []
 
 
 def _left_out(data: DataSet, batch_size: int) -> list[str]:

@@ -161,7 +161,7 @@ class Publish:
 class Cache:
     """What frozen parts say of the training set, written to disk before a flow step begins and read instead."""
 
-    mode: str = "auto"  # auto (where it can be used) | on (an error where it cannot) | off
+    mode: str = "auto"  # auto (where it can and pays: an epoch or more) | on (an error where it cannot) | off
     path: str | None = None  # folder of caches, which several runs may share; null: OUTPUT_ROOT/cache
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fluxflow_exp import pipeline, plan
+from fluxflow_exp import pipeline, plan, preflight
 from fluxflow_exp.config import UserError, instantiate, resolve, typed
 from fluxflow_exp.console import Console
 from fluxflow_exp.data.array_shards import ArrayShards
@@ -31,8 +31,10 @@ from fluxflow_exp.preemption import Interrupted, StopRequest
 from fluxflow_exp.run_folder import RunFolder
 from fluxflow_exp.trainers.caching import open_cache
 from fluxflow_exp.trainers.latents import Cached
+from fluxflow_exp.trainers.setup import Length
 from tests.children import KillDuring, finish, finish_ranks
 from tests.conftest import TOY, toy
+from tests.test_webdataset import build, write_shards
 
 N = 600  # of the drawings: three shards
 SHORT = ["stage.steps.flow.n_epochs=2", "stage.steps.flow.batch_size=8", "stage.steps.flow.max_updates=9"]
@@ -52,7 +54,7 @@ def autoencoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def flow(root: Path, autoencoder: Path, *overrides: str) -> dict[str, Any]:
     """The configuration of a short flow step."""
     given = f"stage.steps.flow.init_from={autoencoder}"
-    return toy(root, given, *SHORT, *QUIET, *overrides, stage="flow_cfg")
+    return toy(root, given, "cache.mode=on", *SHORT, *QUIET, *overrides, stage="flow_cfg")
 
 
 def weights(run: Path) -> dict[str, bytes]:
@@ -120,7 +122,7 @@ def test_tokens_of_a_frozen_text_encoder_are_those_that_it_gives(tmp_path: Path,
     def texts() -> list[Any]:
         batch = read(trainer.source)[1]
         trainer.begin_update(batch)
-        micros = trainer._micros(trainer.inputs(batch), batch.captions)
+        micros = trainer.accumulation.micros(trainer.inputs(batch), batch.captions)
         return [trainer.latents.text(micro, dropped[micro.rows]) for micro in micros]
 
     live = texts()
@@ -282,6 +284,27 @@ def test_a_full_disk_is_said_before_anything_is_written(tmp_path: Path, monkeypa
     assert not list((tmp_path / "cache").rglob("*.npy"))
 
 
+def test_fewer_images_are_encoded_at_once_where_memory_is_short(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = trainer_of(tmp_path, *pictures(tmp_path))
+    expected = open_cache(trainer, tmp_path / "cache").read_rows([0, 5]).values
+    encode, sizes = Compressor.moments, []
+
+    def moments(self: Compressor, images: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(images))
+        if len(images) > 2:
+            raise torch.OutOfMemoryError("planted")
+        return encode(self, images)
+
+    monkeypatch.setattr(Compressor, "moments", moments)
+    found = open_cache(trainer, tmp_path / "again").read_rows([0, 5]).values
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+    assert sizes[:3] == [4, 2, 2]
+    assert set(sizes[1:]) == {2}
+    assert trainer.length.micro_batch == 4
+
+
 def test_a_signal_ends_writing_between_shards(tmp_path: Path) -> None:
     trainer = trainer_of(tmp_path, *pictures(tmp_path), "data.buckets=2.0")
     trainer.setup.stop.signum = 15
@@ -299,7 +322,7 @@ def test_numbers_that_float16_cannot_hold_are_refused(tmp_path: Path) -> None:
         open_cache(trainer, tmp_path / "cache")
 
 
-def test_where_nothing_can_be_cached_auto_says_why_and_on_is_an_error(tmp_path: Path) -> None:
+def test_where_nothing_can_be_cached_auto_does_without_and_on_is_an_error(tmp_path: Path) -> None:
     pictures(tmp_path)
     options = {"data_path": str(tmp_path / "images"), "captions_file": str(tmp_path / "captions.tsv")}
     shapes = Shapes(img_size=16, n_images=8, n_validation=8)
@@ -309,15 +332,41 @@ def test_where_nothing_can_be_cached_auto_says_why_and_on_is_an_error(tmp_path: 
         "a mixture": Mixture({"a": shapes, "b": shapes}, {"a": 1.0, "b": 1.0}),
         "streamed shards": SimpleNamespace(train=Streamed),
     }
+    epoch = Length(updates=4, updates_per_epoch=4, batch_size=2, micro_batch=2)
+    auto, on = (typed(toy(tmp_path, f"cache.mode={mode}", stage="flow")) for mode in ("auto", "on"))
     for reason, data in cases.items():
-        config = typed(toy(tmp_path, stage="flow"))
-        assert plan.cache_folder(config, "flow", data) is None
-        assert f"encoded at every update, since {reason}" in plan._cache_line(config, "flow", data)[0]
-        config.cache.mode = "on"
+        folder, said = plan.cache_folder(auto, "flow", data, epoch)
+        assert folder is None
+        assert reason in said
         with pytest.raises(UserError, match=rf"cache\.mode=on: step flow cannot.*{reason}"):
-            plan.cache_folder(config, "flow", data)
-    config = typed(toy(tmp_path, "cache.mode=on", f"cache.path={tmp_path / 'elsewhere'}", stage="flow"))
-    assert plan.cache_folder(config, "flow", shapes) == tmp_path / "elsewhere"
+            plan.cache_folder(on, "flow", data, epoch)
+    assert plan.cache_folder(auto, "flow", shapes, epoch) == (tmp_path / "cache", "")
+    off = typed(toy(tmp_path, "cache.mode=off", stage="flow"))
+    assert plan.cache_folder(off, "flow", shapes, epoch) == (None, "")
+
+
+def test_auto_does_not_encode_a_whole_set_for_less_than_an_epoch(tmp_path: Path) -> None:
+    shapes = Shapes(img_size=16, n_images=8, n_validation=8)
+    part = Length(updates=3, updates_per_epoch=4, batch_size=2, micro_batch=2)
+    auto, on = (typed(toy(tmp_path, f"cache.mode={mode}", "cache.path=here", stage="flow")) for mode in ("auto", "on"))
+    assert plan.cache_folder(auto, "flow", shapes, part)[0] is None
+    assert plan.cache_folder(on, "flow", shapes, part) == (Path("here"), "")
+
+
+def test_the_plan_says_where_latents_come_from(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for override, said in {
+        "cache.mode=auto": f"latents: encoded once, kept in {tmp_path / 'cache'}",
+        "stage.steps.flow.max_updates=1": "latents: encoded at every update, since the step ends before",
+    }.items():
+        pipeline.run(toy(tmp_path, "validate=true", override))
+        assert said in capsys.readouterr().out
+
+
+def test_a_mode_or_a_place_that_cannot_be_is_said_before_data_is_read(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    found = preflight.problems(toy(tmp_path, "cache.mode=maybe", f"cache.path={tmp_path / 'file' / 'cache'}"))
+    assert found[0] == "cache.mode is one of auto, on, off, not 'maybe'"
+    assert found[1].startswith("cache.path=")
 
 
 def test_a_shard_without_its_record_is_missing(tmp_path: Path) -> None:
@@ -327,5 +376,28 @@ def test_a_shard_without_its_record_is_missing(tmp_path: Path) -> None:
     assert shards.missing() == [0]
     assert shards.array(1).tolist() == [0, 1, 2]
     assert json.loads((tmp_path / "00001.json").read_text()) == {"a": 1}
-    assert isinstance(shards.array(1), np.memmap)
     assert LatentCache(tmp_path, Shapes(img_size=16, n_images=N).train).shards.count == 3
+
+
+def test_mapping_many_shards_keeps_no_file_open(tmp_path: Path) -> None:
+    shards = ArrayShards(tmp_path, 40)
+    for number in range(40):
+        shards.write(number, np.full((number, 3), number, np.float16), None)
+    before = len(os.listdir("/proc/self/fd"))
+    arrays = [shards.array(number) for number in range(40)]
+    assert len(os.listdir("/proc/self/fd")) == before
+    for number, array in enumerate(arrays):
+        assert array.dtype == np.float16
+        assert np.array_equal(array, np.full((number, 3), number))
+
+
+def test_fingerprints_follow_arguments_and_files(tmp_path: Path) -> None:
+    drawn = {"img_size": 16, "n_images": 8, "n_validation": 8, "seed": 0}
+    changed = [drawn, {**drawn, "img_size": 32}, {**drawn, "n_images": 9}, {**drawn, "seed": 1}]
+    assert len({Shapes(**options).train.fingerprint() for options in changed}) == 4
+    assert Shapes(**drawn).train.fingerprint() == Shapes(**drawn).train.fingerprint()
+    write_shards(tmp_path)
+    before = build(tmp_path).train.fingerprint()
+    assert build(tmp_path).train.fingerprint() == before
+    os.utime(tmp_path / "train-003.tar", ns=(0, 0))
+    assert build(tmp_path).train.fingerprint() != before

@@ -60,7 +60,7 @@ def test_b15_the_flow_sees_latents_of_unit_scale(tmp_path: Path) -> None:
     trainer, batch = build(tmp_path, "flow")
     trainer.prepare()
     trainer.begin_update(batch)
-    latents = trainer._latents(trainer.to_device(batch.images), trainer.posterior_noise)
+    latents = trainer._latents(trainer.latents.posterior(trainer.inputs(batch)), trainer.posterior_noise)
     assert latents.std().item() == pytest.approx(1.0, abs=0.15)
     assert latents.mean().item() == pytest.approx(0.0, abs=0.15)
 

@@ -1,7 +1,6 @@
 """Arrays in numbered files that are written once, in any order and by several processes, and then mapped into memory.
 
-`00000.npy` holds a shard's array, `00000.json` the record that belongs to it. The record is written last, so that a
-shard is whole when its record is there.
+`00000.npy` holds a shard's array, `00000.json` the record that belongs to it. A shard is whole when both are there.
 """
 
 import time
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from fluxflow_exp import files
@@ -25,8 +25,9 @@ class ArrayShards:
 
     def missing(self) -> list[int]:
         """The shards that have not been written."""
-        have = {path.name for path in self.folder.glob("*.json")}
-        return [number for number in range(self.count) if f"{number:05d}.json" not in have]
+        have = {path.name for path in self.folder.glob("*")}
+        names = [(f"{number:05d}.npy", f"{number:05d}.json") for number in range(self.count)]
+        return [number for number, both in enumerate(names) if not have.issuperset(both)]
 
     def write(self, number: int, array: NDArray[Any], record: Any) -> None:
         """Make a shard, durably."""
@@ -43,11 +44,22 @@ class ArrayShards:
         return files.read_json(self._path(number, "json"))
 
     def array(self, number: int) -> NDArray[Any]:
-        """Mapped into memory; read-only."""
+        """Mapped into memory, not to be written to."""
         found = self._arrays[number]
         if found is None:
-            found = self._arrays[number] = np.load(self._path(number, "npy"), mmap_mode="r")
+            found = self._arrays[number] = _mapped(self._path(number, "npy"))
         return found
 
     def _path(self, number: int, extension: str) -> Path:
         return self.folder / f"{number:05d}.{extension}"
+
+
+def _mapped(path: Path) -> NDArray[Any]:
+    """A file of `np.save`. NumPy's own mapping would keep a file open for each of what may be thousands of shards."""
+    with path.open("rb") as file:
+        np.lib.format.read_magic(file)
+        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+        start = file.tell()
+    whole = torch.from_file(str(path), shared=False, size=path.stat().st_size, dtype=torch.uint8).numpy()
+    values: NDArray[Any] = whole[start:].view(dtype).reshape(shape)
+    return values

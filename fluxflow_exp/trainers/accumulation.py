@@ -66,7 +66,7 @@ class Accumulation:
     def within_memory(self, action: Callable[[], Result]) -> Result:
         """What `action` gives, which is called again with smaller micro-batches until memory suffices."""
         while True:
-            done = _attempt(action)
+            done = attempt(action)
             if done:
                 return done[0]
             self._lower()
@@ -130,7 +130,7 @@ class Accumulation:
         )
 
 
-def _attempt(action: Callable[[], Result]) -> tuple[Result] | None:
+def attempt(action: Callable[[], Result]) -> tuple[Result] | None:
     """None: memory did not suffice. The failed pass lives in the error's frames, which are gone on return."""
     try:
         return (action(),)

@@ -22,6 +22,7 @@ from fluxflow_exp.data.in_order import read_lists
 from fluxflow_exp.data.sample import BadSampleError, Source, Stream, digest
 from fluxflow_exp.preemption import Interrupted
 from fluxflow_exp.seeding import derive
+from fluxflow_exp.trainers.accumulation import attempt
 
 if TYPE_CHECKING:
     from fluxflow_exp.trainers.flow import FlowTrainer
@@ -65,7 +66,7 @@ def weights_digest(module: nn.Module) -> str:
     found = hashlib.sha256(str(module).encode())
     for name, tensor in module.state_dict().items():
         found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        found.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        found.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return found.hexdigest()
 
 
@@ -76,6 +77,7 @@ class Encoder:
     def __init__(self, trainer: FlowTrainer, source: Source) -> None:
         self.trainer, self.setup = trainer, trainer.setup
         self.source, self.precision = source, trainer.machine.precision
+        self.at_once = trainer.length.micro_batch
 
     def folder(self, root: Path, kind: str, part: nn.Module, fingerprint: Callable[[], str]) -> Path:
         """Named by all that the values depend on, as the first rank sees it."""
@@ -106,17 +108,23 @@ class Encoder:
         lists = [part for number in numbers for part in parts[number]]
         reading = read_lists(self.source, lists, num_workers=self.setup.num_workers)
         for number in numbers:
-            found, entries = [], Entries([], [], {})
+            entries, count = Entries([], [], {}), len(cache.contents[number])
+            found = torch.zeros((count, 0))  # of a shard of bad samples alone
             for read in islice(reading, len(parts[number])):
-                entries.bad.update({str(len(entries.ids) + row): reason for row, reason in read.bad.items()})
-                found.append((len(read.ids), read.rows, self.moments(read.images, read.ids) if read.rows else None))
+                first = len(entries.ids)
+                if read.rows:
+                    moments = self.moments(read.images, [read.ids[row] for row in read.rows])
+                    if not found.numel():
+                        found = moments.new_zeros((count, *moments.shape[1:]))
+                    found[[first + row for row in read.rows]] = moments
                 entries.ids.extend(read.ids)
                 entries.captions.extend(read.captions)
-            cache.write(number, _spread(found), entries)
+                entries.bad.update({str(first + row): reason for row, reason in read.bad.items()})
+            cache.write(number, found.numpy(), entries)
             yield
 
     def tokens_need(self, cache: TokenCache, missing: list[int]) -> tuple[str, int]:
-        """What is to be written, and the most bytes that it takes."""
+        """What is to be written, and its bytes if every caption had as many tokens as the longest."""
         captions = [caption for number in missing for caption in cache.contents[number]]
         longest = self.tokens([max(captions, key=lambda caption: len(caption.encode()))])[0]
         return f"Text cache: {len(captions):,} captions", len(captions) * longest.nbytes
@@ -136,9 +144,7 @@ class Encoder:
         """uint8 images of one shape, a micro-batch at most → (images, channels, h, w) as stored, on the CPU."""
         more = self.trainer.length.micro_batch - len(images)
         with self.trainer.machine.autocast():
-            found = self.trainer.compressor.moments(
-                self.trainer.to_device(torch.cat([images, images[-1:].expand(more, -1, -1, -1)]))
-            )
+            found = self._encode(torch.cat([images, images[-1:].expand(more, -1, -1, -1)]))
         return self._stored(found[: len(images)], "latents", ids)
 
     @torch.no_grad()
@@ -170,6 +176,22 @@ class Encoder:
             self.setup.console.say(
                 f"Latent cache: {len(cache):,} images in {cache.shards.folder}; {len(chosen)} encoded again agree"
             )
+
+    def _encode(self, images: Tensor) -> Tensor:
+        """Their moments, fewer at once where memory does not suffice. OutOfMemoryError: not even for one."""
+
+        def passes() -> Tensor:
+            parts = torch.split(images, self.at_once)
+            return torch.cat([self.trainer.compressor.moments(self.trainer.to_device(part)) for part in parts])
+
+        while self.at_once > 1:
+            done = attempt(passes)
+            if done:
+                return done[0]
+            self.at_once //= 2
+            if self.trainer.machine.device.type == "cuda":
+                torch.cuda.empty_cache()
+        return passes()
 
     def _compare(self, fresh: Tensor, kept: Tensor, folder: Path, name: str) -> None:
         if fresh.shape != kept.shape:
@@ -236,19 +258,6 @@ def _make_room(say: Callable[[str], None], folder: Path, what: str, need: int) -
             f"{folder} needs {_megabytes(need)}, and its disk has {_megabytes(free)} free: make room, set cache.path "
             "to another disk, or set cache.mode=off"
         )
-
-
-def _spread(parts: list[tuple[int, list[int], Tensor | None]]) -> NDArray[Any]:
-    """(count, rows, moments of these rows) of each part → (samples, channels, h, w), zeros for bad samples."""
-    shape = next((moments.shape[1:] for _, _, moments in parts if moments is not None), torch.Size((0,)))
-    dtype = next((moments.dtype for _, _, moments in parts if moments is not None), torch.float32)
-    found = torch.zeros((sum(count for count, _, _ in parts), *shape), dtype=dtype)
-    first = 0
-    for count, rows, moments in parts:
-        if moments is not None:
-            found[first : first + count][rows] = moments
-        first += count
-    return found.numpy()
 
 
 def _wrong(folder: Path, what: str) -> UserError:
