@@ -1,6 +1,6 @@
 """Predicted against measured memory and time of an update, over models, stages, sizes and micro-batches.
 
-    python docs/benchmarks/plan.py --measure OUT.jsonl                  on a GPU; a line a configuration, as it is measured
+    python docs/benchmarks/plan.py --measure OUT.jsonl                  on a GPU; a line a configuration
     python docs/benchmarks/plan.py --measure OUT.jsonl hardware=h100    more overrides for all of them
 
 Configurations that OUT.jsonl holds already are not measured again. `peak_gib` is torch's maximum of allocated memory
