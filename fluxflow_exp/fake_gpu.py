@@ -1,0 +1,72 @@
+"""A GPU that is not there: tensors have shapes, types and a place, and no data.
+
+Torch's fake tensors do the work. What torch asks a CUDA driver for is answered here.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from fluxflow_exp.backward import walked
+from fluxflow_exp.seeding import generator
+
+DEVICE = torch.device("cuda", 0)
+
+
+@contextmanager
+def fake_gpu() -> Iterator[None]:
+    """Inside the block tensors are fake, and `cuda` is a device."""
+    with (
+        patch("torch.cuda.amp.common.amp_definitely_not_available", lambda: False),
+        patch("torch.cuda.is_bf16_supported", lambda *_, **__: True),
+        patch("torch.cuda._lazy_init", lambda: None),
+        patch("torch._C._select_conv_backend", _conv_backend),
+        patch("fluxflow_exp.trainers.base.generator", lambda *keys, device: generator(*keys)),  # the CPU's
+        patch.object(Tensor, "pin_memory", lambda tensor: tensor),
+        patch.object(nn.Module, "to", _move),
+        walked(),
+        FakeTensorMode(allow_non_fake_inputs=True),
+        _RealHost(),
+    ):
+        yield
+
+
+class _RealHost(TorchDispatchMode):
+    """What concerns the CPU alone is computed: sizes and choices depend on it."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        device = kwargs.get("device")
+        given = [each for each in tree_leaves((args, kwargs)) if isinstance(each, Tensor)]
+        host = device is None or torch.device(device).type == "cpu"
+        if host and all(type(each) in (Tensor, nn.Parameter) for each in given):
+            with unset_fake_temporarily():
+                return func(*args, **kwargs)
+        return func(*args, **kwargs)
+
+
+def _move(module: nn.Module, device: torch.device, *, memory_format: torch.memory_format) -> nn.Module:
+    """`Module.to`, which cannot swap fake parameters."""
+    for each in module.modules():
+        for kept in (each._parameters, each._buffers):
+            for name, tensor in kept.items():
+                if tensor is None:
+                    continue
+                layout = memory_format if tensor.ndim == 4 else torch.preserve_format
+                moved = tensor.detach().to(device, memory_format=layout)
+                parameter = isinstance(tensor, nn.Parameter)
+                kept[name] = nn.Parameter(moved, tensor.requires_grad) if parameter else moved
+    return module
+
+
+def _conv_backend(input: Tensor, weight: Tensor, *, transposed: bool, **_: Any) -> Any:
+    """cuDNN, which torch would not choose for half precision without looking at a card."""
+    kinds = torch._C._ConvBackend
+    return kinds.CudnnTranspose if transposed else kinds.Cudnn
