@@ -110,7 +110,7 @@ class Walk:
         if not any(each is not None for each in given):
             return [None] * len(node.next_functions)
         outer, self.read = self.read, []
-        made = node.apply(*given) if isinstance(node, torch._C._FunctionBase) else node(*given)
+        made = node.apply(*given) if _is_python(node) else node(*given)
         if not keep:
             for slot in filter(None, (reference() for reference in self.read)):
                 slot.tensor = None
@@ -149,6 +149,10 @@ def _key(node: Any) -> Key:
 
 def _is_leaf(node: Any) -> bool:
     return hasattr(node, "variable")
+
+
+def _is_python(node: Any) -> bool:
+    return isinstance(node, torch._C._FunctionBase)
 
 
 def _order(node: Any) -> tuple[int, int]:

@@ -14,27 +14,37 @@ from functorch.compile import aot_function, min_cut_rematerialization_partition
 from torch import Tensor, fx, nn
 from torch._inductor.decomposition import select_decomp_table
 
-from fluxflow_exp.allocations import Allocations
+from fluxflow_exp.meter import Meter
 from fluxflow_exp.models.layers import Region
 
 Graphs = dict[Any, Callable[..., Any]]
 VIEWS = {"view", "permute", "transpose", "expand", "alias", "slice", "select", "unsqueeze", "squeeze", "t", "split"}
 VIEWS |= {"_unsafe_view", "reshape", "detach", "unbind", "split_with_sizes", "as_strided", "getitem"}
-WHOLE = {"convolution", "convolution_backward", "mm", "addmm", "bmm", "baddbmm", "bezier", "bezier_backward", "_to_copy"}
+WHOLE = {
+    "convolution",
+    "convolution_backward",
+    "mm",
+    "addmm",
+    "bmm",
+    "baddbmm",
+    "bezier",
+    "bezier_backward",
+    "_to_copy",
+}
 
 
-def fuse_regions(model: nn.Module, allocations: Allocations, graphs: Graphs) -> None:
+def fuse_regions(model: nn.Module, meter: Meter, graphs: Graphs) -> None:
     """Run each outermost region of `model` as the compiler would; `graphs` is shared by models."""
     if isinstance(model, Region):
-        model._compiled_call_impl = _Fused(model, allocations, graphs)  # type: ignore[assignment]
+        model._compiled_call_impl = _Fused(model, meter, graphs)
         return
     for child in model.children():
-        fuse_regions(child, allocations, graphs)
+        fuse_regions(child, meter, graphs)
 
 
 class _Fused:
-    def __init__(self, region: Region, allocations: Allocations, graphs: Graphs) -> None:
-        self.region, self.allocations, self.graphs = region, allocations, graphs
+    def __init__(self, region: Region, meter: Meter, graphs: Graphs) -> None:
+        self.region, self.meter, self.graphs = region, meter, graphs
 
     def __call__(self, *inputs: Tensor) -> Any:
         names, parameters = zip(*self.region.named_parameters(), strict=True)
@@ -47,7 +57,7 @@ class _Fused:
         )
         if key not in self.graphs:
             self.graphs[key] = self._trace(names)
-            with self.allocations.weightless():  # tracing makes tensors of its own, and the graphs keep some
+            with self.meter.off():  # tracing makes tensors of its own, and the graphs keep some
                 self.graphs[key](*(torch.empty_like(each).requires_grad_(each.requires_grad) for each in tensors))
         return self.graphs[key](*tensors)
 
@@ -75,7 +85,7 @@ class _Fused:
         return quietly
 
     def _compile(self, graph: fx.GraphModule, _: Any) -> Callable[[list[Any]], Any]:
-        walk = _Walk(graph, self.allocations)
+        walk = _Walk(graph, self.meter)
 
         def run(arguments: list[Any]) -> Any:
             made = walk.boxed_run(arguments)
@@ -87,13 +97,13 @@ class _Fused:
 
 
 class _Walk(fx.Interpreter):
-    def __init__(self, graph: fx.GraphModule, allocations: Allocations) -> None:
+    def __init__(self, graph: fx.GraphModule, meter: Meter) -> None:
         super().__init__(graph)
-        self.allocations = allocations
+        self.meter = meter
         self.real = _materialised(graph.graph)
 
     def run_node(self, node: fx.Node) -> Any:
-        with self.allocations.weightless(node not in self.real):
+        with self.meter.weightless(node not in self.real):
             return super().run_node(node)
 
 
@@ -126,4 +136,5 @@ def _is_reduction(node: fx.Node) -> bool:
 
 def _name(node: fx.Node) -> str:
     target: Any = node.target
-    return target.overloadpacket.__name__ if isinstance(target, torch._ops.OpOverload) else target.__name__
+    name: str = (target.overloadpacket if isinstance(target, torch._ops.OpOverload) else target).__name__
+    return name
