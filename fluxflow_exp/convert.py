@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from fluxflow_exp import convert_config, convert_weights
+from fluxflow_exp import convert_config
 from fluxflow_exp.config import UserError
 from fluxflow_exp.console import fail
 
@@ -13,6 +13,8 @@ def cli() -> None:
     arguments = parser().parse_args()
     try:
         if arguments.what == "weights":
+            from fluxflow_exp import convert_weights  # torch, which --help does without
+
             lines = convert_weights.convert(arguments.source, arguments.output, to=arguments.to)
         else:
             lines = convert_config.convert(

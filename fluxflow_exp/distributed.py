@@ -17,7 +17,6 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch._C._distributed_c10d import TCPStore
-from torch.distributed.tensor import DTensor
 
 from fluxflow_exp.config import UserError
 
@@ -62,6 +61,8 @@ class Ranks:
         """Sum gradients over ranks, bucket by bucket; those of sharded parameters have been summed already."""
         if self.count == 1:
             return
+        from torch.distributed.tensor import DTensor  # half a second that a rank alone does without
+
         gradients = [p.grad for p in parameters if p.grad is not None and not isinstance(p.grad, DTensor)]
         for bucket in _buckets(gradients):
             flat = self.sum(torch.cat([g.reshape(-1) for g in bucket]))

@@ -23,7 +23,7 @@ from typing import Any
 
 from rich.progress import Progress
 
-from fluxflow_exp import files, outcome, overrides, preflight
+from fluxflow_exp import files, overrides
 from fluxflow_exp.config import UserError, resolve
 from fluxflow_exp.console import fail
 from fluxflow_exp.run_folder import RunFolder
@@ -80,6 +80,8 @@ class Drill:
         return self._certify(peace)
 
     def _certify(self, peace: Life) -> dict[str, Any]:
+        from fluxflow_exp import outcome  # torch, which --help does without
+
         first, second = self.folder / "undisturbed", self.folder / "killed"
         found, counts = outcome.differences(first, second)
         lost, restarts = [life.lost for life in self.lives], [life.restart for life in self.lives]
@@ -209,6 +211,8 @@ def _wait_for_save(child: BaseProcess, checkpoints: Path) -> None:
 
 def _prepare(words: list[str], config_dir: str | None) -> dict[str, Any]:
     """The configuration of a drill. UserError: what is wrong with it."""
+    from fluxflow_exp import preflight  # torch, which --help does without
+
     wrong = overrides.override_problems(words, config_dir=config_dir)
     if not wrong:
         values = resolve(overrides.compose_config(words, config_dir=config_dir))

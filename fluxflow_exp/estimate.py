@@ -12,7 +12,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
@@ -32,6 +34,7 @@ from fluxflow_exp.preemption import StopRequest
 from fluxflow_exp.run_folder import RunFolder
 from fluxflow_exp.schema import Hardware, RunConfig
 from fluxflow_exp.trainers.base import Trainer
+from fluxflow_exp.trainers.caching import STORED
 from fluxflow_exp.trainers.setup import Length
 
 Kind = tuple[str, ...]
@@ -55,10 +58,17 @@ class Rehearsal:
     """A step's trainer on a fake GPU."""
 
     def __init__(self, trainer: Trainer, meter: Meter, *, img_size: int, captions: list[str]) -> None:
-        self.trainer, self.meter, self.img_size, self.captions = trainer, meter, img_size, captions
+        self.trainer, self.meter, self.captions = trainer, meter, captions
         self.share = trainer.length.batch_size
         self.kept = meter.live  # bytes of weights and averages
         self.ready = False
+        compressor: Any = trainer.setup.parts["compressor"]
+        with torch.no_grad(), meter.off(), trainer.machine.autocast():
+            images = torch.zeros(1, 3, img_size, img_size, device=DEVICE)
+            self.moments = compressor.moments(images).to(STORED[trainer.machine.precision])
+        shown = images if trainer.setup.cache is None else self.moments
+        self.shape = shown.shape[1:]  # of what a batch holds
+        self.dtype = torch.uint8 if trainer.setup.cache is None else self.moments.dtype
 
     def kinds(self) -> Counter[Kind]:
         """How often each kind of update occurs in the step."""
@@ -94,19 +104,15 @@ class Rehearsal:
         parts = [part for player in self.trainer.players.values() for part in player.parts.values()]
         return sum(2 * each.numel() * each.element_size() for part in parts for each in part.state_dict().values())
 
-    def latent_bytes(self) -> int:
-        """Of an image's entry in a cache of half-precision latents: mean, log-variance, and content where there is."""
-        compressor: Any = self.trainer.setup.parts["compressor"]
-        with torch.no_grad(), self.meter.off(), self.trainer.machine.autocast():
-            posterior = compressor(torch.zeros(1, 3, self.img_size, self.img_size, device=DEVICE))
-        maps = 2 if posterior.finish is None else 3
-        size: int = 2 * maps * posterior.mean.numel()
+    def cached_bytes(self) -> int:
+        """Of an image's entry in a cache of moments."""
+        size: int = self.moments.numel() * self.moments.element_size()
         return size
 
     def _run(self, index: int, micro_batch: int, count: int) -> Cost:
         trainer, length = self.trainer, self.trainer.length
         length.micro_batch, length.batch_size = micro_batch, micro_batch * count
-        images = torch.empty(length.batch_size, 3, self.img_size, self.img_size, dtype=torch.uint8)
+        images = torch.empty(length.batch_size, *self.shape, dtype=self.dtype)
         captions = (self.captions * length.batch_size)[: length.batch_size]
         trainer.update_index = index
         gc.collect()
@@ -133,7 +139,9 @@ def rehearsal(config: RunConfig, name: str, length: Length, data: DataSet) -> It
         if config.hardware.compile is not False:
             for part in setup.parts.values():
                 fuse_regions(part, meter, graphs)
-        trainer = instantiate(step.trainer, setup=setup)
+        trainer: Trainer = instantiate(step.trainer, setup=setup)
+        with patch("fluxflow_exp.trainers.flow.open_cache", lambda *_: SimpleNamespace(tokens=None)):
+            trainer.open_source()
         yield Rehearsal(trainer, meter, img_size=data.img_size, captions=longest)
 
 

@@ -107,8 +107,8 @@ def total_line(values: dict[str, Any]) -> str:
     hours = "time not predicted" if values["hours"] is None else _duration(values["hours"])
     dollars = _dollars(values["dollars"], values["hours"])
     return (
-        f"  Total: {values['updates']} updates, {values['pflop']:.3g} PFLOP, peak {values['peak_gib']:.2f} GiB, {hours}, "
-        f"{dollars}, {values['disk_gib']:.2f} GiB of disk"
+        f"  Total: {values['updates']} updates, {values['pflop']:.3g} PFLOP, peak {values['peak_gib']:.2f} GiB, "
+        f"{hours}, {dollars}, {values['disk_gib']:.2f} GiB of disk"
     )
 
 
@@ -135,10 +135,10 @@ def _largest(
 
 
 def _cache(tried: Rehearsal, data: DataSet) -> float | None:
-    """GiB of the training images' latents, for a step that uses a frozen compressor."""
-    if "compressor" not in tried.trainer.USES:
+    """GiB of the training images' moments, for a step that reads them from a cache."""
+    if tried.trainer.setup.cache is None:
         return None
-    return len(data.train) * tried.latent_bytes() / GIB
+    return len(data.train) * tried.cached_bytes() / GIB
 
 
 def _room(found: Forecast, hardware: Hardware) -> str:

@@ -3,6 +3,7 @@
 import os
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -23,6 +24,7 @@ class Machine:
     expected: str | None = None  # part of the name of the GPU that was chosen
     devices: int = 1  # of this machine, one rank each
     compiled: bool = False  # regions of the models go through torch.compile
+    checkpointing: bool = False  # activations are computed again in the backward pass
 
     @property
     def memory_format(self) -> torch.memory_format:
@@ -33,6 +35,7 @@ class Machine:
         """Move a part here, compiled where that was chosen."""
         module.to(self.device, memory_format=self.memory_format)  # type: ignore[call-overload]
         if self.compiled:
+            set_up_compilation(exact=self.exact)
             compile_regions(module)
 
     def autocast(self) -> AbstractContextManager[None]:
@@ -43,6 +46,11 @@ class Machine:
     def scaler(self) -> torch.amp.GradScaler:
         """Loss scaling for fp16; a pass-through otherwise."""
         return torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
+
+    def footprint(self) -> dict[str, Any]:
+        """What decides, beside the model and the image size, how much memory a pass takes and how much there is."""
+        name = "CPU" if self.device.type == "cpu" else _gpu_name(self.device)
+        return {"gpu": name, "precision": self.precision, "activation_checkpointing": self.checkpointing}
 
     def describe(self) -> str:
         name = "CPU" if self.device.type == "cpu" else _gpu_name(self.device) or f"{self.expected} (not this machine)"
@@ -95,8 +103,11 @@ def parallel_problems(hardware: schema.Hardware) -> list[str]:
     return problems
 
 
-def prepare(hardware: schema.Hardware, *, local_rank: int = 0) -> Machine:
-    """Resolve the automatic choices and set torch up for them, once a process."""
+def prepare(hardware: schema.Hardware, *, local_rank: int = 0, computes: bool = True) -> Machine:
+    """Resolve the automatic choices and set torch up for them, once a process.
+
+    `computes`: something will be. A plan does without the choice of algorithms, which imports torch's compiler.
+    """
     cuda = hardware.device == "cuda" or (hardware.device == "auto" and torch.cuda.is_available())
     precision = hardware.precision
     if precision == "auto":
@@ -107,23 +118,24 @@ def prepare(hardware: schema.Hardware, *, local_rank: int = 0) -> Machine:
     if cuda:
         # cuBLAS reads this when it starts; with other workspaces its sums may change order.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.backends.cuda.matmul.allow_tf32 = hardware.tf32 and not exact
-        torch.backends.cudnn.allow_tf32 = hardware.tf32 and not exact
+        torch.backends.cuda.matmul.allow_tf32 = hardware.tf32
+        torch.backends.cudnn.allow_tf32 = hardware.tf32
         if torch.cuda.device_count():  # a plan can be made where there is none
             # SLURM may show each task its own card alone: then it is number 0 there.
             torch.cuda.set_device(local_rank % torch.cuda.device_count())
     # Trying every algorithm of every layer takes minutes at 1024 pixels, and its choice may differ after a restart.
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = exact
-    torch.use_deterministic_algorithms(exact)
+    if computes:
+        torch.use_deterministic_algorithms(exact)
     # Filling fresh memory guards against reading it; nothing here does, and it costs bandwidth.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     compiled = hardware.compile if hardware.compile is not None else cuda
-    if compiled:
-        set_up_compilation(exact=exact)
     number = f":{torch.cuda.current_device()}" if cuda and torch.cuda.device_count() else ""
     device = torch.device(f"cuda{number}" if cuda else "cpu")
-    return Machine(device, precision, exact, hardware.gpu, hardware.devices, compiled)
+    return Machine(
+        device, precision, exact, hardware.gpu, hardware.devices, compiled, hardware.activation_checkpointing
+    )
 
 
 def _gpu_name(device: torch.device) -> str | None:

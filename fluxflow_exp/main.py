@@ -43,15 +43,16 @@ def cli() -> None:
     sys.argv[1:] = _options_first(sys.argv[1:])
     arguments = get_args_parser().parse_args(sys.argv[1:])
     if not (arguments.help or arguments.hydra_help or arguments.shell_completion):
-        problems = override_problems(arguments.overrides, config_dir=arguments.config_dir)
-        if not problems and not arguments.multirun:
-            problems = _whole(arguments.overrides, arguments.config_dir)
+        problems = [] if arguments.multirun else _whole(arguments.overrides, arguments.config_dir)
+        if problems or arguments.multirun:
+            problems = override_problems(arguments.overrides, config_dir=arguments.config_dir) or problems
         if problems:
             fail(problems)
             sys.exit(2)
-        from fluxflow_exp import launchers  # not for a text of help: they import torch
+        if arguments.multirun:
+            from fluxflow_exp import launchers  # they import all that a job does
 
-        launchers.register()
+            launchers.register()
     main()
 
 
@@ -131,7 +132,7 @@ def _former_options(arguments: list[str]) -> list[str]:
 
 
 def _whole(overrides: list[str], config_dir: str | None) -> list[str]:
-    """What is wrong with the overrides taken together, each being fine alone."""
+    """What is wrong with the overrides taken together; each may be fine alone."""
     try:
         resolve(compose_config(overrides, config_dir=config_dir))
     except (*Failure, OmegaConfBaseException) as error:

@@ -8,6 +8,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from fluxflow_exp import distributed, plan, publishing, sharding, summary, verify, weights
@@ -24,6 +25,7 @@ from fluxflow_exp.run_folder import RunFolder, run_path
 from fluxflow_exp.runs import open_run
 from fluxflow_exp.schema import RunConfig, Step
 from fluxflow_exp.seeding import seed_initialisation
+from fluxflow_exp.trainers.accumulation import LESS_MEMORY
 from fluxflow_exp.trainers.base import Trainer
 from fluxflow_exp.trainers.finite import NonFiniteError
 from fluxflow_exp.trainers.setup import Length, Setup
@@ -38,7 +40,7 @@ def run(values: dict[str, Any], *, swept: str = "", started: float | None = None
     """
     started = time.monotonic() if started is None else started
     config = typed(values)
-    machine = prepare(config.hardware, local_rank=distributed.local_rank())
+    machine = prepare(config.hardware, local_rank=distributed.local_rank(), computes=not config.validate)
     if config.validate:
         Console().say(_plan(config, build_data(config), machine)[1])
         return
@@ -90,7 +92,7 @@ def _train(
     try:
         Pipeline(config, folder, machine, ranks, console, lengths, data, stop, wandb).run()
         code = 0
-    except (UserError, NonFiniteError, OSError) as error:
+    except (UserError, NonFiniteError, OSError, torch.OutOfMemoryError) as error:
         raise UserError(_after_failure(error, folder)) from error
     except Interrupted as interrupted:
         console.say(f"Stopped by {interrupted}; everything is saved in {folder.path}. {_how_to_continue()}")
@@ -230,6 +232,7 @@ class Pipeline:
             console=self.console,
             graphs=self.graphs,
             wandb=self.wandb,
+            cache=plan.cache_folder(config, name, self.data[name]),
             log_every=config.log_every,
             samples=config.samples,
             evaluation=config.evaluation,
@@ -270,4 +273,6 @@ def _after_failure(error: Exception, folder: RunFolder) -> str:
             f"a file could not be read or written: {error}. The last checkpoint in {folder.checkpoints} is intact; "
             "free space or repair the disk, and the same command continues"
         )
+    if isinstance(error, torch.OutOfMemoryError):
+        return f"out of memory where a smaller micro-batch does not help: {error}. {LESS_MEMORY}"
     return str(error)

@@ -9,10 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import nn
-
-from fluxflow_exp import files
+from fluxflow_exp import files, weights
 from fluxflow_exp.config import UserError, instantiate, locate, resolve, typed
 from fluxflow_exp.console import fail
 from fluxflow_exp.data.loader import groups_of, updates_per_epoch
@@ -54,7 +51,8 @@ def length(step: Step, data: DataSet, config: RunConfig, *, ranks: int = 1) -> L
         updates = min(updates, step.max_updates)
     kind = trainer_class(step).MICRO_BATCH
     share = step.batch_size // ranks
-    micro = min(getattr(config.hardware.micro_batch, kind) or share, share)
+    chosen = getattr(config.hardware.micro_batch, kind)
+    micro = share if chosen in (None, "auto") else min(chosen, share)
     return Length(updates, per_epoch, step.batch_size, micro)
 
 
@@ -67,6 +65,23 @@ def check_losses(config: RunConfig) -> None:
                     instantiate(node)
                 except ValueError as error:
                     raise UserError(f"stage.steps.{name}.trainer.{key}: {error}") from error
+
+
+def cache_folder(config: RunConfig, name: str, data: DataSet) -> Path | None:
+    """Where step `name` keeps what frozen parts say of its data; None: it does not.
+
+    UserError: it cannot, and cache.mode=on asks for it.
+    """
+    if config.cache.mode == "off" or not trainer_class(config.stage.steps[name]).CACHES:
+        return None
+    if data.train.varies is None:
+        return Path(config.cache.path or Path(config.output_root) / "cache").expanduser()
+    if config.cache.mode == "on":
+        raise UserError(
+            f"cache.mode=on: step {name} cannot train on cached latents: {data.train.varies}. Change that, or set "
+            "cache.mode=auto"
+        )
+    return None
 
 
 def describe(
@@ -85,6 +100,7 @@ def describe(
     for index, (name, step) in enumerate(config.stage.steps.items(), start=1):
         lines += _step_lines(index, name, step, lengths[name], ranks)
         lines += _left_out(data[name], step.batch_size)
+        lines += _cache_line(config, name, data[name])
     total = sum(each.updates for each in lengths.values())
     return "\n".join([*lines, f"  Total: {total} updates"])
 
@@ -109,6 +125,15 @@ def _step_lines(index: int, name: str, step: Step, size: Length, ranks: int) -> 
         f"    optimizers: {optimizers}",
         *([f"    ends early when {transition.describe(step.transition_on)}"] if step.transition_on.metric else []),
     ]
+
+
+def _cache_line(config: RunConfig, name: str, data: DataSet) -> list[str]:
+    folder = cache_folder(config, name, data)
+    if folder is not None:
+        return [f"    latents: encoded once, kept in {folder}"]
+    if config.cache.mode == "auto" and trainer_class(config.stage.steps[name]).CACHES:
+        return [f"    latents: encoded at every update, since {data.train.varies}"]
+    return []
 
 
 def _left_out(data: DataSet, batch_size: int) -> list[str]:
@@ -136,9 +161,7 @@ def _all_parts(config: RunConfig) -> list[str]:
 
 
 def _count(node: dict[str, Any]) -> int:
-    with torch.device("meta"):
-        module: nn.Module = instantiate(node)
-    return sum(p.numel() for p in module.parameters())
+    return sum(p.numel() for p in weights.outline(node).parameters())
 
 
 def _name(node: dict[str, Any]) -> str:

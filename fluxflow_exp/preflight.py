@@ -19,6 +19,7 @@ from fluxflow_exp.schema import Hardware, MicroBatch, RunConfig, Slurm, Stage, S
 LIVE = {"setup", "optimizer", "updates", "params", "assets"}  # arguments given as live objects
 CHOICES = {
     "resume": ("auto", "fresh", "extend"),
+    "cache.mode": ("auto", "on", "off"),
     "publish.text_encoder": ("embed", "reference"),
     "tracking.mode": ("auto", "online", "offline", "off"),
 }
@@ -32,6 +33,8 @@ def problems(values: dict[str, Any], *, here: bool = True) -> list[str]:
     found = _frame(values, RunConfig, "") + _missing(values, "")
     for key, allowed in CHOICES.items():
         section, _, leaf = key.rpartition(".")
+        if section and section not in values:  # frozen by a version that had no such section: it has its defaults
+            continue
         value = (values.get(section) or {}).get(leaf) if section else values.get(leaf)
         if value not in allowed:
             found.append(f"{key} is one of {', '.join(allowed)}, not {value!r}")
@@ -161,6 +164,7 @@ def _output(values: dict[str, Any]) -> list[str]:
     found = []
     wanted = {"output_root": values.get("output_root")}
     wanted["checkpoint.mirror"] = (values.get("checkpoint") or {}).get("mirror")
+    wanted["cache.path"] = (values.get("cache") or {}).get("path")
     for key, value in wanted.items():
         if value is None:
             continue

@@ -1,5 +1,7 @@
 """The folder of a run: its files, its identity, its lock, its mirror."""
 
+from __future__ import annotations
+
 import fcntl
 import json
 import os
@@ -7,13 +9,15 @@ import shutil
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from fluxflow_exp import files
 from fluxflow_exp.config import UserError
-from fluxflow_exp.data.sample import DataSet
+
+if TYPE_CHECKING:
+    from fluxflow_exp.data.sample import DataSet
 
 FORMAT = 1
 IDENTITY = ("model", "data", "stage", "optimizer", "scheduler", "seed")
@@ -109,6 +113,17 @@ class RunFolder:
         record["closed"] = closing
         self._counted = now
         self.write_record(record)
+
+    def record_micro_batch(self, step: str, found: dict[str, Any]) -> None:
+        """Keep how many `images` of `step` fit in a forward pass, since which `update`, and `on` what machine."""
+        record = self.read_record()
+        record.setdefault("micro_batch", {})[step] = found
+        self.write_record(record)
+
+    def read_micro_batch(self, step: str, on: dict[str, Any]) -> int | None:
+        """What was kept for `step` if it was found `on` such a machine."""
+        found = self.read_record().get("micro_batch", {}).get(step) if self.exists() else None
+        return int(found["images"]) if found and found["on"] == on else None
 
     def in_use(self) -> bool:
         """Whether some process holds the folder."""

@@ -1,18 +1,22 @@
 """Starting, continuing, or refusing: what a command means for the run folder that it names."""
 
+from __future__ import annotations
+
 import hashlib
 import platform
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from fluxflow_exp import __version__, config, files, summary, weights
+from fluxflow_exp import __version__, config, files, summary
 from fluxflow_exp.config import UserError
 from fluxflow_exp.console import Console
 from fluxflow_exp.run_folder import EXTENSIBLE, RunFolder, identity_differences
-from fluxflow_exp.trainers.setup import Length
+
+if TYPE_CHECKING:
+    from fluxflow_exp.trainers.setup import Length
 
 PACKAGES = ("torch", "hydra-core", "omegaconf", "safetensors", "numpy", "pillow", "transformers")
 
@@ -144,6 +148,8 @@ def changed_upstream(record: dict[str, Any]) -> list[str]:
 
 def _upstream(values: dict[str, Any]) -> dict[str, str]:
     """File → digest of the weights that the steps start from."""
+    from fluxflow_exp import weights  # torch
+
     sources = [step["init_from"] for step in values["stage"]["steps"].values() if step["init_from"]]
     found = {path for source in sources for path in weights.find_parts(Path(source).expanduser()).values()}
     return {str(path.absolute()): files.digest(path) for path in sorted(found)}

@@ -78,10 +78,10 @@ class Stage:
 
 @dataclass
 class MicroBatch:
-    """Images a forward pass, by kind of trainer; null: the whole batch."""
+    """Images a forward pass, by kind of trainer. auto: the whole batch, or as much of it as turns out to fit."""
 
-    autoencoder: int | None = None
-    flow: int | None = None
+    autoencoder: Any = "auto"  # images | auto (null is the same)
+    flow: Any = "auto"  # images | auto (null is the same)
 
 
 @dataclass
@@ -111,7 +111,7 @@ class Hardware:
     gpu: str | None = None  # part of the card's name; another card gets a warning
     precision: str = MISSING  # fp32 | bf16 | fp16 | auto (bf16 on a GPU, fp32 on a CPU)
     exact: bool | None = None  # bit-identical continuation; null: on CPUs only
-    tf32: bool = True  # for what stays in fp32 on a GPU; off when exact
+    tf32: bool = True  # for what stays in fp32 on a GPU
     micro_batch: MicroBatch = field(default_factory=MicroBatch)
     compile: bool | None = None  # torch.compile of the models' blocks; null: on a GPU
     activation_checkpointing: bool = False
@@ -162,6 +162,14 @@ class Publish:
 
 
 @dataclass
+class Cache:
+    """What frozen parts say of the training set, written to disk before a flow step begins and read instead."""
+
+    mode: str = "auto"  # auto (where it can be used) | on (an error where it cannot) | off
+    path: str | None = None  # folder of caches, which several runs may share; null: OUTPUT_ROOT/cache
+
+
+@dataclass
 class Tracking:
     """Weights & Biases."""
 
@@ -193,3 +201,4 @@ class RunConfig:
     samples: Samples = field(default_factory=Samples)
     evaluation: Evaluation = field(default_factory=Evaluation)
     publish: Publish = field(default_factory=Publish)
+    cache: Cache = field(default_factory=Cache)

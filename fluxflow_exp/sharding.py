@@ -1,21 +1,22 @@
 """A part that does not fit on one card, spread over the ranks (FSDP2; Zhao et al. 2023).
 
 Checkpoints and published weights always hold whole tensors, so that they load on any number of ranks.
+Torch's FSDP and DTensor are imported where they are used: a check of a configuration does without that half second.
 """
 
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
 
 from fluxflow_exp.distributed import Ranks
 
 
 def shard(module: nn.Module, ranks: Ranks, device: torch.device) -> None:
     """Spread `module`, block by block, over all ranks. Its gradients are summed over them, not averaged."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import FSDPModule, fully_shard
+
     mesh = init_device_mesh(device.type, (ranks.count,))
     for block in module.blocks:  # type: ignore[union-attr]
         fully_shard(block, mesh=mesh)
@@ -28,11 +29,15 @@ def shard(module: nn.Module, ranks: Ranks, device: torch.device) -> None:
 
 
 def is_sharded(module: nn.Module) -> bool:
+    from torch.distributed.fsdp import FSDPModule
+
     return isinstance(module, FSDPModule)
 
 
 def whole(state: Any) -> Any:
     """`state` (dicts, lists, tensors) with every spread tensor gathered. All ranks must call it together."""
+    from torch.distributed.tensor import DTensor
+
     if isinstance(state, DTensor):
         return state.full_tensor()
     if isinstance(state, dict):
@@ -44,6 +49,8 @@ def whole(state: Any) -> Any:
 
 def like(tensor: Any, reference: Tensor) -> Any:
     """A whole `tensor` spread as `reference` is, if it is spread and of that shape."""
+    from torch.distributed.tensor import DTensor, distribute_tensor
+
     if isinstance(reference, DTensor) and isinstance(tensor, Tensor) and tensor.shape == reference.shape:
         return distribute_tensor(tensor.to(reference.device), reference.device_mesh, reference.placements)
     return tensor
@@ -51,4 +58,6 @@ def like(tensor: Any, reference: Tensor) -> Any:
 
 def local(tensor: Tensor) -> Tensor:
     """What this rank holds of a tensor."""
+    from torch.distributed.tensor import DTensor
+
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor

@@ -1,9 +1,13 @@
 """What can be wrong with the steps of a stage: numbers, players, parts, and the weights that they start from."""
 
+import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.optim import Optimizer
 
 from fluxflow_exp import datasets, weights
 from fluxflow_exp.config import PARTS, instantiate, locate
@@ -46,7 +50,9 @@ def _numbers(step: dict[str, Any], where: str, hardware: dict[str, Any]) -> list
         found.append(
             f"{where}.batch_size={step['batch_size']} does not divide by {ranks} ranks (hardware.devices x nodes)"
         )
-    elif micro is not None and (micro < 1 or (each % micro and micro < each)):
+    elif micro not in (None, "auto") and (type(micro) is not int or micro < 1):
+        found.append(f"hardware.micro_batch.{kind} is a number of images or auto, not {micro!r}")
+    elif micro not in (None, "auto") and each % micro and micro < each:
         share = f", {each} a rank," if ranks > 1 else ""
         found.append(
             f"{where}.batch_size={step['batch_size']}{share} is not a multiple of hardware.micro_batch.{kind}={micro}"
@@ -66,13 +72,25 @@ def _optimizers(step: dict[str, Any], where: str) -> list[str]:
         for key, build in (("optimizers", node), ("schedulers", step["schedulers"][player])):
             try:
                 if key == "optimizers":
-                    made = instantiate(build)([torch.nn.Parameter(torch.zeros(2, 2))])
+                    with _without_compiler():
+                        made = instantiate(build)([torch.nn.Parameter(torch.zeros(2, 2))])
                 else:
                     instantiate(build)(made, updates=1)
             except ValueError as error:
                 found.append(f"{where}.{key}.{player}: {str(error)[:1].lower()}{str(error)[1:]}")
                 break
     return found
+
+
+@contextmanager
+def _without_compiler() -> Iterator[None]:
+    """Torch's optimizers import its compiler when they are built, which takes longer than all other checks."""
+    decorated = Optimizer.add_param_group
+    Optimizer.add_param_group = inspect.unwrap(decorated)  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        Optimizer.add_param_group = decorated  # type: ignore[method-assign]
 
 
 def _parts(step: dict[str, Any], where: str, made: set[str], values: dict[str, Any]) -> list[str]:

@@ -1,12 +1,16 @@
 """What a run came to: its record of steps, and `summary.json`."""
 
-from typing import Any
+from __future__ import annotations
 
-from fluxflow_exp import files, plot
+from typing import TYPE_CHECKING, Any
+
+from fluxflow_exp import files
 from fluxflow_exp.console import Console
 from fluxflow_exp.run_folder import RunFolder
-from fluxflow_exp.trainers.base import Trainer
-from fluxflow_exp.trainers.setup import Length, Setup
+
+if TYPE_CHECKING:
+    from fluxflow_exp.trainers.base import Trainer
+    from fluxflow_exp.trainers.setup import Length, Setup
 
 
 def finish_step(setup: Setup, trainer: Trainer, final: dict[str, float]) -> None:
@@ -18,6 +22,7 @@ def finish_step(setup: Setup, trainer: Trainer, final: dict[str, float]) -> None
         "epochs": length.epoch(length.updates),
         "updates": length.updates,
         "images": images,
+        "micro_batch": length.micro_batch,
         "seconds": round(seconds, 3),
         "images_per_second": round(images / seconds, 2) if seconds else None,
         "final": final,
@@ -67,6 +72,8 @@ def write(folder: RunFolder, console: Console) -> None:
 
 def draw_graphs(folder: RunFolder, console: Console) -> None:
     """Refresh the pictures in `graph/` from the metric rows."""
+    from fluxflow_exp import plot  # matplotlib: half a second that a start does without
+
     written = plot.draw(folder.graph)
     console.say(f"Graphs: {', '.join(path.name for path in written)}")
 

@@ -19,7 +19,7 @@ from fluxflow_exp.overrides import Failure
 from fluxflow_exp.run_folder import RunFolder, run_path
 
 # What may change when the same job is launched again, and so does not name its folder.
-ASIDE = {"hardware", "hydra", "tracking", "checkpoint", "name", "output_root", "resume", "validate", "sweep"}
+ASIDE = {"hardware", "hydra", "tracking", "checkpoint", "cache", "name", "output_root", "resume", "validate", "sweep"}
 
 
 @dataclass

@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.progress import track
 
-from fluxflow_exp import checkpoint, files
+from fluxflow_exp import files
 from fluxflow_exp.console import fail
 from fluxflow_exp.run_folder import RunFolder
 
@@ -29,6 +29,8 @@ def write_digests(folder: RunFolder) -> None:
 
 def problems(folder: RunFolder) -> tuple[list[str], int]:
     """What is not as it was written, one line each, and how many files were looked at."""
+    from fluxflow_exp import checkpoint  # torch, which --help does without
+
     listed: dict[str, Any] = files.read_json(folder.digests) if folder.digests.exists() else {}
     found = []
     for name, entry in track(listed.items(), description="Verifying", transient=True):

@@ -14,6 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from fluxflow_exp import files
 from fluxflow_exp.config import PARTS, instantiate
@@ -143,9 +144,24 @@ def find_parts(source: Path, *, steps: list[str] | None = None) -> dict[str, Pat
 
 def expected_shapes(node: dict[str, Any]) -> dict[str, tuple[int, ...]]:
     """Names and shapes that the part described by `node` would have; nothing is allocated."""
-    with torch.device("meta"):
+    return {name: tuple(tensor.shape) for name, tensor in outline(node).state_dict().items()}
+
+
+def outline(node: dict[str, Any]) -> nn.Module:
+    """The part described by `node` with the shapes of its tensors and no values."""
+    with torch.device("meta"), _Uninitialised():
         module: nn.Module = instantiate(node)
-    return {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    return module
+
+
+class _Uninitialised(TorchFunctionMode):
+    """Leaves normal numbers out: to draw none for a tensor without values, torch imports its compiler."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func in (nn.init.normal_, Tensor.normal_):
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return func(*args, **kwargs)
 
 
 def _age(path: Path) -> int:

@@ -47,12 +47,13 @@ def test_each_scale_below_an_image_is_a_variant_of_it():
 
 
 def test_an_image_is_cut_and_never_stretched():
-    image = Image.new("L", (200, 100))
-    image.paste(255, (75, 25, 125, 75))  # a square
+    image = Image.new("RGB", (200, 100))
+    image.paste("white", (75, 25, 125, 75))  # a square
     cut = fit(image, (64, 96))
-    assert cut.size == (96, 64)
-    left, top, right, bottom = cut.point(lambda v: 255 if v > 127 else 0).getbbox()
-    assert abs((right - left) - (bottom - top)) <= 1
+    assert cut.shape == (3, 64, 96)
+    rows, columns = (cut[0] > 127).nonzero().unbind(1)
+    assert rows.max() - rows.min() > 20
+    assert abs((rows.max() - rows.min()) - (columns.max() - columns.min())) <= 1
 
 
 @pytest.fixture

@@ -52,7 +52,7 @@ def test_validate_prints_the_plan_and_leaves_nothing(tmp_path: Path) -> None:
         "trains: flow_processor, text_encoder; uses frozen: compressor, expander",
         "losses: reconstruction, kl, adversarial",
         "optimizers: vae AdamW lr 0.002 (cosine), discriminator AdamW",
-        "compressor 207 k",
+        "compressor 217 k",
     ):
         assert expected in done.stdout
     assert list(tmp_path.iterdir()) == []

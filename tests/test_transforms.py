@@ -5,7 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
-from fluxflow_exp.data.transforms import check_colour, open_rgb, square, to_tensor
+from fluxflow_exp.data import transforms
+from fluxflow_exp.data.transforms import check_colour, fit, open_rgb, square, to_tensor
 
 
 def pixel(path, at=(1, 1), **options):
@@ -82,11 +83,85 @@ def test_a_decompression_bomb_is_refused(tmp_path, monkeypatch):
 def test_a_square_keeps_the_aspect_ratio():
     image = Image.new("RGB", (80, 40), "black")
     image.paste("white", (20, 0, 60, 40))  # the middle square
-    assert np.asarray(square(image, 20)).min() > 230
-    left = np.asarray(square(image, 20, place=(0.0, 0.5)))
-    assert left[:, :8].max() < 5
-    assert left[:, 12:].min() > 250
-    assert square(Image.new("RGB", (7, 5)), 16).size == (16, 16)
+    assert square(image, 20).min() > 230
+    left = square(image, 20, place=(0.0, 0.5))
+    assert left[..., :8].max() < 5
+    assert left[..., 12:].min() > 250
+    assert square(Image.new("RGB", (7, 5)), 16).shape == (3, 16, 16)
+    untouched = square(image, 40, place=(1.0, 0.5))
+    assert untouched[0, 0].tolist() == 20 * [255] + 20 * [0]
+
+
+def photo(width=400, height=300):
+    """Smooth colours, edges, and grain."""
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[:height, :width] / height
+    pixels = 128 + 60 * np.stack([np.sin(9 * x + 4 * y), np.cos(7 * y), np.sin(5 * x * y)], -1)
+    pixels += 40 * (np.hypot(x - 0.6, y - 0.4) < 0.3)[..., None]
+    grain = rng.normal(size=(height // 2, width // 2, 3)).repeat(2, 0).repeat(2, 1)
+    return Image.fromarray((pixels + 6 * grain).clip(0, 255).astype(np.uint8))
+
+
+def plainly(image, size, place):
+    """Pillow's whole picture, resized and cut."""
+    scale = max(size[1] / image.width, size[0] / image.height)
+    width, height = max(size[1], round(image.width * scale)), max(size[0], round(image.height * scale))
+    left, top = round((width - size[1]) * place[0]), round((height - size[0]) * place[1])
+    whole = image.resize((width, height), Image.Resampling.LANCZOS)
+    return to_tensor(whole.crop((left, top, left + size[1], top + size[0]))).int()
+
+
+both_filters = pytest.mark.parametrize(
+    "vectorised",
+    [pytest.param(True, marks=pytest.mark.skipif(not transforms._VECTORISED, reason="needs torch 2.12")), False],
+)
+
+
+@both_filters
+@pytest.mark.parametrize("place", [(0.5, 0.5), (0.0, 1.0), (0.77, 0.31)])
+@pytest.mark.parametrize("size", [(64, 64), (128, 160), (300, 300), (512, 384), (16, 96)], ids=str)
+def test_a_part_is_that_of_the_whole_picture_resized_by_pillow(size, place, vectorised, monkeypatch):
+    monkeypatch.setattr(transforms, "_VECTORISED", vectorised)
+    error = (fit(photo(), size, place=place).int() - plainly(photo(), size, place)).abs()
+    assert error.max() <= 2
+    assert error.double().mean() <= 0.05
+
+
+@both_filters
+def test_a_much_larger_picture_is_averaged_down_without_a_difference(vectorised, monkeypatch):
+    monkeypatch.setattr(transforms, "_VECTORISED", vectorised)
+    large = photo(1600, 1200)
+    error = (fit(large, (64, 64)).int() - plainly(large, (64, 64), (0.5, 0.5))).abs()
+    assert error.double().mean() <= 0.5
+
+
+@both_filters
+@pytest.mark.parametrize("size", [40, 64, 100, 190, 256])
+def test_a_jpeg_decoded_down_looks_like_one_that_was_decoded_whole(size, vectorised, tmp_path, monkeypatch):
+    monkeypatch.setattr(transforms, "_VECTORISED", vectorised)
+    photo().save(tmp_path / "photo.jpg", quality=90)
+    found = square(open_rgb(tmp_path / "photo.jpg", at_least=size), size)
+    whole = open_rgb(tmp_path / "photo.jpg")
+    assert whole.size == (400, 300)
+    assert (found.int() - plainly(whole, (size, size), (0.5, 0.5))).abs().double().mean() <= 2
+    again = square(open_rgb(tmp_path / "photo.jpg", at_least=size), size)
+    assert torch.equal(found, again)
+
+
+def test_a_jpeg_is_decoded_down_to_what_is_needed(tmp_path):
+    photo().save(tmp_path / "photo.jpg")
+    assert open_rgb(tmp_path / "photo.jpg", at_least=100).size == (200, 150)
+    assert open_rgb(tmp_path / "photo.jpg", at_least=151).size == (400, 300)
+
+
+def test_an_alpha_channel_that_hides_nothing_changes_nothing(tmp_path):
+    photo().save(tmp_path / "plain.png")
+    opaque = photo()
+    opaque.putalpha(255)
+    opaque.save(tmp_path / "opaque.png")
+    plain, found = (open_rgb(tmp_path / f"{name}.png", background="red") for name in ("plain", "opaque"))
+    assert found.mode == "RGB"
+    assert found.tobytes() == plain.tobytes()
 
 
 def test_tensors_are_channels_first():

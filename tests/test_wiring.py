@@ -99,7 +99,8 @@ def reached(trainer: Any, batch: Any) -> dict[str, set[str]]:
     for turn in trainer.turns():
         for player in turn.players:
             player.train(True)
-        (micro,) = trainer._micros(images, batch.captions)
+        turn.begin()
+        (micro,) = trainer.accumulation.micros(images, batch.captions)
         terms, weights = turn.loss(micro)
         for name in weights:
             for module in trainer.setup.parts.values():
@@ -191,7 +192,7 @@ def test_captions_are_dropped_for_the_given_share_of_samples(tmp_path: Path) -> 
     encode = trainer.text_encoder.forward
     trainer.text_encoder.forward = lambda captions: (seen.extend(captions), encode(captions))[1]
     trainer.dropped = [True, False] * 4
-    (micro,) = trainer._micros(trainer.to_device(batch.images), batch.captions)
+    (micro,) = trainer.accumulation.micros(trainer.to_device(batch.images), batch.captions)
     trainer._loss(micro)
     assert [c == "" for c in seen] == [True, False] * 4
     assert seen[1] == batch.captions[1]
@@ -291,7 +292,7 @@ def test_the_perceptual_loss_is_evaluated_every_kth_update_with_its_weight_corre
     trainer, batch = build(
         tmp_path, "vae_gan", ALL_ON[1], *PERCEPTUAL, "stage.steps.vae_gan.trainer.perceptual.every=3"
     )
-    (micro,) = trainer._micros(trainer.to_device(batch.images), batch.captions)
+    (micro,) = trainer.accumulation.micros(trainer.to_device(batch.images), batch.captions)
     weights = []
     for trainer.update_index in range(4):
         trainer.begin_update(batch)

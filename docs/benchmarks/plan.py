@@ -121,6 +121,7 @@ def measure(step: str, overrides: list[str]) -> dict[str, Any]:
         parts = (config, folder, machine, Ranks(), Console(quiet=True), lengths, data, StopRequest(), wandb)
         setup = Pipeline(*parts).setup(1, step, config.stage.steps[step], [])
         trainer: Any = instantiate(config.stage.steps[step].trainer, setup=setup)
+        size = trainer.length.micro_batch
         watched: list[dict[str, float]] = []
         watch_turns(trainer, watched)
         batch = random_batch(lengths[step].batch_size, config.data["img_size"])
@@ -134,6 +135,8 @@ def measure(step: str, overrides: list[str]) -> dict[str, Any]:
             watched.clear()
             found["r1_seconds"] = update(trainer, batch, WITH_R1)
             found["r1_peak_gib"] = max(turn["peak_gib"] for turn in watched)
+        if trainer.length.micro_batch != size:
+            return {"out_of_memory": True}  # the trainer went on with smaller micro-batches
         kept = (torch.cuda.memory_allocated() - before) / GIB
     seconds = statistics.median(plain)
     return {**found, "seconds": seconds, "first_seconds": first, "kept_gib": kept, "before_gib": before / GIB}
@@ -145,7 +148,7 @@ def watch_turns(trainer: Any, watched: list[dict[str, float]]) -> None:
 
     def watched_turns() -> list[Turn]:
         torch.cuda.reset_peak_memory_stats()
-        return [Turn(turn.players, forward(turn.loss)) for turn in turns()]
+        return [Turn(turn.players, forward(turn.loss), turn.begin) for turn in turns()]
 
     def forward(loss: Any) -> Any:
         def run(micro: Micro) -> Any:

@@ -35,6 +35,7 @@ def text() -> str:
         schema.Samples,
         schema.Evaluation,
         schema.Publish,
+        schema.Cache,
     ]
     for kind in classes:
         parts.append(_table(kind))

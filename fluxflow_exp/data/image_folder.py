@@ -1,11 +1,11 @@
 """A folder of images and a file of `name<TAB>caption` lines."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor
 
-from fluxflow_exp.data.images import Bad, Entry, Images, Look, check_fraction, is_held_out, prefixed
+from fluxflow_exp.data.images import Bad, Entry, Images, Look, check_fraction, file_state, is_held_out, prefixed
 from fluxflow_exp.data.transforms import check_colour
 
 N_PROMPTS = 64
@@ -54,8 +54,12 @@ class ImageFolder:
                 "Add images or change data.validation_fraction"
             )
         look = Look(img_size, crop, flip, background, buckets, reduced_min_sizes)
-        self.train = Images(trained, folder.joinpath, look)
-        self.validation = Images(held_out, folder.joinpath, Look(img_size, background=background))
+
+        def state_of(name: str) -> Any:
+            return file_state(folder / name)
+
+        self.train = Images(trained, folder.joinpath, look, state_of=state_of)
+        self.validation = Images(held_out, folder.joinpath, Look(img_size, background=background), state_of=state_of)
         self.bad += self.train.bad
         self.prompts = list(dict.fromkeys(e.caption for e in held_out))[:N_PROMPTS]
 

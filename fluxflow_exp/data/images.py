@@ -4,6 +4,7 @@ import hashlib
 import io
 import random
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,8 +12,8 @@ from PIL import Image
 from rich.progress import track
 
 from fluxflow_exp.data.buckets import Size, Variant, check_scales, variants
-from fluxflow_exp.data.sample import BadSampleError, Sample
-from fluxflow_exp.data.transforms import fit, open_rgb, to_tensor, upright_size
+from fluxflow_exp.data.sample import BadSampleError, Sample, digest
+from fluxflow_exp.data.transforms import fit, open_rgb, upright_size
 
 SPLIT_BINS = 1_000_000
 Bad = list[tuple[str, str]]  # (id, reason)
@@ -34,6 +35,12 @@ class Look(NamedTuple):
     max_ratio: float | None = None
     reduced_min_sizes: list[int] | None = None
 
+    @property
+    def varies(self) -> str | None:
+        if self.crop == "random":
+            return "data.crop=random cuts each image anew"
+        return "data.flip=true mirrors images at random" if self.flip else None
+
     def sizes_matter(self) -> bool:
         return self.max_ratio is not None or bool(self.reduced_min_sizes)
 
@@ -41,15 +48,24 @@ class Look(NamedTuple):
 class Images:
     """`entries` read through `file_of(place)`, a path or an open file. Bad ones raise BadSampleError.
 
+    `state_of(place)` is something that is another one after the bytes there have changed.
+
     With buckets or several scales the index runs over variants, and `groups` says which of them share a shape; then
     every image's header is read once at the start, and those that have none are listed in `bad`.
     """
 
     groups: list[Size] | None = None
 
-    def __init__(self, entries: list[Entry], file_of: Callable[[Any], Path | io.BytesIO], look: Look) -> None:
+    def __init__(
+        self,
+        entries: list[Entry],
+        file_of: Callable[[Any], Path | io.BytesIO],
+        look: Look,
+        *,
+        state_of: Callable[[Any], Any],
+    ) -> None:
         check_scales(look.img_size, look.reduced_min_sizes)
-        self.entries, self.file_of, self.look = entries, file_of, look
+        self.entries, self.file_of, self.look, self.state_of = entries, file_of, look, state_of
         self.bad: Bad = []
         self.variants: list[Variant] | None = None
         if look.sizes_matter():
@@ -63,6 +79,14 @@ class Images:
         chosen, size = (index, square) if self.variants is None else self.variants[index]
         entry = self.entries[chosen]
         return load(entry.id, entry.caption, lambda: self.file_of(entry.place), self.look, size, rng)
+
+    @property
+    def varies(self) -> str | None:
+        return self.look.varies
+
+    def fingerprint(self) -> str:
+        entries = ((entry.id, entry.caption, self.state_of(entry.place)) for entry in self.entries)
+        return digest(chain([self.look], entries, self.variants or []))
 
     def _lay_out(self) -> None:
         sizes, kept = [], []
@@ -93,8 +117,17 @@ def load(
         image: Image.Image = open_rgb(opened(), background=look.background, at_least=max(size))
     except OSError as error:
         raise BadSampleError(name, reason(error)) from error
-    tensor = to_tensor(fit(image, size, place=place))
+    tensor = fit(image, size, place=place)
     return Sample(tensor.flip(2) if mirrored else tensor, caption, name)
+
+
+def file_state(path: Path) -> tuple[int, int] | None:
+    """Size and time of change (ns) of a file; None: there is none."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_size, found.st_mtime_ns
 
 
 def prefixed(caption: str, prefix: str | None) -> str:

@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, get_worker_info
 
 from fluxflow_exp.config import UserError
-from fluxflow_exp.data.sample import BadSampleError, Sample, Source, Stream
+from fluxflow_exp.data.ahead import pinned, read_ahead
+from fluxflow_exp.data.sample import BadSampleError, Indexed, Rows, Sample, Source, Stored, Stream, Tokens
 from fluxflow_exp.seeding import derive, generator
 
 MAX_ATTEMPTS = 100
@@ -24,13 +25,14 @@ Bad = list[tuple[str, str]]  # (id, reason)
 
 
 class Batch(NamedTuple):
-    images: Tensor  # uint8 (batch, 3, height, width)
+    images: Tensor  # uint8 (batch, 3, height, width), or the values (batch, channels, h, w) of a `Stored`
     captions: list[str]
     ids: list[str]
     bad: Bad  # met while this batch was filled
+    tokens: Tokens | None = None  # of the captions, if the source has them
 
 
-def updates_per_epoch(source: Source | Stream, batch_size: int) -> int:
+def updates_per_epoch(source: Indexed | Stream, batch_size: int) -> int:
     """Whole batches in an epoch. ValueError: the set is smaller than one."""
     if isinstance(source, Stream):
         count = source.epoch_size // batch_size
@@ -42,7 +44,7 @@ def updates_per_epoch(source: Source | Stream, batch_size: int) -> int:
     return count
 
 
-def groups_of(source: Source) -> dict[Any, list[int]]:
+def groups_of(source: Indexed) -> dict[Any, list[int]]:
     """Indices by shape; one group where all samples have the same."""
     groups = source.groups
     if groups is None:
@@ -59,7 +61,7 @@ def order(n: int, *, seed: int, epoch: int) -> list[int]:
     return shuffled
 
 
-def epoch_batches(source: Source, batch_size: int, *, seed: int, epoch: int) -> list[list[int]]:
+def epoch_batches(source: Indexed, batch_size: int, *, seed: int, epoch: int) -> list[list[int]]:
     """The batches of an epoch: each of one group, groups mixed; what does not fill a batch is left out."""
     shuffled = order(len(source), seed=seed, epoch=epoch)
     groups = source.groups
@@ -77,7 +79,7 @@ def epoch_batches(source: Source, batch_size: int, *, seed: int, epoch: int) -> 
 
 
 def load_batches(
-    source: Source | Stream,
+    source: Source | Stored | Stream,
     *,
     seed: int,
     batch_size: int,
@@ -112,21 +114,31 @@ def load_batches(
     else:
         positions = _Positions(source, seed, batch_size, first_update, last_update)
         positions.rows = slice(rank * share, (rank + 1) * share)
+        if isinstance(source, Stored):
+            reader = _RowReader(source, seed, pin_memory=pin_memory)
+            yield from _batches(read_ahead(reader, positions, gpu=pin_memory), share)
+            return
         reading = {"dataset": _Reader(source, seed), "batch_sampler": positions, "collate_fn": _collate}
     loader: DataLoader[Any] = DataLoader(
         **reading,
         num_workers=num_workers,
         pin_memory=pin_memory,
-        worker_init_fn=_start_worker,
+        worker_init_fn=start_worker,
         prefetch_factor=4 if num_workers else None,
     )
-    for images, captions, ids, bad in _plainly(loader):
-        if len(ids) < share:
+    yield from _batches(_plainly(loader), share)
+
+
+def _batches(read: Iterable[tuple[Rows, Bad]], share: int) -> Iterator[Batch]:
+    for rows, bad in read:
+        if len(rows.ids) < share:
             raise UserError(
                 f"{MAX_ATTEMPTS} samples in a row cannot be read; the last: {bad[-1][0]}: {bad[-1][1]}. Check that "
                 "data.data_path is the folder that the names in data.captions_file stand in"
             )
-        yield Batch(images, list(captions), list(ids), [tuple(b) for b in bad])
+        yield Batch(
+            rows.values, list(rows.captions), list(rows.ids), [(name, reason) for name, reason in bad], rows.tokens
+        )
 
 
 def _plainly(loader: Iterable[Any]) -> Iterator[Any]:
@@ -159,7 +171,7 @@ class _Positions(Sampler[list[Key]]):
 
     rows = slice(None)
 
-    def __init__(self, source: Source, seed: int, batch_size: int, first: int, last: int) -> None:
+    def __init__(self, source: Indexed, seed: int, batch_size: int, first: int, last: int) -> None:
         self.source, self.seed, self.batch_size, self.first, self.last = source, seed, batch_size, first, last
 
     def __len__(self) -> int:
@@ -175,26 +187,54 @@ class _Positions(Sampler[list[Key]]):
             yield [(epoch, index) for index in batches[batch][self.rows]]
 
 
+class _Candidates:
+    """Indices to try for a key: its own, then those that stand in for it, of its shape and chosen by the key."""
+
+    def __init__(self, source: Indexed, seed: int) -> None:
+        self.seed, self.groups, self.members = seed, source.groups, groups_of(source)
+
+    def __call__(self, key: Key) -> Iterator[int]:
+        epoch, index = key
+        yield index
+        alike = self.members[self.groups[index] if self.groups else None]
+        for attempt in range(1, MAX_ATTEMPTS):
+            yield alike[derive(self.seed, "replace", epoch, index, attempt) % len(alike)]
+
+
 class _Reader(Dataset[tuple[Sample | None, Bad]]):
-    """Reads by key; a bad sample is replaced by one of its shape that its own key chooses. None: all tried were bad."""
+    """Reads by key; a bad sample is replaced. None: all tried were bad."""
 
     def __init__(self, source: Source, seed: int) -> None:
-        self.source, self.seed = source, seed
-        self.groups = source.groups
-        self.members = groups_of(source)
+        self.source, self.seed, self.candidates = source, seed, _Candidates(source, seed)
 
     def __getitem__(self, key: Key) -> tuple[Sample | None, Bad]:
-        epoch, index = key
-        rng = random.Random(derive(self.seed, "augment", epoch, index))
+        rng = random.Random(derive(self.seed, "augment", *key))
         bad: Bad = []
-        alike = self.members[self.groups[index] if self.groups else None]
-        for attempt in range(MAX_ATTEMPTS):
-            place = derive(self.seed, "replace", epoch, index, attempt) % len(alike)
+        for index in self.candidates(key):
             try:
-                return self.source.read(alike[place] if attempt else index, rng), bad
+                return self.source.read(index, rng), bad
             except BadSampleError as error:
                 bad.append((error.sample, error.reason))
         return None, bad
+
+
+class _RowReader:
+    """Reads all keys of a batch at once; bad samples are replaced as `_Reader` replaces them."""
+
+    def __init__(self, source: Stored, seed: int, *, pin_memory: bool) -> None:
+        self.source, self.candidates, self.pin_memory = source, _Candidates(source, seed), pin_memory
+
+    def __call__(self, keys: list[Key]) -> tuple[Rows, Bad]:
+        chosen, bad = [], []
+        for key in keys:
+            for index in self.candidates(key):
+                found = self.source.bad_at(index)
+                if found is None:
+                    chosen.append(index)
+                    break
+                bad.append(found)
+        rows = self.source.read_rows(chosen)
+        return pinned(rows) if self.pin_memory else rows, bad
 
 
 class Slots(NamedTuple):
@@ -233,14 +273,14 @@ class _Streaming(IterableDataset[Any]):
             yield _collate([next(samples) for _ in range(self.share)])
 
 
-def _collate(read: Sequence[tuple[Sample | None, Bad]]) -> tuple[Tensor, list[str], list[str], Bad]:
+def _collate(read: Sequence[tuple[Sample | None, Bad]]) -> tuple[Rows, Bad]:
     samples = [sample for sample, _ in read if sample is not None]
     images = torch.stack([sample.image for sample in samples]) if samples else torch.empty(0)
     bad = [each for _, found in read for each in found]
-    return images, [s.caption for s in samples], [s.id for s in samples], bad
+    return Rows(images, [s.caption for s in samples], [s.id for s in samples], None), bad
 
 
-def _start_worker(worker: int) -> None:
+def start_worker(worker: int) -> None:
     """The training process answers signals; a worker that died of one would fail the save that it asks for."""
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(signum, signal.SIG_IGN)

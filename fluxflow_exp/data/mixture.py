@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
-from fluxflow_exp.data.sample import BadSampleError, DataSet, Sample, Source, Stream
+from fluxflow_exp.data.sample import BadSampleError, DataSet, Sample, Source, Stream, digest
 
 
 class Mixture:
@@ -43,6 +43,7 @@ class Mixture:
 
 class _Drawn:
     groups: list[Any] | None = None
+    varies: str | None = "a mixture draws its images anew each epoch"
 
     def __init__(self, sources: dict[str, Source], weights: list[float]) -> None:
         self.sources, self.names, self.weights = sources, list(sources), weights
@@ -54,6 +55,9 @@ class _Drawn:
         (name,) = rng.choices(self.names, self.weights)
         source = self.sources[name]
         return _named(name, source, rng.randrange(len(source)), rng)
+
+    def fingerprint(self) -> str:
+        return digest([self.weights, *(source.fingerprint() for source in self.sources.values())])
 
 
 class _InTurn:
@@ -71,6 +75,13 @@ class _InTurn:
     def read(self, index: int, rng: random.Random) -> Sample:
         name, place = self.places[index]
         return _named(name, self.sources[name], place, rng)
+
+    @property
+    def varies(self) -> str | None:
+        return next((source.varies for source in self.sources.values() if source.varies), None)
+
+    def fingerprint(self) -> str:
+        return digest(source.fingerprint() for source in self.sources.values())
 
 
 def _named(name: str, source: Source, index: int, rng: random.Random) -> Sample:

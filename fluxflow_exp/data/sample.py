@@ -1,10 +1,19 @@
 """What a data set is: captioned images behind an index."""
 
+import hashlib
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor
+
+
+def digest(parts: Iterable[Any]) -> str:
+    """SHA-256 of the representations of `parts`, hexadecimal."""
+    found = hashlib.sha256()
+    for part in parts:
+        found.update(f"{part!r}\n".encode())
+    return found.hexdigest()
 
 
 class Sample(NamedTuple):
@@ -21,16 +30,56 @@ class BadSampleError(Exception):
         self.sample, self.reason = sample, reason
 
 
-class Source(Protocol):
-    """A finite set of samples. What `read` returns is a function of `index` and of what it draws from `rng`."""
+class Indexed(Protocol):
+    """A finite set of samples behind an index."""
 
     groups: list[Any] | None  # of each index: those of one shape; a batch is made of one group. None: all have one
 
     def __len__(self) -> int: ...
 
+
+class Source(Indexed, Protocol):
+    """What `read` returns is a function of `index` and of what it draws from `rng`."""
+
+    @property
+    def varies(self) -> str | None:
+        """Why the same index may give another image or caption the next time; None: it never does."""
+        ...
+
     def read(self, index: int, rng: random.Random) -> Sample:
         """The sample at `index`; `rng` is for augmentation alone. BadSampleError: it cannot be read."""
         ...
+
+    def fingerprint(self) -> str:
+        """A digest that is another one when `read` would return something else; of use where nothing varies."""
+        ...
+
+
+class Tokens(NamedTuple):
+    """Captions through a text encoder."""
+
+    tokens: Tensor  # (batch, longest, width); zeros behind a caption's own
+    lengths: list[int]  # how many are a caption's own
+
+
+class Rows(NamedTuple):
+    """Several samples of a `Stored`."""
+
+    values: Tensor  # (batch, channels, h, w)
+    captions: list[str]
+    ids: list[str]
+    tokens: Tokens | None
+
+
+@runtime_checkable
+class Stored(Indexed, Protocol):
+    """Samples in the form that training takes, which are read many at once."""
+
+    def bad_at(self, index: int) -> tuple[str, str] | None:
+        """(id, reason), if the sample cannot be read."""
+        ...
+
+    def read_rows(self, indices: list[int]) -> Rows: ...
 
 
 @runtime_checkable
@@ -39,6 +88,7 @@ class Stream(Protocol):
 
     epoch_size: int
     max_readers: int
+    varies: str  # why the same place may give another sample the next time
 
     def __len__(self) -> int: ...
 

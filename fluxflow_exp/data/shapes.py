@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fluxflow_exp.data import shapes_reader
-from fluxflow_exp.data.sample import Sample
+from fluxflow_exp.data.sample import Sample, digest
 from fluxflow_exp.data.shapes_geometry import COLOURS, KINDS, Triple, caption_of, render
 from fluxflow_exp.seeding import derive
 
@@ -68,6 +68,7 @@ def split_triples() -> tuple[list[Triple], list[Triple]]:
 
 class _Drawings:
     groups: list[Any] | None = None
+    varies: str | None = None
 
     def __init__(self, split: str, triples: list[Triple], n: int, img_size: int, seed: int) -> None:
         self.split, self.triples, self.n, self.img_size, self.seed = split, triples, n, img_size, seed
@@ -80,6 +81,9 @@ class _Drawings:
         triple = self.triples[index % len(self.triples)] if self.split != "train" else own.choice(self.triples)
         pixels: NDArray[np.uint8] = render(triple, self.img_size, own)
         return Sample(torch.from_numpy(pixels), caption_of(triple), f"{self.split}-{index}")
+
+    def fingerprint(self) -> str:
+        return digest([(self.split, self.n, self.img_size, self.seed)])
 
 
 def _by_caption() -> dict[str, Triple]:

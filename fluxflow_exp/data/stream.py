@@ -36,6 +36,8 @@ Raw = tuple[str, dict[str, bytes]]  # key, members
 class Streamed:
     """The training samples of `urls`; `epoch_size` of them are an epoch."""
 
+    varies = "streamed shards have no index"
+
     def __init__(
         self,
         urls: list[str],

@@ -1,6 +1,7 @@
 """WebDataset shards: local ones are indexed once and then read like a folder, others are streamed."""
 
 import glob
+import hashlib
 import io
 import json
 from pathlib import Path
@@ -11,7 +12,7 @@ from rich.progress import track
 from torch import Tensor
 
 from fluxflow_exp.data import tar
-from fluxflow_exp.data.images import Bad, Entry, Images, Look, check_fraction, is_held_out, prefixed
+from fluxflow_exp.data.images import Bad, Entry, Images, Look, check_fraction, file_state, is_held_out, prefixed
 from fluxflow_exp.data.sample import Source, Stream
 from fluxflow_exp.data.stream import Streamed
 from fluxflow_exp.data.transforms import check_colour
@@ -101,7 +102,7 @@ class WebDataset:
             entries = self._index([s for s in shards if isinstance(s, Path)], keys)
             held_out = [e for e in entries if is_held_out(e.id, validation_fraction)]
             trained = [e for e in entries if not is_held_out(e.id, validation_fraction)]
-            self.train = Images(trained, _file_of, look)
+            self.train = Images(trained, _file_of, look, state_of=_state_of)
             self.bad += self.train.bad
         else:
             if look.sizes_matter():
@@ -120,7 +121,7 @@ class WebDataset:
                 f"urls: {len(trained)} training and {len(held_out)} held-out samples with image and caption in "
                 f"{len(shards)} shards; there must be some of both" + (f". First: {self.bad[0]}" if self.bad else "")
             )
-        self.validation = Images(held_out, _file_of, square)
+        self.validation = Images(held_out, _file_of, square, state_of=_state_of)
         self.prompts = list(dict.fromkeys(e.caption for e in held_out))[:N_PROMPTS]
 
     def score(self, images: Tensor, captions: list[str]) -> dict[str, float]:
@@ -173,3 +174,9 @@ def _address(url: str) -> str:
 
 def _file_of(place: tar.Member | bytes) -> io.BytesIO:
     return io.BytesIO(place if isinstance(place, bytes) else place.read())
+
+
+def _state_of(place: tar.Member | bytes) -> Any:
+    if isinstance(place, bytes):
+        return hashlib.sha256(place).hexdigest()
+    return place.offset, place.size, file_state(place.shard)

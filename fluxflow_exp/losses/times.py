@@ -25,7 +25,7 @@ def draw(normal: Tensor, *, distribution: TimeDistribution, mean: float, std: fl
     if distribution == "uniform":
         return uniform.clamp(1e-5, 1 - 1e-5)
     position = uniform.clamp(0, 1 - 1e-6) * (TABLE - 1)
-    table, below = _inverse_cosine().to(normal.device), position.long()
+    table, below = _inverse_cosine(normal.device), position.long()
     return torch.lerp(table[below], table[below + 1], position - below)
 
 
@@ -35,8 +35,8 @@ def shift_time(time: Tensor, shift: float) -> Tensor:
 
 
 @cache
-def _inverse_cosine() -> Tensor:
-    """Times at TABLE even steps of the cumulative distribution."""
+def _inverse_cosine(device: torch.device) -> Tensor:
+    """Times at TABLE even steps of the cumulative distribution, worked out on the CPU: the same for every device."""
     time = torch.linspace(0, 1, 8 * TABLE, dtype=torch.float64)
     angle = (time + OFFSET) / (1 + OFFSET) * math.pi / 2
     cumulative = angle / 2 + torch.sin(2 * angle) / 4
@@ -45,4 +45,4 @@ def _inverse_cosine() -> Tensor:
     index = torch.searchsorted(share, wanted).clamp(1, len(share) - 1)
     low, high = share[index - 1], share[index]
     inverse = torch.lerp(time[index - 1], time[index], ((wanted - low) / (high - low).clamp_min(1e-18)).clamp(0, 1))
-    return inverse.float()
+    return inverse.float().to(device)

@@ -44,20 +44,28 @@ class BezierActivation(nn.Module):
         super().__init__()
         self.dim, self.t_pre, self.p_pre = dim, t_pre, p_pre
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        """`bias` (5c,) is added to x first, at no cost: a convolution before it can leave that out."""
         channels = x.shape[self.dim]
         if channels % 5:
             raise ValueError(f"a Bezier activation needs a multiple of five channels, not {channels}")
         dim = self.dim % x.ndim
         if x.is_cuda and _KERNELS:
-            from fluxflow_exp.models import bezier_triton
-
-            fused: Tensor = bezier_triton.bezier(x.movedim(dim, -1).contiguous(), self.t_pre, self.p_pre)
-            return fused.movedim(-1, dim)
+            return self._fused(x, dim, bias)
+        if bias is not None:
+            x = x + bias.to(x.dtype).view(-1, *[1] * (x.ndim - 1 - dim))
         grouped = x.view(*x.shape[:dim], channels // 5, 5, *x.shape[dim + 1 :])
         t, *points = grouped.unbind(dim + 1)
         pre = _PRE[self.p_pre]
         return bezier(_PRE[self.t_pre](t), *(pre(p) for p in points))
+
+    def _fused(self, x: Tensor, dim: int, bias: Tensor | None = None) -> Tensor:
+        from fluxflow_exp.models import bezier_triton
+
+        last = x.movedim(dim, -1)
+        # As rows: torch's compiler would bring a tensor of four dimensions into an order of its own, by copying it.
+        made: Tensor = bezier_triton.bezier(last.reshape(-1, last.shape[-1]), self.t_pre, self.p_pre, bias)
+        return made.view(*last.shape[:-1], -1).movedim(-1, dim)
 
     def extra_repr(self) -> str:
         return f"dim={self.dim}, t_pre={self.t_pre}, p_pre={self.p_pre}"

@@ -17,13 +17,20 @@ BLOCK = 128  # threads a program
 
 
 @triton.jit
+def _sigmoid(x):  # type: ignore[no-untyped-def]
+    """1 / (1 + e⁻ˣ) as a squared reciprocal root, which is one instruction where a division is many."""
+    root = tl.rsqrt(1 + tl.exp(-x))
+    return root * root
+
+
+@triton.jit
 def _pre(x, KIND: tl.constexpr):  # type: ignore[no-untyped-def]
     if KIND == "sigmoid":
-        return tl.sigmoid(x)
+        return _sigmoid(x)
     elif KIND == "tanh":
-        return 2 * tl.sigmoid(2 * x) - 1
+        return 2 * _sigmoid(2 * x) - 1
     elif KIND == "silu":
-        return x * tl.sigmoid(x)
+        return x * _sigmoid(x)
     else:
         return x
 
@@ -32,14 +39,15 @@ def _pre(x, KIND: tl.constexpr):  # type: ignore[no-untyped-def]
 def _pre_slope(x, KIND: tl.constexpr):  # type: ignore[no-untyped-def]
     """The value, and its derivative."""
     if KIND == "sigmoid":
-        y = tl.sigmoid(x)
-        return y, y * (1 - y)
+        y = _sigmoid(x)
+        return y, y - y * y
     elif KIND == "tanh":
-        y = 2 * tl.sigmoid(2 * x) - 1
+        y = 2 * _sigmoid(2 * x) - 1
         return y, 1 - y * y
     elif KIND == "silu":
-        s = tl.sigmoid(x)
-        return x * s, s * (1 + x * (1 - s))
+        s = _sigmoid(x)
+        y = x * s
+        return y, s + y - y * s
     else:
         return x, tl.full(x.shape, 1.0, tl.float32)
 
@@ -106,27 +114,52 @@ def _together(x, at: tl.constexpr, WORD: tl.constexpr):  # type: ignore[no-untyp
 
 
 @triton.jit
+def _load(  # type: ignore[no-untyped-def]
+    x_ptr, bias_ptr, thread, count, CHANNELS: tl.constexpr, WORD: tl.constexpr, EVEN: tl.constexpr
+):
+    """The quintuples of each thread as float32 columns, with the bias of their channels added if CHANNELS > 0."""
+    lane = tl.arange(0, WORD)[None, :]
+    x = ()
+    for word in tl.static_range(5):
+        at = (thread.to(tl.int64) * 5 + word) * WORD + lane
+        inside = thread * WORD < count if EVEN else at < 5 * count
+        values = tl.load(x_ptr + at, inside, 0.0).to(tl.float32)
+        if CHANNELS > 0:
+            # EVEN: a thread's quintuples are of neighbouring channels.
+            place = (thread % (CHANNELS // WORD) * 5 + word) * WORD + lane if EVEN else at % (5 * CHANNELS)
+            values += tl.load(bias_ptr + place).to(tl.float32)
+        x += _apart(values, WORD)
+    return x
+
+
+@triton.jit
+def _wide(w0, w1, w2, w3, w4):  # type: ignore[no-untyped-def]
+    """Five (threads, WORD) → (threads, 8, WORD), three of them of no use: stored as one, whole lines are written."""
+    even = tl.join(tl.join(w0, w4), tl.join(w2, w2))
+    odd = tl.join(tl.join(w1, w1), tl.join(w3, w3))
+    words = tl.reshape(tl.join(even, odd), [w0.shape[0], w0.shape[1], 8])
+    return tl.permute(words, (0, 2, 1))
+
+
+@triton.jit
 def _forward_kernel(  # type: ignore[no-untyped-def]
     x_ptr,
+    bias_ptr,
     y_ptr,
     count,
     T_PRE: tl.constexpr,
     P_PRE: tl.constexpr,
+    CHANNELS: tl.constexpr,
     WORD: tl.constexpr,
     EVEN: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    thread = (tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK))[:, None]
-    lane = tl.arange(0, WORD)[None, :]
-    x = ()
-    for word in tl.static_range(5):
-        at = (thread * 5 + word) * WORD + lane
-        inside = thread * WORD < count if EVEN else at < 5 * count
-        x += _apart(tl.load(x_ptr + at, inside, 0.0).to(tl.float32), WORD)
+    thread = (tl.program_id(0) * BLOCK + tl.arange(0, BLOCK))[:, None]
+    x = _load(x_ptr, bias_ptr, thread, count, CHANNELS, WORD, EVEN)
     y = ()
     for i in tl.static_range(WORD):
         y += (_curve(x[5 * i], x[5 * i + 1], x[5 * i + 2], x[5 * i + 3], x[5 * i + 4], T_PRE, P_PRE),)
-    at = thread * WORD + lane
+    at = thread.to(tl.int64) * WORD + tl.arange(0, WORD)[None, :]
     inside = thread * WORD < count if EVEN else at < count
     tl.store(y_ptr + at, _together(y, 0, WORD).to(y_ptr.dtype.element_ty), inside)
 
@@ -135,75 +168,111 @@ def _forward_kernel(  # type: ignore[no-untyped-def]
 def _backward_kernel(  # type: ignore[no-untyped-def]
     grad_ptr,
     x_ptr,
+    bias_ptr,
     out_ptr,
     count,
     T_PRE: tl.constexpr,
     P_PRE: tl.constexpr,
+    CHANNELS: tl.constexpr,
     WORD: tl.constexpr,
     EVEN: tl.constexpr,
     BLOCK: tl.constexpr,
+    WIDE: tl.constexpr,
 ):
-    thread = (tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK))[:, None]
-    lane = tl.arange(0, WORD)[None, :]
-    at = thread * WORD + lane
+    thread = (tl.program_id(0) * BLOCK + tl.arange(0, BLOCK))[:, None]
+    at = thread.to(tl.int64) * WORD + tl.arange(0, WORD)[None, :]
     inside = thread * WORD < count if EVEN else at < count
     grad = _apart(tl.load(grad_ptr + at, inside, 0.0).to(tl.float32), WORD)
-    x = ()
-    for word in tl.static_range(5):
-        at = (thread * 5 + word) * WORD + lane
-        inside = thread * WORD < count if EVEN else at < 5 * count
-        x += _apart(tl.load(x_ptr + at, inside, 0.0).to(tl.float32), WORD)
+    x = _load(x_ptr, bias_ptr, thread, count, CHANNELS, WORD, EVEN)
     out = ()
     for i in tl.static_range(WORD):
         out += _slopes(grad[i], x[5 * i], x[5 * i + 1], x[5 * i + 2], x[5 * i + 3], x[5 * i + 4], T_PRE, P_PRE)
-    for word in tl.static_range(5):
-        at = (thread * 5 + word) * WORD + lane
-        inside = thread * WORD < count if EVEN else at < 5 * count
-        tl.store(out_ptr + at, _together(out, word * WORD, WORD).to(out_ptr.dtype.element_ty), inside)
+    kind = out_ptr.dtype.element_ty
+    if WIDE:
+        words = _wide(
+            _together(out, 0, WORD).to(kind),
+            _together(out, WORD, WORD).to(kind),
+            _together(out, 2 * WORD, WORD).to(kind),
+            _together(out, 3 * WORD, WORD).to(kind),
+            _together(out, 4 * WORD, WORD).to(kind),
+        )
+        word = tl.arange(0, 8)[None, :, None]
+        place = (thread.to(tl.int64)[:, :, None] * 5 + word) * WORD + tl.arange(0, WORD)[None, None, :]
+        inside = thread[:, :, None] * WORD < count if EVEN else place < 5 * count
+        tl.store(out_ptr + place, words, inside & (word < 5))
+    else:
+        for word in tl.static_range(5):
+            at = (thread.to(tl.int64) * 5 + word) * WORD + tl.arange(0, WORD)[None, :]
+            inside = thread * WORD < count if EVEN else at < 5 * count
+            tl.store(out_ptr + at, _together(out, word * WORD, WORD).to(kind), inside)
 
 
-def _launch(kernel: Any, *tensors: Tensor, count: int, t_pre: str, p_pre: str) -> None:
+def _launch(kernel: Any, *tensors: Tensor, count: int, channels: int, t_pre: str, p_pre: str, **more: Any) -> None:
+    """`channels` of the bias; 0: there is none."""
     word = 16 // tensors[0].element_size()
     threads = triton.cdiv(count, word)
+    even = count % word == 0 and channels % word == 0
     kernel[(triton.cdiv(threads, BLOCK),)](
-        *tensors, count, T_PRE=t_pre, P_PRE=p_pre, WORD=word, EVEN=count % word == 0, BLOCK=BLOCK
+        *tensors, count, T_PRE=t_pre, P_PRE=p_pre, CHANNELS=channels, WORD=word, EVEN=even, BLOCK=BLOCK, **more
     )
 
 
+WIDE = True
+
+
 @torch.library.custom_op("fluxflow::bezier", mutates_args={})
-def bezier(x: Tensor, t_pre: str, p_pre: str) -> Tensor:
-    """Channels last in shape and memory: contiguous (…, 5c) → (…, c), in x's precision."""
+def bezier(x: Tensor, t_pre: str, p_pre: str, bias: Tensor | None = None) -> Tensor:
+    """Channels last in shape and memory: contiguous (…, 5c) + bias (5c,) → (…, c), in x's precision."""
     y = x.new_empty((*x.shape[:-1], x.shape[-1] // 5))
-    _launch(_forward_kernel, x, y, count=y.numel(), t_pre=t_pre, p_pre=p_pre)
+    channels = 0 if bias is None else y.shape[-1]
+    _launch(
+        _forward_kernel, x, x if bias is None else bias, y, count=y.numel(), channels=channels, t_pre=t_pre, p_pre=p_pre
+    )
     return y
 
 
 @torch.library.custom_op("fluxflow::bezier_backward", mutates_args={})
-def bezier_backward(grad: Tensor, x: Tensor, t_pre: str, p_pre: str) -> Tensor:
-    """The gradient of x for the gradient of `bezier(x)`, both contiguous."""
+def bezier_backward(grad: Tensor, x: Tensor, t_pre: str, p_pre: str, bias: Tensor | None = None) -> Tensor:
+    """The gradient of x for the gradient of `bezier(x, bias)`, both contiguous."""
     out = torch.empty_like(x)
-    _launch(_backward_kernel, grad, x, out, count=grad.numel(), t_pre=t_pre, p_pre=p_pre)
+    channels = 0 if bias is None else grad.shape[-1]
+    given = x if bias is None else bias
+    _launch(
+        _backward_kernel,
+        grad,
+        x,
+        given,
+        out,
+        count=grad.numel(),
+        channels=channels,
+        t_pre=t_pre,
+        p_pre=p_pre,
+        WIDE=WIDE,
+    )
     return out
 
 
 @bezier.register_fake
-def _(x: Tensor, t_pre: str, p_pre: str) -> Tensor:
+def _(x: Tensor, t_pre: str, p_pre: str, bias: Tensor | None = None) -> Tensor:
     return x.new_empty((*x.shape[:-1], x.shape[-1] // 5))
 
 
 @bezier_backward.register_fake
-def _(grad: Tensor, x: Tensor, t_pre: str, p_pre: str) -> Tensor:
+def _(grad: Tensor, x: Tensor, t_pre: str, p_pre: str, bias: Tensor | None = None) -> Tensor:
     return torch.empty_like(x)
 
 
-def _keep(ctx: Any, inputs: tuple[Tensor, str, str], output: Tensor) -> None:
-    x, ctx.t_pre, ctx.p_pre = inputs
-    ctx.save_for_backward(x)
+def _keep(ctx: Any, inputs: tuple[Tensor, str, str, Tensor | None], output: Tensor) -> None:
+    x, ctx.t_pre, ctx.p_pre, bias = inputs
+    ctx.save_for_backward(x, bias)
 
 
-def _gradients(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-    (x,) = ctx.saved_tensors
-    return bezier_backward(grad.contiguous(), x, ctx.t_pre, ctx.p_pre), None, None
+def _gradients(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, Tensor | None]:
+    x, bias = ctx.saved_tensors
+    found = bezier_backward(grad.contiguous(), x, ctx.t_pre, ctx.p_pre, bias)
+    wanted = bias is not None and ctx.needs_input_grad[3]
+    sums = found.flatten(0, -2).sum(0, dtype=torch.float32).to(bias.dtype) if wanted else None
+    return found, None, None, sums
 
 
 bezier.register_autograd(_gradients, setup_context=_keep)

@@ -5,16 +5,18 @@ shortcut (Chen et al. 2024, DC-AE, section 3.2): averaged pixel-unshuffle, repea
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fluxflow_exp.models.layers import (
     ActivationName,
     Chain,
     ChannelNorm,
+    Conv2d,
     Region,
-    channels_innermost,
+    activate,
     make_activation,
+    pixel_shuffle,
+    pixel_unshuffle,
     run,
 )
 from fluxflow_exp.models.posterior import Posterior
@@ -38,18 +40,26 @@ class Compressor(nn.Module):
         previous = 3
         for width in widths:
             inner = [Residual(width, activation) for _ in range(blocks)]
-            self.stages.append(nn.Sequential(Down(previous, width), *inner))
+            self.stages.append(Chain(Down(previous, width), *inner))
             previous = width
         self.head = Chain(ChannelNorm(previous), nn.Conv2d(previous, 2 * vae_dim, 3, padding=1))
 
     def forward(self, images: Tensor) -> Posterior:
+        return self.posterior(self.moments(images))
+
+    def moments(self, images: Tensor) -> Tensor:
+        """All that `posterior` needs, (batch, 2·vae_dim, h, w) in float32."""
         height, width = images.shape[-2:]
         if height % self.downscale or width % self.downscale:
             raise ValueError(f"image sides must be multiples of {self.downscale}, not {width}x{height}")
         x = images
         for stage in self.stages:
             x = run(stage, x, checkpointing=self.checkpointing)
-        mean, logvar = self.head(x).float().chunk(2, 1)
+        moments: Tensor = self.head(x).float()
+        return moments
+
+    def posterior(self, moments: Tensor) -> Posterior:
+        mean, logvar = moments.chunk(2, 1)
         # Starts at σ = exp(-2): the first reconstructions are not drowned in noise.
         return Posterior(mean, (logvar - 4).clamp(-30, 20))
 
@@ -78,7 +88,7 @@ class Expander(nn.Module):
         self.stages = nn.ModuleList()
         for width, following in zip(widths[::-1], [*widths[-2::-1], widths[0]], strict=True):
             inner = [Residual(width, activation) for _ in range(blocks)]
-            self.stages.append(nn.Sequential(*inner, Up(width, following)))
+            self.stages.append(Chain(*inner, Up(width, following)))
         self.head = Chain(ChannelNorm(widths[0]), nn.Conv2d(widths[0], 3, 3, padding=1))
 
     @property
@@ -111,7 +121,7 @@ class Residual(Region):
         act, expansion = make_activation(activation, dim=1)
         hidden = channels if expansion == 1 else _bezier_width(channels)
         self.norm = ChannelNorm(channels)
-        self.widen = nn.Conv2d(channels, hidden * expansion, 3, padding=1)
+        self.widen = Conv2d(channels, hidden * expansion, 3, padding=1)
         self.activation = act
         self.narrow = nn.Conv2d(hidden, channels, 3, padding=1)
         nn.init.zeros_(self.narrow.weight)
@@ -119,7 +129,7 @@ class Residual(Region):
         nn.init.zeros_(self.narrow.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        change: Tensor = self.narrow(self.activation(self.widen(self.norm(x))))
+        change: Tensor = self.narrow(activate(self.widen, self.activation, self.norm(x)))
         return x + change
 
 
@@ -132,7 +142,7 @@ class Down(Region):
         self.conv = nn.Conv2d(4 * previous, channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = channels_innermost(F.pixel_unshuffle(x, 2))
+        x = pixel_unshuffle(x)
         halved: Tensor = self.conv(x) + _resize_channels(x, self.channels)
         return halved
 
@@ -146,7 +156,7 @@ class Up(Region):
         self.conv = nn.Conv2d(previous, 4 * channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return channels_innermost(F.pixel_shuffle(self.conv(x) + _resize_channels(x, 4 * self.channels), 2))
+        return pixel_shuffle(self.conv(x) + _resize_channels(x, 4 * self.channels))
 
 
 def _bezier_width(channels: int) -> int:

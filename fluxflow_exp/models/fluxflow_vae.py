@@ -17,7 +17,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fluxflow_exp.models.bezier import TrainableBezier
-from fluxflow_exp.models.layers import ActivationName, AlignedConv2d, Chain, Region, make_activation, run
+from fluxflow_exp.models.layers import (
+    ActivationName,
+    AlignedConv2d,
+    Chain,
+    Conv2d,
+    ConvActivation,
+    Region,
+    activate,
+    make_activation,
+    run,
+)
 from fluxflow_exp.models.posterior import Posterior
 from fluxflow_exp.models.spade import Spade
 from fluxflow_exp.models.transposed_conv import UpConv2d
@@ -66,6 +76,10 @@ class Compressor(nn.Module):
         )
 
     def forward(self, images: Tensor) -> Posterior:
+        return self.posterior(self.moments(images))
+
+    def moments(self, images: Tensor) -> Tensor:
+        """All that `posterior` needs: mean, log-variance and content, (batch, 3·vae_dim, h, w) in float32."""
         height, width = images.shape[-2:]
         if height % self.downscale or width % self.downscale:
             raise ValueError(f"image sides must be multiples of {self.downscale}, not {width}x{height}")
@@ -76,6 +90,10 @@ class Compressor(nn.Module):
         content = self.latent_proj(x)
         mean = self.mu_activation(self.mu_proj(content)).float()
         logvar = self.logvar_activation(self.logvar_proj(content)).float().clamp(-30, 20)
+        return torch.cat([mean, logvar, content.float()], 1)
+
+    def posterior(self, moments: Tensor) -> Posterior:
+        mean, logvar, content = moments.chunk(3, 1)
         return Posterior(mean, logvar, lambda values: self._attend(values, content))
 
     def _attend(self, values: Tensor, content: Tensor) -> Tensor:
@@ -138,11 +156,13 @@ class UpBlock(nn.Module):
         self.spade = Spade(channels, channels)
         self.conv1 = nn.Sequential(
             *_activated(UpConv2d, channels, channels, 16, activation),
-            *_activated(nn.Conv2d, channels, channels, 5, activation, padding=4, dilation=2),
+            *_activated(Conv2d, channels, channels, 5, activation, padding=4, dilation=2),
         )
 
     def forward(self, x: Tensor, context: Tensor | None) -> Tensor:
-        change: Tensor = self.conv1(x if context is None else self.spade(x, context))
+        up, first, convolution, second = self.conv1
+        wide = activate(up, first, x if context is None else self.spade(x, context))
+        change = activate(convolution, second, wide)
         return change + SKIP_SCALE * F.interpolate(x, scale_factor=2.0, mode="nearest")
 
 
@@ -196,20 +216,20 @@ def _coordinates(images: Tensor) -> Tensor:
 
 
 def _activated(
-    layer: type[nn.Conv2d] | type[UpConv2d],
+    layer: type[Conv2d] | type[UpConv2d],
     channels_in: int,
     channels_out: int,
     kernel: int,
     activation: ActivationName,
     **options: int | bool,
-) -> nn.Sequential:
+) -> ConvActivation:
     act, expansion = make_activation(activation, dim=1)
-    return nn.Sequential(layer(channels_in, channels_out * expansion, kernel, **options), act)  # type: ignore[arg-type]
+    return ConvActivation(layer(channels_in, channels_out * expansion, kernel, **options), act)  # type: ignore[arg-type]
 
 
 def _two(channels_in: int, channels_out: int, activation: ActivationName) -> nn.Sequential:
     """Two activated 1 × 1 convolutions."""
     return nn.Sequential(
-        _activated(nn.Conv2d, channels_in, channels_out, 1, activation),
-        _activated(nn.Conv2d, channels_out, channels_out, 1, activation),
+        _activated(Conv2d, channels_in, channels_out, 1, activation),
+        _activated(Conv2d, channels_out, channels_out, 1, activation),
     )

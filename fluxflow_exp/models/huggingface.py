@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fluxflow_exp.models.layers import to_device
 from fluxflow_exp.models.text_encoder import Text
 
 
@@ -38,9 +39,9 @@ class HuggingFaceTextEncoder(nn.Module):
     def forward(self, captions: list[str]) -> Text:
         tokens = self.tokenizer(
             captions, padding=True, truncation=True, max_length=self.max_length, return_tensors="pt"
-        ).to(self.config_json.device)
-        mask = tokens["attention_mask"]
-        hidden = self.model(input_ids=tokens["input_ids"], attention_mask=mask).last_hidden_state
+        )
+        symbols, mask = (to_device(tokens[key], self.config_json.device) for key in ("input_ids", "attention_mask"))
+        hidden = self.model(input_ids=symbols, attention_mask=mask).last_hidden_state
         return Text(hidden.float(), mask.bool())
 
     def train(self, mode: bool = True) -> "HuggingFaceTextEncoder":

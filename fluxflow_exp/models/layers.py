@@ -28,6 +28,11 @@ class Region(nn.Module):
 class Chain(nn.Sequential, Region):
     """Layers that are compiled together."""
 
+    def forward(self, x: Tensor) -> Tensor:  # torch's own is not looked into by its compiler
+        for layer in self:
+            x = layer(x)
+        return x
+
 
 def set_up_compilation(*, exact: bool) -> None:
     """Torch's settings for regions, once a process. `exact`: kernels are chosen by rule, not by their speed."""
@@ -53,7 +58,33 @@ def compile_regions(model: nn.Module) -> None:
         compile_regions(child)
 
 
-class AlignedConv2d(nn.Conv2d):
+class Conv2d(nn.Conv2d):
+    """A convolution whose bias can be left to the activation after it."""
+
+    def split(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The convolution without its bias, and the bias that is to be added to its channels."""
+        convolved: Tensor = self._conv_forward(x, self.weight, None)
+        return convolved, self.bias
+
+
+class ConvActivation(nn.Sequential):
+    """A convolution with `split`, and its activation."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        convolution, activation = self
+        return activate(convolution, activation, x)
+
+
+def activate(convolution: nn.Module, activation: nn.Module, x: Tensor) -> Tensor:
+    """activation(convolution(x)); the Bezier kernel of GPUs adds the bias, which saves a pass over memory."""
+    if x.is_cuda and isinstance(activation, BezierActivation):
+        activated: Tensor = activation(*convolution.split(x))  # type: ignore[operator]
+    else:
+        activated = activation(convolution(x))
+    return activated
+
+
+class AlignedConv2d(Conv2d):
     """A convolution of any number of channels that a GPU computes with multiples of 8.
 
     There the missing ones are zeros: in the input, in the weight, and so in the output, which keeps them (a Bezier
@@ -62,15 +93,20 @@ class AlignedConv2d(nn.Conv2d):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        if not x.is_cuda:
-            return super().forward(x)
+        return self.aligned(x) if x.is_cuda else super().forward(x)
+
+    def aligned(self, x: Tensor) -> Tensor:
+        """(batch, channels in, …) → (batch, channels out, …), the channels of both up to the next multiple."""
+        convolved, bias = self.split(x)
+        return convolved if bias is None else convolved + bias.to(convolved.dtype).view(-1, 1, 1)
+
+    def split(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         step = 5 * ALIGNMENT if self.out_channels % 5 == 0 else ALIGNMENT
         x = F.pad(x, (0, 0, 0, 0, 0, -x.shape[1] % ALIGNMENT))
         more_in, more_out = x.shape[1] - self.in_channels, -self.out_channels % step
         weight = F.pad(self.weight, (0, 0, 0, 0, 0, more_in, 0, more_out))
-        bias = None if self.bias is None else F.pad(self.bias, (0, more_out))
-        convolved: Tensor = self._conv_forward(x, weight, bias)
-        return convolved
+        convolved: Tensor = self._conv_forward(x, weight, None)
+        return convolved, None if self.bias is None else F.pad(self.bias, (0, more_out))
 
 
 class ChannelNorm(nn.Module):
@@ -88,9 +124,26 @@ class ChannelNorm(nn.Module):
         return x * (scale * self.weight.view(-1, 1, 1)).to(x.dtype)
 
 
-def channels_innermost(x: Tensor) -> Tensor:
-    """On a GPU with channels innermost in memory, which some operations undo; elsewhere as it is."""
-    return x.contiguous(memory_format=torch.channels_last) if x.is_cuda else x
+def pixel_unshuffle(x: Tensor) -> Tensor:
+    """torch's, by 2: (batch, c, 2h, 2w) → (batch, 4c, h, w). On a GPU channels stay innermost in memory."""
+    return _unshuffle_innermost(x) if x.is_cuda else F.pixel_unshuffle(x, 2)
+
+
+def pixel_shuffle(x: Tensor) -> Tensor:
+    """torch's, by 2: (batch, 4c, h, w) → (batch, c, 2h, 2w). On a GPU channels stay innermost in memory."""
+    return _shuffle_innermost(x) if x.is_cuda else F.pixel_shuffle(x, 2)
+
+
+def _unshuffle_innermost(x: Tensor) -> Tensor:
+    batch, channels, height, width = x.shape
+    parts = x.permute(0, 2, 3, 1).reshape(batch, height // 2, 2, width // 2, 2, channels)
+    return parts.permute(0, 1, 3, 5, 2, 4).flatten(3).permute(0, 3, 1, 2)
+
+
+def _shuffle_innermost(x: Tensor) -> Tensor:
+    batch, channels, height, width = x.shape
+    parts = x.permute(0, 2, 3, 1).reshape(batch, height, width, channels // 4, 2, 2)
+    return parts.permute(0, 1, 4, 2, 5, 3).flatten(3, 4).flatten(1, 2).permute(0, 3, 1, 2)
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:

@@ -39,7 +39,7 @@ class ByteTextEncoder(nn.Module):
         super().__init__()
         self.max_length, self.stride = max_length, bytes_per_token
         self.bytes = nn.Embedding(SYMBOLS, width)
-        self.position = nn.Parameter(0.02 * torch.randn(max_length + 1, width))
+        self.position = nn.Parameter(nn.init.normal_(torch.empty(max_length + 1, width), std=0.02))
         self.spell = nn.Conv1d(
             width, width, 2 * bytes_per_token + 3, stride=bytes_per_token, padding=bytes_per_token + 1
         )

@@ -1,13 +1,13 @@
-"""A transposed convolution whose weight gradient is computed as matrix products.
+"""A transposed convolution whose gradients are computed as matrix products.
 
-cuDNN spends 0.39 s on that gradient for FluxFlow's last upsampling (16 × 16 kernel, 128 → 640 channels, 512² → 1024²,
-bf16, H200): 28 TFLOP/s, where the products below reach 680 (docs/benchmarks/gpu.md). Forward pass and input gradient
-are cuDNN's.
+For FluxFlow's last upsampling (16 × 16 kernel, 128 → 640 channels, 512² → 1024², bf16, H200) cuDNN spends 380 ms on the
+weight's gradient and 26 ms on the input's, and 19 ms on the input's at 64²; the products below take a small part of it
+(docs/benchmarks/gpu.md). The forward pass is cuDNN's.
 
-With stride 2, pixel (2r + a, 2s + b) of the output meets only the taps of one parity (a, b): four correlations of the
-input with a quarter of the output's gradient each. The four quarters, moved so that the same tap of each needs the
-same input pixels, stand side by side as columns; the windows of the input that a row of taps needs, as rows. One
-product for each row of taps then gives that row's gradient.
+With stride 2, pixel (2r + a, 2s + b) of the output meets only the taps of one parity (a, b): four correlations with a
+quarter of the output's gradient each. The four quarters, moved so that the same tap of each needs the same input
+pixels, stand side by side as columns. Their product with the windows of the input that a row of taps needs is that
+row's weight gradient; their product with the row's weights, moved by each tap and summed, is the input's gradient.
 """
 
 from typing import Any
@@ -28,54 +28,90 @@ class UpConv2d(nn.ConvTranspose2d):
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
         assert output_size is None
-        assert self.bias is not None
         if not x.is_cuda:
             return super().forward(x)
+        convolved, bias = self.split(x)
+        return convolved + bias.to(convolved.dtype).view(-1, 1, 1)
+
+    def split(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The convolution without its bias, and the bias that is to be added to its channels."""
+        assert self.bias is not None
         kind = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else x.dtype
-        made: Tensor = _UpConv.apply(x.to(kind), self.weight.to(kind), self.bias.to(kind))
-        return made
+        return _UpConv.apply(x.to(kind), self.weight.to(kind)), self.bias
 
 
 class _UpConv(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
         ctx.save_for_backward(x, weight)
-        return F.conv_transpose2d(x, weight, bias, stride=2, padding=weight.shape[-1] // 2 - 1)
+        return F.conv_transpose2d(x, weight, stride=2, padding=weight.shape[-1] // 2 - 1)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
         x, weight = ctx.saved_tensors
-        for_x, for_weight, for_bias = ctx.needs_input_grad
-        padding = weight.shape[-1] // 2 - 1
-        found = F.conv2d(grad, weight, stride=2, padding=padding) if for_x else None
-        sums = grad.sum((0, 2, 3)) if for_bias else None
-        return found, weight_gradient(x, grad, weight.shape[-1]) if for_weight else None, sums
+        return gradients(x, weight, grad, wanted=ctx.needs_input_grad)
 
 
-def weight_gradient(x: Tensor, grad: Tensor, kernel_size: int) -> Tensor:
-    """The gradient (in, out, k, k) of UpConv2d's weight, for inputs x (batch, in, h, w) and output gradients grad.
+def gradients(
+    x: Tensor, weight: Tensor, grad: Tensor, *, wanted: tuple[bool, bool] = (True, True)
+) -> tuple[Tensor | None, Tensor | None]:
+    """The gradients of input and weight of UpConv2d, for output gradients `grad` (batch, out, 2h, 2w).
 
-    Sums are float32 for half precision; the result has grad's precision. An image at a time: the copies of one are
-    8 × its input and 1 × its output gradient.
+    Sums are float32 for half precision; the results have grad's precision. An image at a time: the copies of one are
+    8 × its input and 1 × its output gradient, and what a row of taps gives for the input is 8 × that.
     """
-    half, channels_in, channels_out = kernel_size // 2, x.shape[1], grad.shape[1]
-    total: Tensor | int = 0
+    half = weight.shape[-1] // 2
+    taps = _taps(weight)
+    for_x, total = [], torch.zeros((), device=x.device)
     for image, gradient in zip(x, grad, strict=True):
         quarters = _quarters(gradient, half)
-        windows = F.pad(image, (half - 1,) * 4).permute(1, 2, 0).unfold(1, half, 1).transpose(2, 3)
-        width, rows = windows.shape[1], quarters.shape[0]
-        flat = windows.reshape(-1, half * channels_in)
-        total = total + torch.stack([_product(flat[a * width : a * width + rows], quarters) for a in range(half)])
-    assert isinstance(total, Tensor)
-    # Index a is a window's first row: the tap that it meets counts from the other end.
-    taps = total.view(half, half, channels_in, 2, 2, channels_out).flip(0, 1)
-    weight = taps.new_empty(channels_in, channels_out, kernel_size, kernel_size)
-    for vertical in (0, 1):
-        for horizontal in (0, 1):
-            weight[:, :, 1 - vertical :: 2, 1 - horizontal :: 2] = taps[:, :, :, vertical, horizontal].permute(
-                2, 3, 0, 1
-            )
-    return weight.to(grad.dtype)
+        if wanted[0]:
+            for_x.append(_input_gradient(quarters, taps, image.shape))
+        if wanted[1]:
+            total = total + _weight_gradient(image, quarters, half)
+    found = torch.stack(for_x).permute(0, 3, 1, 2) if wanted[0] else None
+    return found, _untapped(total, weight) if wanted[1] else None
+
+
+def _input_gradient(quarters: Tensor, taps: Tensor, shape: torch.Size) -> Tensor:
+    """(h, w, in): the sum over taps of the quarters, moved by the tap, times its weights."""
+    (channels, height, width), half = shape, taps.shape[0]
+    across = width + half - 1
+    total = torch.zeros(height, width, channels, device=quarters.device, dtype=_sum_type(quarters))
+    for a in range(half):  # a row of taps: one product gives all its taps, each to be moved by another distance
+        first = (half - 1 - a) * across
+        made = quarters[first : first + height * across] @ taps[a]
+        step = half * channels
+        moved = made.as_strided((height, width, half, channels), (across * step, step, step + channels, 1))
+        total += moved.sum(2, dtype=total.dtype)
+    return total.to(quarters.dtype)
+
+
+def _weight_gradient(image: Tensor, quarters: Tensor, half: int) -> Tensor:
+    """(half, half·in, 4·out): rows of taps; a window's first row counts them from the other end."""
+    windows = F.pad(image, (half - 1,) * 4).permute(1, 2, 0).unfold(1, half, 1).transpose(2, 3)
+    width, rows = windows.shape[1], quarters.shape[0]
+    flat = windows.reshape(-1, half * image.shape[0])
+    return torch.stack([_product(flat[a * width : a * width + rows], quarters) for a in range(half)])
+
+
+def _taps(weight: Tensor) -> Tensor:
+    """(in, out, k, k) → (half, 4·out, half·in): for each row a of taps, what the quarters are multiplied with."""
+    channels_in, channels_out, kernel_size, _ = weight.shape
+    half = kernel_size // 2
+    # Index 1 - parity within a pair of taps belongs to the quarter of that parity.
+    pairs = weight.view(channels_in, channels_out, half, 2, half, 2).flip(3, 5)
+    # Rows run as windows do, from the other end; columns as they are moved: by b to the right.
+    ordered = pairs.permute(2, 3, 5, 1, 4, 0).flip(0)  # half, 2, 2, out, half, in
+    return ordered.reshape(half, 4 * channels_out, half * channels_in)
+
+
+def _untapped(total: Tensor, weight: Tensor) -> Tensor:
+    """The gradient of the weight, (in, out, k, k), from the sums of `_weight_gradient`."""
+    channels_in, channels_out, kernel_size, _ = weight.shape
+    half = kernel_size // 2
+    taps = total.view(half, half, channels_in, 2, 2, channels_out).flip(0, 1, 3, 4)
+    return taps.permute(2, 5, 0, 3, 1, 4).reshape(weight.shape).to(weight.dtype)
 
 
 def _quarters(grad: Tensor, half: int) -> Tensor:
@@ -92,6 +128,10 @@ def _quarters(grad: Tensor, half: int) -> Tensor:
 
 
 def _product(windows: Tensor, quarters: Tensor) -> Tensor:
-    if windows.is_cuda and windows.dtype in (torch.bfloat16, torch.float16):
+    if windows.is_cuda and windows.dtype != _sum_type(windows):
         return torch.mm(windows.t(), quarters, out_dtype=torch.float32)
     return windows.t() @ quarters
+
+
+def _sum_type(values: Tensor) -> torch.dtype:
+    return torch.promote_types(values.dtype, torch.float32)

@@ -87,7 +87,7 @@ class AutoencoderTrainer(Trainer):
             raise ValueError("trainer.spade needs an expander with SPADE layers: set model.spade=true")
         self.adversarial_weight = torch.zeros((), device=self.machine.device)
         self.gradients: dict[str, Tensor] = {}
-        self.reconstructions: dict[int, Tensor] = {}
+        self.reconstructions: list[Tensor] = []  # of this update, in the order of the rank's rows
 
     def starts_at(self, player: str) -> int:
         delayed = player == "discriminator" and self.adversarial is not None
@@ -104,9 +104,11 @@ class AutoencoderTrainer(Trainer):
         return tuple(name for name, yes in computed.items() if yes)
 
     def turns(self) -> list[Turn]:
-        turns = [Turn([self.players["vae"]], self._generator)] if "vae" in self.players else []
+        turns = []
+        if "vae" in self.players:
+            turns.append(Turn([self.players["vae"]], self._generator, self._begin_generator))
         if self._plays(self.update_index):
-            turns.append(Turn([self.players["discriminator"]], self._discriminator))
+            turns.append(Turn([self.players["discriminator"]], self._discriminator, self._begin_discriminator))
         return turns
 
     def begin_update(self, batch: Batch) -> None:
@@ -123,7 +125,6 @@ class AutoencoderTrainer(Trainer):
                 self.instance_noise = [
                     self.noise((count, *batch.images.shape[1:]), f"instance {k}") for k in ("real", "fake")
                 ]
-        self.gradients, self.reconstructions = {}, {}
 
     def end_update(self) -> dict[str, Tensor]:
         if self.lecam:
@@ -143,7 +144,8 @@ class AutoencoderTrainer(Trainer):
         batch = read_all(source, range(min(self.setup.evaluation.images, len(source))), seed=self.setup.seed)
         self.setup.folder.report_bad(batch.bad, self.setup.data)
         with self.averaged():
-            found = torch.cat([self.reconstruct(part) for part in torch.split(batch.images, 64)])
+            parts = torch.split(batch.images, min(self.length.micro_batch, 64))  # what fits in training fits here
+            found = torch.cat([self.reconstruct(part) for part in parts])
         target = self.to_device(batch.images)
         return {
             "val_l1": float((found - target).abs().mean()),
@@ -177,10 +179,20 @@ class AutoencoderTrainer(Trainer):
     def _conditioned(self, update: int) -> bool:
         return self.spade == "always" or (self.spade == "alternate" and update % 2 == 0)
 
+    def _begin_generator(self) -> None:
+        self.gradients, self.reconstructions = {}, []
+
+    def _begin_discriminator(self) -> None:
+        self.reconstructions = [
+            torch.cat(self.reconstructions)
+        ]  # its micro-batches may be smaller than the generator's
+        if self.lecam:
+            self.lecam.seen = []
+
     def _generator(self, micro: Micro) -> tuple[Terms, Weights]:
         posterior = self.compressor(micro.images)
         found = self.expander(posterior.sample(self.posterior_noise[micro.rows]), self._conditioned(self.update_index))
-        self.reconstructions[micro.rows.start] = found.detach()
+        self.reconstructions.append(found.detach())
         terms, weights = self._image_terms(found, micro)
         terms |= self.kl(posterior.mean, posterior.logvar)
         weights[self.kl.summed] = self.kl.beta(self.update_index, updates=self.length.updates)
@@ -235,7 +247,8 @@ class AutoencoderTrainer(Trainer):
     def _discriminator(self, micro: Micro) -> tuple[Terms, Weights]:
         assert self.adversarial
         discriminator = self.setup.parts["discriminator"]
-        real, fake = micro.images, self.reconstructions[micro.rows.start]
+        first = micro.rows.start - self.ranks.share(self.length.batch_size).start
+        real, fake = micro.images, self.reconstructions[0][first : first + len(micro.images)]
         if self.level:
             real, fake = (
                 image + self.level * noise[micro.rows]

@@ -10,18 +10,20 @@ import torch
 from torch import Tensor
 
 from fluxflow_exp.data.loader import Batch, load_batches
+from fluxflow_exp.data.sample import Source, Stored, Stream
 from fluxflow_exp.distributed import Ranks
 from fluxflow_exp.losses.terms import Terms
 from fluxflow_exp.preemption import Interrupted
 from fluxflow_exp.seeding import generator
 from fluxflow_exp.tracking import MetricLog, Window
 from fluxflow_exp.trainers import state
+from fluxflow_exp.trainers.accumulation import Accumulation
 from fluxflow_exp.trainers.look import Look
 from fluxflow_exp.trainers.numbers import Numbers, TurnNumbers
 from fluxflow_exp.trainers.player import build_players
 from fluxflow_exp.trainers.setup import Setup
 from fluxflow_exp.trainers.transition import Watch
-from fluxflow_exp.trainers.turn import Micro, Turn
+from fluxflow_exp.trainers.turn import Turn
 
 
 class Trainer(ABC):
@@ -31,12 +33,15 @@ class Trainer(ABC):
     AVERAGED: ClassVar[tuple[str, ...]]  # players whose weights are averaged
     MICRO_BATCH: ClassVar[str]  # which of hardware.micro_batch holds
     METRICS: ClassVar[dict[str, str | None]]  # what may be logged → the loss that must be there for it
+    CACHES: ClassVar[bool] = False  # whether it can train on what frozen parts say of the data, kept on disk
 
     def __init__(self, setup: Setup) -> None:
         self.setup, self.length, self.machine, self.ranks = setup, setup.length, setup.machine, setup.ranks
+        self.source: Source | Stored | Stream = setup.data.train
         self.players = build_players(setup, self.PLAYERS, averaged=self.AVERAGED, starts_at=self.starts_at)
         self.sharded = any(player.sharded for player in self.players.values())
         self.scalers = {name: self.machine.scaler() for name in self.players}
+        self.accumulation = Accumulation(self)
         self.look = Look(self)
         self.window, self.rows = Window(), MetricLog(setup.folder.metrics(setup.name))
         self.update_index, self.seconds = 0, 0.0
@@ -59,6 +64,13 @@ class Trainer(ABC):
     @abstractmethod
     def turns(self) -> list[Turn]:
         """The turns of an update, in order."""
+
+    def open_source(self) -> None:  # noqa: B027 - most trainers read the data as they are
+        """Called when a step begins and when it continues, before a batch is read."""
+
+    def inputs(self, batch: Batch) -> Tensor:
+        """What the turns get of a batch, on the device."""
+        return self.to_device(batch.images)
 
     def prepare(self) -> None:  # noqa: B027 - most trainers have nothing to prepare
         """Called before a step's very first update."""
@@ -102,6 +114,7 @@ class Trainer(ABC):
 
     def fit(self) -> dict[str, float]:
         """Train from wherever the last checkpoint stands to the end of the step; returns the last held-out metrics."""
+        self.open_source()
         self._resume()
         setup = self.setup
         setup.folder.report_bad(setup.data.bad, setup.data)
@@ -139,7 +152,9 @@ class Trainer(ABC):
         """The signal that asked a rank to stop (0: none), and whether a save is due; the same on every rank."""
         setup = self.setup
         due = self.ranks.first and setup.clock.due(self.update_index)
-        signum, due_somewhere, bad = self.ranks.largest([setup.stop.signum or 0, int(due), len(batch.bad)])
+        mine = [setup.stop.signum or 0, int(due), len(batch.bad), self.accumulation.micro_batches()]
+        signum, due_somewhere, bad, micro_batches = self.ranks.largest(mine)
+        self.accumulation.agree(micro_batches)
         if bad:
             setup.folder.report_bad(self.ranks.gather(batch.bad), setup.data)
         return signum, bool(due_somewhere)
@@ -168,6 +183,7 @@ class Trainer(ABC):
             self.setup.console.say(f"Step {self.setup.name} ends after update {self.update_index}: {reason}")
 
     def _resume(self) -> None:
+        self.accumulation.recall()
         newest = self.setup.checkpoints.newest(self.setup.name) if self.ranks.first else None
         newest = self.ranks.from_first(newest)
         saved = self.setup.checkpoints.load(newest, map_location=self.machine.device) if newest else None
@@ -177,7 +193,7 @@ class Trainer(ABC):
                 f"Step {self.setup.name}: continuing after update {self.update_index} of {self.length.updates}"
             )
         else:
-            self.prepare()
+            self.accumulation.within_memory(self.prepare)
         self._logged = (self.update_index, self.seconds)
         if self.ranks.first:
             self.rows.rewind(self.update_index)
@@ -187,7 +203,7 @@ class Trainer(ABC):
         """This rank's shares of the training batches of updates [first, last); `alone`: whole batches."""
         ranks = Ranks() if alone else self.ranks
         return load_batches(
-            self.setup.data.train,
+            self.source,
             seed=self.setup.seed,
             batch_size=self.length.batch_size,
             first_update=first,
@@ -200,18 +216,14 @@ class Trainer(ABC):
 
     def _update(self, batch: Batch) -> None:
         """One optimizer update of each player; `numbers` gets the named terms, averaged over the global batch."""
-        images = self.to_device(batch.images)
+        images = self.inputs(batch)
         self.begin_update(batch)
         self.numbers.begin_update()
         self.skipped = False
         for turn in self.turns():
             for player in turn.players:
                 player.train(True)
-            terms: dict[str, list[Tensor]] = {}
-            for micro in self._micros(images, batch.captions):
-                for name, values in self._backward(turn, micro).items():
-                    terms.setdefault(name, []).append(values)
-            self._step(turn, {n: torch.cat(v) for n, v in terms.items()}, batch)
+            self._step(turn, self.accumulation.gradients(turn, images, batch.captions), batch)
             for player in turn.players:
                 player.train(False)
         further = self.end_update()
@@ -219,21 +231,6 @@ class Trainer(ABC):
             self.numbers.add(
                 TurnNumbers(self._where(), list(further), [], torch.stack(list(further.values())), {}, batch.ids)
             )
-
-    def _micros(self, images: Tensor, captions: list[str]) -> Iterator[Micro]:
-        before = self.ranks.share(self.length.batch_size).start
-        for first in range(0, len(images), self.length.micro_batch):
-            last = first + self.length.micro_batch
-            yield Micro(images[first:last], captions[first:last], slice(before + first, before + last))
-
-    def _backward(self, turn: Turn, micro: Micro) -> Terms:
-        with self.machine.autocast():
-            terms, weights = turn.loss(micro)
-        total = sum(weight * terms[name].sum() for name, weight in weights.items())
-        assert isinstance(total, Tensor)
-        scaler = self.scalers[turn.players[0].name]
-        scaler.scale(total / self.length.batch_size).backward()  # type: ignore[no-untyped-call]
-        return {name: values.detach().float() for name, values in terms.items()}
 
     def _step(self, turn: Turn, terms: Terms, batch: Batch) -> None:
         """Clip and apply. What is not finite reaches no weight."""

@@ -1,6 +1,5 @@
 """Training of the flow transformer, and of a text encoder that is not frozen, on the frozen autoencoder's latents."""
 
-from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -10,9 +9,12 @@ from fluxflow_exp import pictures
 from fluxflow_exp.data.loader import Batch, read_all
 from fluxflow_exp.losses.flow_matching import RectifiedFlow
 from fluxflow_exp.losses.terms import Terms
+from fluxflow_exp.models.posterior import Posterior
 from fluxflow_exp.models.text_to_image import TextToImage
 from fluxflow_exp.seeding import generator
 from fluxflow_exp.trainers.base import Trainer
+from fluxflow_exp.trainers.caching import open_cache
+from fluxflow_exp.trainers.latents import Cached, Encoded
 from fluxflow_exp.trainers.setup import Setup
 from fluxflow_exp.trainers.turn import Micro, Turn
 
@@ -29,6 +31,7 @@ class FlowTrainer(Trainer):
     AVERAGED = ("flow", "text_encoder")
     MICRO_BATCH = "flow"
     METRICS = {"flow": None, "val_flow": None}
+    CACHES = True
 
     def __init__(self, setup: Setup, *, objective: RectifiedFlow) -> None:
         super().__init__(setup)
@@ -36,12 +39,21 @@ class FlowTrainer(Trainer):
         self.compressor: Any = setup.parts["compressor"]
         self.flow: Any = setup.parts["flow_processor"]
         self.text_encoder: Any = setup.parts["text_encoder"]
+        self.latents = Encoded(self)
         width = setup.parts["text_encoder"](["a"]).tokens.shape[-1]
         if width != self.flow.text_dim:
             raise ValueError(
                 f"the text encoder gives tokens of {width} channels, but model.text_dim={self.flow.text_dim}: "
                 f"set model.text_dim={width}"
             )
+
+    def open_source(self) -> None:
+        if self.setup.cache is not None:
+            self.source = cache = open_cache(self, self.setup.cache)
+            self.latents = Cached(self, cache)
+
+    def inputs(self, batch: Batch) -> Tensor:
+        return self.latents.inputs(batch)
 
     def prepare(self) -> None:
         """Measure each latent channel's mean and deviation on training images, so that the flow sees unit scale."""
@@ -58,11 +70,11 @@ class FlowTrainer(Trainer):
         means, squares = [], []
         for index, batch in enumerate(self.batches(0, wanted, alone=True)):
             self.setup.folder.report_bad(batch.bad, self.setup.data)
-            noise = self.noise(self._latent_shape(batch.images), f"statistics {index}")
+            noise = self.noise(self._latent_shape(batch), f"statistics {index}")
             for first in range(0, len(batch.images), length.micro_batch):
                 rows = slice(first, first + length.micro_batch)
                 with torch.no_grad(), self.machine.autocast():
-                    posterior = self.compressor(self.to_device(batch.images[rows]))
+                    posterior = self.latents.posterior(self.inputs(batch._replace(images=batch.images[rows])))
                     latents = posterior.sample(noise[rows]).double()
                 means.append(latents.mean((2, 3)))
                 squares.append(latents.square().mean((2, 3)))
@@ -77,16 +89,16 @@ class FlowTrainer(Trainer):
         return [Turn(list(self.players.values()), self._loss)]
 
     def begin_update(self, batch: Batch) -> None:
-        count, shape = self.length.batch_size, self._latent_shape(batch.images)
+        count, shape = self.length.batch_size, self._latent_shape(batch)
         self.posterior_noise = self.noise(shape, "posterior")
         self.flow_noise = self.noise(shape, "noise")
         self.times = self.objective.times(self.noise((count,), "time"))
         self.dropped = self._drops(count)
+        self.latents.begin_update(batch)
 
-    def _latent_shape(self, images: Tensor) -> tuple[int, ...]:
-        """Of the whole global batch, when `images` are this rank's."""
-        height, width = (side // self.compressor.downscale for side in images.shape[-2:])
-        return self.length.batch_size, self.compressor.vae_dim, height, width
+    def _latent_shape(self, batch: Batch) -> tuple[int, ...]:
+        """Of the whole global batch, when `batch` is this rank's share."""
+        return self.length.batch_size, self.compressor.vae_dim, *self.latents.size(batch)
 
     def evaluate(self, *, last: bool) -> dict[str, float]:
         """Flow loss on held-out images at fixed times and noise; after the last update also what images show."""
@@ -121,19 +133,15 @@ class FlowTrainer(Trainer):
             sheet.save(self.setup.folder.samples / f"{stem}_grid{mark}.webp", quality=95)
 
     def _loss(self, micro: Micro) -> tuple[Terms, dict[str, Any]]:
-        data = self._latents(micro.images, self.posterior_noise[micro.rows])
+        with torch.no_grad():
+            data = self._latents(self.latents.posterior(micro.images), self.posterior_noise[micro.rows])
         noise, times = self.flow_noise[micro.rows], self.times[micro.rows]
-        captions = [
-            "" if drop else caption for caption, drop in zip(micro.captions, self.dropped[micro.rows], strict=True)
-        ]
-        with nullcontext() if "text_encoder" in self.players else torch.no_grad():
-            text = self.text_encoder(captions)
+        with torch.set_grad_enabled("text_encoder" in self.players):
+            text = self.latents.text(micro, self.dropped[micro.rows])
         velocity = self.flow(self.objective.interpolate(data, noise, times), times, text)
         return self.objective(velocity, data, noise, times), {"flow": 1.0}
 
-    @torch.no_grad()
-    def _latents(self, images: Tensor, noise: Tensor) -> Tensor:
-        posterior = self.compressor(images)
+    def _latents(self, posterior: Posterior, noise: Tensor) -> Tensor:
         latents: Tensor = self.flow.normalise(posterior.sample(noise).float())
         return latents
 
@@ -154,7 +162,7 @@ class FlowTrainer(Trainer):
             draw = [torch.randn(shape, generator=source, device=images.device) for _ in range(2)]
             times = (torch.arange(count, device=images.device) % 8 + 0.5) / 8
             with torch.no_grad(), self.machine.autocast():
-                data = self._latents(images, draw[0])
+                data = self._latents(self.compressor(images), draw[0])
                 text = self.text_encoder(batch.captions[rows])
                 velocity = self.flow(self.objective.interpolate(data, draw[1], times), times, text)
             total += float(self.objective(velocity, data, draw[1], times)["flow"].sum())

@@ -11,7 +11,7 @@ from torch import Tensor
 from fluxflow_exp import pictures
 from fluxflow_exp.config import UserError
 from fluxflow_exp.data.loader import read_all
-from fluxflow_exp.data.transforms import open_rgb, square, to_tensor
+from fluxflow_exp.data.transforms import open_rgb, square
 from fluxflow_exp.seeding import generator
 
 if TYPE_CHECKING:
@@ -76,4 +76,4 @@ def _images(trainer: AutoencoderTrainer) -> tuple[Tensor, list[str]]:
         opened = [square(open_rgb(Path(name).expanduser()), setup.data.img_size) for name in given]
     except OSError as error:
         raise UserError(f"samples.test_image_address: {error}") from error
-    return torch.stack([to_tensor(image) for image in opened]), list(given)
+    return torch.stack(opened), list(given)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -68,6 +69,7 @@ class Setup:
     console: Console
     graphs: Graphs
     wandb: WandbRun
+    cache: Path | None  # folder of caches; None: none is used
     log_every: int
     samples: Samples
     evaluation: Evaluation

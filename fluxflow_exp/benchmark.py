@@ -1,0 +1,276 @@
+"""`python -m fluxflow_exp.benchmark OVERRIDES…`: how fast each step of a stage trains here, and what bounds it.
+
+Nothing is kept of the training: parts start from fresh weights, and no run folder is written.
+"""
+
+import argparse
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from itertools import islice, pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+from torch.utils.flop_counter import FlopCounterMode
+
+from fluxflow_exp import files, plan, preflight
+from fluxflow_exp.config import UserError, instantiate, resolve, typed
+from fluxflow_exp.console import Console, fail
+from fluxflow_exp.data.loader import Batch
+from fluxflow_exp.datasets import build_data
+from fluxflow_exp.distributed import Ranks
+from fluxflow_exp.hardware import Machine, prepare
+from fluxflow_exp.overrides import compose_config, override_problems
+from fluxflow_exp.pipeline import Pipeline
+from fluxflow_exp.preemption import StopRequest
+from fluxflow_exp.run_folder import RunFolder
+from fluxflow_exp.trainers.base import Trainer
+from fluxflow_exp.wandb_run import WandbRun
+
+WARM_UP = 3  # updates, beside the first, before anything is measured
+PROFILED = 3  # updates in which the host's waits are counted
+KERNELS = 20  # that take longest, listed
+# What makes the host wait for the GPU, by the names that torch's profiler gives.
+WAITS = ("cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize", "cudaMemcpy")
+
+
+def measure(values: dict[str, Any], *, updates: int = 20) -> dict[str, Any]:
+    """Time `updates` updates of each step of the resolved configuration `values`; numbers as `--json` writes them.
+
+    UserError: a step trains for fewer updates than are needed.
+    """
+    config = typed(values)
+    machine = prepare(config.hardware)
+    data = build_data(config)
+    lengths = {name: plan.length(step, data[name], config) for name, step in config.stage.steps.items()}
+    made_with = {"torch": torch.__version__, "python": sys.version.split()[0], "machine": machine.describe()}
+    found: dict[str, Any] = {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        **made_with,
+        "matrix_tflops": matrix_rate(machine),
+        "steps": {},
+    }
+    with tempfile.TemporaryDirectory() as scratch, StopRequest() as stop:
+        folder, console = RunFolder(Path(scratch)), Console(quiet=True)
+        folder.freeze(values)
+        wandb = WandbRun(folder, config.tracking, console)
+        pipeline = Pipeline(config, folder, machine, Ranks(), console, lengths, data, stop, wandb)
+        for index, (name, step) in enumerate(config.stage.steps.items(), start=1):
+            trainer: Trainer = instantiate(step.trainer, setup=pipeline.setup(index, name, step, []))
+            found["steps"][name] = _Measurement(trainer, updates).take(found["matrix_tflops"])
+            del trainer
+    return found
+
+
+def matrix_rate(machine: Machine) -> float:
+    """TFLOP/s of a large matrix product in the machine's precision, random numbers; median of ten."""
+    size = 8192 if machine.device.type == "cuda" else 1024
+    a, b = (torch.randn(size, size, device=machine.device) for _ in range(2))
+    with machine.autocast():
+        times = _timed((lambda: a @ b for _ in range(13)), machine)[3:]
+    return 2 * size**3 / statistics.median(times) / 1e12
+
+
+class _Measurement:
+    def __init__(self, trainer: Trainer, updates: int) -> None:
+        self.trainer, self.updates, self.machine = trainer, updates, trainer.machine
+        # GANs begin later than their step does: what is measured has all players in it.
+        self.first = max(player.start for player in trainer.players.values())
+        needed = self.first + updates
+        if trainer.length.updates < needed:
+            raise UserError(
+                f"step {trainer.setup.name} has {trainer.length.updates} updates, and {needed} are needed: raise "
+                f"stage.steps.{trainer.setup.name}.n_epochs, or ask for fewer --updates"
+            )
+
+    def take(self, matrix_tflops: float) -> dict[str, Any]:
+        trainer, length = self.trainer, self.trainer.length
+        trainer.update_index = self.first
+        trainer.prepare()
+        batches = list(self._batches(WARM_UP + 1))
+        started = time.perf_counter()
+        self._run(batches[:1])
+        first = time.perf_counter() - started
+        self._run(batches[1:])
+        _reset_peak(self.machine)
+        alone = self._times(batches)
+        peak = _peak(self.machine)
+        loaded = self._times(self._batches(self.updates + 1))[1:]  # the first waits for workers to start
+        seconds = statistics.median(alone)
+        tflop = self._tflop(batches[0])
+        mean = statistics.mean(alone)
+        return {
+            "batch_size": length.batch_size,
+            "micro_batch": length.micro_batch,
+            "parameters": {
+                name: sum(p.numel() for p in part.parameters()) for name, part in trainer.setup.parts.items()
+            },
+            "seconds": {"median": seconds, "mean": mean, "least": min(alone), "most": max(alone)},
+            "images_per_second": length.batch_size / mean,
+            "peak_gib": peak,
+            "tflop": tflop,
+            "tflops": tflop / mean,
+            "share_of_matrix_rate": tflop / mean / matrix_tflops,
+            "with_loader_seconds": {"median": statistics.median(loaded), "mean": statistics.mean(loaded)},
+            "data_wait": max(0.0, 1 - mean / statistics.mean(loaded)),
+            "first_update_seconds": first,
+            **self._profile(batches),
+        }
+
+    def _batches(self, count: int) -> Iterator[Batch]:
+        return islice(self.trainer.batches(self.first, self.trainer.length.updates), count)
+
+    def _run(self, batches: Iterable[Batch]) -> None:
+        for batch in batches:
+            self.trainer._update(batch)
+            self.trainer.update_index += 1
+        self.trainer.settle()
+        self.trainer.update_index = self.first
+
+    def _times(self, batches: Iterable[Batch]) -> list[float]:
+        """Seconds of each update; batches in memory are gone through again and again."""
+        trainer = self.trainer
+        given = islice(_cycle(batches), self.updates) if isinstance(batches, list) else batches
+
+        def updates() -> Iterator[Any]:
+            for batch in given:
+                yield lambda batch=batch: trainer._update(batch)
+                trainer.update_index += 1
+
+        times = _timed(updates(), self.machine)
+        trainer.settle()
+        trainer.update_index = self.first
+        return times
+
+    def _tflop(self, batch: Batch) -> float:
+        """Of an update without R1, counted by torch for each operation; multiplications and additions count apart."""
+        trainer = self.trainer
+        trainer.update_index = self.first + 1
+        counter = FlopCounterMode(display=False)
+        with torch.compiler.set_stance("force_eager"), counter:
+            trainer._update(batch)
+        trainer.settle()
+        trainer.update_index = self.first
+        return counter.get_total_flops() / 1e12
+
+    def _profile(self, batches: list[Batch]) -> dict[str, Any]:
+        """How often an update makes the host wait for the GPU, and the kernels that take longest; nothing on a CPU."""
+        if self.machine.device.type != "cuda":
+            return {"host_waits": None, "kernels": []}
+        self._run(batches[:1])
+        torch.cuda.synchronize()
+        with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiler:
+            for batch in islice(_cycle(batches), PROFILED):
+                self.trainer._update(batch)
+                self.trainer.update_index += 1
+        self.trainer.settle()
+        self.trainer.update_index = self.first
+        events = profiler.key_averages()
+        waits = sum(event.count for event in events if event.key in WAITS)
+        kernels = sorted((e for e in events if e.self_device_time_total), key=lambda e: -e.self_device_time_total)
+        return {
+            "host_waits": max(0, waits - 1) / PROFILED,  # the profiler itself waits once, at its end
+            "kernels": [
+                {"name": e.key, "seconds": e.self_device_time_total / 1e6 / PROFILED, "calls": e.count / PROFILED}
+                for e in kernels[:KERNELS]
+            ],
+        }
+
+
+def _cycle(batches: list[Batch]) -> Iterator[Batch]:
+    while True:
+        yield from batches
+
+
+def _timed(calls: Iterable[Any], machine: Machine) -> list[float]:
+    """Seconds of each call. On a GPU from the end of one to the end of the next, while the host runs ahead."""
+    if machine.device.type != "cuda":
+        times = []
+        for call in calls:
+            started = time.perf_counter()
+            call()
+            times.append(time.perf_counter() - started)
+        return times
+    torch.cuda.synchronize()
+    marks = [_mark()]
+    for call in calls:
+        call()
+        marks.append(_mark())
+    torch.cuda.synchronize()
+    return [before.elapsed_time(after) / 1000 for before, after in pairwise(marks)]
+
+
+def _mark() -> torch.cuda.Event:
+    mark = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+    mark.record()
+    return mark
+
+
+def _reset_peak(machine: Machine) -> None:
+    if machine.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+
+
+def _peak(machine: Machine) -> float | None:
+    """GiB of the GPU that tensors have taken at most; None without one."""
+    return torch.cuda.max_memory_allocated() / 2**30 if machine.device.type == "cuda" else None
+
+
+def table(found: dict[str, Any], *, kernels: bool = False) -> str:
+    lines = [f"{found['machine']}; torch {found['torch']}; matrix product {found['matrix_tflops']:.4g} TFLOP/s"]
+    for name, step in found["steps"].items():
+        spread = f"{step['seconds']['least']:.4g} to {step['seconds']['most']:.4g}"
+        lines += [
+            f"Step {name}: {step['batch_size']} images an update, {step['micro_batch']} at a time",
+            f"  {step['seconds']['median']:.4g} s an update ({spread}), {step['images_per_second']:.4g} images/s",
+            f"  {step['tflop']:.4g} TFLOP an update: {step['tflops']:.4g} TFLOP/s, "
+            f"{step['share_of_matrix_rate']:.0%} of the matrix product's",
+            f"  waiting for data: {step['data_wait']:.1%} of the time",
+            f"  first update (kernels are compiled): {step['first_update_seconds']:.3g} s",
+        ]
+        lines += [
+            f"  {k['seconds'] * 1000:9.3f} ms {k['calls']:6.0f} x {k['name'][:90]}" for k in step["kernels"] if kernels
+        ]
+        if step["peak_gib"] is not None:
+            lines.append(
+                f"  peak memory {step['peak_gib']:.2f} GiB; the host waits {step['host_waits']:.3g} times an update"
+            )
+    return "\n".join(lines)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m fluxflow_exp.benchmark",
+        description="Time each step of a stage here: seconds an update, memory, TFLOP/s, waiting for data.",
+        epilog="Example: python -m fluxflow_exp.benchmark stage=vae_gan model=compact hardware=h200 data.img_size=256",
+    )
+    parser.add_argument("overrides", nargs="*", help="as of the training command")
+    parser.add_argument("--updates", type=int, default=20, help="updates that are timed (default 20)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers there, too")
+    parser.add_argument("--kernels", action="store_true", help="list what the GPU spends its time on")
+    options = parser.parse_args(arguments)
+    problems = override_problems(options.overrides)
+    if options.updates < 2:
+        problems.append(f"--updates must be at least 2, not {options.updates}")
+    try:
+        values = resolve(compose_config([*options.overrides, "tracking=off"])) if not problems else {}
+        problems = problems or preflight.problems(values)
+        found = measure(values, updates=options.updates) if not problems else {}
+    except UserError as error:
+        problems = list(error.args)
+    if problems:
+        fail(problems)
+        return 2
+    print(table(found, kernels=options.kernels))
+    if options.json:
+        files.write_json(options.json, {"overrides": options.overrides, **found})
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,110 @@
+"""What a frozen compressor and a frozen text encoder say of a training set, kept on disk.
+
+A cache is addressed by its content: its folder is named by a digest of all that its values depend on, so that one
+that does not fit is never found, and nothing in it is ever changed.
+"""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fluxflow_exp.data.array_shards import ArrayShards
+from fluxflow_exp.data.loader import groups_of
+from fluxflow_exp.data.sample import Indexed, Rows, Tokens
+
+FORMAT = 1  # of the files
+SAMPLES, CAPTIONS = 256, 4096  # of a shard
+
+
+class Entries(NamedTuple):
+    """A shard's record."""
+
+    ids: list[str]
+    captions: list[str]  # empty for bad samples
+    bad: dict[str, str]  # row → reason
+
+
+class TokenCache:
+    """Tokens of different `captions`, the empty one among them, without padding."""
+
+    def __init__(self, folder: Path, captions: list[str]) -> None:
+        self.contents = [captions[i : i + CAPTIONS] for i in range(0, len(captions), CAPTIONS)]
+        self.shards = ArrayShards(folder, len(self.contents))
+        self.places: dict[str, tuple[int, int, int]] = {}  # caption → shard, first row, rows
+
+    def write(self, number: int, tokens: list[NDArray[Any]]) -> None:
+        """`tokens` (own length, width) of each caption of the shard."""
+        self.shards.write(number, np.concatenate(tokens), [len(each) for each in tokens])
+
+    def open(self) -> None:
+        """Find every caption, once all shards are there."""
+        for number, captions in enumerate(self.contents):
+            first = 0
+            for caption, length in zip(captions, self.shards.record(number), strict=True):
+                self.places[caption] = (number, first, length)
+                first += length
+
+    def read(self, captions: list[str]) -> Tokens:
+        """Padded to the longest of them and of the empty caption."""
+        places = [self.places[caption] for caption in captions]
+        lengths = [length for _, _, length in places]
+        array = self.shards.array(0)
+        longest = max([*lengths, self.places[""][2]])
+        found = np.zeros((len(captions), longest, array.shape[1]), array.dtype)
+        for row, (number, first, length) in enumerate(places):
+            found[row, :length] = self.shards.array(number)[first : first + length]
+        return Tokens(torch.from_numpy(found), lengths)
+
+
+class LatentCache:
+    """Moments of every sample of `source`: a `Stored`. A shard holds samples of one shape."""
+
+    def __init__(self, folder: Path, source: Indexed) -> None:
+        self.groups, self.count = source.groups, len(source)
+        self.contents = [
+            members[i : i + SAMPLES] for members in groups_of(source).values() for i in range(0, len(members), SAMPLES)
+        ]
+        self.shards = ArrayShards(folder, len(self.contents))
+        self.ids, self.captions = [""] * self.count, [""] * self.count
+        self.places = [(0, 0)] * self.count  # shard, row
+        self.bad: dict[int, str] = {}  # index → reason
+        self.tokens: TokenCache | None = None
+
+    def __len__(self) -> int:
+        return self.count
+
+    def write(self, number: int, moments: NDArray[Any], entries: Entries) -> None:
+        """`moments` (samples, channels, h, w); what stands for bad samples is never read."""
+        self.shards.write(number, moments, entries._asdict())
+
+    def open(self) -> None:
+        """Find every sample, once all shards are there."""
+        for number, members in enumerate(self.contents):
+            entries = Entries(**self.shards.record(number))
+            for row, index in enumerate(members):
+                self.ids[index], self.captions[index] = entries.ids[row], entries.captions[row]
+                self.places[index] = (number, row)
+            self.bad |= {members[int(row)]: reason for row, reason in entries.bad.items()}
+
+    def bad_at(self, index: int) -> tuple[str, str] | None:
+        return (self.ids[index], self.bad[index]) if index in self.bad else None
+
+    def read_rows(self, indices: list[int]) -> Rows:
+        """Samples of one shape, none of them bad."""
+        captions = [self.captions[index] for index in indices]
+        tokens = self.tokens.read(captions) if self.tokens else None
+        return Rows(self._moments(indices), captions, [self.ids[index] for index in indices], tokens)
+
+    def _moments(self, indices: list[int]) -> Tensor:
+        if not indices:
+            return torch.empty(0)
+        sample = self.shards.array(self.places[indices[0]][0])
+        found = np.empty((len(indices), *sample.shape[1:]), sample.dtype)
+        for row, index in enumerate(indices):
+            number, place = self.places[index]
+            found[row] = self.shards.array(number)[place]
+        return torch.from_numpy(found)

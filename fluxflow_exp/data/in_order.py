@@ -1,0 +1,62 @@
+"""Reading samples in a given order, each once and without augmentation: for writing what is made of them."""
+
+import random
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from fluxflow_exp.data.loader import start_worker
+from fluxflow_exp.data.sample import BadSampleError, Sample, Source
+
+
+class Read(NamedTuple):
+    """Samples of one shape, one after the other."""
+
+    images: Tensor  # uint8 (good ones, 3, height, width)
+    rows: list[int]  # where these stand among those that were asked for
+    ids: list[str]  # of all
+    captions: list[str]  # of all; empty for bad ones
+    bad: dict[int, str]  # row → reason
+
+
+def read_lists(source: Source, lists: list[list[int]], *, num_workers: int) -> Iterator[Read]:
+    """The samples at each of the lists of indices; bad ones are noted in their place."""
+    loader: DataLoader[Any] = DataLoader(
+        _Plain(source),
+        sampler=lists,
+        batch_size=None,
+        num_workers=num_workers,
+        worker_init_fn=start_worker,
+        collate_fn=_unchanged,
+    )
+    yield from loader
+
+
+class _Plain(Dataset[Read]):
+    def __init__(self, source: Source) -> None:
+        self.source = source
+
+    def __getitem__(self, indices: list[int]) -> Read:
+        read: list[Sample | BadSampleError] = []
+        for index in indices:
+            try:
+                read.append(self.source.read(index, random.Random(0)))
+            except BadSampleError as error:
+                read.append(error)
+        good = {row: each for row, each in enumerate(read) if isinstance(each, Sample)}
+        bad = {row: each for row, each in enumerate(read) if isinstance(each, BadSampleError)}
+        return Read(
+            torch.stack([sample.image for sample in good.values()]) if good else torch.empty(0),
+            list(good),
+            [good[row].id if row in good else bad[row].sample for row in range(len(read))],
+            [good[row].caption if row in good else "" for row in range(len(read))],
+            {row: error.reason for row, error in bad.items()},
+        )
+
+
+def _unchanged(read: Any) -> Any:
+    """Not torch's default, which would look into every caption."""
+    return read

@@ -1,0 +1,259 @@
+"""Writing a flow step's caches: every rank encodes its share of what is missing, then all read the same files."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import shutil
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from fluxflow_exp.config import UserError
+from fluxflow_exp.data.array_shards import ArrayShards
+from fluxflow_exp.data.cache import FORMAT, Entries, LatentCache, TokenCache
+from fluxflow_exp.data.in_order import read_lists
+from fluxflow_exp.data.sample import BadSampleError, Source, Stream, digest
+from fluxflow_exp.preemption import Interrupted
+from fluxflow_exp.seeding import derive
+
+if TYPE_CHECKING:
+    from fluxflow_exp.trainers.flow import FlowTrainer
+
+# At two bytes float16 keeps three bits more than bfloat16 of numbers from 6e-5 to 65504, where moments and tokens lie.
+STORED = {"fp32": torch.float32, "bf16": torch.float16, "fp16": torch.float16}
+# How far an entry that is encoded again may be from the one kept: root mean square, relative. Another card, version or
+# TF32 rounds otherwise; other weights or images are farther by orders of magnitude.
+TOLERANCE = {"fp32": 5e-3, "bf16": 5e-2, "fp16": 5e-2}
+CHECKED = 4  # entries encoded again at a start
+PROBED = 100  # samples of a shape that are tried until one can be read
+
+
+def open_cache(trainer: FlowTrainer, root: Path) -> LatentCache:
+    """The cache of the trainer's data and frozen parts below `root`; what it lacks is written first.
+
+    UserError: no room, numbers that float16 cannot hold, or a cache that does not hold what it should.
+    Interrupted: a signal came before it was whole; what was written stays.
+    """
+    source = trainer.setup.data.train
+    assert not isinstance(source, Stream)  # nothing is cached of what varies
+    encoder = Encoder(trainer, source)
+    folder = encoder.folder(root, "latents", trainer.compressor, source.fingerprint)
+    cache = LatentCache(folder, source)
+    _fill(trainer, cache.shards, partial(encoder.write_latents, cache), partial(encoder.latents_need, cache))
+    cache.open()
+    if "text_encoder" not in trainer.players:
+        captions = sorted({"", *cache.captions})
+        folder = encoder.folder(root, "text", trainer.text_encoder, partial(digest, captions))
+        cache.tokens = tokens = TokenCache(folder, captions)
+        _fill(trainer, tokens.shards, partial(encoder.write_tokens, tokens), partial(encoder.tokens_need, tokens))
+        tokens.open()
+    if trainer.ranks.first:
+        encoder.check(cache)
+    trainer.ranks.meet()
+    return cache
+
+
+def weights_digest(module: nn.Module) -> str:
+    """Of a model's layers and weights, wherever they are; hexadecimal."""
+    found = hashlib.sha256(str(module).encode())
+    for name, tensor in module.state_dict().items():
+        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        found.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
+
+
+class Encoder:
+    """A trainer's frozen parts, run over its training set in the shapes of training: there is one way to compile and
+    one way to round."""
+
+    def __init__(self, trainer: FlowTrainer, source: Source) -> None:
+        self.trainer, self.setup = trainer, trainer.setup
+        self.source, self.precision = source, trainer.machine.precision
+
+    def folder(self, root: Path, kind: str, part: nn.Module, fingerprint: Callable[[], str]) -> Path:
+        """Named by all that the values depend on, as the first rank sees it."""
+        key = ""
+        if self.setup.ranks.first:
+            key = digest([FORMAT, kind, self.precision, weights_digest(part), fingerprint()])[:16]
+        return root / f"{kind}-{self.setup.ranks.from_first(key)}"
+
+    def latents_need(self, cache: LatentCache, missing: list[int]) -> tuple[str, int]:
+        """What is to be written, and its bytes."""
+        images, need = 0, 0
+        sizes: dict[Any, int] = {}
+        for members in (cache.contents[number] for number in missing):
+            group = cache.groups[members[0]] if cache.groups else None
+            if group not in sizes:
+                moments = self.moments(self._probe(group))
+                sizes[group] = moments[0].numel() * moments.element_size()
+            images += len(members)
+            need += len(members) * sizes[group]
+        return f"Latent cache: {images:,} images", need
+
+    def write_latents(self, cache: LatentCache, numbers: list[int]) -> Iterator[None]:
+        """Write these shards, one at each step."""
+        micro = self.trainer.length.micro_batch
+        parts = {
+            n: [cache.contents[n][i : i + micro] for i in range(0, len(cache.contents[n]), micro)] for n in numbers
+        }
+        lists = [part for number in numbers for part in parts[number]]
+        reading = read_lists(self.source, lists, num_workers=self.setup.num_workers)
+        for number in numbers:
+            found, entries = [], Entries([], [], {})
+            for read in islice(reading, len(parts[number])):
+                entries.bad.update({str(len(entries.ids) + row): reason for row, reason in read.bad.items()})
+                found.append((len(read.ids), read.rows, self.moments(read.images, read.ids) if read.rows else None))
+                entries.ids.extend(read.ids)
+                entries.captions.extend(read.captions)
+            cache.write(number, _spread(found), entries)
+            yield
+
+    def tokens_need(self, cache: TokenCache, missing: list[int]) -> tuple[str, int]:
+        """What is to be written, and the most bytes that it takes."""
+        captions = [caption for number in missing for caption in cache.contents[number]]
+        longest = self.tokens([max(captions, key=lambda caption: len(caption.encode()))])[0]
+        return f"Text cache: {len(captions):,} captions", len(captions) * longest.nbytes
+
+    def write_tokens(self, cache: TokenCache, numbers: list[int]) -> Iterator[None]:
+        """Write these shards, one at each step."""
+        micro = self.trainer.length.micro_batch
+        for number in numbers:
+            captions = cache.contents[number]
+            cache.write(
+                number, [t for i in range(0, len(captions), micro) for t in self.tokens(captions[i : i + micro])]
+            )
+            yield
+
+    @torch.no_grad()
+    def moments(self, images: Tensor, ids: list[str] | None = None) -> Tensor:
+        """uint8 images of one shape, a micro-batch at most → (images, channels, h, w) as stored, on the CPU."""
+        more = self.trainer.length.micro_batch - len(images)
+        with self.trainer.machine.autocast():
+            found = self.trainer.compressor.moments(
+                self.trainer.to_device(torch.cat([images, images[-1:].expand(more, -1, -1, -1)]))
+            )
+        return self._stored(found[: len(images)], "latents", ids)
+
+    @torch.no_grad()
+    def tokens(self, captions: list[str]) -> list[NDArray[Any]]:
+        """(own length, width) of each caption as stored."""
+        with self.trainer.machine.autocast():
+            text = self.trainer.text_encoder(captions)
+        stored, masks = self._stored(text.tokens, "tokens", captions), text.mask.cpu()
+        return [tokens[mask].numpy() for tokens, mask in zip(stored, masks, strict=True)]
+
+    def check(self, cache: LatentCache) -> None:
+        """Encode some entries again. UserError: they are not what the cache holds."""
+        good = [index for index in range(len(cache)) if index not in cache.bad]
+        chosen = random.Random(derive(self.setup.seed, self.setup.name, "cache")).sample(good, min(CHECKED, len(good)))
+        for index in chosen:
+            kept = cache.read_rows([index])
+            try:
+                sample = self.source.read(index, random.Random(0))
+            except BadSampleError as error:
+                raise _wrong(cache.shards.folder, str(error)) from error
+            if (sample.id, sample.caption) != (kept.ids[0], kept.captions[0]):
+                raise _wrong(cache.shards.folder, f"it has {kept.ids[0]!r} in the place of {sample.id!r}")
+            self._compare(self.moments(sample.image[None])[0], kept.values[0], cache.shards.folder, sample.id)
+            if cache.tokens and kept.tokens:
+                fresh = torch.from_numpy(self.tokens([sample.caption])[0])
+                own = kept.tokens.tokens[0, : kept.tokens.lengths[0]]
+                self._compare(fresh, own, cache.tokens.shards.folder, sample.caption)
+        if chosen:
+            self.setup.console.say(
+                f"Latent cache: {len(cache):,} images in {cache.shards.folder}; {len(chosen)} encoded again agree"
+            )
+
+    def _compare(self, fresh: Tensor, kept: Tensor, folder: Path, name: str) -> None:
+        if fresh.shape != kept.shape:
+            raise _wrong(folder, f"{name!r} has the shape {tuple(kept.shape)} there and {tuple(fresh.shape)} here")
+        error = float((kept.float() - fresh.float()).norm() / fresh.float().norm())
+        if not error <= TOLERANCE[self.precision]:
+            raise _wrong(
+                folder, f"{name!r} encoded again differs by {error:.2g} (tolerance {TOLERANCE[self.precision]:g})"
+            )
+
+    def _stored(self, values: Tensor, what: str, names: list[str] | None) -> Tensor:
+        found = values.to(STORED[self.precision])
+        finite = found.isfinite().flatten(1).all(1).tolist()
+        if not all(finite):
+            name = names[finite.index(False)] if names else "a sample"
+            raise UserError(f"the {what} of {name!r} are not finite in {found.dtype}: set cache.mode=off")
+        return found.cpu()
+
+    def _probe(self, group: Any) -> Tensor:
+        """An image (1, 3, height, width) of this shape. UserError: none can be read."""
+        groups, reason = self.source.groups, ""
+        alike = (i for i in range(len(self.source)) if groups is None or groups[i] == group)
+        for index in islice(alike, PROBED):
+            try:
+                return self.source.read(index, random.Random(0)).image[None]
+            except BadSampleError as error:
+                reason = str(error)
+        raise UserError(f"none of the first {PROBED} images can be read; the last: {reason}. Check data.data_path")
+
+
+def _fill(
+    trainer: FlowTrainer,
+    shards: ArrayShards,
+    write: Callable[[list[int]], Iterator[None]],
+    need: Callable[[list[int]], tuple[str, int]],
+) -> None:
+    """Write the shards that are missing, each rank every n-th of them."""
+    setup, ranks = trainer.setup, trainer.ranks
+    missing = ranks.from_first(shards.missing() if ranks.first else [])
+    if not missing:
+        return
+    if ranks.first:
+        _make_room(setup.console.say, shards.folder, *need(missing))
+    ranks.meet()
+    writing = write(missing[ranks.rank :: ranks.count])
+    rounds = -(-len(missing) // ranks.count)
+    for _ in setup.console.track(range(rounds), f"Writing {shards.folder.name}", total=rounds):
+        next(writing, None)
+        (signum,) = ranks.largest([setup.stop.signum or 0])
+        if signum:
+            raise Interrupted(signum)
+    ranks.meet()
+    if ranks.first:
+        shards.tidy()
+
+
+def _make_room(say: Callable[[str], None], folder: Path, what: str, need: int) -> None:
+    """Say what will be written. UserError: the disk has not the room."""
+    say(f"{what}, {_megabytes(need)}, in {folder}")
+    folder.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder).free
+    if free < need:
+        raise UserError(
+            f"{folder} needs {_megabytes(need)}, and its disk has {_megabytes(free)} free: make room, set cache.path "
+            "to another disk, or set cache.mode=off"
+        )
+
+
+def _spread(parts: list[tuple[int, list[int], Tensor | None]]) -> NDArray[Any]:
+    """(count, rows, moments of these rows) of each part → (samples, channels, h, w), zeros for bad samples."""
+    shape = next((moments.shape[1:] for _, _, moments in parts if moments is not None), torch.Size((0,)))
+    dtype = next((moments.dtype for _, _, moments in parts if moments is not None), torch.float32)
+    found = torch.zeros((sum(count for count, _, _ in parts), *shape), dtype=dtype)
+    first = 0
+    for count, rows, moments in parts:
+        if moments is not None:
+            found[first : first + count][rows] = moments
+        first += count
+    return found.numpy()
+
+
+def _wrong(folder: Path, what: str) -> UserError:
+    return UserError(f"the cache {folder} does not hold what it should: {what}. Delete that folder; it is written anew")
+
+
+def _megabytes(count: int) -> str:
+    return f"{count / 1e6:,.0f} MB" if count >= 1e6 else f"{count / 1e3:,.0f} kB"

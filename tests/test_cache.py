@@ -1,0 +1,331 @@
+"""Cached latents: the numbers of training are those without, and a cache that does not fit is not used."""
+
+import json
+import os
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import Mock
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fluxflow_exp import pipeline, plan
+from fluxflow_exp.config import UserError, instantiate, resolve, typed
+from fluxflow_exp.console import Console
+from fluxflow_exp.data.array_shards import ArrayShards
+from fluxflow_exp.data.cache import LatentCache
+from fluxflow_exp.data.image_folder import ImageFolder
+from fluxflow_exp.data.loader import load_batches
+from fluxflow_exp.data.mixture import Mixture
+from fluxflow_exp.data.shapes import Shapes
+from fluxflow_exp.data.stream import Streamed
+from fluxflow_exp.datasets import build_data
+from fluxflow_exp.distributed import Ranks
+from fluxflow_exp.hardware import prepare
+from fluxflow_exp.models.compact_vae import Compressor
+from fluxflow_exp.overrides import compose_config
+from fluxflow_exp.preemption import Interrupted, StopRequest
+from fluxflow_exp.run_folder import RunFolder
+from fluxflow_exp.trainers.caching import open_cache
+from fluxflow_exp.trainers.latents import Cached
+from tests.children import KillDuring, finish, finish_ranks
+from tests.conftest import TOY, toy
+
+N = 600  # of the drawings: three shards
+SHORT = ["stage.steps.flow.n_epochs=2", "stage.steps.flow.batch_size=8", "stage.steps.flow.max_updates=9"]
+QUIET = ["evaluation.every_epochs=null", "samples.every_epochs=null", f"data.n_images={N}"]
+FROZEN_TEXT = "stage.steps.flow.freeze=[text_encoder]"
+
+
+@pytest.fixture(scope="module")
+def autoencoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder whose weights a flow step starts from."""
+    root = tmp_path_factory.mktemp("autoencoder")
+    steps = ["stage.steps.vae.batch_size=8", "stage.steps.vae.max_updates=3"]
+    pipeline.run(toy(root, *steps, *QUIET, stage="vae"))
+    return root / "vae"
+
+
+def flow(root: Path, autoencoder: Path, *overrides: str) -> dict[str, Any]:
+    """The configuration of a short flow step."""
+    given = f"stage.steps.flow.init_from={autoencoder}"
+    return toy(root, given, *SHORT, *QUIET, *overrides, stage="flow_cfg")
+
+
+def weights(run: Path) -> dict[str, bytes]:
+    return {p.name: p.read_bytes() for p in sorted((run / "weights").glob("*.safetensors"))}
+
+
+@pytest.fixture(scope="module")
+def without(tmp_path_factory: pytest.TempPathFactory, autoencoder: Path) -> dict[str, bytes]:
+    """What a run without a cache publishes."""
+    root = tmp_path_factory.mktemp("without")
+    pipeline.run(flow(root, autoencoder, "cache.mode=off"))
+    assert not (root / "cache").exists()
+    return weights(root / "flow_cfg")
+
+
+def pictures(root: Path, count: int = 24) -> list[str]:
+    """Overrides for a folder of images."""
+    (root / "images").mkdir(exist_ok=True)
+    generator = np.random.default_rng(0)
+    for i in range(count):
+        size = (24, 16 + 8 * (i % 3))
+        Image.fromarray(generator.integers(0, 255, (*size, 3), np.uint8)).save(root / "images" / f"{i}.png")
+    lines = [f"{i}.png\tpicture of number {i}{' and more' * (i % 4)}" for i in range(count)]
+    (root / "captions.tsv").write_text("\n".join(lines), encoding="utf-8")
+    return [f"data.data_path={root / 'images'}", f"data.captions_file={root / 'captions.tsv'}"]
+
+
+def trainer_of(root: Path, *overrides: str) -> Any:
+    """A flow trainer on a folder of images below `root`; its parts have fresh weights."""
+    named = [o for o in TOY if not o.startswith(("data.", "+data."))]
+    data = ["data=image_folder", "data.img_size=16", "data.max_bad_fraction=0.5", "data.validation_fraction=0.2"]
+    step = ["stage.steps.flow.batch_size=4", "stage.steps.flow.n_epochs=2"]
+    config = typed(resolve(compose_config(["stage=flow", *named, *data, *step, f"output_root={root}", *overrides])))
+    sets = build_data(config)
+    lengths = {"flow": plan.length(config.stage.steps["flow"], sets["flow"], config)}
+    machine = prepare(config.hardware)
+    folder, stop = RunFolder(root / "run"), StopRequest()
+    folder.path.mkdir(exist_ok=True)
+    made = pipeline.Pipeline(config, folder, machine, Ranks(), Console(), lengths, sets, stop, Mock())
+    step_config = config.stage.steps["flow"]
+    return instantiate(step_config.trainer, setup=made.setup(1, "flow", step_config, []))
+
+
+def read(source: Any, first: int = 0, **ranks: int) -> list[Any]:
+    return list(
+        load_batches(
+            source, seed=5, batch_size=4, first_update=first, last_update=9, num_workers=0, pin_memory=False, **ranks
+        )
+    )
+
+
+def test_published_weights_are_those_without_bit_for_bit(
+    tmp_path: Path, autoencoder: Path, without: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = flow(tmp_path, autoencoder)
+    monkeypatch.setattr(Compressor, "forward", lambda *_: pytest.fail("an image was encoded at an update"))
+    pipeline.run(values)
+    assert weights(tmp_path / "flow_cfg") == without
+
+
+@pytest.mark.parametrize("dropped", [[False] * 4, [True, False, True, False], [True] * 4])
+def test_tokens_of_a_frozen_text_encoder_are_those_that_it_gives(tmp_path: Path, dropped: list[bool]) -> None:
+    trainer = trainer_of(tmp_path, *pictures(tmp_path), FROZEN_TEXT, "hardware.micro_batch.flow=2")
+
+    def texts() -> list[Any]:
+        batch = read(trainer.source)[1]
+        trainer.begin_update(batch)
+        micros = trainer._micros(trainer.inputs(batch), batch.captions)
+        return [trainer.latents.text(micro, dropped[micro.rows]) for micro in micros]
+
+    live = texts()
+    trainer.setup.cache = tmp_path / "cache"
+    trainer.open_source()
+    trainer.text_encoder.forward = lambda captions: pytest.fail("captions were encoded again")
+    for mine, theirs in zip(texts(), live, strict=True):
+        assert torch.equal(mine.mask, theirs.mask)
+        # The encoder rounds otherwise when a caption stands beside longer ones.
+        torch.testing.assert_close(mine.tokens, theirs.tokens, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        KillDuring("numpy", "save", 2, "after"),
+        KillDuring("fluxflow_exp.trainers.base:Trainer", "_update", 5),
+    ],
+    ids=repr,
+)
+def test_what_was_killed_continues_to_the_same_weights(
+    tmp_path: Path, autoencoder: Path, without: dict[str, bytes], fault: KillDuring
+) -> None:
+    values, log = flow(tmp_path, autoencoder), tmp_path / "log"
+    assert finish(values, log, _load, fault) == -9, log.read_text()
+    (folder,) = (tmp_path / "cache").iterdir()
+    first = (folder / "00000.npy").stat().st_mtime_ns
+    assert finish(values, log) == 0, log.read_text()
+    assert (folder / "00000.npy").stat().st_mtime_ns == first
+    assert ArrayShards(folder, 3).missing() == []
+    assert weights(tmp_path / "flow_cfg") == without
+
+
+def _load() -> None:
+    import fluxflow_exp.trainers.flow  # noqa: F401 - a child loads it late, and the fault looks for it at once
+
+
+class Note:
+    """Each rank notes which shards it writes."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __call__(self) -> None:
+        write = ArrayShards.write
+
+        def noted(shards: ArrayShards, number: int, *arguments: Any) -> None:
+            write(shards, number, *arguments)
+            with self.path.open("a") as file:
+                file.write(f"{os.environ['RANK']} {number}\n")
+
+        ArrayShards.write = noted  # type: ignore[method-assign]
+
+
+def test_each_rank_writes_its_share(tmp_path: Path, autoencoder: Path) -> None:
+    values, log = flow(tmp_path, autoencoder, "stage.steps.flow.max_updates=2"), tmp_path / "log"
+    assert finish_ranks(values, log, 2, Note(tmp_path / "noted")) == [0, 0], (tmp_path / "log.0").read_text()
+    assert sorted((tmp_path / "noted").read_text().splitlines()) == ["0 0", "0 2", "1 1"]
+
+
+@pytest.mark.parametrize("options", [[], ["data.buckets=2.0"], ["data.reduced_min_sizes=[16]", "data.img_size=32"]])
+def test_batches_are_those_of_the_source_in_order(tmp_path: Path, options: list[str]) -> None:
+    trainer = trainer_of(tmp_path, *pictures(tmp_path), *options)
+    broken = tmp_path / "images" / trainer.source.entries[1].id
+    broken.write_bytes(broken.read_bytes()[:400])
+    source, cache = trainer.source, open_cache(trainer, tmp_path / "cache")
+    assert cache.groups == source.groups
+    bad = 0
+    for theirs, mine in zip(read(source), read(cache), strict=True):
+        assert (mine.ids, mine.captions, mine.bad) == (theirs.ids, theirs.captions, theirs.bad)
+        with torch.no_grad():
+            expected = trainer.compressor.moments(trainer.to_device(theirs.images))
+        torch.testing.assert_close(mine.images, expected, rtol=1e-5, atol=1e-6)
+        bad += len(mine.bad)
+    assert bad > 0
+    whole = [b.ids for b in read(cache)]
+    assert [b.ids for b in read(cache, first=4)] == whole[4:]
+    halves = zip(read(cache, rank=0, ranks=2), read(cache, rank=1, ranks=2), strict=True)
+    assert [a.ids + b.ids for a, b in halves] == whole
+
+
+def test_latents_are_drawn_with_the_same_noise(tmp_path: Path) -> None:
+    trainer = trainer_of(tmp_path, *pictures(tmp_path))
+    trainer.prepare()
+    images = read(trainer.source)[0]
+    statistics = trainer.flow.latent_mean.clone(), trainer.flow.latent_std.clone()
+    noise = torch.randn(4, 4, 4, 4, generator=torch.Generator().manual_seed(1))
+    live = trainer.latents.posterior(trainer.inputs(images)).sample(noise)
+    trainer.setup.cache = tmp_path / "cache"
+    trainer.open_source()
+    assert isinstance(trainer.latents, Cached)
+    kept = trainer.latents.posterior(trainer.inputs(read(trainer.source)[0])).sample(noise)
+    assert torch.equal(live, kept)
+    trainer.prepare()
+    assert torch.equal(trainer.flow.latent_mean, statistics[0])
+    assert torch.equal(trainer.flow.latent_std, statistics[1])
+
+
+def test_half_precision_keeps_moments_in_float16(tmp_path: Path) -> None:
+    trainer = trainer_of(tmp_path, *pictures(tmp_path), "hardware.precision=bf16")
+    cache = open_cache(trainer, tmp_path / "cache")
+    rows = cache.read_rows([0, 1])
+    assert rows.values.dtype == torch.float16
+    images = torch.stack([trainer.source.read(i, None).image for i in (0, 1)])
+    with torch.no_grad(), trainer.machine.autocast():
+        expected = trainer.compressor.moments(trainer.to_device(images))
+    torch.testing.assert_close(rows.values.float(), expected, rtol=1e-2, atol=1e-2)
+
+
+def test_whatever_the_latents_depend_on_makes_another_cache(tmp_path: Path) -> None:
+    data = pictures(tmp_path)
+
+    def folder(*overrides: str, change: float = 0.0) -> str:
+        trainer = trainer_of(tmp_path, *data, *overrides)
+        with torch.no_grad():
+            next(trainer.compressor.parameters()).view(-1)[0] += change
+        return open_cache(trainer, tmp_path / "cache").shards.folder.name
+
+    found = [folder()]
+    assert folder("hardware.micro_batch.flow=2") == found[0]
+    found += [folder(change=0.01), folder("data.img_size=32"), folder("data.background=black")]
+    first, second = (entry.id for entry in trainer_of(tmp_path, *data).source.entries[:2])
+    Image.new("RGB", (24, 24)).save(tmp_path / "images" / first)
+    found.append(folder())
+    captions = tmp_path / "captions.tsv"
+    captions.write_text(captions.read_text().replace(f"{second}\t", f"{second}\tnice "))
+    found.append(folder())
+    assert len(set(found)) == len(found) == 6
+
+
+def test_other_text_weights_make_another_text_cache(tmp_path: Path) -> None:
+    names = []
+    for change in (0.0, 0.0, 0.01):
+        trainer = trainer_of(tmp_path, *pictures(tmp_path), FROZEN_TEXT)
+        with torch.no_grad():
+            next(trainer.text_encoder.parameters()).view(-1)[0] += change
+        tokens = open_cache(trainer, tmp_path / "cache").tokens
+        assert tokens
+        names.append(tokens.shards.folder.name)
+    assert names[0] == names[1] != names[2]
+
+
+@pytest.mark.parametrize("kind", ["latents", "text"])
+def test_a_changed_entry_is_found_at_the_start(tmp_path: Path, kind: str) -> None:
+    trainer = trainer_of(tmp_path, *pictures(tmp_path), FROZEN_TEXT)
+    open_cache(trainer, tmp_path / "cache")
+    (folder,) = (tmp_path / "cache").glob(f"{kind}-*")
+    array = np.load(folder / "00000.npy")
+    np.save(folder / "00000.npy", array + 0.1 * np.abs(array).mean())
+    with pytest.raises(UserError, match=rf"{folder} does not hold what it should.*Delete that folder"):
+        open_cache(trainer, tmp_path / "cache")
+
+
+def test_a_full_disk_is_said_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = trainer_of(tmp_path, *pictures(tmp_path))
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=1000))
+    with pytest.raises(UserError, match=r"needs \d+ kB, and its disk has 1 kB free.*cache\.path.*cache\.mode=off"):
+        open_cache(trainer, tmp_path / "cache")
+    assert not list((tmp_path / "cache").rglob("*.npy"))
+
+
+def test_a_signal_ends_writing_between_shards(tmp_path: Path) -> None:
+    trainer = trainer_of(tmp_path, *pictures(tmp_path), "data.buckets=2.0")
+    trainer.setup.stop.signum = 15
+    with pytest.raises(Interrupted):
+        open_cache(trainer, tmp_path / "cache")
+    (folder,) = (tmp_path / "cache").iterdir()
+    assert [p.name for p in sorted(folder.iterdir())] == ["00000.json", "00000.npy"]
+
+
+def test_numbers_that_float16_cannot_hold_are_refused(tmp_path: Path) -> None:
+    trainer = trainer_of(tmp_path, *pictures(tmp_path), "hardware.precision=bf16")
+    with torch.no_grad():
+        trainer.compressor.head[1].bias.fill_(1e6)
+    with pytest.raises(UserError, match=r"not finite in torch\.float16: set cache\.mode=off"):
+        open_cache(trainer, tmp_path / "cache")
+
+
+def test_where_nothing_can_be_cached_auto_says_why_and_on_is_an_error(tmp_path: Path) -> None:
+    pictures(tmp_path)
+    options = {"data_path": str(tmp_path / "images"), "captions_file": str(tmp_path / "captions.tsv")}
+    shapes = Shapes(img_size=16, n_images=8, n_validation=8)
+    cases = {
+        "data.crop=random": ImageFolder(**options, img_size=16, crop="random"),
+        "data.flip=true": ImageFolder(**options, img_size=16, flip=True),
+        "a mixture": Mixture({"a": shapes, "b": shapes}, {"a": 1.0, "b": 1.0}),
+        "streamed shards": SimpleNamespace(train=Streamed),
+    }
+    for reason, data in cases.items():
+        config = typed(toy(tmp_path, stage="flow"))
+        assert plan.cache_folder(config, "flow", data) is None
+        assert f"encoded at every update, since {reason}" in plan._cache_line(config, "flow", data)[0]
+        config.cache.mode = "on"
+        with pytest.raises(UserError, match=rf"cache\.mode=on: step flow cannot.*{reason}"):
+            plan.cache_folder(config, "flow", data)
+    config = typed(toy(tmp_path, "cache.mode=on", f"cache.path={tmp_path / 'elsewhere'}", stage="flow"))
+    assert plan.cache_folder(config, "flow", shapes) == tmp_path / "elsewhere"
+
+
+def test_a_shard_without_its_record_is_missing(tmp_path: Path) -> None:
+    shards = ArrayShards(tmp_path, 2)
+    shards.write(1, np.arange(3), {"a": 1})
+    np.save(tmp_path / "00000.npy", np.arange(3))
+    assert shards.missing() == [0]
+    assert shards.array(1).tolist() == [0, 1, 2]
+    assert json.loads((tmp_path / "00001.json").read_text()) == {"a": 1}
+    assert isinstance(shards.array(1), np.memmap)
+    assert LatentCache(tmp_path, Shapes(img_size=16, n_images=N).train).shards.count == 3
