@@ -2,6 +2,7 @@
 
     python docs/benchmarks/plan.py --measure OUT.jsonl                  on a GPU; a line a configuration
     python docs/benchmarks/plan.py --measure OUT.jsonl hardware=h100    more overrides for all of them
+    python docs/benchmarks/plan.py --compare OUT.jsonl                  anywhere; a table of predicted and measured
 
 Configurations that OUT.jsonl holds already are not measured again. `peak_gib` is torch's maximum of allocated memory
 over two updates after the first, `r1_peak_gib` that of an update with R1; `turns` says for each turn what a forward
@@ -14,22 +15,27 @@ import json
 import statistics
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from fluxflow_exp import cost
 from fluxflow_exp.config import instantiate, resolve, typed
 from fluxflow_exp.console import Console
 from fluxflow_exp.data.loader import Batch
 from fluxflow_exp.datasets import build_data
 from fluxflow_exp.distributed import Ranks
+from fluxflow_exp.estimate import rehearsal
+from fluxflow_exp.forecast import SPARE_GIB
 from fluxflow_exp.hardware import prepare
 from fluxflow_exp.overrides import compose_config
 from fluxflow_exp.pipeline import Pipeline
 from fluxflow_exp.plan import length
 from fluxflow_exp.preemption import StopRequest
 from fluxflow_exp.run_folder import RunFolder
+from fluxflow_exp.schema import RunConfig
 from fluxflow_exp.trainers.turn import Micro, Turn
 
 GIB = 2**30
@@ -68,9 +74,15 @@ PLAIN, WITH_R1 = (1, 2, 3), 16  # numbers of the updates; R1 is due in every 16t
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--measure", type=Path, metavar="OUT.jsonl", required=True)
+    action = parser.add_mutually_exclusive_group(required=True)
+    action.add_argument("--measure", type=Path, metavar="OUT.jsonl")
+    action.add_argument("--compare", type=Path, metavar="OUT.jsonl")
+    parser.add_argument("--card", type=float, default=24.0, metavar="GIB", help="does each fit a card of this size?")
     parser.add_argument("overrides", nargs="*", help="for all configurations, e.g. hardware=h100")
     options = parser.parse_args()
+    if options.compare:
+        compare([json.loads(line) for line in _lines(options.compare)], card=options.card)
+        return
     known = [json.loads(line)["overrides"] for line in _lines(options.measure)]
     for each in CONFIGURATIONS:
         overrides = overrides_of(*each)
@@ -81,6 +93,48 @@ def main() -> None:
         with options.measure.open("a") as file:
             file.write(json.dumps(row) + "\n")
         print(json.dumps(row), flush=True)
+
+
+def compare(rows: list[dict[str, Any]], *, card: float) -> None:
+    """Print a line a measured row; exit code 1 if a peak is off by more than a tenth, or a fit is wrong."""
+    wrong = 0
+    print(f"{'predicted':>10}{'measured':>10}{'error':>8}  {f'fits {card:g} GiB':<14}{'seconds':>20}  configuration")
+    for row in rows:
+        if "peak_gib" not in row:
+            print(f"{'out of memory':>20}  {' '.join(row['overrides'])}")
+            continue
+        peaks, seconds = predict([*row["overrides"], *row.get("with", [])])
+        for kind, name in (("plain", "peak_gib"), ("r1", "r1_peak_gib")):
+            if name not in row:
+                continue
+            predicted, measured = peaks[kind], row[name]
+            fits = [each + SPARE_GIB <= card for each in (predicted, measured)]
+            error = predicted / measured - 1
+            wrong += abs(error) > 0.1 or fits[0] != fits[1]
+            said = "right" if fits[0] == fits[1] else "WRONG"
+            times = f"{seconds:.4f} / {row['seconds']:.4f}" if kind == "plain" else ""
+            label = " ".join(row["overrides"]) + (" (R1)" if kind == "r1" else "")
+            print(f"{predicted:>10.2f}{measured:>10.2f}{error:>+8.1%}  {said:<14}{times:>20}  {label}", flush=True)
+    raise SystemExit(1 if wrong else 0)
+
+
+def predict(overrides: list[str]) -> tuple[dict[str, float], float]:
+    """Peaks in GiB of a plain update and of one with R1, and a plain one's seconds."""
+    config = configuration(overrides)
+    ((name, step),) = config.stage.steps.items()
+    data = build_data(config)
+    size = length(step, data[name], config)
+    with rehearsal(config, name, replace(size, updates=WITH_R1 + 1), data[name]) as tried:
+        costs = {kind: tried.cost(kind, size.micro_batch) for kind in tried.kinds()}
+    peaks = {"r1" if "r1" in kind else "plain": each.peak / GIB for kind, each in costs.items()}
+    plain = next(each for kind, each in costs.items() if "r1" not in kind)
+    return peaks, cost.seconds(plain.operations, config.hardware) or float("nan")
+
+
+def configuration(overrides: list[str]) -> RunConfig:
+    """One step, which reads images; nothing is logged."""
+    fixed = ["hardware=h200", "hardware.num_workers=0", "tracking=off", "cache.mode=off"]
+    return typed(resolve(compose_config([*fixed, *overrides])))
 
 
 def overrides_of(model: str, stage: str, size: int, batch_size: int, more: str) -> list[str]:
@@ -111,7 +165,7 @@ def measure_or_fail(step: str, overrides: list[str]) -> dict[str, Any]:
 def measure(step: str, overrides: list[str]) -> dict[str, Any]:
     """Peaks in GiB and seconds of updates of `step`."""
     before = torch.cuda.memory_allocated()
-    config = typed(resolve(compose_config(["hardware=h200", "hardware.num_workers=0", "tracking=off", *overrides])))
+    config = configuration(overrides)
     machine = prepare(config.hardware)
     data = build_data(config)
     lengths = {step: length(config.stage.steps[step], data[step], config)}
