@@ -1,13 +1,21 @@
-"""What a run is going to do, derived from its configuration and said before it starts."""
+"""What a run is going to do, derived from its configuration and said before it starts.
 
+`python -m fluxflow_exp.plan stage=… model=… hardware=…` also predicts what it will need; no GPU is used.
+"""
+
+import argparse
+import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from fluxflow_exp import weights
-from fluxflow_exp.config import UserError, instantiate, locate
+from fluxflow_exp import files, weights
+from fluxflow_exp.config import UserError, instantiate, locate, resolve, typed
+from fluxflow_exp.console import fail
 from fluxflow_exp.data.loader import groups_of, updates_per_epoch
 from fluxflow_exp.data.sample import DataSet, Stream
 from fluxflow_exp.hardware import Machine
+from fluxflow_exp.overrides import compose_config, override_problems
 from fluxflow_exp.schema import RunConfig, Step
 from fluxflow_exp.trainers import transition
 from fluxflow_exp.trainers.base import Trainer
@@ -161,3 +169,55 @@ def _name(node: dict[str, Any]) -> str:
 
 def _short(count: int) -> str:
     return f"{count / 1e6:.2f} M" if count >= 1e6 else f"{count / 1e3:.0f} k"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m fluxflow_exp.plan",
+        description="Predict memory, work, time, money and disk of a run, step by step. Nothing is trained; no GPU is "
+        "needed.",
+        epilog="Exit code: 0, 1 if a step does not fit the card, 2 if the configuration is wrong.",
+    )
+    parser.add_argument("override", nargs="*", help="what the run would be given: stage=… model=… hardware=… KEY=VALUE")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the same there")
+    parser.add_argument("--config-dir", help="the folder of your own groups")
+    options = parser.parse_intermixed_args(arguments)
+    problems = override_problems(options.override, config_dir=options.config_dir)
+    if problems:
+        fail(problems)
+        return 2
+    try:
+        found = _predict(resolve(compose_config(options.override, config_dir=options.config_dir)))
+    except UserError as error:
+        fail(list(error.args))
+        return 2
+    if options.json:
+        files.write_json(options.json, found)
+    return 1 if found["total"]["fits"] is False else 0
+
+
+def _predict(values: dict[str, Any]) -> dict[str, Any]:
+    """Say what each step will need, as soon as it is known. UserError: the configuration is wrong."""
+    from fluxflow_exp import datasets, forecast, preflight  # a run, which prints a plan too, does not need them
+
+    wrong = preflight.problems(values, here=False)
+    if wrong:
+        raise UserError(*wrong)
+    config = typed(values)
+    data, hardware = datasets.build_data(config), config.hardware
+    ranks = hardware.devices * hardware.slurm.nodes
+    cards = f"{ranks} x {hardware.name}" if ranks > 1 else hardware.name
+    print(f"PREDICTION: {config.name} (stage={config.stage.name}, model={config.model.name}, hardware={cards})")
+    found = []
+    for index, (name, step) in enumerate(config.stage.steps.items(), start=1):
+        size = length(step, data[name], config, ranks=ranks)
+        print("\n".join(_step_lines(index, name, step, size, ranks)[:1]), flush=True)
+        found.append(forecast.forecast(config, name, size, data[name], ranks=ranks))
+        print("\n".join(forecast.lines(found[-1], hardware)), flush=True)
+    total = forecast.total(found)
+    print(forecast.total_line(total))
+    return {"name": config.name, "hardware": hardware.name, "steps": [asdict(each) for each in found], "total": total}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -118,6 +118,10 @@ class Hardware:
     num_workers: int = 0  # data loading processes; 0 reads in the training process
     threads: int | None = None  # CPU threads of torch; null: torch's own choice
     slurm: Slurm = field(default_factory=Slurm)
+    memory_gib: float | None = None  # that a run can use of a card; for fluxflow_exp.plan, as what follows
+    bf16_tflops: float | None = None  # of a large dense matrix product
+    memory_bandwidth_gbs: float | None = None  # GB/s
+    price_per_hour: float | None = None  # of a card, in US dollars
 
 
 @dataclass

@@ -93,11 +93,21 @@ class AutoencoderTrainer(Trainer):
         delayed = player == "discriminator" and self.adversarial is not None
         return self.adversarial.starts_at(self.length.updates) if delayed and self.adversarial else 0
 
+    def kind(self, update: int) -> tuple[str, ...]:
+        plays = self._plays(update)
+        computed = {
+            "gan": plays,
+            "r1": plays and self.adversarial is not None and self.adversarial.r1_due(update),
+            "lpips": self.perceptual is not None and self.perceptual.due(update),
+            "spade": self._conditioned(update),
+        }
+        return tuple(name for name, yes in computed.items() if yes)
+
     def turns(self) -> list[Turn]:
         turns = []
         if "vae" in self.players:
             turns.append(Turn([self.players["vae"]], self._generator, self._begin_generator))
-        if self._plays():
+        if self._plays(self.update_index):
             turns.append(Turn([self.players["discriminator"]], self._discriminator, self._begin_discriminator))
         return turns
 
@@ -108,7 +118,7 @@ class AutoencoderTrainer(Trainer):
         source = generator(self.setup.seed, self.setup.name, self.update_index, "crop")
         self.crop_places = torch.special.ndtr(torch.randn(count, 2, generator=source))
         self.level = 0.0
-        if self.adversarial and self._plays():
+        if self.adversarial and self._plays(self.update_index):
             played = self.update_index - self.players["discriminator"].start
             self.level = self.adversarial.noise_level(played)
             if self.level:
@@ -162,12 +172,12 @@ class AutoencoderTrainer(Trainer):
         if self.lecam:
             self.lecam.anchors = state["lecam"]
 
-    def _plays(self) -> bool:
+    def _plays(self, update: int) -> bool:
         player = self.players.get("discriminator")
-        return self.adversarial is not None and player is not None and self.update_index >= player.start
+        return self.adversarial is not None and player is not None and update >= player.start
 
-    def _conditioned(self) -> bool:
-        return self.spade == "always" or (self.spade == "alternate" and self.update_index % 2 == 0)
+    def _conditioned(self, update: int) -> bool:
+        return self.spade == "always" or (self.spade == "alternate" and update % 2 == 0)
 
     def _begin_generator(self) -> None:
         self.gradients, self.reconstructions = {}, []
@@ -181,12 +191,12 @@ class AutoencoderTrainer(Trainer):
 
     def _generator(self, micro: Micro) -> tuple[Terms, Weights]:
         posterior = self.compressor(micro.images)
-        found = self.expander(posterior.sample(self.posterior_noise[micro.rows]), self._conditioned())
+        found = self.expander(posterior.sample(self.posterior_noise[micro.rows]), self._conditioned(self.update_index))
         self.reconstructions.append(found.detach())
         terms, weights = self._image_terms(found, micro)
         terms |= self.kl(posterior.mean, posterior.logvar)
         weights[self.kl.summed] = self.kl.beta(self.update_index, updates=self.length.updates)
-        if self._plays():
+        if self._plays(self.update_index):
             self._add_adversarial(found, micro, terms, weights)
         return terms, weights
 

@@ -91,6 +91,10 @@ class Trainer(ABC):
     def evaluate(self, *, last: bool) -> dict[str, float]:
         """Held-out metrics with averaged weights; the first is the one that a plateau follows, lower is better."""
 
+    def kind(self, update: int) -> tuple[str, ...]:
+        """What an update computes that others may not, by name; those of one kind cost the same."""
+        return ()
+
     def facts(self) -> dict[str, Any] | None:
         """What a generator must know beside the weights; None for parts that do not generate."""
         return None

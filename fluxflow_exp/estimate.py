@@ -1,0 +1,157 @@
+"""How much memory and work a step's updates need, found by running its own trainer on a GPU that is not there.
+
+A rehearsal builds the step as the pipeline does, on fake tensors, and lets the trainer update; a meter follows what
+lives. Nothing about a model, a loss or an optimizer is described a second time here.
+"""
+
+import dataclasses
+import gc
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+
+from fluxflow_exp.config import instantiate
+from fluxflow_exp.console import Console
+from fluxflow_exp.data.loader import Batch
+from fluxflow_exp.data.sample import DataSet
+from fluxflow_exp.distributed import Ranks
+from fluxflow_exp.fake_gpu import DEVICE, fake_gpu
+from fluxflow_exp.fusion import fuse_regions
+from fluxflow_exp.hardware import Machine
+from fluxflow_exp.meter import Meter, Operation
+from fluxflow_exp.pipeline import Pipeline
+from fluxflow_exp.preemption import StopRequest
+from fluxflow_exp.run_folder import RunFolder
+from fluxflow_exp.schema import Hardware, RunConfig
+from fluxflow_exp.trainers.base import Trainer
+from fluxflow_exp.trainers.caching import STORED
+from fluxflow_exp.trainers.setup import Length
+
+Kind = tuple[str, ...]
+# cuBLAS keeps 32 MiB for itself once it has run (CUBLAS_WORKSPACE_CONFIG=:4096:8, eight pieces of 4 MiB).
+WORKSPACE = 32 * 2**20
+
+
+@dataclass
+class Cost:
+    """Of an update: bytes at the peak, and what is computed."""
+
+    peak: int
+    operations: list[Operation]
+
+    @property
+    def flops(self) -> int:
+        return sum(each.flops for each in self.operations)
+
+
+class Rehearsal:
+    """A step's trainer on a fake GPU."""
+
+    def __init__(self, trainer: Trainer, meter: Meter, *, img_size: int, captions: list[str]) -> None:
+        self.trainer, self.meter, self.captions = trainer, meter, captions
+        self.share = trainer.length.batch_size
+        self.kept = meter.live  # bytes of weights and averages
+        self.ready = False
+        compressor: Any = trainer.setup.parts["compressor"]
+        with torch.no_grad(), meter.off(), trainer.machine.autocast():
+            images = torch.zeros(1, 3, img_size, img_size, device=DEVICE)
+            self.moments = compressor.moments(images).to(STORED[trainer.machine.precision])
+        shown = images if trainer.setup.cache is None else self.moments
+        self.shape = shown.shape[1:]  # of what a batch holds
+        self.dtype = torch.uint8 if trainer.setup.cache is None else self.moments.dtype
+
+    def kinds(self) -> Counter[Kind]:
+        """How often each kind of update occurs in the step."""
+        return Counter(self.trainer.kind(index) for index in range(self.trainer.length.updates))
+
+    def cost(self, kind: Kind, micro_batch: int) -> Cost:
+        """Of an update of that kind, the optimizers' moments being there already.
+
+        Many micro-batches cost what two do and as often again the difference between three and two.
+        """
+        index = next(i for i in range(self.trainer.length.updates) if self.trainer.kind(i) == kind)
+        if not self.ready:
+            self._run(index, micro_batch, 1)
+            self.ready = True
+        count = self.share // micro_batch
+        if count <= 3:
+            return self._run(index, micro_batch, count)
+        two, three = self._run(index, micro_batch, 2), self._run(index, micro_batch, 3)
+        more = count - 2
+        # Peaks that grow with the batch do so by whole images and what is kept of them.
+        return Cost(
+            two.peak + more * max(three.peak - two.peak, 0),
+            two.operations + more * _difference(three.operations, two.operations),
+        )
+
+    def checkpoint_bytes(self) -> int:
+        """Of a saved state, once the optimizers have moments."""
+        tensors = {id(each): each for each in tree_leaves(self.trainer.state_dict()) if isinstance(each, Tensor)}
+        return sum(each.numel() * each.element_size() for each in tensors.values())
+
+    def weights_bytes(self) -> int:
+        """Of the parts that the step trains, as they are published: averaged and raw."""
+        parts = [part for player in self.trainer.players.values() for part in player.parts.values()]
+        return sum(2 * each.numel() * each.element_size() for part in parts for each in part.state_dict().values())
+
+    def cached_bytes(self) -> int:
+        """Of an image's entry in a cache of moments."""
+        size: int = self.moments.numel() * self.moments.element_size()
+        return size
+
+    def _run(self, index: int, micro_batch: int, count: int) -> Cost:
+        trainer, length = self.trainer, self.trainer.length
+        length.micro_batch, length.batch_size = micro_batch, micro_batch * count
+        images = torch.empty(length.batch_size, *self.shape, dtype=self.dtype)
+        captions = (self.captions * length.batch_size)[: length.batch_size]
+        trainer.update_index = index
+        gc.collect()
+        self.meter.restart()
+        trainer._update(Batch(images, captions, captions, []))
+        trainer.numbers.updates = []  # fake numbers are never read
+        return Cost(self.meter.peak + WORKSPACE, self.meter.operations)
+
+
+@contextmanager
+def rehearsal(config: RunConfig, name: str, length: Length, data: DataSet) -> Iterator[Rehearsal]:
+    """A rehearsal of step `name`, with `length.batch_size` a rank's share; nothing fake may leave the block."""
+    step = dataclasses.replace(config.stage.steps[name], init_from=None)
+    machine = fake_machine(config.hardware)
+    longest = sorted(data.prompts, key=len)[-1:]
+    graphs: dict[Any, Any] = {}
+    with tempfile.TemporaryDirectory() as scratch, fake_gpu(), Meter() as meter:
+        wandb: Any = None  # nothing is logged
+        folder, console = RunFolder(Path(scratch)), Console(quiet=True)
+        lengths, sets = {name: dataclasses.replace(length)}, {name: data}
+        pipeline = Pipeline(config, folder, machine, Ranks(), console, lengths, sets, StopRequest(), wandb)
+        with torch.device(DEVICE):
+            setup = pipeline.setup(1, name, step, [])
+        if config.hardware.compile is not False:
+            for part in setup.parts.values():
+                fuse_regions(part, meter, graphs)
+        trainer: Trainer = instantiate(step.trainer, setup=setup)
+        with patch("fluxflow_exp.trainers.flow.open_cache", lambda *_: SimpleNamespace(tokens=None)):
+            trainer.open_source()
+        yield Rehearsal(trainer, meter, img_size=data.img_size, captions=longest)
+
+
+def fake_machine(hardware: Hardware) -> Machine:
+    """The choices of `hardware` on a card that is not there; regions are compiled in another way (fusion.py)."""
+    precision = "bf16" if hardware.precision == "auto" else hardware.precision
+    return Machine(DEVICE, precision, exact=bool(hardware.exact))
+
+
+def _difference(more: list[Operation], fewer: list[Operation]) -> list[Operation]:
+    left = Counter(more)
+    left.subtract(Counter(fewer))
+    return [each for each, count in left.items() for _ in range(max(count, 0))]
