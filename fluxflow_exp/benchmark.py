@@ -268,7 +268,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--updates", type=int, default=20, help="updates that are timed (default 20)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers there, too")
     parser.add_argument("--kernels", action="store_true", help="list what the GPU spends its time on")
-    options = parser.parse_args(arguments)
+    options = parser.parse_intermixed_args(arguments)
     problems = override_problems(options.overrides)
     if options.updates < 2:
         problems.append(f"--updates must be at least 2, not {options.updates}")
