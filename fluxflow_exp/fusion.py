@@ -13,6 +13,7 @@ import torch
 from functorch.compile import aot_function, min_cut_rematerialization_partition
 from torch import Tensor, fx, nn
 from torch._inductor.decomposition import select_decomp_table
+from torch.autograd.graph import saved_tensors_hooks
 
 from fluxflow_exp.meter import Meter
 from fluxflow_exp.models.layers import Region
@@ -57,7 +58,8 @@ class _Fused:
         )
         if key not in self.graphs:
             self.graphs[key] = self._trace(names)
-            with self.meter.off():  # tracing makes tensors of its own, and the graphs keep some
+            # Tracing makes tensors of its own, and the graphs keep some. A checkpoint around it takes no notice.
+            with self.meter.off(), saved_tensors_hooks(_same, _same):
                 self.graphs[key](*(torch.empty_like(each).requires_grad_(each.requires_grad) for each in tensors))
         return self.graphs[key](*tensors)
 
@@ -94,6 +96,10 @@ class _Fused:
 
         run._boxed_call = True  # type: ignore[attr-defined]
         return run
+
+
+def _same(tensor: Tensor) -> Tensor:
+    return tensor
 
 
 class _Walk(fx.Interpreter):
