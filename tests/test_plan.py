@@ -60,3 +60,4 @@ def test_without_a_cards_facts_time_and_fit_are_left_open(capsys: pytest.Capture
     said = capsys.readouterr().out
     assert "not predicted: choose a card" in said
     assert "set hardware.memory_gib" in said
+    assert "memory is that of a GPU" in said
