@@ -15,6 +15,7 @@ from tests.conftest import TOY
 IMAGES = 8 * 3 * 64 * 64 * 4  # bytes of a batch
 EAGER = "hardware.compile=false"  # fewer graphs to trace
 LPIPS = ["+loss@stage.steps.vae.trainer.perceptual=lpips", "stage.steps.vae.trainer.perceptual.pretrained=false"]
+LPIPS += ["stage.steps.vae.trainer.perceptual.net=squeeze"]
 
 
 @contextmanager
@@ -83,3 +84,10 @@ def test_a_cached_flow_step_encodes_nothing() -> None:
     with rehearsed("flow", EAGER) as tried:
         assert tried.cost((), 8).flops < encoding.flops
         assert tried.cached_bytes() == 2 * 4 * 16 * 16 * 2  # mean and log-variance of 4 channels, half precision
+
+
+def test_many_micro_batches_are_reckoned_from_few() -> None:
+    with rehearsed("vae_gan", EAGER, "stage.steps.vae_gan.trainer.adversarial.start=0") as tried:
+        reckoned, run = tried.cost(("gan",), 2), tried._run(1, 2, 4)
+    assert reckoned.peak == pytest.approx(run.peak, rel=1e-3)
+    assert reckoned.flops == run.flops
