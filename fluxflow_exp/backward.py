@@ -107,15 +107,24 @@ class Walk:
         return tuple(found)
 
     def _call(self, node: Any, given: Gradients, *, keep: bool) -> Sequence[Tensor | None]:
+        """The gradients that `node` gives to what follows it."""
         if not any(each is not None for each in given):
             return [None] * len(node.next_functions)
         outer, self.read = self.read, []
-        made = node.apply(*given) if _is_python(node) else node(*given)
+        made = _from_python(node, given) if isinstance(node, torch._C._FunctionBase) else node(*given)
         if not keep:
             for slot in filter(None, (reference() for reference in self.read)):
                 slot.tensor = None
         self.read = outer
         return made if isinstance(made, tuple) else (made,)
+
+
+def _from_python(node: Any, given: Gradients) -> tuple[Tensor | None, ...]:
+    """Of a function written in Python, which also has arguments that are no tensors, and no edges for those."""
+    made = node.apply(*given)
+    made = made if isinstance(made, tuple) else (made,)
+    wanted = (each for each, needed in zip(made, node.needs_input_grad, strict=False) if needed)
+    return tuple(None if following is None else next(wanted) for following, _ in node.next_functions)
 
 
 def _survey(roots: list[Any], wanted: set[Key]) -> tuple[dict[Key, int], dict[Key, bool], list[Any]]:
@@ -149,10 +158,6 @@ def _key(node: Any) -> Key:
 
 def _is_leaf(node: Any) -> bool:
     return hasattr(node, "variable")
-
-
-def _is_python(node: Any) -> bool:
-    return isinstance(node, torch._C._FunctionBase)
 
 
 def _order(node: Any) -> tuple[int, int]:

@@ -19,6 +19,7 @@ class Forecast:
     """Of one step. What the card's facts do not tell is None."""
 
     step: str
+    trainer: str  # autoencoder | flow
     updates: int
     batch_size: int
     micro_batch: int
@@ -53,6 +54,7 @@ def forecast(config: RunConfig, name: str, length: Length, data: DataSet, *, ran
         saved = config.checkpoint.keep + 1  # one is being written
         return Forecast(
             step=name,
+            trainer=tried.trainer.MICRO_BATCH,
             updates=length.updates,
             batch_size=length.batch_size,
             micro_batch=length.micro_batch,
@@ -150,7 +152,7 @@ def _room(found: Forecast, hardware: Hardware) -> str:
     ways = "hardware.activation_checkpointing=true, a smaller data.img_size, model=compact"
     if found.largest_micro_batch is None:
         return f"does not fit {card}, whatever the micro-batch: try {ways}"
-    return f"does not fit {card}: set hardware.micro_batch to {found.largest_micro_batch}, or try {ways}"
+    return f"does not fit {card}: set hardware.micro_batch.{found.trainer}={found.largest_micro_batch}, or try {ways}"
 
 
 def _time(found: Forecast) -> str:

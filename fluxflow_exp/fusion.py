@@ -13,6 +13,7 @@ import torch
 from functorch.compile import aot_function, min_cut_rematerialization_partition
 from torch import Tensor, fx, nn
 from torch._inductor.decomposition import select_decomp_table
+from torch.autograd.graph import saved_tensors_hooks
 
 from fluxflow_exp.meter import Meter
 from fluxflow_exp.models.layers import Region
@@ -57,7 +58,8 @@ class _Fused:
         )
         if key not in self.graphs:
             self.graphs[key] = self._trace(names)
-            with self.meter.off():  # tracing makes tensors of its own, and the graphs keep some
+            # Tracing makes tensors of its own, and the graphs keep some. A checkpoint around it takes no notice.
+            with self.meter.off(), saved_tensors_hooks(_same, _same):
                 self.graphs[key](*(torch.empty_like(each).requires_grad_(each.requires_grad) for each in tensors))
         return self.graphs[key](*tensors)
 
@@ -71,40 +73,57 @@ class _Fused:
             finally:
                 region._compiled_call_impl = fused
 
+        def partition(graph: Any, inputs: Any, **options: Any) -> Any:
+            # Parameters stay anyway: the compiler keeps them for the backward pass, not their casts.
+            options["static_lifetime_input_indices"] = list(range(count))
+            return min_cut_rematerialization_partition(graph, inputs, **options)
+
         traced: Callable[..., Any] = aot_function(
             call,
             fw_compiler=self._compile,
             bw_compiler=self._compile,
-            partition_fn=min_cut_rematerialization_partition,
+            partition_fn=partition,
             decompositions=select_decomp_table(),
         )
-
-        def quietly(*tensors: Tensor) -> Any:
-            return traced(*tensors)
-
-        return quietly
+        return traced
 
     def _compile(self, graph: fx.GraphModule, _: Any) -> Callable[[list[Any]], Any]:
         walk = _Walk(graph, self.meter)
 
         def run(arguments: list[Any]) -> Any:
             made = walk.boxed_run(arguments)
-            walk.env = {}
+            walk.env, walk.sources = {}, {}
             return made
 
         run._boxed_call = True  # type: ignore[attr-defined]
         return run
 
 
+def _same(tensor: Tensor) -> Tensor:
+    return tensor
+
+
 class _Walk(fx.Interpreter):
+    """Runs a graph as fused kernels do: what a fused result is made of stays until the last kernel that has it."""
+
     def __init__(self, graph: fx.GraphModule, meter: Meter) -> None:
         super().__init__(graph)
         self.meter = meter
         self.real = _materialised(graph.graph)
+        self.sources: dict[fx.Node, list[Any]] = {}  # of fused results that are still needed
 
     def run_node(self, node: fx.Node) -> Any:
-        with self.meter.weightless(node not in self.real):
-            return super().run_node(node)
+        fused = node not in self.real
+        with self.meter.weightless(fused):
+            result = super().run_node(node)
+        if fused and node.op == "call_function":
+            self.sources[node] = [
+                *(self.env[each] for each in node.all_input_nodes if each not in self.sources),
+                *(source for each in node.all_input_nodes for source in self.sources.get(each, [])),
+            ]
+        for each in self.user_to_last_uses.get(node, []):
+            self.sources.pop(each, None)
+        return result
 
 
 def _materialised(graph: fx.Graph) -> set[fx.Node]:

@@ -6,6 +6,7 @@
 import argparse
 import sys
 from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -208,6 +209,8 @@ def _predict(values: dict[str, Any]) -> dict[str, Any]:
     ranks = hardware.devices * hardware.slurm.nodes
     cards = f"{ranks} x {hardware.name}" if ranks > 1 else hardware.name
     print(f"PREDICTION: {config.name} (stage={config.stage.name}, model={config.model.name}, hardware={cards})")
+    for note in _reservations(config):
+        print(f"  note: {note}")
     found = []
     for index, (name, step) in enumerate(config.stage.steps.items(), start=1):
         size = length(step, data[name], config, ranks=ranks)
@@ -217,6 +220,18 @@ def _predict(values: dict[str, Any]) -> dict[str, Any]:
     total = forecast.total(found)
     print(forecast.total_line(total))
     return {"name": config.name, "hardware": hardware.name, "steps": [asdict(each) for each in found], "total": total}
+
+
+def _reservations(config: RunConfig) -> list[str]:
+    """Where the prediction cannot be what a run will meet."""
+    hardware, found = config.hardware, []
+    if hardware.device == "cpu":
+        found.append("memory is that of a GPU: a CPU takes more, and nothing of it is predicted")
+    if config.model.activation == "bezier" and find_spec("triton") is None:
+        found.append("without the package triton a Bezier activation is predicted as it is on a CPU: with more memory")
+    if hardware.parallel == "fsdp":
+        found.append("hardware.parallel=fsdp is predicted as ddp: with more memory")
+    return found
 
 
 if __name__ == "__main__":

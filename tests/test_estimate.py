@@ -1,0 +1,93 @@
+"""Memory and work of a step's updates, predicted without a GPU."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from fluxflow_exp.config import resolve, typed
+from fluxflow_exp.datasets import build_data
+from fluxflow_exp.estimate import Cost, Rehearsal, rehearsal
+from fluxflow_exp.overrides import compose_config
+from fluxflow_exp.plan import length
+from tests.conftest import TOY
+
+IMAGES = 8 * 3 * 64 * 64 * 4  # bytes of a batch
+EAGER = "hardware.compile=false"  # fewer graphs to trace
+LPIPS = ["+loss@stage.steps.vae.trainer.perceptual=lpips", "stage.steps.vae.trainer.perceptual.pretrained=false"]
+LPIPS += ["stage.steps.vae.trainer.perceptual.net=squeeze"]
+
+
+@contextmanager
+def rehearsed(stage: str, *overrides: str) -> Iterator[Rehearsal]:
+    """A toy step of 8 images of 64 pixels an update."""
+    sizes = [f"stage={stage}", f"stage.steps.{stage}.batch_size=8", "hardware=h200", "data.img_size=64"]
+    toy = [each for each in TOY if not each.startswith(("hardware", "data.img_size"))]
+    config = typed(resolve(compose_config([*toy, *sizes, *overrides])))
+    data = build_data(config)
+    size = length(config.stage.steps[stage], data[stage], config)
+    with rehearsal(config, stage, size, data[stage]) as tried:
+        yield tried
+
+
+def costs(stage: str, *overrides: str, micro_batch: int = 8) -> dict[str, Cost]:
+    with rehearsed(stage, *overrides) as tried:
+        return {" ".join(kind): tried.cost(kind, micro_batch) for kind in tried.kinds()}
+
+
+@pytest.fixture(scope="module")
+def plain() -> Cost:
+    return costs("vae", EAGER)[""]
+
+
+def test_weights_averages_moments_and_gradients_take_four_bytes_each() -> None:
+    with rehearsed("vae", EAGER) as tried:
+        parameters = [p for player in tried.trainer.players.values() for p in player.parameters]
+        count, rounding = sum(p.numel() for p in parameters), 512 * len(parameters)
+        assert 8 * count <= tried.kept <= 8 * count + 2 * rounding
+        cost = tried.cost((), 8)
+        assert 16 * count <= tried.meter.live <= 16 * count + 8 * rounding + IMAGES  # what was made of them last
+        assert cost.peak >= 20 * count
+        assert 16 * count <= tried.checkpoint_bytes() <= 16 * count + rounding
+
+
+def test_checkpointing_lowers_the_peak_and_computes_more(plain: Cost) -> None:
+    again = costs("vae", "hardware.activation_checkpointing=true", EAGER)[""]
+    assert again.peak < plain.peak
+    assert again.flops > plain.flops
+
+
+def test_smaller_micro_batches_lower_the_peak_and_compute_the_same(plain: Cost) -> None:
+    two, four = (costs("vae", EAGER, micro_batch=size)[""] for size in (4, 2))
+    assert four.peak < two.peak < plain.peak
+    assert plain.flops == two.flops == four.flops
+
+
+def test_lpips_and_r1_raise_what_they_should(plain: Cost) -> None:
+    assert costs("vae", EAGER, *LPIPS)["lpips"].peak > plain.peak
+    start = "stage.steps.vae_gan.trainer.adversarial.start=1"
+    found = costs("vae_gan", EAGER, "stage.steps.vae_gan.n_epochs=5", start)
+    assert set(found) == {"", "gan", "gan r1"}
+    assert found["gan r1"].flops > found["gan"].flops > found[""].flops
+    assert found["gan r1"].peak >= found["gan"].peak
+
+
+def test_compiled_regions_keep_less_than_eager_ones(plain: Cost) -> None:
+    compiled = costs("vae")[""]
+    checkpointed = costs("vae", "hardware.activation_checkpointing=true")[""]
+    assert checkpointed.peak < compiled.peak < plain.peak
+    assert plain.flops == compiled.flops < checkpointed.flops
+
+
+def test_a_cached_flow_step_encodes_nothing() -> None:
+    encoding = costs("flow", EAGER, "cache.mode=off")[""]
+    with rehearsed("flow", EAGER) as tried:
+        assert tried.cost((), 8).flops < encoding.flops
+        assert tried.cached_bytes() == 2 * 4 * 16 * 16 * 2  # mean and log-variance of 4 channels, half precision
+
+
+def test_many_micro_batches_are_reckoned_from_few() -> None:
+    with rehearsed("vae_gan", EAGER, "stage.steps.vae_gan.trainer.adversarial.start=0") as tried:
+        reckoned, run = tried.cost(("gan",), 2), tried._run(1, 2, 4)
+    assert reckoned.peak == pytest.approx(run.peak, rel=1e-3)
+    assert reckoned.flops == run.flops
