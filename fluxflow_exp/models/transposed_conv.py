@@ -102,10 +102,11 @@ def _taps(weight: Tensor) -> Tensor:
     """(in, out, k, k) → (half, 4·out, half·in): for each row a of taps, what the quarters are multiplied with."""
     channels_in, channels_out, kernel_size, _ = weight.shape
     half = kernel_size // 2
-    pairs = weight.view(channels_in, channels_out, half, 2, half, 2)  # the first of a pair meets odd pixels
+    last = wide(weight.permute(0, 2, 3, 1).contiguous())  # a view where channels are innermost already
+    pairs = last.view(channels_in, half, 2, half, 2, -1)  # the first of a pair meets odd pixels
     # Rows run as windows do, from the other end; columns as they are moved: by b to the right.
-    ordered = pairs.permute(2, 3, 5, 1, 4, 0).flip(0)  # half, 2, 2, out, half, in
-    return ordered.reshape(half, 4 * channels_out, half * channels_in)
+    ordered = pairs.permute(1, 3, 0, 2, 4, 5).flip(0)  # half, half, in, 2, 2, out
+    return ordered.contiguous().view(weight.dtype).view(half, half * channels_in, 4 * channels_out).transpose(1, 2)
 
 
 def _untapped(total: Tensor, weight: Tensor) -> Tensor:
