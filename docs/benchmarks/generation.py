@@ -45,7 +45,8 @@ def main() -> None:
         )
     if options.json:
         facts = {"machine": machine.describe(), "torch": torch.__version__, "overrides": options.overrides}
-        options.json.write_text(json.dumps({**facts, "steps": options.steps, "size": options.size, "rows": rows}, indent=1))
+        facts |= {"steps": options.steps, "size": options.size}
+        options.json.write_text(json.dumps({**facts, "rows": rows}, indent=1))
 
 
 def measure(model: TextToImage, machine: Any, count: int, steps: int) -> dict[str, Any]:
