@@ -28,6 +28,7 @@ class Planted(Shapes):
 
 class _Source:
     groups = None
+    varies = "a defect is planted in it"
 
     def __init__(self, source: Any, plant: str) -> None:
         self.source, self.plant, self.reads = source, plant, 0

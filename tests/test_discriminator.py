@@ -24,4 +24,4 @@ def test_it_can_be_differentiated_twice():
 
 def test_its_activation_does_not_depend_on_the_model():
     kinds = {type(m).__name__ for m in PatchDiscriminator(base_channels=4, depth=2).modules()}
-    assert kinds == {"PatchDiscriminator", "Sequential", "Conv2d", "LeakyReLU"}
+    assert kinds == {"PatchDiscriminator", "Sequential", "AlignedConv2d", "Conv2d", "LeakyReLU"}
