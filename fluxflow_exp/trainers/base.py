@@ -115,7 +115,8 @@ class Trainer(ABC):
     def fit(self) -> dict[str, float]:
         """Train from wherever the last checkpoint stands to the end of the step; returns the last held-out metrics."""
         self.open_source()
-        self._resume()
+        state.begin(self)
+        self._logged = (self.update_index, self.seconds)
         setup = self.setup
         setup.folder.report_bad(setup.data.bad, setup.data)
         started, before = time.monotonic(), self.seconds
@@ -181,23 +182,6 @@ class Trainer(ABC):
             self.ended_by = reason
             self.length.updates = self.update_index
             self.setup.console.say(f"Step {self.setup.name} ends after update {self.update_index}: {reason}")
-
-    def _resume(self) -> None:
-        self.accumulation.recall()
-        newest = self.setup.checkpoints.newest(self.setup.name) if self.ranks.first else None
-        newest = self.ranks.from_first(newest)
-        saved = self.setup.checkpoints.load(newest, map_location=self.machine.device) if newest else None
-        if saved is not None:
-            self.load_state_dict(saved)
-            self.setup.console.say(
-                f"Step {self.setup.name}: continuing after update {self.update_index} of {self.length.updates}"
-            )
-        else:
-            self.accumulation.within_memory(self.prepare)
-        self._logged = (self.update_index, self.seconds)
-        if self.ranks.first:
-            self.rows.rewind(self.update_index)
-        self.setup.clock.saved()
 
     def batches(self, first: int, last: int, *, alone: bool = False) -> Iterator[Batch]:
         """This rank's shares of the training batches of updates [first, last); `alone`: whole batches."""

@@ -24,20 +24,27 @@ class EMA:
             for part, module in modules.items()
         }
 
+        # Looked up once: going through the modules at each update takes longer than the arithmetic.
+        self._parameters = [
+            (self.average[part][name], parameter)
+            for part, m in modules.items()
+            for name, parameter in m.named_parameters()
+        ]
+        self._buffers = [
+            (self.average[part][name], buffer)
+            for part, module in modules.items()
+            for name, buffer in module.named_buffers()
+            if name in self.average[part]
+        ]
+
     @torch.no_grad()
     def update(self) -> None:
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         self.updates += 1
-        averages, weights = [], []
-        for part, module in self.modules.items():
-            average = self.average[part]
-            for name, parameter in module.named_parameters():
-                averages.append(local(average[name]))
-                weights.append(local(parameter))
-            for name, buffer in module.named_buffers():
-                if name in average:
-                    average[name].copy_(buffer)
-        torch._foreach_lerp_(averages, weights, 1 - decay)
+        for average, buffer in self._buffers:
+            average.copy_(buffer)
+        averages = [local(average) for average, _ in self._parameters]
+        torch._foreach_lerp_(averages, [local(parameter) for _, parameter in self._parameters], 1 - decay)
 
     @contextmanager
     def applied(self) -> Iterator[None]:

@@ -27,6 +27,24 @@ def state_of(trainer: Trainer) -> dict[str, Any]:
     }
 
 
+def begin(trainer: Trainer) -> None:
+    """Continue from the step's newest checkpoint, or prepare its first update."""
+    setup, ranks = trainer.setup, trainer.ranks
+    trainer.accumulation.recall()
+    newest = ranks.from_first(setup.checkpoints.newest(setup.name) if ranks.first else None)
+    saved = setup.checkpoints.load(newest, map_location=trainer.machine.device) if newest else None
+    if saved is None:
+        trainer.accumulation.within_memory(trainer.prepare)
+    else:
+        trainer.load_state_dict(saved)
+        setup.console.say(
+            f"Step {setup.name}: continuing after update {trainer.update_index} of {trainer.length.updates}"
+        )
+    if ranks.first:
+        trainer.rows.rewind(trainer.update_index)
+    setup.clock.saved()
+
+
 def restore(trainer: Trainer, state: dict[str, Any]) -> None:
     """Put a trainer where `state` was taken. UserError: a stream is not read by as many ranks and workers as then."""
     now = readers(trainer.setup)
