@@ -22,7 +22,7 @@ def seconds(operations: Iterable[Operation], hardware: Hardware) -> float | None
         return None
     rate = hardware.bf16_tflops * 1e12 * MATRIX_SHARE
     if hardware.precision == "fp32":
-        rate *= FLOAT32_SHARE[hardware.tf32 and not hardware.exact]
+        rate *= FLOAT32_SHARE[hardware.tf32]
     bandwidth = hardware.memory_bandwidth_gbs * 1e9 * BANDWIDTH_SHARE
     taken, count = 0.0, 0
     for each in operations:

@@ -119,7 +119,8 @@ def prepare(hardware: schema.Hardware, *, local_rank: int = 0, computes: bool = 
         # cuBLAS reads this when it starts; with other workspaces its sums may change order.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.backends.cuda.matmul.allow_tf32 = hardware.tf32
-        torch.backends.cudnn.allow_tf32 = hardware.tf32
+        # torch takes a no for half precision, too, and leaves matrix units unused there.
+        torch.backends.cudnn.allow_tf32 = hardware.tf32 or precision != "fp32"
         if torch.cuda.device_count():  # a plan can be made where there is none
             # SLURM may show each task its own card alone: then it is number 0 there.
             torch.cuda.set_device(local_rank % torch.cuda.device_count())

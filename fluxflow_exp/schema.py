@@ -111,7 +111,7 @@ class Hardware:
     gpu: str | None = None  # part of the card's name; another card gets a warning
     precision: str = MISSING  # fp32 | bf16 | fp16 | auto (bf16 on a GPU, fp32 on a CPU)
     exact: bool | None = None  # bit-identical continuation; null: on CPUs only
-    tf32: bool = True  # for what stays in fp32 on a GPU
+    tf32: bool = True  # for what stays in fp32 on a GPU; convolutions in half precision runs have it anyway
     micro_batch: MicroBatch = field(default_factory=MicroBatch)
     compile: bool | None = None  # torch.compile of the models' blocks; null: on a GPU
     activation_checkpointing: bool = False

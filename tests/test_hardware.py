@@ -9,8 +9,10 @@ from fluxflow_exp.schema import Hardware
 
 @pytest.fixture(autouse=True)
 def _settings():
+    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
     yield
     torch.use_deterministic_algorithms(False)
+    torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
 
 
 def test_a_cpu_is_exact_and_fp32_by_default():
@@ -27,6 +29,16 @@ def test_exact_can_be_given_up_and_is_said():
     assert "to rounding" in machine.describe()
     with machine.autocast():
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("precision", "tf32", "convolutions"),
+    [("bf16", False, True), ("fp32", False, False), ("fp32", True, True)],
+)
+def test_exact_runs_and_half_precision_keep_matrix_units(precision: str, tf32: bool, convolutions: bool) -> None:
+    prepare(Hardware(name="x", device="cuda", precision=precision, exact=True, tf32=tf32, compile=False))
+    assert torch.backends.cudnn.allow_tf32 is convolutions
+    assert torch.backends.cuda.matmul.allow_tf32 is tf32
 
 
 def test_fp16_scales_its_loss():
