@@ -76,7 +76,11 @@ def forecast(config: RunConfig, name: str, length: Length, data: DataSet, *, ran
 def lines(found: Forecast, hardware: Hardware) -> list[str]:
     """The forecast of a step, for the terminal."""
     kinds = found.peak_gib_by_kind
-    each = "" if len(kinds) == 1 else " (" + "; ".join(f"{kind}: {peak:.2f}" for kind, peak in kinds.items()) + ")"
+    each = (
+        ""
+        if len(kinds) == 1
+        else " (by kind of update: " + "; ".join(f"{kind} {peak:.2f}" for kind, peak in kinds.items()) + ")"
+    )
     used = sum(found.parameters.values()) - found.trained
     return [
         f"    parameters: {_millions(found.trained)} trained" + (f", {_millions(used)} used frozen" if used else ""),
@@ -107,7 +111,7 @@ def total(found: list[Forecast]) -> dict[str, Any]:
 
 def total_line(values: dict[str, Any]) -> str:
     hours = "time not predicted" if values["hours"] is None else _duration(values["hours"])
-    dollars = _dollars(values["dollars"], values["hours"])
+    dollars = "money not predicted" if values["dollars"] is None else _dollars(values["dollars"], values["hours"])
     return (
         f"  Total: {values['updates']} updates, {values['pflop']:.3g} PFLOP, peak {values['peak_gib']:.2f} GiB, "
         f"{hours}, {dollars}, {values['disk_gib']:.2f} GiB of disk"

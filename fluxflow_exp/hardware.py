@@ -67,7 +67,11 @@ class Machine:
 
 def hardware_problems(hardware: schema.Hardware) -> list[str]:
     """What `hardware` asks for and this machine lacks; one line each."""
-    problems = []
+    problems = [
+        f"hardware.{key} must be positive, not {value:g}"
+        for key in ("memory_gib", "bf16_tflops", "memory_bandwidth_gbs", "price_per_hour")
+        if (value := getattr(hardware, key)) is not None and value <= 0
+    ]
     if hardware.device not in ("auto", "cpu", "cuda"):
         problems.append(f"hardware.device is 'auto', 'cpu' or 'cuda' (one GPU), not {hardware.device!r}")
     if hardware.precision not in ("auto", *PRECISIONS):

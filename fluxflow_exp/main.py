@@ -68,6 +68,9 @@ def main(config: DictConfig) -> None:
     except UserError as error:
         fail(list(error.args))
         sys.exit(2)
+    except KeyboardInterrupt:  # a second Ctrl-C; the first one saves
+        fail(["stopped at once. The same command continues from the last save"])
+        sys.exit(130)
 
 
 def _job(values: dict[str, Any], overrides: list[str]) -> None:

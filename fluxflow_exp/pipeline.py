@@ -263,7 +263,7 @@ class Pipeline:
         return parts
 
     def _announce_fresh(self, name: str, part: str, earlier: list[str]) -> None:
-        if earlier:
+        if earlier and not self.checkpoints.newest(name):  # a step that continues has said it before
             self.console.say(f"Step {name}: {part} starts from fresh weights (no earlier step made it)")
 
 

@@ -51,7 +51,9 @@ def test_what_cannot_be_measured_is_said(tmp_path: Path, capsys: pytest.CaptureF
     with pytest.raises(UserError, match="step vae has 16 updates, and 99 are needed"):
         benchmark.measure(toy(tmp_path, *STEPS), updates=99, only=["vae"])
     assert benchmark.main([*TOY, "--step", "vea"]) == 2
-    assert "there is no step vea in vae, vae_gan, flow" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "--step vea: stage=quickstart has no such step; did you mean 'vae'?" in told
+    assert "Its steps: vae, vae_gan, flow" in told
     assert benchmark.main(["model.activaton=silu", "--updates", "1"]) == 2
     told = capsys.readouterr().err
     assert "did you mean 'model.activation'" in told

@@ -88,3 +88,14 @@ def test_ctrl_c_saves_and_prints_the_command_that_continues(tmp_path: Path) -> N
     assert "Stopped by SIGINT" in said
     assert f"python -m fluxflow_exp stage=vae {TOY[0]}" in said
     assert list((tmp_path / "outputs" / "vae" / "checkpoints").glob("*.pt"))
+
+
+def test_a_second_interrupt_ends_in_one_line(tmp_path: Path) -> None:
+    script = (
+        "import sys\nfrom fluxflow_exp import main\n"
+        "def train(*_, **__): raise KeyboardInterrupt\n"
+        "main.train = train\nsys.argv = ['fluxflow-train', 'hardware=cpu']\nmain.cli()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 130
+    assert done.stderr == "error: stopped at once. The same command continues from the last save\n"
