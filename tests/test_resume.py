@@ -49,7 +49,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {precision: root / precision / "quickstart" for precision in ("fp32", "fp16")}
 
 
-@pytest.mark.parametrize(("precision", "kills"), [("fp32", 12), ("fp16", 12)])
+@pytest.mark.parametrize(("precision", "kills"), [("fp32", 12), ("fp16", 6)])
 def test_killed_at_many_moments_it_ends_with_the_same_bytes(
     tmp_path: Path, undisturbed: dict[str, Path], precision: str, kills: int
 ) -> None:
@@ -60,7 +60,7 @@ def test_killed_at_many_moments_it_ends_with_the_same_bytes(
         killed += code == SIGKILL
         assert code in (SIGKILL, 0), (moment, log.read_text())
     assert finish(values, log, lively_scaler) == 0, log.read_text()
-    assert killed >= 10
+    assert killed >= kills - 2
     assert_same(tmp_path / "quickstart", undisturbed[precision])
     record = json.loads((tmp_path / "quickstart" / "run.json").read_text())
     assert record["restarts"] >= killed - 1
