@@ -57,7 +57,7 @@ def compare(
             torch.testing.assert_close(ours["expander"](latents, context), wanted, rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("dim", [32, 128])
+@pytest.mark.parametrize("dim", [32, pytest.param(128, marks=pytest.mark.slow)])
 def test_what_fluxflow_writes_loads_here_with_equal_outputs(
     tmp_path: Path, dim: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -79,7 +79,7 @@ def test_what_fluxflow_writes_loads_here_with_equal_outputs(
     assert set(after) == {k for k in before if "flow_processor" not in k}
 
 
-@pytest.mark.parametrize("dim", [32, 128])
+@pytest.mark.parametrize("dim", [32, pytest.param(128, marks=pytest.mark.slow)])
 def test_what_is_written_here_loads_there_strictly_with_equal_outputs(
     tmp_path: Path, dim: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -110,6 +110,7 @@ def test_the_global_batch_and_its_draws_do_not_depend_on_the_ranks(
     assert written == sorted(p.name for p in (alone[0] / "samples").iterdir())
 
 
+@pytest.mark.slow
 def test_two_ranks_then_one_then_two_see_the_same(tmp_path: Path, alone: tuple[Path, list[Any]]) -> None:
     record, log = Record(tmp_path / "seen"), tmp_path / "log"
     for count, update in ((2, 3), (1, 5), (2, None)):

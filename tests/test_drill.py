@@ -56,9 +56,9 @@ def _momenta_are_lost() -> None:
 @pytest.mark.parametrize(
     ("fault", "where"),
     [
-        (_ema_is_not_restored, "weights/vae.safetensors"),
+        pytest.param(_ema_is_not_restored, "weights/vae.safetensors", marks=pytest.mark.slow),
         (_randomness_is_keyed_by_process, "graph/"),
-        (_momenta_are_lost, "checkpoints/01-vae"),
+        pytest.param(_momenta_are_lost, "checkpoints/01-vae", marks=pytest.mark.slow),
     ],
 )
 def test_a_planted_fault_fails_the_drill(tmp_path: Path, fault: drill.Fault, where: str) -> None:

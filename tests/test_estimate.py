@@ -72,6 +72,7 @@ def test_lpips_and_r1_raise_what_they_should(plain: Cost) -> None:
     assert found["gan r1"].peak >= found["gan"].peak
 
 
+@pytest.mark.slow
 def test_compiled_regions_keep_less_than_eager_ones(plain: Cost) -> None:
     compiled = costs("vae")[""]
     checkpointed = costs("vae", "hardware.activation_checkpointing=true")[""]

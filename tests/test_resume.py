@@ -49,7 +49,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {precision: root / precision / "quickstart" for precision in ("fp32", "fp16")}
 
 
-@pytest.mark.parametrize(("precision", "kills"), [("fp32", 12), ("fp16", 6)])
+@pytest.mark.parametrize(("precision", "kills"), [("fp32", 12), pytest.param("fp16", 12, marks=pytest.mark.slow)])
 def test_killed_at_many_moments_it_ends_with_the_same_bytes(
     tmp_path: Path, undisturbed: dict[str, Path], precision: str, kills: int
 ) -> None:

@@ -62,6 +62,7 @@ def _holders(path: Path) -> list[str]:
     return found
 
 
+@pytest.mark.slow
 def test_torchrun_starts_ranks_as_well(tmp_path: Path) -> None:
     short = [o.replace("n_epochs=5000", "n_epochs=1") for o in LONG]
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]

@@ -110,6 +110,7 @@ def test_plans_can_be_made_where_the_gpu_is_not(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_an_extended_run_is_not_stale(tmp_path: Path) -> None:
     for more in ([], ["stage.steps.vae.n_epochs=2", "resume=extend"]):
         command = [sys.executable, "-m", "fluxflow_exp", *SHORT[1:], *more]
@@ -125,6 +126,7 @@ def test_slurm_without_slurm_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_each_job_has_memory_of_its_own_through_submitit(tmp_path: Path) -> None:
     done = launch(tmp_path, "hydra/launcher=slurm_local", "hardware.devices=2", "seed=5")
     assert done.returncode == 0, done.stderr + done.stdout

@@ -80,6 +80,7 @@ def test_after_three_kills_offline_each_row_stands_there_once(tmp_path: Path) ->
     assert outside <= {".config"}  # but for its settings, all that W&B writes is in the run folder
 
 
+@pytest.mark.slow
 def test_a_key_and_a_closed_network_do_not_stop_training(tmp_path: Path) -> None:
     """One address refuses, the other one takes the connection and never answers."""
     with socket.socket() as silent:
