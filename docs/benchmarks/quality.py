@@ -123,7 +123,7 @@ class Run:
         started = time.perf_counter()
         for _ in range(updates):
             epoch, batch = divmod(trainer.update_index, trainer.length.updates_per_epoch)
-            if batch == 0 or updates == 0:
+            if batch == 0:
                 self.order = epoch_batches(self.data.train, trainer.length.batch_size, seed=self.seed, epoch=epoch)
             rows = self.order[batch]
             images = self.images[rows]
