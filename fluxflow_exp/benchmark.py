@@ -112,8 +112,8 @@ class _Measurement:
         started = time.perf_counter()
         self._run(batches[:1])
         first = time.perf_counter() - started
+        _reset_peak(self.machine)  # what compiling took does not count; graphs take their memory in the next updates
         self._run(batches[1:])
-        _reset_peak(self.machine)
         alone = self._times(batches)
         peak = _peak(self.machine)
         loaded = self._times(self._batches(self.updates + 1))[1:]  # the first waits for workers to start
@@ -168,8 +168,10 @@ class _Measurement:
         trainer = self.trainer
         trainer.update_index = self.first + 1
         counter = FlopCounterMode(display=False)
+        replays, trainer.accumulation.replays = trainer.accumulation.replays, None
         with torch.compiler.set_stance("force_eager"), counter:
             trainer._update(batch)
+        trainer.accumulation.replays = replays
         trainer.settle()
         trainer.update_index = self.first
         return counter.get_total_flops() / 1e12

@@ -25,6 +25,7 @@ class Machine:
     devices: int = 1  # of this machine, one rank each
     compiled: bool = False  # regions of the models go through torch.compile
     checkpointing: bool = False  # activations are computed again in the backward pass
+    graphs: bool = False  # passes that wait for the host are replayed as CUDA graphs
 
     @property
     def memory_format(self) -> torch.memory_format:
@@ -81,6 +82,8 @@ def hardware_problems(hardware: schema.Hardware) -> list[str]:
             f"hardware={hardware.name} needs a CUDA GPU and this machine shows none. "
             "Start it where the GPU is (nvidia-smi lists it), or choose hardware=cpu or hardware=auto"
         )
+    if hardware.cuda_graphs and (hardware.device == "cpu" or not torch.cuda.is_available()):
+        problems.append("hardware.cuda_graphs=true needs a CUDA GPU")
     elif hardware.device != "cpu" and 0 < torch.cuda.device_count() < hardware.devices:
         problems.append(
             f"hardware.devices={hardware.devices}, and this machine shows {torch.cuda.device_count()} CUDA GPUs"
@@ -139,7 +142,14 @@ def prepare(hardware: schema.Hardware, *, local_rank: int = 0, computes: bool = 
     number = f":{torch.cuda.current_device()}" if cuda and torch.cuda.device_count() else ""
     device = torch.device(f"cuda{number}" if cuda else "cpu")
     return Machine(
-        device, precision, exact, hardware.gpu, hardware.devices, compiled, hardware.activation_checkpointing
+        device,
+        precision,
+        exact,
+        hardware.gpu,
+        hardware.devices,
+        compiled,
+        hardware.activation_checkpointing,
+        graphs=cuda and (compiled if hardware.cuda_graphs is None else hardware.cuda_graphs),
     )
 
 

@@ -26,6 +26,7 @@ from fluxflow_exp.datasets import build_data
 from fluxflow_exp.distributed import Ranks
 from fluxflow_exp.hardware import prepare
 from fluxflow_exp.models.compact_vae import Compressor
+from fluxflow_exp.models.text_encoder import Text
 from fluxflow_exp.overrides import compose_config
 from fluxflow_exp.preemption import Interrupted, StopRequest
 from fluxflow_exp.run_folder import RunFolder
@@ -123,7 +124,7 @@ def test_tokens_of_a_frozen_text_encoder_are_those_that_it_gives(tmp_path: Path,
         batch = read(trainer.source)[1]
         trainer.begin_update(batch)
         micros = trainer.accumulation.micros(trainer.inputs(batch), batch.captions)
-        return [trainer.latents.text(micro, dropped[micro.rows]) for micro in micros]
+        return [Text(*trainer.latents.text(micro, dropped[micro.rows])) for micro in micros]
 
     live = texts()
     trainer.setup.cache = tmp_path / "cache"

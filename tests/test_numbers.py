@@ -2,6 +2,7 @@
 
 import collections
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,6 @@ from fluxflow_exp import pipeline
 from fluxflow_exp.tracking import read_rows
 from fluxflow_exp.trainers.base import Trainer
 from fluxflow_exp.trainers.finite import NonFiniteError
-from fluxflow_exp.trainers.turn import Micro, Turn
 from tests.conftest import toy
 from tests.test_wiring import ALL_ON, GAN_ONLY, PERCEPTUAL, START, build
 
@@ -64,18 +64,18 @@ def spoil(trainer: Any, term: str, *, update: int, rows: tuple[int, ...], factor
     """Multiply a loss of some samples of one update."""
     plain = trainer.turns
 
-    def spoiled(loss: Callable[[Micro], Any]) -> Callable[[Micro], Any]:
-        def changed(micro: Micro) -> Any:
-            terms, weights = loss(micro)
+    def spoiled(loss: Callable[..., Any]) -> Callable[..., Any]:
+        def changed(*arguments: Any) -> Any:
+            terms, weights = loss(*arguments)
             if trainer.update_index == update and term in terms:
-                factors = torch.ones(len(micro.images))
+                factors = torch.ones(len(terms[term]))
                 factors[list(rows)] = factor
                 terms[term] = terms[term] * factors
             return terms, weights
 
         return changed
 
-    trainer.turns = lambda: [Turn(turn.players, spoiled(turn.loss)) for turn in plain()]
+    trainer.turns = lambda: [replace(turn, loss=spoiled(turn.loss)) for turn in plain()]
 
 
 def train(trainer: Any, batch: Any, updates: int) -> list[list[torch.Tensor]]:

@@ -101,7 +101,7 @@ def reached(trainer: Any, batch: Any) -> dict[str, set[str]]:
             player.train(True)
         turn.begin()
         (micro,) = trainer.accumulation.micros(images, batch.captions)
-        terms, weights = turn.loss(micro)
+        terms, weights = turn.loss(*turn.arguments(micro))
         for name in weights:
             for module in trainer.setup.parts.values():
                 module.zero_grad(set_to_none=True)
@@ -189,11 +189,11 @@ def test_captions_are_dropped_for_the_given_share_of_samples(tmp_path: Path) -> 
         shares.append(sum(trainer.dropped) / 8)
     assert sum(shares) / 300 == pytest.approx(0.25, abs=0.03)
     seen: list[str] = []
-    encode = trainer.text_encoder.forward
-    trainer.text_encoder.forward = lambda captions: (seen.extend(captions), encode(captions))[1]
+    tokenise = trainer.text_encoder.tokenise
+    trainer.text_encoder.tokenise = lambda captions: (seen.extend(captions), tokenise(captions))[1]
     trainer.dropped = [True, False] * 4
     (micro,) = trainer.accumulation.micros(trainer.to_device(batch.images), batch.captions)
-    trainer._loss(micro)
+    trainer._arguments(micro)
     assert [c == "" for c in seen] == [True, False] * 4
     assert seen[1] == batch.captions[1]
 

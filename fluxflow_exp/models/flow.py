@@ -13,10 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fluxflow_exp.models.layers import ActivationName, Region, make_activation, run
-from fluxflow_exp.models.text_encoder import Text
+from fluxflow_exp.models.text_encoder import Text, padded
 
 TIME_FEATURES = 128
-TEXT_STEP = 64
 
 
 class FlowProcessor(nn.Module):
@@ -73,7 +72,7 @@ class FlowProcessor(nn.Module):
             raise ValueError(f"the latent grid {width}x{height} does not divide into patches of {p}")
         x = self.embed(F.pixel_unshuffle(latents, p).flatten(2).transpose(1, 2))
         if latents.is_cuda:
-            text = _padded(text)
+            text = padded(text)
         words = self.text_norm(text.tokens)
         condition = F.silu(self.time(time_features(time)) + self.pooled(_masked_mean(words, text.mask)))
         rotation = rotary(height // p, width // p, self.head_dim, device=x.device)
@@ -168,12 +167,6 @@ def rotate(x: Tensor, rotation: Tensor) -> Tensor:
 
 def _norm(x: Tensor) -> Tensor:
     return F.layer_norm(x, x.shape[-1:], eps=1e-6)
-
-
-def _padded(text: Text) -> Text:
-    """Masked tokens up to a multiple of TEXT_STEP: few lengths to compile, and aligned masks for fast attention."""
-    more = -text.tokens.shape[1] % TEXT_STEP
-    return Text(F.pad(text.tokens, (0, 0, 0, more)), F.pad(text.mask, (0, more)))
 
 
 def _masked_mean(tokens: Tensor, mask: Tensor) -> Tensor:

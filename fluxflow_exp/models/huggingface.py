@@ -37,10 +37,16 @@ class HuggingFaceTextEncoder(nn.Module):
         self.model.requires_grad_(False).eval()
 
     def forward(self, captions: list[str]) -> Text:
+        return self.encode(*self.tokenise(captions))
+
+    def tokenise(self, captions: list[str]) -> tuple[Tensor, ...]:
+        """What `encode` takes, on the device: symbols and where they stand, (batch, length) each."""
         tokens = self.tokenizer(
             captions, padding=True, truncation=True, max_length=self.max_length, return_tensors="pt"
         )
-        symbols, mask = (to_device(tokens[key], self.config_json.device) for key in ("input_ids", "attention_mask"))
+        return tuple(to_device(tokens[key], self.config_json.device) for key in ("input_ids", "attention_mask"))
+
+    def encode(self, symbols: Tensor, mask: Tensor) -> Text:
         hidden = self.model(input_ids=symbols, attention_mask=mask).last_hidden_state
         return Text(hidden.float(), mask.bool())
 

@@ -9,11 +9,18 @@ from torch import Tensor, nn
 from fluxflow_exp.models.layers import ActivationName, make_activation, to_device
 
 START, PADDING, SYMBOLS = 256, 257, 258
+TEXT_STEP = 64
 
 
 class Text(NamedTuple):
     tokens: Tensor  # (batch, length, width)
     mask: Tensor  # (batch, length) bool, True where a token stands
+
+
+def padded(text: Text) -> Text:
+    """Masked tokens up to a multiple of TEXT_STEP: few lengths to compile, and aligned masks for fast attention."""
+    more = -text.tokens.shape[1] % TEXT_STEP
+    return Text(F.pad(text.tokens, (0, 0, 0, more)), F.pad(text.mask, (0, more))) if more else text
 
 
 class ByteTextEncoder(nn.Module):
@@ -47,7 +54,19 @@ class ByteTextEncoder(nn.Module):
         self.norm = nn.RMSNorm(width, eps=1e-6)
 
     def forward(self, captions: list[str]) -> Text:
-        symbols = to_device(self._symbols(captions), self.position.device)
+        return self.encode(*self.tokenise(captions))
+
+    def tokenise(self, captions: list[str]) -> tuple[Tensor, ...]:
+        """What `encode` takes, on the device: symbols (batch, length); on a GPU of few lengths, to compile few."""
+        device = self.position.device
+        rows = [[START, *caption.encode()[: self.max_length]] for caption in captions]
+        longest = max(len(row) for row in rows)
+        if device.type == "cuda":
+            step = TEXT_STEP * self.stride
+            longest = min(-(-longest // step) * step, self.max_length + 1)
+        return (to_device(torch.tensor([row + [PADDING] * (longest - len(row)) for row in rows]), device),)
+
+    def encode(self, symbols: Tensor) -> Text:
         valid = symbols != PADDING
         x = (self.bytes(symbols) + self.position[: symbols.shape[1]]) * valid[..., None]
         x = F.gelu(self.spell(x.transpose(1, 2)).transpose(1, 2)) + x[:, :: self.stride]
@@ -55,11 +74,6 @@ class ByteTextEncoder(nn.Module):
         for block in self.blocks:
             x = block(x, mask[:, None, None, :])
         return Text(self.norm(x) * mask[..., None], mask)
-
-    def _symbols(self, captions: list[str]) -> Tensor:
-        rows = [[START, *caption.encode()[: self.max_length]] for caption in captions]
-        longest = max(len(row) for row in rows)
-        return torch.tensor([row + [PADDING] * (longest - len(row)) for row in rows])
 
 
 class _Block(nn.Module):

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from fluxflow_exp.config import UserError
 from fluxflow_exp.losses.terms import Terms
+from fluxflow_exp.trainers.replays import Replays
 from fluxflow_exp.trainers.turn import Micro, Turn
 
 if TYPE_CHECKING:
@@ -36,6 +38,7 @@ class Accumulation:
         self.trainer, self.length = trainer, trainer.length
         self.share = self.length.batch_size // trainer.ranks.count  # images of this rank
         self.agreed = self.length.micro_batch  # on all ranks, and in the run's record if an error has lowered it
+        self.replays = Replays() if trainer.machine.graphs and not trainer.sharded else None
 
     def recall(self) -> None:
         """Begin with what an earlier process of this run has found to fit on a machine like this one."""
@@ -95,9 +98,18 @@ class Accumulation:
             trainer.setup.folder.record_micro_batch(trainer.setup.name, found)
 
     def _backward(self, turn: Turn, micro: Micro) -> Terms:
+        with torch.no_grad(), self.trainer.machine.autocast():
+            arguments = turn.arguments(micro)
+        if self.replays is None or not turn.replayed:
+            return self._pass(turn, *arguments)
+        for player in turn.players:
+            player.keeps_gradients = True
+        return self.replays.run(partial(self._pass, turn), arguments)
+
+    def _pass(self, turn: Turn, *arguments: Any) -> Terms:
         trainer = self.trainer
         with trainer.machine.autocast():
-            terms, weights = turn.loss(micro)
+            terms, weights = turn.loss(*arguments)
         total = sum(weight * terms[name].sum() for name, weight in weights.items())
         assert isinstance(total, Tensor)
         scaler = trainer.scalers[turn.players[0].name]
@@ -120,6 +132,8 @@ class Accumulation:
             )
         for player in trainer.players.values():
             player.optimizer.zero_grad(set_to_none=True)
+        if self.replays:
+            self.replays.forget()
         gc.collect()
         if trainer.machine.device.type == "cuda":
             torch.cuda.empty_cache()

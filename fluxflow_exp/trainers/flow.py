@@ -10,6 +10,7 @@ from fluxflow_exp.data.loader import Batch, read_all
 from fluxflow_exp.losses.flow_matching import RectifiedFlow
 from fluxflow_exp.losses.terms import Terms
 from fluxflow_exp.models.posterior import Posterior
+from fluxflow_exp.models.text_encoder import Text, padded
 from fluxflow_exp.models.text_to_image import TextToImage
 from fluxflow_exp.seeding import generator
 from fluxflow_exp.trainers.base import Trainer
@@ -40,6 +41,7 @@ class FlowTrainer(Trainer):
         self.flow: Any = setup.parts["flow_processor"]
         self.text_encoder: Any = setup.parts["text_encoder"]
         self.latents = Encoded(self)
+        self.trains_text = "text_encoder" in self.players
         width = setup.parts["text_encoder"](["a"]).tokens.shape[-1]
         if width != self.flow.text_dim:
             raise ValueError(
@@ -86,7 +88,9 @@ class FlowTrainer(Trainer):
         return {**self.objective.facts(), "cfg_dropout_prob": self.setup.cfg_dropout_prob}
 
     def turns(self) -> list[Turn]:
-        return [Turn(list(self.players.values()), self._loss)]
+        # A pretrained encoder may ask the GPU for what it does next, which a graph cannot hold.
+        replayed = not (self.trains_text and self.text_encoder.pretrained)
+        return [Turn(list(self.players.values()), self._loss, arguments=self._arguments, replayed=replayed)]
 
     def begin_update(self, batch: Batch) -> None:
         count, shape = self.length.batch_size, self._latent_shape(batch)
@@ -132,12 +136,15 @@ class FlowTrainer(Trainer):
             sheet = pictures.captioned(images, prompts)
             sheet.save(self.setup.folder.samples / f"{stem}_grid{mark}.webp", quality=95)
 
-    def _loss(self, micro: Micro) -> tuple[Terms, dict[str, Any]]:
-        with torch.no_grad():
-            data = self._latents(self.latents.posterior(micro.images), self.posterior_noise[micro.rows])
-        noise, times = self.flow_noise[micro.rows], self.times[micro.rows]
-        with torch.set_grad_enabled("text_encoder" in self.players):
-            text = self.latents.text(micro, self.dropped[micro.rows])
+    def _arguments(self, micro: Micro) -> tuple[Tensor, ...]:
+        data = self._latents(self.latents.posterior(micro.images), self.posterior_noise[micro.rows])
+        text = self.latents.text(micro, self.dropped[micro.rows])
+        if data.is_cuda and not self.trains_text:
+            text = padded(Text(*text))
+        return data, self.flow_noise[micro.rows], self.times[micro.rows], *text
+
+    def _loss(self, data: Tensor, noise: Tensor, times: Tensor, *words: Tensor) -> tuple[Terms, dict[str, Any]]:
+        text = self.text_encoder.encode(*words) if self.trains_text else Text(*words)
         velocity = self.flow(self.objective.interpolate(data, noise, times), times, text)
         return self.objective(velocity, data, noise, times), {"flow": 1.0}
 

@@ -40,10 +40,11 @@ class Encoded:
     def begin_update(self, batch: Batch) -> None:
         """Take this rank's share of the global batch."""
 
-    def text(self, micro: Micro, dropped: list[bool]) -> Text:
-        """Of each caption, or of the empty one where it is dropped."""
+    def text(self, micro: Micro, dropped: list[bool]) -> tuple[Tensor, ...]:
+        """Of each caption, or of the empty one where it is dropped: a Text, or what a trained encoder encodes."""
         captions = ["" if drop else caption for caption, drop in zip(micro.captions, dropped, strict=True)]
-        found: Text = self.trainer.text_encoder(captions)
+        encoder = self.trainer.text_encoder
+        found: tuple[Tensor, ...] = (encoder.tokenise if self.trainer.trains_text else encoder)(captions)
         return found
 
 
@@ -71,7 +72,7 @@ class Cached(Encoded):
             self.lengths = batch.tokens.lengths
             self.tokens = batch.tokens.tokens.to(self.trainer.machine.device, non_blocking=True)
 
-    def text(self, micro: Micro, dropped: list[bool]) -> Text:
+    def text(self, micro: Micro, dropped: list[bool]) -> tuple[Tensor, ...]:
         if self.empty is None:
             return super().text(micro, dropped)
         before = self.trainer.ranks.share(self.trainer.length.batch_size).start

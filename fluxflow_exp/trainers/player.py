@@ -29,6 +29,7 @@ class Player:
         start: int = 0,
     ) -> None:
         self.name, self.parts, self.clip, self.start = name, parts, clip, start
+        self.keeps_gradients = False  # where they are in memory, zeroed, from one update to the next
         self.parameters = [p for m in parts.values() for p in m.parameters() if p.requires_grad]
         self.sharded = any(sharding.is_sharded(m) for m in parts.values())
         self.optimizer = optimizer(self.parameters)
@@ -59,7 +60,7 @@ class Player:
         if bad is not None:
             self.optimizer.found_inf = bad  # type: ignore[attr-defined]
         scaler.step(self.optimizer)
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad(set_to_none=not self.keeps_gradients)
         self.schedule.step()
         if self.ema:
             self.ema.update()

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
@@ -22,10 +23,15 @@ class Micro:
 class Turn:
     """Players that one loss trains together. `loss` gives terms and the weights of those that are summed.
 
+    `arguments` gives what `loss` takes, without gradients: by default the micro-batch. `replayed`: these are tensors,
+    the loss is a function of them and of weights alone, and a GPU may replay its passes.
+
     `begin` is called before the turn's first micro-batch, again if the turn is done again: it forgets what `loss` has
     gathered over micro-batches.
     """
 
     players: list[Player]
-    loss: Callable[[Micro], tuple[Terms, dict[str, float | Tensor]]]
+    loss: Callable[..., tuple[Terms, dict[str, float | Tensor]]]
     begin: Callable[[], None] = lambda: None
+    arguments: Callable[[Micro], tuple[Any, ...]] = lambda micro: (micro,)
+    replayed: bool = False

@@ -1,0 +1,92 @@
+"""CUDA graphs of a pass: when one is captured, and that it gives the bits of the pass itself."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
+
+from fluxflow_exp.losses.terms import Terms
+from fluxflow_exp.trainers import replays
+from fluxflow_exp.trainers.replays import WARM_UP, Replays
+from tests.test_wiring import build
+
+GPU = ["hardware.device=cuda", "hardware.precision=bf16", "hardware.exact=true"]
+
+
+class Recorded:
+    """In place of a graph where there is no GPU."""
+
+    captured = 0
+
+    def __init__(self, pass_: Any, arguments: Any, pool: Any) -> None:
+        Recorded.captured += 1
+
+    def replay(self, arguments: Any) -> Terms:
+        return {"replayed": arguments[0]}
+
+
+def double(x: Tensor) -> Terms:
+    return {"passed": 2 * x}
+
+
+@pytest.fixture
+def recorded(monkeypatch: pytest.MonkeyPatch) -> type[Recorded]:
+    monkeypatch.setattr(replays, "_Graph", Recorded)
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, 1))
+    Recorded.captured = 0
+    return Recorded
+
+
+def test_a_shape_is_captured_once_it_was_met_often_enough(recorded: type[Recorded]) -> None:
+    each = Replays()
+    for _ in range(WARM_UP):
+        assert list(each.run(double, [torch.ones(2)])) == ["passed"]
+    for _ in range(2):
+        assert list(each.run(double, [torch.ones(2)])) == ["replayed"]
+    assert list(each.run(double, [torch.ones(3)])) == ["passed"]
+    assert list(each.run(double, [torch.ones(2, dtype=torch.float64)])) == ["passed"]
+    assert recorded.captured == 1
+
+
+def test_what_was_forgotten_is_captured_anew(recorded: type[Recorded]) -> None:
+    each = Replays()
+    for _ in range(WARM_UP + 1):
+        each.run(double, [torch.ones(2)])
+    each.forget()
+    assert list(each.run(double, [torch.ones(2)])) == ["passed"]
+    assert recorded.captured == 1
+
+
+def updates(trainer: Any, batch: Any, count: int) -> None:
+    for _ in range(count):
+        trainer._update(batch)
+        trainer.update_index += 1
+
+
+def trained(folder: Path, batch_options: list[str]) -> tuple[list[Tensor], Any, Any]:
+    trainer, batch = build(folder, "flow", *GPU, *batch_options)
+    trainer.prepare()
+    updates(trainer, batch, 12)
+    trainer.settle()
+    return [p.detach().clone() for player in trainer.players.values() for p in player.parameters], trainer, batch
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("micro_batch", [8, 2])
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_replayed_step_ends_with_the_bits_of_one_that_was_launched(
+    tmp_path: Path, compiled: bool, micro_batch: int
+) -> None:
+    options = [f"hardware.compile={str(compiled).lower()}", f"hardware.micro_batch.flow={micro_batch}"]
+    launched, _, _ = trained(tmp_path / "launched", [*options, "hardware.cuda_graphs=false"])
+    replayed, trainer, batch = trained(tmp_path / "replayed", [*options, "hardware.cuda_graphs=true"])
+    assert len(trainer.accumulation.replays.graphs) >= 1
+    assert all(torch.equal(a, b) for a, b in zip(launched, replayed, strict=True))
+    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as seen:
+        updates(trainer, batch, 2)
+    calls = {event.key: event.count for event in seen.key_averages()}
+    assert calls["cudaGraphLaunch"] == 2 * 8 // micro_batch
+    assert "cudaStreamSynchronize" not in calls
