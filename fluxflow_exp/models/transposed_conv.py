@@ -10,6 +10,7 @@ pixels, stand side by side as columns. Their product with the windows of the inp
 row's weight gradient; their product with the row's weights, moved by each tap and summed, is the input's gradient.
 """
 
+import itertools
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fluxflow_exp.models.products import product, sum_type, wide
+from fluxflow_exp.models.windows import add_moved, windows
 
 
 class UpConv2d(nn.ConvTranspose2d):
@@ -82,19 +84,15 @@ def _input_gradient(quarters: Tensor, taps: Tensor, shape: torch.Size) -> Tensor
     total = torch.zeros(height, width, channels, device=quarters.device, dtype=sum_type(quarters))
     for a in range(half):  # a row of taps: one product gives all its taps, each to be moved by another distance
         first = (half - 1 - a) * across
-        made = quarters[first : first + height * across] @ taps[a]
-        step = half * channels
-        moved = made.as_strided((height, width, half, channels), (across * step, step, step + channels, 1))
-        total += moved.sum(2, dtype=total.dtype)
+        add_moved(total, quarters[first : first + height * across] @ taps[a], half)
     return total.to(quarters.dtype)
 
 
 def _weight_gradient(image: Tensor, quarters: Tensor, half: int) -> Tensor:
     """(half, half·in, 4·out): rows of taps; a window's first row counts them from the other end."""
-    padded = F.pad(image, (half - 1,) * 4).permute(1, 2, 0).contiguous()
-    windows = wide(padded).unfold(1, half, 1).transpose(2, 3)
-    width, rows = windows.shape[1], quarters.shape[0]
-    flat = windows.contiguous().view(image.dtype).view(-1, half * image.shape[0])
+    margin = half - 1
+    height, width, rows = image.shape[1] + 2 * margin, image.shape[2] + margin, quarters.shape[0]
+    flat = windows(image, [(-margin, b - margin) for b in range(half)], size=(height, width))
     return torch.stack([product(flat[a * width : a * width + rows], quarters) for a in range(half)])
 
 
@@ -119,12 +117,6 @@ def _untapped(total: Tensor, weight: Tensor) -> Tensor:
 
 def _quarters(grad: Tensor, half: int) -> Tensor:
     """One image's gradient (out, 2h, 2w) → ((h + half - 1)·(w + half - 1), 4·out): quarters by parity, odd first."""
-    channels, height, width = grad.shape[0], grad.shape[1] // 2, grad.shape[2] // 2
-    last = wide(grad.permute(1, 2, 0).contiguous())
-    placed = last.new_zeros(height + half - 1, width + half - 1, 2, 2, last.shape[2])
-    for vertical in (0, 1):
-        for horizontal in (0, 1):
-            top, left = ((half - 1 + parity) // 2 for parity in (vertical, horizontal))
-            rows, columns = slice(top, top + height), slice(left, left + width)
-            placed[rows, columns, 1 - vertical, 1 - horizontal] = last[vertical::2, horizontal::2]
-    return placed.view(grad.dtype).view(-1, 4 * channels)
+    height, width = grad.shape[1] // 2 + half - 1, grad.shape[2] // 2 + half - 1
+    first = [parity - 2 * ((half - 1 + parity) // 2) for parity in (1, 0)]  # so that a tap needs the same pixels
+    return windows(grad, list(itertools.product(first, first)), size=(height, width), step=2)
