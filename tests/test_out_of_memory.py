@@ -19,7 +19,7 @@ from tests.children import finish_ranks
 from tests.conftest import toy
 from tests.test_wiring import ALL_ON, PERCEPTUAL, START, build, updated
 
-Loss = Callable[[Any, Micro], Any]
+Loss = Callable[..., Any]
 NOISE = "+stage.steps.vae_gan.trainer.adversarial.instance_noise=0.1"
 EVERYTHING = [*ALL_ON, *PERCEPTUAL, *START, NOISE]
 
@@ -27,13 +27,16 @@ EVERYTHING = [*ALL_ON, *PERCEPTUAL, *START, NOISE]
 def short_of_memory(loss: Loss, *, fits: int, sizes: list[int] | None = None) -> Loss:
     """`loss` that fails on more than `fits` images, once it has computed and, where it can, after a good slice."""
 
-    def planted(trainer: Any, micro: Micro) -> Any:
-        found = loss(trainer, micro)
-        size = len(micro.images)
+    done = 0  # images of the share
+
+    def planted(trainer: Any, *arguments: Any) -> Any:
+        nonlocal done
+        found = loss(trainer, *arguments)
+        size = len(arguments[0].images if isinstance(arguments[0], Micro) else arguments[0])
         if sizes is not None:
             sizes.append(size)
-        last = micro.rows.stop == trainer.ranks.share(trainer.length.batch_size).stop
-        if size > fits and last:
+        done = (done + size) % trainer.accumulation.share
+        if size > fits and not done:
             raise torch.OutOfMemoryError("planted")
         return found
 
@@ -94,9 +97,9 @@ def test_what_the_failed_pass_held_is_free_before_the_next(tmp_path: Path, monke
     trainer, batch = build(tmp_path, "vae")
     original, held = AutoencoderTrainer._generator, []
 
-    def planted(trainer: Any, micro: Micro) -> Any:
+    def planted(trainer: Any, *arguments: Any) -> Any:
         assert not any(reference() is not None for reference in held)
-        terms, weights = original(trainer, micro)
+        terms, weights = original(trainer, *arguments)
         if not held:
             held.append(weakref.ref(terms["l1"]))
             raise torch.OutOfMemoryError("planted")

@@ -66,8 +66,8 @@ def updates(trainer: Any, batch: Any, count: int) -> None:
         trainer.update_index += 1
 
 
-def trained(folder: Path, batch_options: list[str]) -> tuple[list[Tensor], Any, Any]:
-    trainer, batch = build(folder, "flow", *GPU, *batch_options)
+def trained(folder: Path, step: str, options: list[str]) -> tuple[list[Tensor], Any, Any]:
+    trainer, batch = build(folder, step, *GPU, *options)
     trainer.prepare()
     updates(trainer, batch, 12)
     trainer.settle()
@@ -75,14 +75,15 @@ def trained(folder: Path, batch_options: list[str]) -> tuple[list[Tensor], Any, 
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("micro_batch", [8, 2])
-@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("step", ["flow", "vae"])
+@pytest.mark.parametrize(("compiled", "micro_batch"), [(True, 8), (False, 2)])
 def test_a_replayed_step_ends_with_the_bits_of_one_that_was_launched(
-    tmp_path: Path, compiled: bool, micro_batch: int
+    tmp_path: Path, step: str, compiled: bool, micro_batch: int
 ) -> None:
-    options = [f"hardware.compile={str(compiled).lower()}", f"hardware.micro_batch.flow={micro_batch}"]
-    launched, _, _ = trained(tmp_path / "launched", [*options, "hardware.cuda_graphs=false"])
-    replayed, trainer, batch = trained(tmp_path / "replayed", [*options, "hardware.cuda_graphs=true"])
+    options = [f"hardware.compile={str(compiled).lower()}"]
+    options += [f"hardware.micro_batch.{part}={micro_batch}" for part in ("flow", "autoencoder")]
+    launched, _, _ = trained(tmp_path / "launched", step, [*options, "hardware.cuda_graphs=false"])
+    replayed, trainer, batch = trained(tmp_path / "replayed", step, [*options, "hardware.cuda_graphs=true"])
     assert len(trainer.accumulation.replays.graphs) >= 1
     assert all(torch.equal(a, b) for a, b in zip(launched, replayed, strict=True))
     with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as seen:
@@ -90,3 +91,5 @@ def test_a_replayed_step_ends_with_the_bits_of_one_that_was_launched(
     calls = {event.key: event.count for event in seen.key_averages()}
     assert calls["cudaGraphLaunch"] == 2 * 8 // micro_batch
     assert "cudaStreamSynchronize" not in calls
+    with trainer.averaged():
+        assert not trainer.accumulation.replays.graphs  # their memory is free for what is looked at

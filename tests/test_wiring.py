@@ -296,7 +296,7 @@ def test_the_perceptual_loss_is_evaluated_every_kth_update_with_its_weight_corre
     weights = []
     for trainer.update_index in range(4):
         trainer.begin_update(batch)
-        _, found = trainer._generator(micro)
+        _, found = trainer._generator(*trainer._arguments(micro))
         weights.append(found.get("lpips"))
     assert weights == [pytest.approx(0.3), None, None, pytest.approx(0.3)]
 

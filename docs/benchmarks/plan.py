@@ -36,7 +36,7 @@ from fluxflow_exp.plan import length
 from fluxflow_exp.preemption import StopRequest
 from fluxflow_exp.run_folder import RunFolder
 from fluxflow_exp.schema import RunConfig
-from fluxflow_exp.trainers.turn import Micro, Turn
+from fluxflow_exp.trainers.turn import Turn
 
 GIB = 2**30
 LPIPS = "+loss@stage.steps.{stage}.trainer.perceptual=lpips stage.steps.{stage}.trainer.perceptual.pretrained=false"
@@ -202,11 +202,11 @@ def watch_turns(trainer: Any, watched: list[dict[str, float]]) -> None:
 
     def watched_turns() -> list[Turn]:
         torch.cuda.reset_peak_memory_stats()
-        return [Turn(turn.players, forward(turn.loss), turn.begin) for turn in turns()]
+        return [replace(turn, loss=forward(turn.loss)) for turn in turns()]
 
     def forward(loss: Any) -> Any:
-        def run(micro: Micro) -> Any:
-            found = loss(micro)
+        def run(*arguments: Any) -> Any:
+            found = loss(*arguments)
             after.append(torch.cuda.memory_allocated() / GIB)
             return found
 

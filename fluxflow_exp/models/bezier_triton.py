@@ -17,6 +17,7 @@ from torch import Tensor
 FORWARD = {"BLOCK": 32, "num_warps": 1}
 BACKWARD = {"BLOCK": 128, "num_warps": 4, "WIDE": True}
 BACKWARD_WITH_BIAS = {"BLOCK": 32, "num_warps": 1, "WIDE": False}
+SUMMED = 1024  # blocks of rows that gradients of biases are summed in
 
 
 @triton.jit
@@ -253,6 +254,13 @@ def _(grad: Tensor, x: Tensor, t_pre: str, p_pre: str, bias: Tensor | None = Non
     return torch.empty_like(x)
 
 
+def _column_sums(rows: Tensor) -> Tensor:
+    """(n, c) → (c,) in float32. Torch reads many rows a quarter faster as blocks of them."""
+    if rows.shape[0] % SUMMED:
+        return rows.sum(0, dtype=torch.float32)
+    return torch.unflatten(rows, 0, (SUMMED, -1)).sum(1, dtype=torch.float32).sum(0)
+
+
 def _keep(ctx: Any, inputs: tuple[Tensor, str, str, Tensor | None], output: Tensor) -> None:
     x, ctx.t_pre, ctx.p_pre, bias = inputs
     ctx.save_for_backward(x, bias)
@@ -262,7 +270,7 @@ def _gradients(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, Tensor | Non
     x, bias = ctx.saved_tensors
     found = bezier_backward(grad.contiguous(), x, ctx.t_pre, ctx.p_pre, bias)
     wanted = bias is not None and ctx.needs_input_grad[3]
-    sums = found.flatten(0, -2).sum(0, dtype=torch.float32).to(bias.dtype) if wanted else None
+    sums = _column_sums(found.flatten(0, -2)).to(bias.dtype) if wanted else None
     return found, None, None, sums
 
 

@@ -1,11 +1,11 @@
 """Copies and sums around the matrix products of convolutions' gradients, as Triton kernels: `windows`' on a GPU."""
 
+from functools import cache
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-
-from fluxflow_exp.models.layers import to_device
 
 PIXELS, CHANNELS = 64, 128  # of a program, at most
 
@@ -69,12 +69,18 @@ def _add_moved_kernel(  # type: ignore[no-untyped-def]
     tl.store(total_ptr + at, total, mask)
 
 
+@cache
+def _places(taps: tuple[int, ...], device: torch.device) -> Tensor:
+    """Kept on the device: a CUDA graph must not copy them from a place on the host that is soon used otherwise."""
+    return torch.tensor(taps, dtype=torch.int32).to(device)
+
+
 @torch.library.custom_op("fluxflow::windows", mutates_args={})
 def windows(image: Tensor, taps: list[int], step: int, height: int, width: int) -> Tensor:
     """As `windows.windows`, with the taps' (y, x) one after the other; channels of `image` must be innermost."""
     channels, count = image.shape[0], len(taps) // 2
     out = image.new_empty(height * width, count * channels)
-    places = to_device(torch.tensor(taps, dtype=torch.int32), image.device)
+    places = _places(tuple(taps), image.device)
     most = min(CHANNELS, triton.next_power_of_2(channels))
     programs = triton.cdiv(height * width, PIXELS) * count * triton.cdiv(channels, most)
     _windows_kernel[(programs,)](

@@ -100,7 +100,10 @@ class Accumulation:
     def _backward(self, turn: Turn, micro: Micro) -> Terms:
         with torch.no_grad(), self.trainer.machine.autocast():
             arguments = turn.arguments(micro)
-        if self.replays is None or not turn.replayed:
+        if self.replays is None:
+            return self._pass(turn, *arguments)
+        if not turn.replayed:
+            self.replays.forget()
             return self._pass(turn, *arguments)
         for player in turn.players:
             player.keeps_gradients = True

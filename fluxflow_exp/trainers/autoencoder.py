@@ -106,7 +106,8 @@ class AutoencoderTrainer(Trainer):
     def turns(self) -> list[Turn]:
         turns = []
         if "vae" in self.players:
-            turns.append(Turn([self.players["vae"]], self._generator, self._begin_generator))
+            player, begin = [self.players["vae"]], self._begin_generator
+            turns.append(Turn(player, self._generator, begin, self._arguments, replayed=self._replayed()))
         if self._plays(self.update_index):
             turns.append(Turn([self.players["discriminator"]], self._discriminator, self._begin_discriminator))
         return turns
@@ -179,6 +180,15 @@ class AutoencoderTrainer(Trainer):
     def _conditioned(self, update: int) -> bool:
         return self.spade == "always" or (self.spade == "alternate" and update % 2 == 0)
 
+    def _replayed(self) -> bool:
+        """Whether updates compute the same of images, noise and β: all do until a GAN begins."""
+        return self.perceptual is None and self.spade != "alternate" and not self._plays(self.update_index)
+
+    def _arguments(self, micro: Micro) -> tuple[Tensor, ...]:
+        beta = self.kl.beta(self.update_index, updates=self.length.updates)
+        there = torch.full((), beta, device=micro.images.device)
+        return micro.images, self.posterior_noise[micro.rows], there, self.crop_places[micro.rows]
+
     def _begin_generator(self) -> None:
         self.gradients, self.reconstructions = {}, []
 
@@ -189,41 +199,41 @@ class AutoencoderTrainer(Trainer):
         if self.lecam:
             self.lecam.seen = []
 
-    def _generator(self, micro: Micro) -> tuple[Terms, Weights]:
-        posterior = self.compressor(micro.images)
-        found = self.expander(posterior.sample(self.posterior_noise[micro.rows]), self._conditioned(self.update_index))
-        self.reconstructions.append(found.detach())
-        terms, weights = self._image_terms(found, micro)
+    def _generator(self, images: Tensor, noise: Tensor, beta: Tensor, places: Tensor) -> tuple[Terms, Weights]:
+        posterior = self.compressor(images)
+        found = self.expander(posterior.sample(noise), self._conditioned(self.update_index))
+        terms, weights = self._image_terms(found, images, places)
         terms |= self.kl(posterior.mean, posterior.logvar)
-        weights[self.kl.summed] = self.kl.beta(self.update_index, updates=self.length.updates)
+        weights[self.kl.summed] = beta
         if self._plays(self.update_index):
-            self._add_adversarial(found, micro, terms, weights)
+            self.reconstructions.append(found.detach())
+            self._add_adversarial(found, images, terms, weights)
         return terms, weights
 
-    def _image_terms(self, found: Tensor, micro: Micro) -> tuple[Terms, Weights]:
+    def _image_terms(self, found: Tensor, images: Tensor, places: Tensor) -> tuple[Terms, Weights]:
         """What compares reconstructions with images; `vae` is the weighted sum of the pixel losses."""
         terms: Terms = {}
         weights: Weights = {}
         for loss in self.pixel_losses:
-            terms |= loss(found, micro.images)
+            terms |= loss(found, images)
             weights |= loss.weights
         if self.pixel_losses:
             terms["vae"] = torch.stack([float(w) * terms[name] for name, w in weights.items()]).sum(0)
         for statistic in self.statistics:
-            terms |= statistic(found, micro.images)
+            terms |= statistic(found, images)
             weights |= statistic.weights
         if self.perceptual and self.perceptual.due(self.update_index):
-            terms |= self.perceptual(found, micro.images, self.crop_places[micro.rows])
+            terms |= self.perceptual(found, images, places)
             weights["lpips"] = self.perceptual.weight
         return terms, weights
 
-    def _add_adversarial(self, found: Tensor, micro: Micro, terms: Terms, weights: Weights) -> None:
+    def _add_adversarial(self, found: Tensor, images: Tensor, terms: Terms, weights: Weights) -> None:
         assert self.adversarial
         discriminator: Any = self.setup.parts["discriminator"]
         if self.feature_matching:
             fake, logits = discriminator.features(found)
             with torch.no_grad():
-                real, _ = discriminator.features(micro.images)
+                real, _ = discriminator.features(images)
             terms |= self.feature_matching(fake, real)
             weights["feature_matching"] = self.feature_matching.weight
         else:
