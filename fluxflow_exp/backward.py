@@ -142,10 +142,12 @@ def _survey(roots: list[Any], wanted: set[Key]) -> tuple[dict[Key, int], dict[Ke
             continue
         if key[0] == LEAF:
             ends.append(node)
-        following[key] = [_key(each) for each, _ in node.next_functions if each is not None]
-        for each in (each for each, _ in node.next_functions if each is not None):
+        # Asked once: a leaf's identity is that of an object which is gone as soon as nobody holds it.
+        nodes = [each for each, _ in node.next_functions if each is not None]
+        following[key] = [_key(each) for each in nodes]
+        for each in nodes:
             counts[_key(each)] = counts.get(_key(each), 0) + 1
-            stack.append(each)
+        stack.extend(nodes)
     for key in sorted(following, key=lambda key: (key[0] != LEAF, key)):  # a node is younger than what it leads to
         useful[key] = not wanted or any(each in wanted or useful[each] for each in following[key])
     return counts, useful, ends
