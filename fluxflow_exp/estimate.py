@@ -8,7 +8,7 @@ import dataclasses
 import gc
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +28,7 @@ from fluxflow_exp.distributed import Ranks
 from fluxflow_exp.fake_gpu import DEVICE, fake_gpu
 from fluxflow_exp.fusion import fuse_regions
 from fluxflow_exp.hardware import Machine
+from fluxflow_exp.losses.terms import Terms
 from fluxflow_exp.meter import Meter, Operation
 from fluxflow_exp.pipeline import Pipeline
 from fluxflow_exp.preemption import StopRequest
@@ -35,10 +36,12 @@ from fluxflow_exp.run_folder import RunFolder
 from fluxflow_exp.schema import Hardware, RunConfig
 from fluxflow_exp.trainers.base import Trainer
 from fluxflow_exp.trainers.caching import STORED
+from fluxflow_exp.trainers.replays import Replays
 from fluxflow_exp.trainers.setup import Length
 
 Kind = tuple[str, ...]
-# cuBLAS keeps 32 MiB for itself once it has run (CUBLAS_WORKSPACE_CONFIG=:4096:8, eight pieces of 4 MiB).
+# cuBLAS keeps 32 MiB for itself once it has run (CUBLAS_WORKSPACE_CONFIG=:4096:8, eight pieces of 4 MiB), and as
+# much again once a graph was captured, which is done on a stream of its own.
 WORKSPACE = 32 * 2**20
 
 
@@ -119,7 +122,16 @@ class Rehearsal:
         self.meter.restart()
         trainer._update(Batch(images, captions, captions, []))
         trainer.numbers.updates = []  # fake numbers are never read
-        return Cost(self.meter.peak + WORKSPACE, self.meter.operations)
+        streams = 1 if trainer.accumulation.replays is None else 2
+        return Cost(self.meter.peak + streams * WORKSPACE, self.meter.operations)
+
+
+class _Captured(Replays):
+    """What graphs add to the memory of passes: arguments of their own, and gradients that stay."""
+
+    def run(self, pass_: Callable[..., Terms], arguments: Sequence[Tensor]) -> Terms:
+        self.arguments = [each.clone() for each in arguments]
+        return pass_(*self.arguments)
 
 
 @contextmanager
@@ -140,6 +152,9 @@ def rehearsal(config: RunConfig, name: str, length: Length, data: DataSet) -> It
             for part in setup.parts.values():
                 fuse_regions(part, meter, graphs)
         trainer: Trainer = instantiate(step.trainer, setup=setup)
+        compiled = config.hardware.compile is not False
+        if compiled if config.hardware.cuda_graphs is None else config.hardware.cuda_graphs:
+            trainer.accumulation.replays = _Captured()
         with patch("fluxflow_exp.trainers.flow.open_cache", lambda *_: SimpleNamespace(tokens=None)):
             trainer.open_source()
         yield Rehearsal(trainer, meter, img_size=data.img_size, captions=longest)

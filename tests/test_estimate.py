@@ -7,7 +7,7 @@ import pytest
 
 from fluxflow_exp.config import resolve, typed
 from fluxflow_exp.datasets import build_data
-from fluxflow_exp.estimate import Cost, Rehearsal, rehearsal
+from fluxflow_exp.estimate import WORKSPACE, Cost, Rehearsal, rehearsal
 from fluxflow_exp.overrides import compose_config
 from fluxflow_exp.plan import length
 from tests.conftest import TOY
@@ -70,6 +70,14 @@ def test_lpips_and_r1_raise_what_they_should(plain: Cost) -> None:
     assert set(found) == {"", "gan", "gan r1"}
     assert found["gan r1"].flops > found["gan"].flops > found[""].flops
     assert found["gan r1"].peak >= found["gan"].peak
+
+
+def test_graphs_take_arguments_gradients_and_a_workspace_of_their_own(plain: Cost) -> None:
+    with rehearsed("vae", EAGER, "hardware.cuda_graphs=true") as tried:
+        gradients = 4 * sum(p.numel() for player in tried.trainer.players.values() for p in player.parameters)
+        more = tried.cost((), 8).peak - plain.peak
+    least = IMAGES + WORKSPACE
+    assert least <= more <= least + gradients + IMAGES
 
 
 @pytest.mark.slow
