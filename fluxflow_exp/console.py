@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
@@ -18,6 +19,7 @@ Part = TypeVar("Part")
 
 SHOWN = {"vae": "VAE", "kl": "KL", "g": "G", "d": "D", "lpips": "LPIPS", "flow": "Flow"}
 RULE = "=" * 80
+LINE_SECONDS = 60.0  # between lines about long work where there is no bar
 
 
 class Console:
@@ -94,10 +96,15 @@ class Console:
             self.say(" | ".join(fields))
 
     def track(self, parts: Iterable[Part], description: str, *, total: int) -> Iterator[Part]:
-        """Pass `parts` on, showing how many of `total` are done: a second bar on a terminal, one line elsewhere."""
+        """Pass `parts` on, showing how many of `total` are done: a bar on a terminal, elsewhere a line a minute."""
         if not self._bar:
             self.say(f"{description} …")
-            yield from parts
+            said = time.monotonic()
+            for done, part in enumerate(parts, start=1):
+                yield part
+                if time.monotonic() - said >= LINE_SECONDS:
+                    said = time.monotonic()
+                    self.say(f"{description}: {done / total:.0%}")
             return
         task = self._bar.add_task(description, total=total)
         for part in parts:

@@ -30,9 +30,9 @@ class SaveClock:
         if self.every_minutes != "auto" or not first:
             return None
         return (
-            f"Checkpoint every {self.minutes():.1f} min: a save takes {cost:.2f} s, and the machine is lost every "
-            f"{self.between_losses() / 3600:.1f} h ({self.kills} times in {self.lived / 3600:.1f} h, and once in "
-            f"{PRIOR_HOURS:g} h assumed)"
+            f"Checkpoint every {self.minutes():.1f} min: a save takes {cost:.2f} s, and the machine is expected to be "
+            f"lost every {self.between_losses() / 3600:.1f} h ({self.kills} times in {self.lived / 3600:.1f} h, "
+            f"and once in {PRIOR_HOURS:g} h assumed)"
         )
 
     def minutes(self) -> float | None:

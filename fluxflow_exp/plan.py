@@ -118,11 +118,13 @@ def _step_lines(index: int, name: str, step: Step, size: Length, ranks: int) -> 
     split = (
         f"{ranks} ranks x {accumulation} x {size.micro_batch}" if ranks > 1 else f"{accumulation} x {size.micro_batch}"
     )
+    whole = step.n_epochs * size.updates_per_epoch
+    cut = "" if size.updates == whole else f", of which max_updates leaves {size.updates}"
     still = [p for p in needed_parts(step) if p not in trained_parts(step)]
     guidance = f", caption dropout {step.cfg_dropout_prob:g}" if step.cfg_dropout_prob else ""
     return [
-        f"  Step {index}: {name}: {step.n_epochs} epochs x {size.updates_per_epoch} = {size.updates} updates "
-        f"of {size.batch_size} images ({split})",
+        f"  Step {index}: {name}: {step.n_epochs} epochs x {size.updates_per_epoch} = {whole} updates "
+        f"of {size.batch_size} images ({split}){cut}",
         f"    trains: {', '.join(trained_parts(step))}" + (f"; uses frozen: {', '.join(still)}" if still else ""),
         f"    losses: {', '.join(losses)}{guidance}; EMA {step.ema.decay if step.ema else 'off'}",
         f"    optimizers: {optimizers}",

@@ -60,8 +60,8 @@ class Record:
             setattr(kind, name, wrapped)
 
         Trainer._update = update  # type: ignore[method-assign]
-        wrap(AutoencoderTrainer, "_generator", ("posterior_noise", "crop_places"))
-        wrap(FlowTrainer, "_loss", ("posterior_noise", "flow_noise", "times", "dropped"))
+        wrap(AutoencoderTrainer, "_arguments", ("posterior_noise", "crop_places"))
+        wrap(FlowTrainer, "_arguments", ("posterior_noise", "flow_noise", "times", "dropped"))
 
     def entries(self) -> list[Any]:
         """What all ranks wrote, in order; what was repeated after an interruption stands once."""

@@ -57,7 +57,7 @@ def test_what_does_not_fit_is_said_with_what_does(capsys: pytest.CaptureFixture[
 
 
 def test_without_a_cards_facts_time_and_fit_are_left_open(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([*VAE, "hardware=cpu"]) == 0
+    assert main([*VAE, "hardware=cpu", "stage.steps.vae.max_updates=5"]) == 0
     said = capsys.readouterr().out
     assert "not predicted: choose a card" in said
     assert "set hardware.memory_gib" in said

@@ -10,6 +10,7 @@ update on the CPU in float32, and reports for each kind of layer â€–differenceâ€
 
 import argparse
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +41,9 @@ def main() -> None:
         found["gradients"] = compare(gradients("cpu", images), gradients("cuda", images))
         for name, error in found["gradients"].items():
             print(f"{error:.2e}  {name}")
-    found["losses"] = train(options.device, images, options.updates)
-    if options.json:
-        options.json.write_text(json.dumps(found, indent=1))
+    for losses in train(options.device, images, options.updates):  # a lease may end before the last
+        if options.json:
+            options.json.write_text(json.dumps({**found, "losses": losses}, indent=1))
 
 
 def load(emoji: Path) -> Tensor:
@@ -95,7 +96,8 @@ def compare(right: dict[str, Tensor], found: dict[str, Tensor]) -> dict[str, flo
     return errors
 
 
-def train(device: str, images: Tensor, updates: int) -> list[float]:
+def train(device: str, images: Tensor, updates: int) -> Iterator[list[float]]:
+    """The losses so far, now and then."""
     machine, compressor, expander = build(device)
     optimizer = torch.optim.AdamW([*compressor.parameters(), *expander.parameters()], lr=1e-4, fused=True)
     losses = []
@@ -105,9 +107,9 @@ def train(device: str, images: Tensor, updates: int) -> list[float]:
         value.backward()
         optimizer.step()
         losses.append(value.detach())
-        if update % 20 == 0:
+        if update % 20 == 0 or update == updates - 1:
             print(f"{device} update {update}: {float(value):.4f}", flush=True)
-    return torch.stack(losses).tolist()
+            yield torch.stack(losses).tolist()
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import argparse
 import json
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -49,14 +50,19 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     parser.add_argument("overrides", nargs="*")
     options = parser.parse_intermixed_args()
-    runs = [run(options, seed) for seed in options.seeds]
-    if options.json:
-        device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
-        facts = {"device": device, "torch": torch.__version__, **{k: str(v) for k, v in vars(options).items()}}
-        options.json.write_text(json.dumps({**facts, "runs": runs}, indent=1))
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    facts = {"device": device, "torch": torch.__version__, "model": options.model, "overrides": options.overrides}
+    facts |= {"seconds": options.seconds, "batch": options.batch, "rate": options.rate}
+    runs: list[dict[str, Any]] = []
+    for seed in options.seeds:
+        runs.append({"seed": seed})
+        for found in run(options, seed):  # a lease may end before the last look
+            runs[-1] |= found
+            if options.json:
+                options.json.write_text(json.dumps({**facts, "runs": runs}, indent=1))
 
 
-def run(options: argparse.Namespace, seed: int) -> dict[str, Any]:
+def run(options: argparse.Namespace, seed: int) -> Iterator[dict[str, Any]]:
     overrides = [
         *("stage=vae", f"model={options.model}", "data=image_folder", "data.img_size=256", f"seed={seed}"),
         *(f"data.data_path={options.emoji / 'images'}", f"data.captions_file={options.emoji / 'captions.tsv'}"),
@@ -65,7 +71,7 @@ def run(options: argparse.Namespace, seed: int) -> dict[str, Any]:
     ]
     config = typed(resolve(compose_config(overrides)))
     with tempfile.TemporaryDirectory() as scratch:
-        return Run(config, Path(scratch), seed).train(options.seconds)
+        yield from Run(config, Path(scratch), seed).train(options.seconds)
 
 
 class Run:
@@ -80,7 +86,8 @@ class Run:
         self.held_out = read_all(self.data.validation, range(HELD_OUT), seed=seed).images
         self.lpips = stlpips.LPIPS(net="alex", variant="shift_tolerant", verbose=False).to(self.machine.device)
 
-    def train(self, seconds: float) -> dict[str, Any]:
+    def train(self, seconds: float) -> Iterator[dict[str, Any]]:
+        """What is known after each look."""
         started = time.perf_counter()
         trainer = self.trainer(WARM_UP + RATED)
         compiling = self.advance(trainer, WARM_UP)
@@ -99,16 +106,14 @@ class Run:
             }
             rows.append(row)
             print(f"seed {self.seed} " + " ".join(f"{k} {v:.4g}" for k, v in row.items()), flush=True)
-        parameters = sum(p.numel() for player in trainer.players.values() for p in player.parameters)
-        return {
-            "seed": self.seed,
-            "parameters": parameters,
-            "first_updates_seconds": compiling,
-            "images_per_second": rows[-1]["images"] / used,
-            "wall_seconds": time.perf_counter() - started,
-            "peak_gib": torch.cuda.max_memory_allocated() / 2**30 if self.machine.device.type == "cuda" else None,
-            "rows": rows,
-        }
+            yield {
+                "parameters": sum(p.numel() for player in trainer.players.values() for p in player.parameters),
+                "first_updates_seconds": compiling,
+                "images_per_second": row["images"] / used,
+                "wall_seconds": time.perf_counter() - started,
+                "peak_gib": torch.cuda.max_memory_allocated() / 2**30 if self.machine.device.type == "cuda" else None,
+                "rows": rows,
+            }
 
     def trainer(self, updates: int) -> Any:
         size = replace(length(self.step, self.data, self.config), updates=updates)
