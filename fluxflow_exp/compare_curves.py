@@ -67,8 +67,14 @@ def check_metric(runs: list[Run], metric: str) -> None:
             f"--metric {metric}: no run has such a held-out metric{did_you_mean(metric, known) or '.'} "
             f"There are: {', '.join(known) or 'none at all'}"
         )
-    has = {name: ", ".join(sorted(there[name])) or "none" for name in without}
-    raise UserError(*(f"--metric {metric}: {name} has no row of it; its held-out metrics: {has[name]}" for name in has))
+    raise UserError(
+        *(
+            f"--metric {metric}: {run.name} has no row of it{'' if run.finished else ', and is not finished'}; "
+            f"its held-out metrics: {', '.join(sorted(there[run.name])) or 'none yet'}"
+            for run in runs
+            if run.name in without
+        )
+    )
 
 
 def read(run: Run, metric: str, budget: str) -> Curve:

@@ -67,6 +67,16 @@ def test_a_run_that_has_only_begun_is_said(make: Make, capsys: pytest.CaptureFix
     assert f"{path} has no row of val_psnr yet whose seconds are known" in capsys.readouterr().err
 
 
+def test_a_run_without_the_metric_is_said(make: Make, capsys: pytest.CaptureFixture[str]) -> None:
+    make("bezier", 0, [1.0, 2.0, 3.0])
+    other = make("silu", 0, [1.0, 2.0, 3.0], metric="val_l1")
+    waiting = make("silu", 1, [], updates=(), finished=False)
+    assert compare.main(command(other.parent)) == 2
+    said = capsys.readouterr().err
+    assert f"{other} has no row of it; its held-out metrics: val_l1" in said
+    assert f"{waiting} has no row of it, and is not finished; its held-out metrics: none yet" in said
+
+
 def test_nothing_is_read_beyond_what_was_measured() -> None:
     curves = {"a": Curve([10.0, 20.0], [1.0, 2.0]), "b": Curve([30.0], [1.0])}
     with pytest.raises(UserError, match=r"b was measured from 30 to 30 s of training, and not at 20"):
