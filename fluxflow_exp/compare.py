@@ -39,7 +39,7 @@ def compare(
     if found.machines and question.budget in TIMED:
         found.unlike.append(found.machines)
     problems = [
-        f"{each}. Only --by {question.by} and the seed may differ; --allow {each.kind} compares all the same"
+        f"{each}. Only {question.by} may differ; --allow {each.kind} compares all the same"
         for each in found.unlike
         if each.kind not in allow
     ]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fluxflow_exp.compare_runs import Run, listed
+from fluxflow_exp.compare_runs import Run, apart, listed
 from fluxflow_exp.config import UserError
 from fluxflow_exp.overrides import did_you_mean
 from fluxflow_exp.significance import half_width
@@ -100,19 +100,15 @@ def read(run: Run, metric: str, budget: str) -> Curve:
 
 
 def equal_budget(curves: dict[str, Curve], budget: str, *, at: float | None) -> float:
-    """The largest budget that all runs reached, or `at`. UserError, a line a run: it has no row there."""
+    """The largest budget that all runs reached, or `at`. UserError: some have no row there."""
     ends = {name: curve.budget[-1] for name, curve in curves.items()}
     unit, least = BUDGETS[budget], min(ends.values())
     if at is None and budget in COUNTED:
-        most = max(ends.values())
-        unequal = [
-            f"{name}: {budget} end at {_number(end)}, those of others at {_number(most)}; --at {_number(least)} "
-            "compares where all have been"
-            for name, end in ends.items()
-            if end != most
-        ]
-        if unequal:
-            raise UserError(*unequal)
+        reached: dict[str, list[str]] = {}
+        for name, end in ends.items():
+            reached.setdefault(_number(end), []).append(name)
+        if len(reached) > 1:
+            raise UserError(f"{budget} end at {apart(reached)}. --at {_number(least)} compares where all have been")
     target = least if at is None else at
     outside = [
         f"{name} was measured from {_number(curve.budget[0])} to {_number(curve.budget[-1])} {unit}, "
@@ -179,11 +175,8 @@ def _check_parameters(runs: list[Run]) -> None:
         )
     sizes = [count for count in counts.values() if count is not None]
     if max(sizes) > min(sizes) * (1 + PARAMETERS_ALIKE):
-        shown = "; ".join(
-            f"{size:,} in {listed([name for name, count in counts.items() if count == size])}"
-            for size in dict.fromkeys(sizes)
-        )
-        raise UserError(f"parameters differ by more than {100 * PARAMETERS_ALIKE:.0f} %: {shown}")
+        sized = {f"{size:,}": [name for name, count in counts.items() if count == size] for size in sizes}
+        raise UserError(f"parameters differ by more than {100 * PARAMETERS_ALIKE:.0f} %: {apart(sized)}")
 
 
 def _metrics(run: Run) -> set[str]:

@@ -116,9 +116,11 @@ def _sentence(reference: str, other: str, found: Difference, needed: int | None,
         return f"{ahead} ({seeds}: no interval, which takes two seeds of each; this may be chance)"
     if not found.half_width and not lead:
         return f"{reference} and {other} are equal to the last digit ({seeds})"
-    # Two digits of the interval, and one of the lead where that is small.
-    scale = min(found.half_width or lead, 10 * lead or found.half_width)
-    low, high = plain(lead - found.half_width, scale), plain(lead + found.half_width, scale)
+    ends = lead - found.half_width, lead + found.half_width
+    # Two digits of the interval, and one of whatever is smaller: no end may look like zero that is not.
+    smallest = min(10 * abs(each) for each in (lead, *ends) if each)
+    scale = min(found.half_width or lead, max(smallest, lead / 1000))
+    low, high = (plain(end, scale) for end in ends)
     by = f"{plain(lead, scale)}{unit}"
     if found.shown:
         return f"{winner} is better than {loser} by {by} (95 % interval {low} to {high}, {seeds})"

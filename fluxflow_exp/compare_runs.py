@@ -53,7 +53,7 @@ class Unlike:
     values: dict[str, list[str]]  # value → names of runs
 
     def __str__(self) -> str:
-        return f"{self.key}: " + "; ".join(f"{value} in {listed(names)}" for value, names in self.values.items())
+        return f"{self.key}: {apart(self.values)}"
 
 
 @dataclass
@@ -125,6 +125,14 @@ def differences(runs: list[Run], by: str) -> Found:
     ]
     machines = Unlike("config", "machine (run.json)", _grouped(runs, lambda run: _made_with(run).get("machine")))
     return Found(unlike + _code(runs) + _upstream(runs), following, machines if len(machines.values) > 1 else None)
+
+
+def apart(values: dict[str, list[str]]) -> str:
+    """Values with the runs that have them; most runs, if they are many, are the others."""
+    most = max(values, key=lambda value: len(values[value]))
+    many = len(values[most]) > NAMED
+    lines = [f"{value} in {listed(names)}" for value, names in values.items() if not (many and value == most)]
+    return "; ".join([*lines, *([f"{most} in the {len(values[most])} others"] if many else [])])
 
 
 def listed(names: list[str]) -> str:

@@ -56,6 +56,15 @@ def test_noise_is_not_distinguishable_and_says_how_many_seeds_would_be(
     assert "these would have shown a difference of 5.0 dB" in capsys.readouterr().out
 
 
+def test_an_end_of_the_interval_that_is_below_zero_does_not_look_like_zero(
+    make: Make, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Differences 0.147, 0.247, 0.347: half width 0.2484.
+    root = study(make, [20.147, 21.247, 22.347], [20.0, 21.0, 22.0])
+    assert compare.main(command(root)) == 0
+    assert "(bezier is ahead by 0.247 dB, 95 % interval -0.001 to 0.495)" in capsys.readouterr().out
+
+
 def test_equal_runs_are_equal(make: Make, capsys: pytest.CaptureFixture[str]) -> None:
     assert compare.main(command(study(make, [20.0, 21.0], [20.0, 21.0]))) == 0
     assert "bezier and silu are equal to the last digit (2 paired seeds)" in capsys.readouterr().out

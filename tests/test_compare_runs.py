@@ -14,7 +14,7 @@ def test_runs_of_unequal_length_are_refused(make: Make, capsys: pytest.CaptureFi
     path = make("silu", 0, [1.0, 2.0], updates=(10, 20))
     assert compare.main(command(path.parent)) == 2
     said = capsys.readouterr().err
-    assert f"{path}: images end at 160, those of others at 240" in said
+    assert f"images end at 240 in {path.with_name('bezier-0')}; 160 in {path}. --at 160 compares" in said
     assert not (path.parent / "comparison").exists()
     assert compare.main(command(path.parent, "--at", "160")) == 0
     assert "val_psnr at 160 images" in capsys.readouterr().out
@@ -54,6 +54,15 @@ def test_what_else_differs_is_refused_unless_allowed(
     assert compare.main(command(first.parent, "--allow", kind)) == 0
     assert f"these runs differ in more than model.activation, which was allowed: {key}" in capsys.readouterr().out
     assert "which was allowed" in (first.parent / "comparison" / "comparison.md").read_text()
+
+
+def test_where_most_runs_are_alike_the_odd_one_is_named(make: Make, capsys: pytest.CaptureFixture[str]) -> None:
+    root = study(make, [1.0, 2.0], [1.0, 2.0])
+    odd = make("silu", 2, [1.0, 2.0, 3.0], config={"data.n_images": 90})
+    assert compare.main(command(root)) == 2
+    assert (
+        f"data.n_images: 90 in {odd}; 80 in the 4 others. Only model.activation may differ" in capsys.readouterr().err
+    )
 
 
 def test_weights_that_changed_between_two_starts_are_refused(make: Make, capsys: pytest.CaptureFixture[str]) -> None:
