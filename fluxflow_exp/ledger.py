@@ -25,6 +25,12 @@ class Entry:
     note: str = ""
 
 
+def runs_below(folder: Path) -> list[RunFolder]:
+    """The run folders at or below `folder`; those that were moved aside are left out."""
+    found = sorted(folder.rglob("run.json")) if folder.is_dir() else []
+    return [RunFolder(p.parent) for p in found if ".old-" not in p.parent.name]
+
+
 def inspect(folder: RunFolder, values: dict[str, Any] | None = None) -> Entry:
     """What has become of the run in `folder`; with the `values` that it would have now, also whether it is stale.
 

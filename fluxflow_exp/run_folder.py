@@ -217,7 +217,7 @@ def _lock(descriptor: int) -> bool:
 
 def identity_differences(config: dict[str, Any], frozen: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Key → (frozen value, asked value) for what makes a run another run. Paths may differ: data may move."""
-    mine, theirs = ({k: v for k in IDENTITY for k, v in _flat(c[k], k)} for c in (config, frozen))
+    mine, theirs = ({k: v for k in IDENTITY for k, v in flatten(c[k], k)} for c in (config, frozen))
     missing = "(absent)"
     return {
         key: (theirs.get(key, missing), mine.get(key, missing))
@@ -226,9 +226,10 @@ def identity_differences(config: dict[str, Any], frozen: dict[str, Any]) -> dict
     }
 
 
-def _flat(value: Any, path: str) -> list[tuple[str, Any]]:
+def flatten(value: Any, path: str) -> list[tuple[str, Any]]:
+    """Dotted keys at and below `path`, each with its value; a list is a value."""
     if isinstance(value, dict) and value:
-        return [pair for name, child in value.items() for pair in _flat(child, f"{path}.{name}")]
+        return [pair for name, child in value.items() for pair in flatten(child, f"{path}.{name}")]
     return [(path, value)]
 
 

@@ -25,7 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     code = 0
     for folder in options.folder:
-        runs = _runs(folder)
+        runs = ledger.runs_below(folder)
         if not runs:
             print(f"error: there is no run in {folder}", file=sys.stderr)
             return 2
@@ -38,12 +38,6 @@ def main(arguments: list[str] | None = None) -> int:
         if any(entry.state != ledger.DONE for entry in entries):
             code = 1
     return code
-
-
-def _runs(folder: Path) -> list[RunFolder]:
-    """The run folders at or below `folder`; those that were moved aside are left out."""
-    found = sorted(folder.rglob("run.json")) if folder.is_dir() else []
-    return [RunFolder(p.parent) for p in found if ".old-" not in p.parent.name]
 
 
 def _values_now(run: RunFolder, config_dir: str | None) -> dict[str, Any] | None:

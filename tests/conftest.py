@@ -1,6 +1,7 @@
 """Toy runs: the real configuration composed with small numbers."""
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from fluxflow_exp.config import resolve
 from fluxflow_exp.overrides import compose_config
 from tests.children import warm_up
+from tests.studies import Make, make_run
 
 # The suite talks to no dashboard; tests of W&B itself take this away.
 os.environ["WANDB_MODE"] = "disabled"
@@ -49,3 +51,9 @@ def toy(output: Path, *overrides: str, stage: str = "quickstart") -> dict[str, A
 @pytest.fixture(scope="session", autouse=True)
 def _forkserver() -> None:
     warm_up()
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Make:
+    """Makes a run of a study below a temporary folder."""
+    return partial(make_run, tmp_path / "study")

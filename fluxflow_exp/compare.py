@@ -1,0 +1,206 @@
+"""`python -m fluxflow_exp.compare OUT… --by KEY --metric METRIC`: whether a choice pays, at equal budget, over seeds.
+
+Runs that differ in anything else are refused: a difference of means says nothing about `--by` then.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Collection
+from functools import partial
+from pathlib import Path
+
+from fluxflow_exp import compare_curves, compare_report, compare_runs
+from fluxflow_exp.compare_curves import BUDGETS, COUNTED, TIMED, Curve
+from fluxflow_exp.compare_pairs import Comparison, Group, Question, pairs
+from fluxflow_exp.compare_runs import Found, Run
+from fluxflow_exp.config import UserError
+from fluxflow_exp.console import fail
+from fluxflow_exp.overrides import did_you_mean
+
+KINDS = ("data", "code", "config")
+
+
+def compare(
+    runs: list[Run],
+    question: Question,
+    *,
+    reference: str | None = None,
+    at: float | None = None,
+    allow: Collection[str] = (),
+) -> Comparison:
+    """Hold groups of `runs` against each other. UserError: all the reasons why that would mislead.
+
+    `reference`: the group, or its value, that others are compared with; `at`: the budget, by default the largest that
+    all runs reached; `allow`: kinds of differences (data, code, config) that are put up with.
+    """
+    groups = _referred(compare_runs.group(runs, question.by), reference)
+    compare_curves.check_metric(runs, question.metric)
+    found = compare_runs.differences(runs, question.by)
+    if found.machines and question.budget in TIMED:
+        found.unlike.append(found.machines)
+    problems = [
+        f"{each}. Only {question.by} may differ; --allow {each.kind} compares all the same"
+        for each in found.unlike
+        if each.kind not in allow
+    ]
+    unrecorded = _said(lambda: compare_curves.check_budget(runs, question.budget))
+    problems += unrecorded
+    curves: dict[str, Curve] = {}
+    for run in runs if not unrecorded else []:
+        problems += _said(partial(_read, run, question, curves))
+    target: list[float] = []
+    if len(curves) == len(runs):
+        unfinished = [] if at is not None else _unfinished(runs, curves, question.budget)
+        problems += unfinished or _said(
+            lambda: target.append(compare_curves.equal_budget(curves, question.budget, at=at))
+        )
+    if problems:
+        raise UserError(*problems)
+    return _made(groups, curves, target[0], question, found)
+
+
+def _made(
+    groups: dict[str, list[Run]], curves: dict[str, Curve], at: float, question: Question, found: Found
+) -> Comparison:
+    made = [
+        Group(
+            name,
+            members,
+            [curves[run.name].at(at) for run in members],
+            [curves[run.name].budget[-1] for run in members],
+            compare_curves.band([curves[run.name] for run in members], at),
+        )
+        for name, members in groups.items()
+    ]
+    return Comparison(question, at, made, pairs(made, question), found, _notes(made, question, found), curves)
+
+
+def _referred(groups: dict[str, list[Run]], reference: str | None) -> dict[str, list[Run]]:
+    """The groups, the reference first."""
+    if reference is None:
+        return groups
+    found = [name for name in groups if reference in (name, name.partition("=")[2])]
+    if not found:
+        raise UserError(
+            f"--reference {reference}: there is no such group{did_you_mean(reference, groups) or '.'} "
+            f"The groups: {', '.join(groups)}"
+        )
+    return {found[0]: groups[found[0]], **groups}
+
+
+def _read(run: Run, question: Question, curves: dict[str, Curve]) -> None:
+    curves[run.name] = compare_curves.read(run, question.metric, question.budget)
+
+
+def _said(check: Callable[[], object]) -> list[str]:
+    """What a check finds wrong."""
+    try:
+        check()
+    except UserError as error:
+        return [str(problem) for problem in error.args]
+    return []
+
+
+def _unfinished(runs: list[Run], curves: dict[str, Curve], budget: str) -> list[str]:
+    least = min(curve.budget[-1] for curve in curves.values())
+    return [
+        f"{run.name} is not finished: its last held-out row is at {curves[run.name].budget[-1]:.10g} "
+        f"{BUDGETS[budget]}. Its command continues it; --at {least:.10g} compares where all have been"
+        for run in runs
+        if not run.finished
+    ]
+
+
+def _notes(groups: list[Group], question: Question, found: Found) -> list[str]:
+    """What a reader must know beside the numbers."""
+    notes = [f"these runs differ in more than {question.by}, which was allowed: {each}" for each in found.unlike]
+    if found.following:
+        notes.append(f"keys that follow {question.by}: {', '.join(_short(found.following, question.by))}")
+    if found.machines and question.budget not in TIMED:
+        notes.append(f"not all runs were made on one kind of machine; {found.machines}")
+    count = len(groups) * (len(groups) - 1) // 2
+    if count > 1:
+        notes.append(
+            f"each of the {count} intervals misses the truth in 1 of 20 comparisons; that any of them does is likelier"
+        )
+    if question.budget not in COUNTED:
+        notes.append(
+            "runs that ended later are read before their end, where their schedule may not have lowered the learning "
+            "rate yet"
+        )
+    if question.budget == "gpu_hours":
+        again = [run.name for group in groups for run in group.runs if run.record["restarts"]]
+        if again:
+            notes.append(
+                f"{compare_runs.listed(again)} went on after interruptions; GPU-hours take it that the number of GPUs "
+                "stayed that of the first start"
+            )
+    return notes
+
+
+def _short(keys: list[str], by: str) -> list[str]:
+    """Keys of the section that `by` names as one word."""
+    section = by.removesuffix("name")
+    inside = [key for key in keys if by.endswith(".name") and key.startswith(section)]
+    return [*([f"{len(inside)} of {section}*"] if inside else []), *(key for key in keys if key not in inside)]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m fluxflow_exp.compare",
+        description="Compare groups of runs by a held-out metric at equal budget: mean differences with 95 % intervals "
+        "over seeds, or how many seeds would show one.",
+        epilog="Exit code: 0 compared, whatever came out; 2 the runs cannot be compared, and why. Example: "
+        "python -m fluxflow_exp.compare outputs/activation --by model.activation --metric val_psnr --budget images",
+    )
+    parser.add_argument("out", type=Path, nargs="+", metavar="OUT", help="run folders, or folders of them (a sweep)")
+    parser.add_argument("--by", required=True, metavar="KEY", help="configuration key whose values are compared")
+    parser.add_argument("--metric", required=True, help="held-out metric, e.g. val_psnr")
+    parser.add_argument("--budget", choices=list(BUDGETS), default="images", help="what is equal (default images)")
+    parser.add_argument(
+        "--at", type=float, metavar="N", help="the budget; by default the largest that all runs reached"
+    )
+    parser.add_argument("--reference", metavar="VALUE", help="value that others are compared with; default: the first")
+    parser.add_argument(
+        "--effect", type=float, metavar="D", help="difference to count seeds for; default: the observed"
+    )
+    parser.add_argument("--better", choices=("higher", "lower"), help="for a metric whose name does not tell")
+    parser.add_argument("--allow", default="", metavar="KINDS", help="differences put up with: data,code,config")
+    parser.add_argument(
+        "--out", dest="folder", type=Path, metavar="FOLDER",
+        help="for comparison.md, .json and .png; default: comparison/ beside the first run",
+    )  # fmt: skip
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    words = sys.argv[1:] if arguments is None else arguments
+    options = _parser().parse_args(words)
+    allow = [kind for kind in options.allow.split(",") if kind]
+    higher = options.better == "higher" if options.better else compare_curves.higher_is_better(options.metric)
+    problems = [f"--allow {kind}: choose of {', '.join(KINDS)}" for kind in allow if kind not in KINDS]
+    if options.effect is not None and not options.effect > 0:
+        problems.append(f"--effect must be above 0, not {options.effect:g}")
+    try:
+        runs = compare_runs.find(options.out)
+        if higher is None:
+            compare_curves.check_metric(runs, options.metric)
+            problems.append(
+                f"whether more {options.metric} is better, its name does not tell: add --better higher|lower"
+            )
+        if problems:
+            raise UserError(*problems)
+        question = Question(options.by, options.metric, options.budget, bool(higher), options.effect)
+        found = compare(runs, question, reference=options.reference, at=options.at, allow=allow)
+    except UserError as error:
+        fail([str(problem) for problem in error.args])
+        return 2
+    print(compare_report.table(found))
+    folder = options.folder or runs[0].folder.path.parent / "comparison"
+    for path in compare_report.write(found, folder, words):
+        print(path)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,229 @@
+"""Held-out curves over a budget, laid along one axis and read at equal budget."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from fluxflow_exp.compare_runs import Run, apart, listed
+from fluxflow_exp.config import UserError
+from fluxflow_exp.overrides import did_you_mean
+from fluxflow_exp.significance import half_width
+from fluxflow_exp.tracking import Row, read_rows
+
+# Budget → what its unit is called.
+BUDGETS = {
+    "images": "images", "updates": "updates", "tflop": "TFLOP", "seconds": "s of training", "gpu_hours": "GPU-hours",
+    "params": "updates",
+}  # fmt: skip
+COUNTED = ("images", "updates", "params")  # that all runs of one configuration spend alike, to the last update
+RECORDED = {"tflop": "tflop", "seconds": "seconds", "gpu_hours": "seconds"}  # budget → what counts it in `extras`
+TIMED = ("seconds", "gpu_hours")
+HIGHER = ("psnr", "ssim", "accuracy")
+LOWER = ("loss", "lpips", "l1", "l2", "mse", "mae", "flow", "kl", "vae", "fid", "kid", "distance", "dist", "error")
+PARAMETERS_ALIKE = 0.01  # models within it count as equally large
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A metric over a budget; both grow row by row along the run's steps."""
+
+    budget: list[float]
+    values: list[float]
+
+    def at(self, budget: float) -> float:
+        """Between the rows around `budget`, on the line that joins them."""
+        assert self.budget[0] <= budget <= self.budget[-1], "never beyond what was measured"
+        return float(np.interp(budget, self.budget, self.values))
+
+
+@dataclass(frozen=True)
+class Band:
+    """A group's mean over seeds, and the half of its 95 % interval (None with one seed)."""
+
+    budget: list[float]
+    mean: list[float]
+    half_width: list[float] | None
+
+
+def higher_is_better(metric: str) -> bool | None:
+    """By the words in the metric's name; None: they do not tell."""
+    words = metric.lower().split("_")
+    if any(word in HIGHER for word in words):
+        return True
+    return False if any(word in LOWER for word in words) else None
+
+
+def check_metric(runs: list[Run], metric: str) -> None:
+    """UserError: some run does not have the held-out metric."""
+    there = {run.name: _metrics(run) for run in runs}
+    without = [name for name, metrics in there.items() if metric not in metrics]
+    if not without:
+        return
+    known = sorted({name for metrics in there.values() for name in metrics})
+    if len(without) == len(runs):
+        raise UserError(
+            f"--metric {metric}: no run has such a held-out metric{did_you_mean(metric, known) or '.'} "
+            f"There are: {', '.join(known) or 'none at all'}"
+        )
+    raise UserError(
+        *(
+            f"--metric {metric}: {run.name} has no row of it{'' if run.finished else ', and is not finished'}; "
+            f"its held-out metrics: {', '.join(sorted(there[run.name])) or 'none yet'}"
+            for run in runs
+            if run.name in without
+        )
+    )
+
+
+def read(run: Run, metric: str, budget: str) -> Curve:
+    """The curve of `metric`, steps one after another. UserError: there is none, or a value is not finite."""
+    spent, points = 0.0, []
+    for step, settings in run.values["stage"]["steps"].items():
+        rows = read_rows(run.folder.metrics(step))
+        if not rows:
+            break
+        axis = _axis(run, rows, budget, batch_size=settings["batch_size"])
+        for row in rows:
+            if row["kind"] != "held_out" or metric not in row["metrics"]:
+                continue
+            value = row["metrics"][metric]
+            if value is None:
+                raise UserError(f"{run.name}: {metric} is not finite at update {row['global_step']} of step {step}")
+            points.append((spent + axis(row["global_step"]), float(value)))
+        points = [point for point in points if not math.isnan(point[0])]
+        spent += axis(rows[-1]["global_step"])
+    if not points:
+        raise UserError(f"{run.name} has no row of {metric} yet whose {budget} are known")
+    return Curve([x for x, _ in points], [y for _, y in points])
+
+
+def equal_budget(curves: dict[str, Curve], budget: str, *, at: float | None) -> float:
+    """The largest budget that all runs reached, or `at`. UserError: some have no row there."""
+    ends = {name: curve.budget[-1] for name, curve in curves.items()}
+    unit, least = BUDGETS[budget], min(ends.values())
+    if at is None and budget in COUNTED:
+        reached: dict[str, list[str]] = {}
+        for name, end in ends.items():
+            reached.setdefault(_number(end), []).append(name)
+        if len(reached) > 1:
+            raise UserError(f"{budget} end at {apart(reached)}. --at {_number(least)} compares where all have been")
+    target = least if at is None else at
+    outside = [
+        f"{name} was measured from {_number(curve.budget[0])} to {_number(curve.budget[-1])} {unit}, "
+        f"and not at {_number(target)}"
+        for name, curve in curves.items()
+        if not curve.budget[0] <= target <= curve.budget[-1]
+    ]
+    if outside:
+        raise UserError(*outside)
+    return target
+
+
+def band(curves: list[Curve], until: float) -> Band:
+    """Mean and interval of `curves` wherever one of them has a row and all have been measured, to `until`."""
+    first = max(curve.budget[0] for curve in curves)
+    budget = sorted({x for curve in curves for x in curve.budget if first <= x <= until} | {until})
+    columns = [[curve.at(x) for curve in curves] for x in budget]
+    halves = [half_width(column) for column in columns]
+    return Band(
+        budget,
+        [sum(column) / len(column) for column in columns],
+        None if len(curves) < 2 else [half or 0.0 for half in halves],
+    )
+
+
+def check_budget(runs: list[Run], budget: str) -> None:
+    """UserError: runs do not record the budget, or their models are not equally large (params)."""
+    if budget == "params":
+        _check_parameters(runs)
+    if budget in RECORDED:
+        _check_rows(runs, RECORDED[budget])
+    if budget != "gpu_hours":
+        return
+    machines = {run.name: (run.record["made_with"] or {}).get("machine", "an unknown machine") for run in runs}
+    without = [name for name, machine in machines.items() if "CPU" in machine or "unknown" in machine]
+    if without:
+        raise UserError(
+            f"no GPU-hours are recorded for {listed(without)}: trained on {machines[without[0]]!r}. "
+            "Take --budget seconds"
+        )
+
+
+def _check_rows(runs: list[Run], name: str) -> None:
+    without = [
+        str(run.folder.metrics(step))
+        for run in runs
+        for step in run.values["stage"]["steps"]
+        if any(name not in row["extras"] for row in read_rows(run.folder.metrics(step)) if row["kind"] == "train")
+    ]
+    if without:
+        raise UserError(
+            f"{BUDGETS[name]} are not recorded: training rows have no 'extras.{name}' in {listed(without)}. "
+            "Choose another --budget"
+        )
+
+
+def _check_parameters(runs: list[Run]) -> None:
+    counts = {run.name: _parameters(run) for run in runs}
+    missing = [name for name, count in counts.items() if count is None]
+    if missing:
+        raise UserError(
+            f"--budget params counts the shapes in weights/final.safetensors, which is written when a run ends; there "
+            f"is none in {listed(missing)}"
+        )
+    sizes = [count for count in counts.values() if count is not None]
+    if max(sizes) > min(sizes) * (1 + PARAMETERS_ALIKE):
+        sized = {f"{size:,}": [name for name, count in counts.items() if count == size] for size in sizes}
+        raise UserError(f"parameters differ by more than {100 * PARAMETERS_ALIKE:.0f} %: {apart(sized)}")
+
+
+def _metrics(run: Run) -> set[str]:
+    return {
+        name
+        for step in run.values["stage"]["steps"]
+        for row in read_rows(run.folder.metrics(step))
+        if row["kind"] == "held_out"
+        for name in row["metrics"]
+    }
+
+
+def _axis(run: Run, rows: list[Row], budget: str, *, batch_size: int) -> Callable[[int], float]:
+    """Update of the step → what it had spent by then."""
+    if budget in ("updates", "params"):
+        return float
+    if budget == "images":
+        return lambda update: float(update * batch_size)
+    if budget == "tflop":
+        return _recorded(rows, "tflop")
+    seconds = _recorded(rows, "seconds")
+    if budget == "seconds":
+        return seconds
+    hardware = run.values["hardware"]
+    gpus = hardware["devices"] * hardware["slurm"]["nodes"]
+    return lambda update: seconds(update) * gpus / 3600
+
+
+def _recorded(rows: list[Row], name: str) -> Callable[[int], float]:
+    """What training rows have counted up in `extras`: 0 at first, growing evenly between rows, NaN after the last."""
+    train = [row for row in rows if row["kind"] == "train"]
+    updates = [0.0, *(float(row["global_step"]) for row in train)]
+    counted = [0.0, *(float(row["extras"][name]) for row in train)]
+    return lambda update: float(np.interp(update, updates, counted, right=math.nan))
+
+
+def _parameters(run: Run) -> int | None:
+    """Floating-point numbers in the published weights of all parts (the discriminator is not among them)."""
+    from safetensors import safe_open
+
+    path = run.folder.weights / "final.safetensors"
+    if not path.exists():
+        return None
+    with safe_open(path, framework="np") as file:
+        slices = [file.get_slice(name) for name in file.keys()]  # noqa: SIM118
+        return sum(int(np.prod(each.get_shape())) for each in slices if each.get_dtype().startswith(("F", "BF")))
+
+
+def _number(value: float) -> str:
+    return f"{value:.10g}"

@@ -1,0 +1,149 @@
+"""Groups of runs at equal budget, their differences, and one honest sentence for each."""
+
+import math
+import statistics
+from dataclasses import dataclass
+from itertools import combinations
+
+from fluxflow_exp.compare_curves import BUDGETS, Band, Curve
+from fluxflow_exp.compare_runs import Found, Run
+from fluxflow_exp.significance import MOST_SEEDS, Difference, half_width, paired, seeds_needed, unpaired
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked: which values of `by`, by which held-out metric, at equal what."""
+
+    by: str
+    metric: str
+    budget: str
+    higher: bool  # whether more of the metric is better
+    effect: float | None  # difference whose number of seeds is asked for; None: the observed one
+
+    @property
+    def unit(self) -> str:
+        return " dB" if "psnr" in self.metric.lower() else ""
+
+
+@dataclass(frozen=True)
+class Group:
+    name: str
+    runs: list[Run]  # by seed
+    values: list[float]  # of the runs, at the equal budget
+    ends: list[float]  # budgets that the runs reached
+    band: Band
+
+    @property
+    def mean(self) -> float:
+        return statistics.fmean(self.values)
+
+    @property
+    def deviation(self) -> float | None:
+        return statistics.stdev(self.values) if len(self.values) > 1 else None
+
+    @property
+    def half_width(self) -> float | None:
+        return half_width(self.values)
+
+    @property
+    def seeds(self) -> list[int]:
+        return [run.seed for run in self.runs]
+
+
+@dataclass(frozen=True)
+class Pair:
+    reference: str
+    other: str
+    difference: Difference  # other less reference
+    needed: int | None  # seeds in each group that would show the effect
+    sentence: str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    question: Question
+    at: float  # the equal budget
+    groups: list[Group]  # the reference first
+    pairs: list[Pair]
+    found: Found
+    notes: list[str]
+    curves: dict[str, Curve]  # by run
+
+
+def pair(reference: Group, other: Group, question: Question) -> Pair:
+    """`other` less `reference`: paired where both have the same seeds."""
+    same = reference.seeds == other.seeds
+    difference = (paired if same else unpaired)(other.values, reference.values)
+    effect = question.effect if question.effect is not None else abs(difference.mean)
+    needed = seeds_needed(effect, difference)
+    return Pair(
+        reference.name,
+        other.name,
+        difference,
+        needed,
+        _sentence(reference.name, other.name, difference, needed, question),
+    )
+
+
+def pairs(groups: list[Group], question: Question) -> list[Pair]:
+    return [pair(first, second, question) for first, second in combinations(groups, 2)]
+
+
+def plain(value: float, scale: float) -> str:
+    """`value` with two digits of what is `scale` large."""
+    decimals = 2 if scale <= 0 else min(max(1 - math.floor(math.log10(scale)), 0), 10)
+    shown = f"{value:.{decimals}f}"
+    return shown.removeprefix("-") if float(shown) == 0 else shown
+
+
+def reached(comparison: Comparison) -> str:
+    """The equal budget in words."""
+    budget = comparison.question.budget
+    at = f"{comparison.at:,.6g} {BUDGETS[budget]}"
+    return f"{at}, parameters alike" if budget == "params" else at
+
+
+def _sentence(reference: str, other: str, found: Difference, needed: int | None, question: Question) -> str:
+    wins = (found.mean > 0) == question.higher
+    winner, loser = (other, reference) if wins else (reference, other)
+    lead, unit, seeds = abs(found.mean), question.unit, _seeds(found)
+    if found.half_width is None:
+        ahead = (
+            f"{winner} is ahead of {loser} by {plain(lead, lead)}{unit}"
+            if lead
+            else f"{reference} and {other} are equal"
+        )
+        return f"{ahead} ({seeds}: no interval, which takes two seeds of each; this may be chance)"
+    if not found.half_width and not lead:
+        return f"{reference} and {other} are equal to the last digit ({seeds})"
+    ends = lead - found.half_width, lead + found.half_width
+    # Two digits of the interval, and one of whatever is smaller: no end may look like zero that is not.
+    smallest = min(10 * abs(each) for each in (lead, *ends) if each)
+    scale = min(found.half_width or lead, max(smallest, lead / 1000))
+    low, high = (plain(end, scale) for end in ends)
+    by = f"{plain(lead, scale)}{unit}"
+    if found.shown:
+        return f"{winner} is better than {loser} by {by} (95 % interval {low} to {high}, {seeds})"
+    return (
+        f"{reference} and {other} are not distinguishable at {seeds} ({winner} is ahead by {by}, "
+        f"95 % interval {low} to {high}); {_would_show(found, needed, question)}"
+    )
+
+
+def _would_show(found: Difference, needed: int | None, question: Question) -> str:
+    effect = question.effect if question.effect is not None else abs(found.mean)
+    if not effect:
+        return "no difference was observed to count seeds for: name one with --effect"
+    of = f"a difference of {plain(effect, effect)}{question.unit}"
+    if needed is None:
+        return f"more than {MOST_SEEDS:,} would be needed to show {of}"
+    if needed <= min(found.seeds):
+        return f"these would have shown {of} in four of five tries"
+    return f"about {needed} of each would show {of} in four of five tries"
+
+
+def _seeds(found: Difference) -> str:
+    first, second = found.seeds  # the other's, the reference's
+    if found.paired:
+        return f"{first} paired seed{'s' if first > 1 else ''}"
+    return f"{second} and {first} seeds, not paired"

@@ -1,0 +1,180 @@
+"""What a comparison leaves: a table, `comparison.md`, `comparison.json` and `comparison.png`."""
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+from fluxflow_exp import files
+from fluxflow_exp.compare_curves import BUDGETS
+from fluxflow_exp.compare_pairs import Comparison, Group, Pair, plain, reached
+from fluxflow_exp.significance import CONFIDENCE, POWER
+
+HEAD = ("group", "seeds", "mean", "± 95 %", "std", "runs ended at")
+
+
+def table(comparison: Comparison) -> str:
+    """Aligned lines for a terminal: groups, a sentence for each pair, and what must be known to read them."""
+    rows = [HEAD, *(_cells(group, comparison) for group in comparison.groups)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(HEAD))]
+    lines = [_title(comparison)]
+    for row in rows:
+        first, *rest = [cell.rjust(width) for cell, width in zip(row, widths, strict=True)]
+        lines.append("  ".join([f"  {row[0].ljust(len(first))}", *rest]))
+    lines += ["", *(pair.sentence for pair in comparison.pairs)]
+    return "\n".join([*lines, *(f"Note: {note}" for note in comparison.notes)])
+
+
+def write(comparison: Comparison, folder: Path, words: list[str]) -> list[Path]:
+    """Write the three files into `folder`; `words` are those of the command."""
+    names = [folder / f"comparison.{suffix}" for suffix in ("md", "json", "png")]
+    folder.mkdir(parents=True, exist_ok=True)
+    _draw(comparison, names[2])
+    files.write_json(names[1], _facts(comparison, words))
+    files.write_text(names[0], _markdown(comparison, words))
+    return names
+
+
+def _title(comparison: Comparison) -> str:
+    question = comparison.question
+    direction = "higher" if question.higher else "lower"
+    return f"{question.metric} at {reached(comparison)}, by {question.by} ({direction} is better)"
+
+
+def _cells(group: Group, comparison: Comparison) -> tuple[str, ...]:
+    half, deviation = group.half_width, group.deviation
+    spreads = [each.deviation for each in comparison.groups if each.deviation]
+    scale = min(spreads) if spreads else abs(group.mean) / 1000
+    ends = dict.fromkeys(f"{end:,.6g}" for end in (min(group.ends), max(group.ends)))
+    return (
+        group.name,
+        str(len(group.runs)),
+        plain(group.mean, scale),
+        "-" if half is None else plain(half, scale),
+        "-" if deviation is None else plain(deviation, scale),
+        " to ".join(ends),
+    )
+
+
+def _markdown(comparison: Comparison, words: list[str]) -> str:
+    question = comparison.question
+    rows = [HEAD, ("---",) * len(HEAD), *(_cells(group, comparison) for group in comparison.groups)]
+    lines = [
+        f"# {_title(comparison)}",
+        "",
+        *(f"- **{pair.sentence}**" for pair in comparison.pairs),
+        "",
+        *(f"| {' | '.join(cell.replace('|', '/') for cell in row)} |" for row in rows),
+        "",
+        f"![{question.metric} over {BUDGETS[question.budget]}: mean and 95 % interval over seeds](comparison.png)",
+        "",
+        *(f"- {note}" for note in comparison.notes),
+        *([""] if comparison.notes else []),
+        "Values lie on the line between the two held-out rows around the budget. Intervals are of Student's t, paired "
+        "by seed where both groups have the same seeds, else of Welch's t. Numbers of seeds are for a power of "
+        f"{100 * POWER:.0f} % at the measured spread, itself uncertain with few seeds.",
+        "",
+        "| run | group | seed | value | ended at |",
+        "| --- | --- | --- | --- | --- |",
+        *(
+            f"| {run.name} | {group.name} | {run.seed} | {value:.6g} | {end:,.6g} |"
+            for group in comparison.groups
+            for run, value, end in zip(group.runs, group.values, group.ends, strict=True)
+        ),
+        "",
+        "```bash",
+        f"python -m fluxflow_exp.compare {shlex.join(words)}",
+        "```",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _facts(comparison: Comparison, words: list[str]) -> dict[str, Any]:
+    question = comparison.question
+    return {
+        "arguments": words,
+        "by": question.by,
+        "metric": question.metric,
+        "better": "higher" if question.higher else "lower",
+        "budget": {"kind": question.budget, "unit": BUDGETS[question.budget], "at": comparison.at},
+        "confidence": CONFIDENCE,
+        "groups": [_group_facts(group, comparison) for group in comparison.groups],
+        "pairs": [_pair_facts(pair) for pair in comparison.pairs],
+        "following_keys": comparison.found.following,
+        "unlike": [{"kind": each.kind, "key": each.key, "values": each.values} for each in comparison.found.unlike],
+        "notes": comparison.notes,
+    }
+
+
+def _group_facts(group: Group, comparison: Comparison) -> dict[str, Any]:
+    return {
+        "name": group.name,
+        "mean": group.mean,
+        "half_width": group.half_width,
+        "std": group.deviation,
+        "runs": [
+            {
+                "path": run.name,
+                "seed": run.seed,
+                "value": value,
+                "curve": {"budget": comparison.curves[run.name].budget, "values": comparison.curves[run.name].values},
+            }
+            for run, value in zip(group.runs, group.values, strict=True)
+        ],
+        "band": {"budget": group.band.budget, "mean": group.band.mean, "half_width": group.band.half_width},
+    }
+
+
+def _pair_facts(pair: Pair) -> dict[str, Any]:
+    found = pair.difference
+    interval = None if found.half_width is None else [found.mean - found.half_width, found.mean + found.half_width]
+    return {
+        "reference": pair.reference,
+        "other": pair.other,
+        "difference": found.mean,  # other less reference
+        "interval": interval,
+        "distinguishable": found.shown,
+        "paired": found.paired,
+        "degrees_of_freedom": found.freedom,
+        "seeds_needed": pair.needed,
+        "sentence": pair.sentence,
+    }
+
+
+def _draw(comparison: Comparison, path: Path) -> None:
+    """A line a group, the mean over seeds, in the band of its 95 % interval; the equal budget is marked."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    question = comparison.question
+    figure, axes = plt.subplots(figsize=(8, 4.5))
+    for group in comparison.groups:
+        band = group.band
+        seeds = f"{len(group.runs)} seed{'s' if len(group.runs) > 1 else ''}"
+        (line,) = axes.plot(
+            band.budget,
+            band.mean,
+            label=f"{group.name} ({seeds})",
+            linewidth=1.2,
+            marker="." if len(band.budget) < 30 else "",
+        )
+        if band.half_width:
+            low, high = ([m + sign * h for m, h in zip(band.mean, band.half_width, strict=True)] for sign in (-1, 1))
+            axes.fill_between(band.budget, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
+    axes.axvline(comparison.at, color="0.8", linewidth=0.8)
+    axes.set_xlabel(
+        {"updates": "optimizer updates", "params": "optimizer updates"}.get(question.budget, _unit(question.budget))
+    )
+    axes.set_ylabel(f"{question.metric}{f' ({question.unit.strip()})' if question.unit else ''}")
+    axes.set_title("mean over seeds and its 95 % interval", fontsize=9, color="0.4", loc="left")
+    axes.grid(alpha=0.25)
+    axes.legend(fontsize=8)
+    figure.tight_layout()
+    files.write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=110, format="png"))
+    plt.close(figure)
+
+
+def _unit(budget: str) -> str:
+    return {"seconds": "seconds of training"}.get(budget, BUDGETS[budget])

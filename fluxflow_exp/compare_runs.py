@@ -1,0 +1,221 @@
+"""The runs of a comparison: found, grouped, and held against each other for whatever else differs between them."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fluxflow_exp import ledger
+from fluxflow_exp.config import UserError
+from fluxflow_exp.overrides import did_you_mean
+from fluxflow_exp.run_folder import RunFolder, flatten
+
+ABSENT = "(absent)"
+NAMED = 3  # runs that a message lists by name
+# What changes neither what a run learns nor what it costs: names, places, pictures, and facts for the planner.
+ASIDE = (
+    "name", "output_root", "resume", "validate", "seed", "tracking", "checkpoint", "publish", "samples", "log_every",
+    "cache.path", "hardware.slurm", "hardware.memory_gib", "hardware.bf16_tflops", "hardware.memory_bandwidth_gbs",
+    "hardware.price_per_hour",
+)  # fmt: skip
+# Keys that read another one under another name; all others read their like (model.expander.activation, …).
+READS = {"lr": "learning_rate"}
+
+
+@dataclass
+class Run:
+    folder: RunFolder
+    values: dict[str, Any]  # the frozen configuration
+    flat: dict[str, Any]  # the same by dotted key
+    record: dict[str, Any]
+    group: str = ""
+
+    @property
+    def seed(self) -> int:
+        return int(self.values["seed"])
+
+    @property
+    def name(self) -> str:
+        return str(self.folder.path)
+
+    @property
+    def finished(self) -> bool:
+        return self.folder.summary.exists() and set(self.values["stage"]["steps"]) <= set(self.record["steps"])
+
+
+@dataclass
+class Unlike:
+    """A key that has several values where there should be one."""
+
+    kind: str  # data | code | config
+    key: str
+    values: dict[str, list[str]]  # value → names of runs
+
+    def __str__(self) -> str:
+        return f"{self.key}: {apart(self.values)}"
+
+
+@dataclass
+class Found:
+    """Differences between runs: those that are in the way, and keys that follow the compared one."""
+
+    unlike: list[Unlike] = field(default_factory=list)
+    following: list[str] = field(default_factory=list)
+    machines: Unlike | None = None
+
+
+def find(outs: Iterable[Path]) -> list[Run]:
+    """The runs at or below `outs`, each once. UserError: there are none in one of them."""
+    runs: dict[Path, Run] = {}
+    empty = []
+    for out in outs:
+        # One that was moved aside counts where it is named itself.
+        folders = [RunFolder(out)] if RunFolder(out).exists() else ledger.runs_below(out)
+        if not folders:
+            empty.append(str(out))
+        for folder in folders:
+            values = folder.frozen()
+            flat = {key: value for name in values for key, value in flatten(values[name], name)}
+            runs.setdefault(folder.path.resolve(), Run(folder, values, flat, folder.read_record()))
+    if empty:
+        raise UserError(f"there is no run in {', '.join(empty)}; name run folders, or folders of them (a sweep)")
+    return list(runs.values())
+
+
+def group(runs: list[Run], by: str) -> dict[str, list[Run]]:
+    """Runs by the label of their value of `by`, in the order in which the values are met, each group by seed.
+
+    UserError: there is no such key, or it does not make groups of which each has a seed once.
+    """
+    if by == "seed":
+        raise UserError("--by seed: seeds are what is averaged over; name the key whose values are compared")
+    known = list(dict.fromkeys(key for run in runs for key in run.flat))
+    if not any(by in run.flat for run in runs):
+        inside = [key for key in known if key.startswith(f"{by}.")]
+        if inside:
+            raise UserError(f"--by {by} is a section; name one key of it: {', '.join(inside)}")
+        raise UserError(f"--by {by}: the runs have no such key{did_you_mean(by, known)}")
+    for run in runs:
+        run.group = label(by, run.flat.get(by, ABSENT))
+    groups = {name: [run for run in runs if run.group == name] for name in dict.fromkeys(run.group for run in runs)}
+    if len(groups) < 2:
+        raise UserError(f"--by {by}: all {len(runs)} runs have {next(iter(groups))}; two values make a comparison")
+    twice = [line for name, members in groups.items() for line in _twice(name, members)]
+    if twice:
+        raise UserError(*twice)
+    return {name: sorted(members, key=lambda run: run.seed) for name, members in groups.items()}
+
+
+def label(by: str, value: Any) -> str:
+    """What a group is called: a word is its own name, a number needs its key's."""
+    return value if isinstance(value, str) else f"{by.rpartition('.')[2]}={_shown(value)}"
+
+
+def differences(runs: list[Run], by: str) -> Found:
+    """What differs between the runs beside `by`, what reads it, and the seed."""
+    varying = {key: _by_value(runs, key) for key in dict.fromkeys(key for run in runs for key in run.flat)}
+    varying = {key: values for key, values in varying.items() if len(values) > 1 and key != by and not _aside(key)}
+    sources = {by, *(key for key in varying if _belongs(key, by))}
+    following = [key for key in varying if key in sources or any(_copies(runs, key, source) for source in sources)]
+    unlike = [
+        Unlike("data" if _is_data(key) else "config", key, values)
+        for key, values in varying.items()
+        if key not in following
+    ]
+    machines = Unlike("config", "machine (run.json)", _grouped(runs, lambda run: _made_with(run).get("machine")))
+    return Found(unlike + _code(runs) + _upstream(runs), following, machines if len(machines.values) > 1 else None)
+
+
+def apart(values: dict[str, list[str]]) -> str:
+    """Values with the runs that have them; most runs, if they are many, are the others."""
+    most = max(values, key=lambda value: len(values[value]))
+    many = len(values[most]) > NAMED
+    lines = [f"{value} in {listed(names)}" for value, names in values.items() if not (many and value == most)]
+    return "; ".join([*lines, *([f"{most} in the {len(values[most])} others"] if many else [])])
+
+
+def listed(names: list[str]) -> str:
+    more = len(names) - NAMED
+    return ", ".join(names[:NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def _twice(name: str, members: list[Run]) -> list[str]:
+    seeds = {run.seed: [other.name for other in members if other.seed == run.seed] for run in members}
+    return [
+        f"{len(names)} runs are {name} with seed={seed}: {listed(names)}. Name one of them"
+        for seed, names in seeds.items()
+        if len(names) > 1
+    ]
+
+
+def _aside(key: str) -> bool:
+    return any(key == each or key.startswith(f"{each}.") for each in ASIDE)
+
+
+def _belongs(key: str, by: str) -> bool:
+    """Whether `by` is the name of a choice (model.name) and `key` is part of what is chosen by it."""
+    section, _, last = by.rpartition(".")
+    return last == "name" and bool(section) and key.startswith(f"{section}.")
+
+
+def _copies(runs: list[Run], key: str, source: str) -> bool:
+    """Whether `key` has the value of `source` in every run, and the name that a key which reads it has."""
+    mine, theirs = key.rpartition(".")[2], source.rpartition(".")[2]
+    return READS.get(mine, mine) in (theirs, READS.get(theirs, theirs)) and all(
+        run.flat.get(key, ABSENT) == run.flat.get(source, ABSENT) for run in runs
+    )
+
+
+def _is_data(key: str) -> bool:
+    parts = key.split(".")
+    return parts[0] == "data" or (parts[:2] == ["stage", "steps"] and parts[3:4] == ["data"])
+
+
+def _code(runs: list[Run]) -> list[Unlike]:
+    """Commits, changes since, and versions of packages."""
+    packages = dict.fromkeys(name for run in runs for name in _made_with(run) if name != "machine")
+    found = [
+        Unlike("code", "commit (run.json)", _grouped(runs, lambda run: run.record["commit"])),
+        Unlike("code", "changed code (run.json)", _grouped(runs, lambda run: run.record["changed_code"])),
+        *(
+            Unlike("code", f"{name} (run.json)", _grouped(runs, lambda run, name=name: _made_with(run).get(name)))
+            for name in packages
+        ),
+    ]
+    return [each for each in found if len(each.values) > 1]
+
+
+def _upstream(runs: list[Run]) -> list[Unlike]:
+    """Weights that runs started from: the same file may have held others at another time."""
+    files = dict.fromkeys(name for run in runs for name in run.record["upstream"])
+    found = [
+        Unlike("config", f"weights in {name}", values)
+        for name in files
+        # Where a run has another file, the configuration says so.
+        if len(values := _grouped([r for r in runs if name in r.record["upstream"]], _digest(name))) > 1
+    ]
+    return found
+
+
+def _digest(name: str) -> Any:
+    return lambda run: run.record["upstream"][name][:16]
+
+
+def _made_with(run: Run) -> dict[str, str]:
+    return run.record["made_with"] or {}
+
+
+def _by_value(runs: list[Run], key: str) -> dict[str, list[str]]:
+    return _grouped(runs, lambda run: run.flat.get(key, ABSENT))
+
+
+def _grouped(runs: list[Run], read: Any) -> dict[str, list[str]]:
+    values: dict[str, list[str]] = {}
+    for run in runs:
+        values.setdefault(_shown(read(run)), []).append(run.name)
+    return values
+
+
+def _shown(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)

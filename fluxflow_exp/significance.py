@@ -1,0 +1,100 @@
+"""Differences of two means with t intervals, and how many seeds would show one.
+
+Student, "The probable error of a mean", Biometrika 6 (1908): the paired interval. Welch, "The generalization of
+'Student's' problem when several different population variances are involved", Biometrika 34 (1947): the unpaired one,
+with the degrees of freedom of Satterthwaite, Biometrics Bulletin 2 (1946). Power by the noncentral t distribution:
+Cohen, Statistical Power Analysis for the Behavioral Sciences (1988), chapter 2.
+"""
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from scipy.special import nctdtr, stdtrit
+
+CONFIDENCE = 0.95
+POWER = 0.8
+MOST_SEEDS = 1_000_000  # beyond it nobody asks for the exact number
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The mean of one group less the mean of another, with its interval; one of one seed a group has none."""
+
+    mean: float
+    half_width: float | None  # of the interval around `mean`
+    seeds: tuple[int, int]  # in the first group, in the second
+    paired: bool
+    spread: float | None  # standard deviation of the difference between one seed of each
+    freedom: float | None  # degrees of freedom
+    freedom_a_seed: float  # of n seeds in each group there are (n - 1) times as many
+
+    @property
+    def shown(self) -> bool:
+        """Whether the interval leaves zero out."""
+        return self.half_width is not None and abs(self.mean) > self.half_width
+
+
+def quantile(freedom: float) -> float:
+    """How many standard errors the half of a 95 % interval is wide."""
+    return float(stdtrit(freedom, (1 + CONFIDENCE) / 2))
+
+
+def half_width(values: Sequence[float]) -> float | None:
+    """Half of the 95 % interval of the mean of `values`; None if there are fewer than two."""
+    if len(values) < 2:
+        return None
+    return quantile(len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
+
+
+def paired(first: Sequence[float], second: Sequence[float]) -> Difference:
+    """`first` less `second`, values of the same seeds in the same order."""
+    each = [a - b for a, b in zip(first, second, strict=True)]
+    count = len(each)
+    spread = statistics.stdev(each) if count > 1 else None
+    freedom = count - 1.0 if count > 1 else None
+    return Difference(statistics.fmean(each), half_width(each), (count, count), True, spread, freedom, 1.0)
+
+
+def unpaired(first: Sequence[float], second: Sequence[float]) -> Difference:
+    """`first` less `second`, values of seeds that have nothing to do with each other, by Welch's t."""
+    mean = statistics.fmean(first) - statistics.fmean(second)
+    seeds = (len(first), len(second))
+    if min(seeds) < 2:
+        return Difference(mean, None, seeds, False, None, None, 2.0)
+    variances = statistics.variance(first), statistics.variance(second)
+    spread = math.sqrt(sum(variances))
+    if spread == 0:  # no seed differs from another: any degrees of freedom give an interval without width
+        return Difference(mean, 0.0, seeds, False, 0.0, float(sum(seeds) - 2), 2.0)
+    errors = [variance / count for variance, count in zip(variances, seeds, strict=True)]
+    shares = [error**2 / (count - 1) for error, count in zip(errors, seeds, strict=True)]
+    freedom = sum(errors) ** 2 / sum(shares)
+    a_seed = sum(variances) ** 2 / sum(variance**2 for variance in variances)
+    return Difference(mean, quantile(freedom) * math.sqrt(sum(errors)), seeds, False, spread, freedom, a_seed)
+
+
+def power(effect: float, found: Difference, seeds: int) -> float:
+    """The chance that `seeds` seeds in each group show a true difference of `effect`, at the spread of `found`."""
+    assert found.spread, "a spread that was measured"
+    freedom = found.freedom_a_seed * (seeds - 1)
+    shift, limit = abs(effect) / found.spread * math.sqrt(seeds), quantile(freedom)
+    return float(1 - nctdtr(freedom, shift, limit) + nctdtr(freedom, shift, -limit))
+
+
+def seeds_needed(effect: float, found: Difference) -> int | None:
+    """The fewest seeds in each group that show a true difference of `effect` in four of five tries.
+
+    None: more than MOST_SEEDS, or no spread was measured.
+    """
+    if not found.spread or not effect:
+        return None
+    normal = statistics.NormalDist()
+    least = ((normal.inv_cdf((1 + CONFIDENCE) / 2) + normal.inv_cdf(POWER)) * found.spread / abs(effect)) ** 2
+    if least > MOST_SEEDS:
+        return None
+    # The t distribution asks for more than the normal one, and by few: from there on upwards.
+    seeds = max(2, math.floor(least))
+    while power(effect, found, seeds) < POWER:
+        seeds += 1
+    return seeds

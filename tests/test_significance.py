@@ -1,0 +1,110 @@
+"""Intervals against closed forms and simulation; numbers of seeds against the power that they promise."""
+
+import math
+
+import numpy as np
+import pytest
+
+from fluxflow_exp.significance import half_width, paired, power, quantile, seeds_needed, unpaired
+
+TRIALS = 1000
+
+
+def test_quantiles_have_their_closed_forms() -> None:
+    # One degree of freedom is Cauchy's distribution, two have an algebraic quantile, many are normal.
+    assert quantile(1) == pytest.approx(math.tan(math.pi * 0.475))
+    assert quantile(2) == pytest.approx(0.95 * math.sqrt(2 / (1 - 0.95**2)))
+    assert quantile(1e9) == pytest.approx(1.959964, abs=1e-6)
+
+
+def test_a_paired_interval_is_students() -> None:
+    found = paired([1.0, 3.0, 5.0], [0.0, 1.0, 2.0])  # differences 1, 2, 3
+    assert (found.mean, found.spread, found.freedom) == (2.0, 1.0, 2.0)
+    assert found.half_width == pytest.approx(0.95 * math.sqrt(2 / (1 - 0.95**2)) / math.sqrt(3))
+    assert not found.shown
+    assert paired([2.0, 4.0, 6.0], [0.0, 1.0, 2.0]).shown  # 3 leaves zero out, 2 does not
+
+
+def test_an_unpaired_interval_is_welchs() -> None:
+    first, second = [1.0, 2.0, 3.0], [10.0, 14.0]  # variances 1 and 8
+    found = unpaired(first, second)
+    errors = 1 / 3 + 8 / 2
+    assert found.mean == -10.0
+    assert found.freedom == pytest.approx(errors**2 / ((1 / 3) ** 2 / 2 + (8 / 2) ** 2 / 1))
+    assert found.freedom is not None
+    assert found.half_width == pytest.approx(quantile(found.freedom) * math.sqrt(errors))
+
+
+def test_equal_variances_and_counts_make_welch_students_two_sample_interval() -> None:
+    found = unpaired([1.0, 2.0, 3.0], [5.0, 6.0, 7.0])
+    assert found.freedom == pytest.approx(4.0)
+    assert found.half_width == pytest.approx(quantile(4) * math.sqrt(2 / 3))
+
+
+def test_one_seed_has_no_interval() -> None:
+    for found in (paired([2.0], [1.5]), unpaired([2.0], [1.0, 2.0]), unpaired([2.0, 1.0], [1.0])):
+        assert found.half_width is None
+        assert not found.shown
+        assert seeds_needed(1.0, found) is None
+    assert half_width([2.0]) is None
+
+
+def test_seeds_that_do_not_differ_have_an_interval_without_width() -> None:
+    assert unpaired([1.0, 1.0], [1.0, 1.0]).half_width == 0.0
+    assert not unpaired([1.0, 1.0], [1.0, 1.0]).shown
+    assert unpaired([1.0, 1.0], [2.0, 2.0]).shown
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5, 10])
+def test_paired_intervals_of_nothing_cover_zero_in_95_of_100(seeds: int) -> None:
+    source = np.random.default_rng(seeds)
+    shared = source.normal(20, 1.0, (TRIALS, 1, seeds))  # what a seed does to both groups
+    draws = shared + source.normal(0, 0.3, (TRIALS, 2, seeds))
+    covered = sum(not paired(*trial).shown for trial in draws.tolist()) / TRIALS
+    print(f"paired, {seeds} seeds: {covered:.1%}")
+    assert 0.93 <= covered <= 0.97
+
+
+@pytest.mark.parametrize("seeds", [(3, 3), (5, 4), (10, 5), (10, 10)])
+def test_unpaired_intervals_of_nothing_cover_zero_in_95_of_100(seeds: tuple[int, int]) -> None:
+    source = np.random.default_rng(seeds)
+    # Spreads differ, as Welch allows and Student's two-sample interval does not.
+    draws = [
+        (source.normal(20, 1.0, seeds[0]).tolist(), source.normal(20, 2.0, seeds[1]).tolist()) for _ in range(TRIALS)
+    ]
+    covered = sum(not unpaired(*trial).shown for trial in draws) / TRIALS
+    print(f"unpaired, {seeds} seeds: {covered:.1%}")
+    assert 0.93 <= covered <= 0.97
+
+
+@pytest.mark.parametrize("effect", [0.5, 1.0, 2.0])
+@pytest.mark.parametrize("pairs", [True, False])
+def test_the_seeds_that_are_named_show_a_planted_effect_at_the_stated_power(effect: float, pairs: bool) -> None:
+    compare = paired if pairs else unpaired
+    # A pilot whose spread is 1 exactly: of the differences, or of each group's 1/√2.
+    side = [-math.sqrt(0.5), 0.0, math.sqrt(0.5)] if not pairs else [-1.0, 0.0, 1.0]
+    pilot = compare(side, [0.0, 0.0, 0.0] if pairs else side)
+    assert pilot.spread == pytest.approx(1.0)
+    needed = seeds_needed(effect, pilot)
+    assert needed is not None
+    assert power(effect, pilot, needed) >= 0.8
+    assert needed == 2 or power(effect, pilot, needed - 1) < 0.8
+    source = np.random.default_rng(7)
+    draws = source.normal(0, math.sqrt(0.5), (TRIALS, 2, needed))
+    draws[:, 0] += effect
+    seen = sum(compare(*trial).shown for trial in draws.tolist()) / TRIALS
+    stated = power(effect, pilot, needed)
+    print(f"{compare.__name__}, effect {effect}: {needed} seeds, stated {stated:.1%}, seen {seen:.1%}")
+    assert seen == pytest.approx(stated, abs=0.04)
+
+
+def test_the_number_of_seeds_is_that_of_published_tables() -> None:
+    # Cohen (1988): two groups, d = 0.5, two-sided 5 %, power 80 %: 64 of each; paired d = 0.5: 34.
+    assert seeds_needed(0.5 * 1.0, unpaired([-1.0, 0.0, 1.0], [-1.0, 0.0, 1.0])) == 64
+    assert seeds_needed(0.5, paired([-1.0, 0.0, 1.0], [0.0, 0.0, 0.0])) == 34
+
+
+def test_an_effect_too_small_for_any_budget_has_no_number() -> None:
+    pilot = paired([-1.0, 0.0, 1.0], [0.0, 0.0, 0.0])
+    assert seeds_needed(1e-6, pilot) is None
+    assert seeds_needed(0.0, pilot) is None
