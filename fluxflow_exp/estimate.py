@@ -27,7 +27,7 @@ from fluxflow_exp.data.sample import DataSet
 from fluxflow_exp.distributed import Ranks
 from fluxflow_exp.fake_gpu import DEVICE, fake_gpu
 from fluxflow_exp.fusion import fuse_regions
-from fluxflow_exp.hardware import Machine
+from fluxflow_exp.hardware import Machine, replays
 from fluxflow_exp.losses.terms import Terms
 from fluxflow_exp.meter import Meter, Operation
 from fluxflow_exp.pipeline import Pipeline
@@ -152,8 +152,7 @@ def rehearsal(config: RunConfig, name: str, length: Length, data: DataSet) -> It
             for part in setup.parts.values():
                 fuse_regions(part, meter, graphs)
         trainer: Trainer = instantiate(step.trainer, setup=setup)
-        compiled = config.hardware.compile is not False
-        if compiled if config.hardware.cuda_graphs is None else config.hardware.cuda_graphs:
+        if replays(config.hardware, machine.precision):
             trainer.accumulation.replays = _Captured()
         with patch("fluxflow_exp.trainers.flow.open_cache", lambda *_: SimpleNamespace(tokens=None)):
             trainer.open_source()

@@ -82,12 +82,12 @@ def hardware_problems(hardware: schema.Hardware) -> list[str]:
             f"hardware={hardware.name} needs a CUDA GPU and this machine shows none. "
             "Start it where the GPU is (nvidia-smi lists it), or choose hardware=cpu or hardware=auto"
         )
-    if hardware.cuda_graphs and (hardware.device == "cpu" or not torch.cuda.is_available()):
-        problems.append("hardware.cuda_graphs=true needs a CUDA GPU")
     elif hardware.device != "cpu" and 0 < torch.cuda.device_count() < hardware.devices:
         problems.append(
             f"hardware.devices={hardware.devices}, and this machine shows {torch.cuda.device_count()} CUDA GPUs"
         )
+    if hardware.cuda_graphs and (hardware.device == "cpu" or not torch.cuda.is_available()):
+        problems.append("hardware.cuda_graphs=true needs a CUDA GPU")
     return problems
 
 
@@ -107,7 +107,16 @@ def parallel_problems(hardware: schema.Hardware) -> list[str]:
         problems.append("hardware.parallel=fsdp spreads a model over ranks, and there is one: set hardware.devices")
     if hardware.parallel == "fsdp" and hardware.precision == "fp16":
         problems.append("hardware.parallel=fsdp goes with precision bf16 or fp32: loss scaling would differ by rank")
+    if hardware.cuda_graphs and not replays(hardware, hardware.precision):
+        problems.append("hardware.cuda_graphs=true goes with one GPU and precision bf16 or fp32")
     return problems
+
+
+def replays(hardware: schema.Hardware, precision: str) -> bool:
+    """Whether a GPU replays passes as CUDA graphs: one alone, without loss scaling."""
+    if precision == "fp16" or hardware.devices * hardware.slurm.nodes > 1:
+        return False
+    return hardware.compile is not False if hardware.cuda_graphs is None else hardware.cuda_graphs
 
 
 def prepare(hardware: schema.Hardware, *, local_rank: int = 0, computes: bool = True) -> Machine:
@@ -149,7 +158,7 @@ def prepare(hardware: schema.Hardware, *, local_rank: int = 0, computes: bool = 
         hardware.devices,
         compiled,
         hardware.activation_checkpointing,
-        graphs=cuda and (compiled if hardware.cuda_graphs is None else hardware.cuda_graphs),
+        graphs=cuda and replays(hardware, precision),
     )
 
 

@@ -114,7 +114,7 @@ class Hardware:
     tf32: bool = True  # for what stays in fp32 on a GPU; convolutions in half precision runs have it anyway
     micro_batch: MicroBatch = field(default_factory=MicroBatch)
     compile: bool | None = None  # torch.compile of the models' blocks; null: on a GPU
-    cuda_graphs: bool | None = None  # flow steps: a GPU repeats a pass without the host; null: with compile
+    cuda_graphs: bool | None = None  # one GPU replays flow and plain VAE passes; null: with compile, but for fp16
     activation_checkpointing: bool = False
     num_workers: int = 0  # data loading processes; 0 reads in the training process
     threads: int | None = None  # CPU threads of torch; null: torch's own choice

@@ -1,15 +1,7 @@
-"""The fused Bezier kernels against the eager curve in float64: on a GPU, and on CPUs through Triton's interpreter.
+"""The fused Bezier kernels against the eager curve in float64: on a GPU, and on CPUs through Triton's interpreter."""
 
-Triton decides when it is imported whether it interprets, so the CPU's tests are collected only by a child process.
-"""
-
-import os
-import subprocess
-import sys
 from collections.abc import Callable
-from importlib.util import find_spec
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,28 +9,17 @@ import torch
 from torch import Tensor
 
 from fluxflow_exp.models.bezier import BezierActivation
+from tests.interpreted import by_the_parent, on_each_device, passes_interpreted, with_triton
 
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-DEVICES = ["cpu"] if INTERPRETED else [pytest.param("cuda", marks=pytest.mark.gpu)]
 PRECISIONS = [torch.float32, torch.float16, torch.bfloat16]
 PRE = ["sigmoid", "tanh", "silu", "none"]
 SHAPES = [(5,), (3, 35), (2, 3, 40), (1, 513, 5), (2, 2, 128, 10), (1025, 5)]  # channels last, in fives
 
-on_each_device = pytest.mark.parametrize("device", DEVICES)
 
-
-@pytest.mark.skipif(INTERPRETED, reason="this is the child")
-@pytest.mark.skipif(find_spec("triton") is None, reason="this build of torch comes without Triton")
+@by_the_parent
+@with_triton
 def test_the_kernels_pass_these_tests_through_the_interpreter() -> None:
-    child = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__],
-        env={**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
-        cwd=Path(__file__).parents[1],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert child.returncode == 0, child.stdout + child.stderr
+    passes_interpreted(__file__)
 
 
 def test_a_cpu_tensor_does_not_reach_the_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,7 +134,7 @@ def test_a_compiled_graph_keeps_the_operators(device: str) -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(INTERPRETED, reason="a GPU interprets nothing")
+@by_the_parent
 @pytest.mark.parametrize("compiled", [False, True])
 def test_under_autocast_the_precision_of_the_input_stays(compiled: bool) -> None:
     layer = torch.nn.Sequential(torch.nn.Conv2d(3, 20, 3), BezierActivation()).cuda()
@@ -223,3 +204,14 @@ def assert_within(found: Tensor, wanted: Tensor, size: Tensor) -> None:
     )
     error = (found.double() - wanted).abs()
     assert (error <= allowed).all(), f"{(error / allowed).max():.2f} times the bound"
+
+
+@with_triton
+@pytest.mark.parametrize("rows", [7, 1024, 3 * 1024, 1025])
+def test_sums_of_columns_do_not_depend_on_how_rows_are_read(rows: int) -> None:
+    from fluxflow_exp.models.bezier_triton import _column_sums
+
+    values = torch.randn(rows, 6, generator=torch.Generator().manual_seed(rows)).to(torch.bfloat16)
+    found = _column_sums(values)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found.double(), values.double().sum(0), rtol=1e-5, atol=1e-3)

@@ -1,9 +1,11 @@
 """Hardware choices and what they resolve to."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from fluxflow_exp.hardware import hardware_problems, prepare
+from fluxflow_exp.hardware import hardware_problems, parallel_problems, prepare, replays
 from fluxflow_exp.schema import Hardware
 
 
@@ -55,3 +57,16 @@ def test_unknown_words_are_refused():
     assert len(found) == 2
     assert "'tpu'" in found[0]
     assert "'int8'" in found[1]
+
+
+def test_graphs_are_for_one_gpu_without_loss_scaling():
+    one = Hardware(name="x", device="cuda", precision="bf16")
+    assert replays(one, "bf16")
+    assert not replays(one, "fp16")
+    assert not replays(replace(one, devices=2), "bf16")
+    assert not replays(replace(one, compile=False), "bf16")
+    assert replays(replace(one, compile=False, cuda_graphs=True), "bf16")
+    (line,) = parallel_problems(replace(one, devices=2, cuda_graphs=True))
+    assert "one GPU" in line
+    (line,) = hardware_problems(replace(one, device="cpu", cuda_graphs=True))
+    assert "needs a CUDA GPU" in line

@@ -1,37 +1,20 @@
 """Windows and moved sums against loops, and the kernels against the plain functions: on a GPU or interpreted."""
 
-import os
-import subprocess
-import sys
-from importlib.util import find_spec
-from pathlib import Path
-
 import pytest
 import torch
 from torch import Tensor
 
 from fluxflow_exp.models.windows import add_moved, windows
+from tests.interpreted import by_the_parent, on_each_device, passes_interpreted, with_triton
 
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-DEVICES = ["cpu"] if INTERPRETED else [pytest.param("cuda", marks=pytest.mark.gpu)]
 TAPS = [(-1, 0), (0, 2), (3, -2)]
 SHAPES = [(1, 1, 1), (5, 4, 7), (16, 9, 3), (130, 6, 5)]
 
-on_each_device = pytest.mark.parametrize("device", DEVICES)
 
-
-@pytest.mark.skipif(INTERPRETED, reason="this is the child")
-@pytest.mark.skipif(find_spec("triton") is None, reason="this build of torch comes without Triton")
+@by_the_parent
+@with_triton
 def test_the_kernels_pass_these_tests_through_the_interpreter() -> None:
-    child = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__],
-        env={**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
-        cwd=Path(__file__).parents[1],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert child.returncode == 0, child.stdout + child.stderr
+    passes_interpreted(__file__)
 
 
 @pytest.mark.parametrize("step", [1, 2])

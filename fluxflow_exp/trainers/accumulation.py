@@ -38,7 +38,7 @@ class Accumulation:
         self.trainer, self.length = trainer, trainer.length
         self.share = self.length.batch_size // trainer.ranks.count  # images of this rank
         self.agreed = self.length.micro_batch  # on all ranks, and in the run's record if an error has lowered it
-        self.replays = Replays() if trainer.machine.graphs and not trainer.sharded else None
+        self.replays = Replays() if trainer.machine.graphs and trainer.ranks.count == 1 else None
 
     def recall(self) -> None:
         """Begin with what an earlier process of this run has found to fit on a machine like this one."""
@@ -97,6 +97,11 @@ class Accumulation:
             found = {"images": size, "update": trainer.update_index, "on": trainer.machine.footprint()}
             trainer.setup.folder.record_micro_batch(trainer.setup.name, found)
 
+    def forget_graphs(self) -> None:
+        """Free the memory of passes that are kept to be replayed."""
+        if self.replays:
+            self.replays.forget()
+
     def _backward(self, turn: Turn, micro: Micro) -> Terms:
         with torch.no_grad(), self.trainer.machine.autocast():
             arguments = turn.arguments(micro)
@@ -135,8 +140,7 @@ class Accumulation:
             )
         for player in trainer.players.values():
             player.optimizer.zero_grad(set_to_none=True)
-        if self.replays:
-            self.replays.forget()
+        self.forget_graphs()
         gc.collect()
         if trainer.machine.device.type == "cuda":
             torch.cuda.empty_cache()

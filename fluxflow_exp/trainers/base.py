@@ -101,8 +101,7 @@ class Trainer(ABC):
 
     def averaged(self) -> ExitStack:
         """Averaged weights in place of the trained ones, inside a `with` block."""
-        if self.accumulation.replays:
-            self.accumulation.replays.forget()  # what is looked at may need their memory
+        self.accumulation.forget_graphs()  # what is looked at may need their memory
         stack = ExitStack()
         # What is looked at has shapes of its own, seldom seen: not worth compiling.
         stack.enter_context(torch.compiler.set_stance("force_eager"))
