@@ -20,8 +20,10 @@ BUDGETS = {
 COUNTED = ("images", "updates", "params")  # that all runs of one configuration spend alike, to the last update
 RECORDED = {"tflop": "tflop", "seconds": "seconds", "gpu_hours": "seconds"}  # budget → what counts it in `extras`
 TIMED = ("seconds", "gpu_hours")
-HIGHER = ("psnr", "ssim", "accuracy")
-LOWER = ("loss", "lpips", "l1", "l2", "mse", "mae", "flow", "kl", "vae", "fid", "kid", "distance", "dist", "error")
+HIGHER = ("psnr", "ssim", "accuracy", "clip")
+LOWER = (
+    "loss", "lpips", "l1", "l2", "mse", "mae", "flow", "kl", "vae", "fid", "fd", "rfd", "kid", "distance", "dist", "error",
+)  # fmt: skip
 PARAMETERS_ALIKE = 0.01  # models within it count as equally large
 
 

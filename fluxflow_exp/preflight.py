@@ -12,11 +12,13 @@ from pydantic import ConfigDict, PydanticSchemaGenerationError, TypeAdapter, Val
 
 from fluxflow_exp import datasets, pictures, steps
 from fluxflow_exp.config import locate
+from fluxflow_exp.evaluation import names as evaluated
 from fluxflow_exp.hardware import hardware_problems, parallel_problems
 from fluxflow_exp.overrides import did_you_mean, suggest_key
 from fluxflow_exp.schema import Hardware, MicroBatch, RunConfig, Slurm, Stage, Step
 
 LIVE = {"setup", "optimizer", "updates", "params", "assets"}  # arguments given as live objects
+LPIPS_NETS = ("alex", "vgg", "squeeze")
 CHOICES = {
     "resume": ("auto", "fresh", "extend"),
     "cache.mode": ("auto", "on", "off"),
@@ -45,6 +47,7 @@ def problems(values: dict[str, Any], *, here: bool = True) -> list[str]:
     found += (
         datasets.path_problems(values.get("data"), "data") + _output(values) + _samples(values.get("samples") or {})
     )
+    found += _evaluation(values.get("evaluation") or {})
     hardware = values.get("hardware") or {}
     if not any(line.startswith("hardware") for line in found):
         typed = _hardware(hardware)
@@ -157,6 +160,28 @@ def _samples(samples: dict[str, Any]) -> list[str]:
             pictures.size_of(size)
         except ValueError as error:
             found.append(f"samples.sample_sizes: {error}")
+    return found
+
+
+def _evaluation(wanted: dict[str, Any]) -> list[str]:
+    """Metrics that there are not, that are not installed, or that have too few images."""
+    names = list(wanted.get("metrics") or [])
+    unknown = evaluated.name_problems(names, known=evaluated.ON_SCHEDULE, where="evaluation.metrics")
+    if unknown:
+        return unknown
+    features = wanted.get("features", evaluated.EFFICIENTNET)
+    absent = evaluated.lacking(names, features=features)
+    found = [f"evaluation.metrics: {absent}"] if absent else []
+    file = wanted.get("lpips_weights_file")
+    if file and not Path(file).expanduser().is_file():
+        found.append(f"evaluation.lpips_weights_file: there is no file {file}")
+    net = wanted.get("lpips_net", "alex")
+    if net not in LPIPS_NETS:
+        found.append(f"evaluation.lpips_net is one of {', '.join(LPIPS_NETS)}, not {net!r}")
+    for key, needing in (("images", ("rfd", "fd", "kid")), ("prompts", ("fd", "kid"))):
+        asked = [name for name in names if name in needing]
+        if asked and wanted.get(key, 2) < 2:
+            found.append(f"evaluation.metrics: {' and '.join(asked)} need evaluation.{key} of at least 2")
     return found
 
 

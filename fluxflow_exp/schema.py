@@ -151,6 +151,11 @@ class Samples:
 @dataclass
 class Evaluation:
     every_epochs: int | None = 1  # held-out metrics, with EMA weights
+    metrics: list[str] = field(default_factory=lambda: ["psnr"])  # psnr ssim ms_ssim lpips rfd | fd kid of samples
+    raw: bool = False  # the same with raw weights as well, in rows of kind held_out_raw
+    features: str = "efficientnet_lite0"  # of rfd, fd, kid; inception, a timm or Hugging Face name, or a folder
+    lpips_net: str = "alex"  # alex | vgg | squeeze
+    lpips_weights_file: str | None = None  # torchvision's weights of it; null: the torch hub cache
     images: int = 256  # held-out images read
     prompts: int = 240  # images generated at the end of a flow step; 0: none
     steps: int = 25

@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from fluxflow_exp import datasets, weights
 from fluxflow_exp.config import PARTS, instantiate, locate
+from fluxflow_exp.evaluation.names import ON_SCHEDULE
 from fluxflow_exp.overrides import did_you_mean
 from fluxflow_exp.trainers import transition
 
@@ -25,7 +26,7 @@ def problems(values: dict[str, Any]) -> list[str]:
     for name, step in steps.items():
         where = f"stage.steps.{name}"
         found += datasets.problems(step["data"], values["data"], where)
-        found += _numbers(step, where, values["hardware"])
+        found += _numbers(step, where, values["hardware"], values["evaluation"])
         lines = _parts(step, where, made, values)
         found += lines or _optimizers(step, where)
         trainer = locate(step["trainer"]["_target_"])
@@ -37,7 +38,9 @@ def problems(values: dict[str, Any]) -> list[str]:
     return found
 
 
-def _numbers(step: dict[str, Any], where: str, hardware: dict[str, Any]) -> list[str]:
+def _numbers(
+    step: dict[str, Any], where: str, hardware: dict[str, Any], evaluation: dict[str, Any]
+) -> list[str]:
     found = [
         f"{where}.{key} must be at least 1, not {step[key]}"
         for key in ("n_epochs", "batch_size", "max_updates")
@@ -57,7 +60,13 @@ def _numbers(step: dict[str, Any], where: str, hardware: dict[str, Any]) -> list
         found.append(
             f"{where}.batch_size={step['batch_size']}{share} is not a multiple of hardware.micro_batch.{kind}={micro}"
         )
+    unasked = {f"val_{name}" for name in ON_SCHEDULE} - {f"val_{name}" for name in evaluation.get("metrics", ["psnr"])}
     known = locate(step["trainer"]["_target_"]).METRICS
+    watched = step["transition_on"]["metric"]
+    if watched in known and watched in unasked:
+        found.append(f"{where}.transition_on.metric={watched} is measured with {watched[4:]} in evaluation.metrics")
+    else:
+        known = {name: loss for name, loss in known.items() if name not in unasked}
     lines = transition.problems(step["transition_on"], known, step["trainer"])
     found += [f"{where}.transition_on: {line}" for line in lines]
     if not 0 <= step["cfg_dropout_prob"] <= 1:

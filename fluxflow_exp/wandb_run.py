@@ -155,7 +155,8 @@ class WandbRun:
         """A row under W&B's names."""
         import wandb
 
-        values = {f"{step}/{name}": value for name, value in row["metrics"].items() if value is not None}
+        of = f"{step}/raw" if row["kind"] == "held_out_raw" else step
+        values = {f"{of}/{name}": value for name, value in row["metrics"].items() if value is not None}
         values |= {f"{step}/lr/{player}": rate for player, rate in row["learning_rates"].items()}
         values |= {f"{step}/{name}": value for name, value in row["extras"].items()}
         pictures = [

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from fluxflow_exp.data.loader import Batch, read_all
+from fluxflow_exp.evaluation.schedule import Schedule
 from fluxflow_exp.losses.adversarial import Adversarial
 from fluxflow_exp.losses.appearance import ColorStatistics, Contrast, Histogram
 from fluxflow_exp.losses.feature_matching import FeatureMatching
@@ -15,7 +16,6 @@ from fluxflow_exp.losses.lecam import LeCam
 from fluxflow_exp.losses.perceptual import Perceptual
 from fluxflow_exp.losses.reconstruction import Reconstruction
 from fluxflow_exp.losses.terms import Terms
-from fluxflow_exp.metrics import psnr
 from fluxflow_exp.seeding import generator
 from fluxflow_exp.trainers import reconstructions
 from fluxflow_exp.trainers.base import Trainer
@@ -53,7 +53,7 @@ class AutoencoderTrainer(Trainer):
         "feature_matching": "feature_matching",
         "lecam": "lecam",
         "val_l1": None,
-        "val_psnr": None,
+        **{f"val_{name}": None for name in ("psnr", "ssim", "ms_ssim", "lpips", "rfd")},
     }
 
     def __init__(
@@ -85,6 +85,8 @@ class AutoencoderTrainer(Trainer):
         self.expander: Any = setup.parts["expander"]
         if spade != "never" and not self.expander.has_spade:
             raise ValueError("trainer.spade needs an expander with SPADE layers: set model.spade=true")
+        device, size = self.machine.device, setup.data.img_size
+        self.schedule = Schedule(setup.evaluation, of="reconstructions", img_size=size, device=device)
         self.adversarial_weight = torch.zeros((), device=self.machine.device)
         self.gradients: dict[str, Tensor] = {}
         self.reconstructions: list[Tensor] = []  # of this update, in the order of the rank's rows
@@ -140,18 +142,16 @@ class AutoencoderTrainer(Trainer):
         self.adversarial_weight = torch.where(weight.isfinite(), weight, self.adversarial_weight)
         return {"g_weight": self.adversarial_weight}
 
-    def evaluate(self, *, last: bool) -> dict[str, float]:
+    def evaluate(self, *, last: bool, raw: bool = False) -> dict[str, float]:
         source = self.setup.data.validation
         batch = read_all(source, range(min(self.setup.evaluation.images, len(source))), seed=self.setup.seed)
         self.setup.folder.report_bad(batch.bad, self.setup.data)
-        with self.averaged():
+        with self.averaged(raw=raw):
             parts = torch.split(batch.images, min(self.length.micro_batch, 64))  # what fits in training fits here
             found = torch.cat([self.reconstruct(part) for part in parts])
         target = self.to_device(batch.images)
-        return {
-            "val_l1": float((found - target).abs().mean()),
-            "val_psnr": float(psnr(found, target).mean()),
-        }
+        measured = self.schedule.of_reconstructions(found, batch.images, target)
+        return {"val_l1": float((found - target).abs().mean()), **measured}
 
     def sample_pictures(self, suffix: str) -> None:
         reconstructions.write(self, suffix)

@@ -88,8 +88,8 @@ class Trainer(ABC):
         """Write pictures of the held-out samples."""
 
     @abstractmethod
-    def evaluate(self, *, last: bool) -> dict[str, float]:
-        """Held-out metrics with averaged weights; the first is the one that a plateau follows, lower is better."""
+    def evaluate(self, *, last: bool, raw: bool = False) -> dict[str, float]:
+        """Held-out metrics with averaged or `raw` weights; a plateau follows the first one, lower is better."""
 
     def kind(self, update: int) -> tuple[str, ...]:
         """What an update computes that others may not, by name; those of one kind cost the same."""
@@ -99,14 +99,14 @@ class Trainer(ABC):
         """What a generator must know beside the weights; None for parts that do not generate."""
         return None
 
-    def averaged(self) -> ExitStack:
-        """Averaged weights in place of the trained ones, inside a `with` block."""
+    def averaged(self, *, raw: bool = False) -> ExitStack:
+        """Averaged weights in place of the trained ones, inside a `with` block; with `raw` these stay."""
         self.accumulation.forget_graphs()  # what is looked at may need their memory
         stack = ExitStack()
         # What is looked at has shapes of its own, seldom seen: not worth compiling.
         stack.enter_context(torch.compiler.set_stance("force_eager"))
         for player in self.players.values():
-            if player.ema:
+            if player.ema and not raw:
                 stack.enter_context(player.ema.applied())
         return stack
 

@@ -7,6 +7,8 @@ from torch import Tensor
 
 from fluxflow_exp import pictures
 from fluxflow_exp.data.loader import Batch, read_all
+from fluxflow_exp.evaluation import flow_loss
+from fluxflow_exp.evaluation.schedule import Schedule
 from fluxflow_exp.losses.flow_matching import RectifiedFlow
 from fluxflow_exp.losses.terms import Terms
 from fluxflow_exp.models.posterior import Posterior
@@ -31,7 +33,7 @@ class FlowTrainer(Trainer):
     NEEDS = ("flow_processor", "text_encoder")
     AVERAGED = ("flow", "text_encoder")
     MICRO_BATCH = "flow"
-    METRICS = {"flow": None, "val_flow": None}
+    METRICS = {"flow": None, "val_flow": None, "val_fd": None, "val_kid": None}
     CACHES = True
 
     def __init__(self, setup: Setup, *, objective: RectifiedFlow) -> None:
@@ -41,6 +43,8 @@ class FlowTrainer(Trainer):
         self.flow: Any = setup.parts["flow_processor"]
         self.text_encoder: Any = setup.parts["text_encoder"]
         self.latents = Encoded(self)
+        device, size = self.machine.device, setup.data.img_size
+        self.schedule = Schedule(setup.evaluation, of="samples", img_size=size, device=device)
         self.trains_text = "text_encoder" in self.players
         width = setup.parts["text_encoder"](["a"]).tokens.shape[-1]
         if width != self.flow.text_dim:
@@ -104,18 +108,20 @@ class FlowTrainer(Trainer):
         """Of the whole global batch, when `batch` is this rank's share."""
         return self.length.batch_size, self.compressor.vae_dim, *self.latents.size(batch)
 
-    def evaluate(self, *, last: bool) -> dict[str, float]:
+    def evaluate(self, *, last: bool, raw: bool = False) -> dict[str, float]:
         """Flow loss on held-out images at fixed times and noise; after the last update also what images show."""
         evaluation, data = self.setup.evaluation, self.setup.data
         indices = range(min(evaluation.images, len(data.validation)))
         batch = read_all(data.validation, indices, seed=self.setup.seed)
         self.setup.folder.report_bad(batch.bad, data)
-        with self.averaged():
+        shows = last and evaluation.prompts > 0 and data.reads_back
+        with self.averaged(raw=raw):
             metrics = {"val_flow": self._held_out_loss(batch)}
-            if last and evaluation.prompts and data.reads_back:
+            if shows or self.schedule.names:
                 prompts = [data.prompts[i % len(data.prompts)] for i in range(evaluation.prompts)]
                 images = self._generate(prompts, evaluation, said=f"Generating {len(prompts)} held-out prompts")
-                metrics |= data.score(images, prompts)
+                metrics |= self.schedule.of_samples(images, batch.images)
+                metrics |= data.score(images, prompts) if shows else {}
         return metrics
 
     def sample_pictures(self, suffix: str) -> None:
@@ -160,19 +166,21 @@ class FlowTrainer(Trainer):
 
     def _held_out_loss(self, batch: Batch) -> float:
         total = 0.0
-        for first in range(0, len(batch.images), 64):
-            rows = slice(first, first + 64)
+        for first in range(0, len(batch.images), flow_loss.BATCH):
+            rows = slice(first, first + flow_loss.BATCH)
             images = self.to_device(batch.images[rows])
-            source = generator(self.setup.seed, self.setup.name, "held out", first, device=images.device)
-            count, scale = len(images), self.compressor.downscale
-            shape = (count, self.compressor.vae_dim, *(s // scale for s in images.shape[-2:]))
-            draw = [torch.randn(shape, generator=source, device=images.device) for _ in range(2)]
-            times = (torch.arange(count, device=images.device) % 8 + 0.5) / 8
-            with torch.no_grad(), self.machine.autocast():
-                data = self._latents(self.compressor(images), draw[0])
-                text = self.text_encoder(batch.captions[rows])
-                velocity = self.flow(self.objective.interpolate(data, draw[1], times), times, text)
-            total += float(self.objective(velocity, data, draw[1], times)["flow"].sum())
+            with self.machine.autocast():
+                total += float(
+                    flow_loss.flow_loss(
+                        images,
+                        batch.captions[rows],
+                        compressor=self.compressor,
+                        flow=self.flow,
+                        text_encoder=self.text_encoder,
+                        objective=self.objective,
+                        source=generator(self.setup.seed, self.setup.name, "held out", first, device=images.device),
+                    ).sum()
+                )
         return total / len(batch.images)
 
     def _generate(

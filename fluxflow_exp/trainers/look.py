@@ -51,12 +51,14 @@ class Look:
         for player in trainer.players.values():
             player.schedule.observe(next(iter(trainer.held_out.values())))
         trainer.write_row("held_out", trainer.held_out)
+        if trainer.setup.evaluation.raw:
+            trainer.write_row("held_out_raw", self._metrics(last=last or bool(trainer.ended_by), raw=True))
         trainer.setup.console.held_out(trainer.length.epoch(trainer.update_index), trainer.held_out)
 
-    def _metrics(self, *, last: bool) -> dict[str, float]:
+    def _metrics(self, *, last: bool, raw: bool = False) -> dict[str, float]:
         trainer = self.trainer
         looks = trainer.ranks.first or trainer.sharded
-        return trainer.ranks.from_first(trainer.evaluate(last=last) if looks else {})
+        return trainer.ranks.from_first(trainer.evaluate(last=last, raw=raw) if looks else {})
 
     def _draw(self, suffix: str) -> None:
         self.trainer.settle()

@@ -8,7 +8,7 @@ from typing import Any
 from fluxflow_exp.schema import Transition
 
 LIMITS = ("below", "above", "patience", "max_epochs")
-HIGHER_IS_BETTER = ("val_psnr", "prompt_accuracy")
+HIGHER_IS_BETTER = ("val_psnr", "val_ssim", "val_ms_ssim", "prompt_accuracy")
 
 
 class Watch:

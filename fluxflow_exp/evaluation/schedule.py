@@ -1,0 +1,67 @@
+"""The measures that a step takes of held-out images while it trains (`evaluation.metrics`).
+
+They are functions of the weights alone: an interrupted run measures what an undisturbed one does.
+"""
+
+import torch
+from torch import Tensor
+
+from fluxflow_exp.evaluation import distances
+from fluxflow_exp.evaluation.features import Features, load
+from fluxflow_exp.evaluation.names import MEASURES
+from fluxflow_exp.evaluation.similarity import means
+from fluxflow_exp.losses.perceptual import Perceptual
+from fluxflow_exp.pictures import to_uint8
+from fluxflow_exp.schema import Evaluation
+
+
+class Schedule:
+    """Measures `of` reconstructions or samples among those that are wanted; networks are loaded with the first.
+
+    ValueError: the images are too small for one of them, or LPIPS's weights are not to be had.
+    """
+
+    def __init__(self, wanted: Evaluation, *, of: str, img_size: int, device: torch.device) -> None:
+        self.names = [name for name in wanted.metrics if MEASURES[name].of == of]
+        self.wanted, self.device = wanted, device
+        small = [f"{name} needs {MEASURES[name].least}" for name in self.names if MEASURES[name].least > img_size]
+        if small:
+            raise ValueError(f"evaluation.metrics: images have {img_size} pixels a side, and {', '.join(small)}")
+        self.perceptual = _perceptual(wanted) if "lpips" in self.names else None
+        self._features: Features | None = None
+        self._real: Tensor | None = None
+
+    def of_reconstructions(self, found: Tensor, images: Tensor, target: Tensor) -> dict[str, float]:
+        """`val_<name>` of reconstructions and originals (n, 3, height, width) in [-1, 1]; `images`: these in uint8."""
+        alike = [name for name in self.names if name != "rfd"]
+        values = means(alike, found, target, perceptual=self.perceptual)
+        if "rfd" in self.names:
+            values["rfd"] = distances.frechet(self._real_features(images), self._network()(to_uint8(found)))
+        return {f"val_{name}": values[name] for name in self.names}
+
+    def of_samples(self, made: Tensor, images: Tensor) -> dict[str, float]:
+        """`val_<name>` of generated and held-out images, uint8 (n, 3, height, width)."""
+        if not self.names:
+            return {}
+        real, fake = self._real_features(images), self._network()(made)
+        measured = {"fd": distances.frechet, "kid": distances.kernel}
+        return {f"val_{name}": measured[name](real, fake) for name in self.names}
+
+    def _real_features(self, images: Tensor) -> Tensor:
+        """Of held-out images, which are the same each time."""
+        if self._real is None:
+            self._real = self._network()(images)
+        return self._real
+
+    def _network(self) -> Features:
+        if self._features is None:
+            self._features = load(self.wanted.features).to(self.device)
+        return self._features
+
+
+def _perceptual(wanted: Evaluation) -> Perceptual:
+    try:
+        return Perceptual(net=wanted.lpips_net, weights_file=wanted.lpips_weights_file)  # type: ignore[arg-type]
+    except ValueError as error:
+        said = str(error).replace("perceptual.weights_file", "evaluation.lpips_weights_file")
+        raise ValueError(f"evaluation.metrics: lpips: {said}") from error
