@@ -43,7 +43,7 @@ def problems(values: dict[str, Any], *, here: bool = True) -> list[str]:
     minutes = (values.get("checkpoint") or {}).get("every_minutes")
     if not (minutes in (None, "auto") or (isinstance(minutes, int | float) and minutes > 0)):
         found.append(f"checkpoint.every_minutes is a number of minutes, auto or null, not {minutes!r}")
-    found += _targets(values, "")
+    found += target_problems(values, "")
     found += (
         datasets.path_problems(values.get("data"), "data") + _output(values) + _samples(values.get("samples") or {})
     )
@@ -92,13 +92,13 @@ def _missing(value: Any, path: str) -> list[str]:
     return []
 
 
-def _targets(value: Any, path: str) -> list[str]:
+def target_problems(value: Any, path: str) -> list[str]:
     """Compare every `_target_` node's keys and values with the signature of what it names."""
     if isinstance(value, list):
-        return [line for i, child in enumerate(value) for line in _targets(child, f"{path}{i}.")]
+        return [line for i, child in enumerate(value) for line in target_problems(child, f"{path}{i}.")]
     if not isinstance(value, dict):
         return []
-    found = [line for key, child in value.items() for line in _targets(child, f"{path}{key}.")]
+    found = [line for key, child in value.items() for line in target_problems(child, f"{path}{key}.")]
     if "_target_" in value:
         found += _target(value, path.rstrip("."))
     return found

@@ -94,6 +94,12 @@ def load_model(path: Path, *, kind: str) -> tuple[dict[str, nn.Module], Facts]:
     return modules, facts
 
 
+def load_part(path: Path, part: str, *, kind: str) -> nn.Module:
+    """Build and fill one part that `path` holds. `kind`: ema, or raw (from the file beside `path`)."""
+    facts = read_facts(path)
+    return _build(path, part, facts, read_part(_holder(path, part, facts, kind), part))
+
+
 def _holder(path: Path, part: str, facts: Facts, kind: str) -> Path:
     """The file that holds a part's weights of `kind`."""
     step = facts["trained"].get(part)

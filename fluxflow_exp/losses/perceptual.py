@@ -62,9 +62,10 @@ class Perceptual:
             raise ValueError(f"the perceptual loss needs images of at least {SMALLEST} pixels a side")
         if self.crop is not None:
             reconstruction, images = (_cut(x, places, self.crop) for x in (reconstruction, images))
-        return {"lpips": per_sample(self._network(images.device)(reconstruction, images).float())}
+        return {"lpips": per_sample(self.network(images.device)(reconstruction, images).float())}
 
-    def _network(self, device: torch.device) -> Any:
+    def network(self, device: torch.device) -> Any:
+        """The lpips model, built at its first use."""
         if self._model is None:
             layout = torch.channels_last if device.type == "cuda" else torch.contiguous_format
             self._model = self._build().to(device, memory_format=layout)
@@ -83,6 +84,11 @@ class Perceptual:
         return model.eval().requires_grad_(False)
 
 
+def cached_file(net: Network) -> Path:
+    """Where the torch hub cache has the classifier's weights, if it has them."""
+    return Path(torch.hub.get_dir()) / "checkpoints" / TRUNKS[net][0]
+
+
 def _trunk(net: Network, given: str | None) -> Path:
     """The file with the classifier's weights."""
     if given is not None:
@@ -91,7 +97,7 @@ def _trunk(net: Network, given: str | None) -> Path:
             raise ValueError(f"perceptual.weights_file: there is no file {path}")
         return path
     name, size = TRUNKS[net]
-    cached = Path(torch.hub.get_dir()) / "checkpoints" / name
+    cached = cached_file(net)
     if cached.is_file():
         return cached
     try:

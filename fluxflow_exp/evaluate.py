@@ -1,0 +1,228 @@
+"""`python -m fluxflow_exp.evaluate RUN|WEIGHTS`: how good a model is on held-out images, each number with all that it
+depends on, kept in `RUN/evaluations/`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fluxflow_exp import files
+from fluxflow_exp.config import UserError
+from fluxflow_exp.console import fail
+from fluxflow_exp.evaluation import names, record
+
+if TYPE_CHECKING:
+    from fluxflow_exp.evaluation.evaluator import Evaluator, Wanted
+    from fluxflow_exp.evaluation.subject import Subject
+    from fluxflow_exp.hardware import Machine
+    from fluxflow_exp.losses.perceptual import Perceptual
+
+EXAMPLES = """examples:
+  python -m fluxflow_exp.evaluate outputs/quickstart                          all that can be measured here
+  python -m fluxflow_exp.evaluate outputs/quickstart --raw --guidance 1 4 7   raw weights, too, at several guidances
+  python -m fluxflow_exp.evaluate outputs/vae --metrics psnr ssim lpips       these, or why not
+  python -m fluxflow_exp.evaluate outputs/vae/weights/vae.safetensors --metrics rfd --features facebook/dinov2-small
+  python -m fluxflow_exp.evaluate outputs/full data.data_path=/elsewhere      the data have moved
+
+exit code: 0 measured; 2 something is wrong, and what. psnr and flow do without further packages; the others need
+pip install "fluxflow-exp[eval]". lpips needs classifier weights, clip_score a --clip."""
+
+
+def evaluate(options: argparse.Namespace) -> tuple[list[record.Record], dict[str, str]]:
+    """The records of what `options` (of `parser`) ask for, and why other metrics were left out.
+
+    UserError: something that was asked for by name cannot be measured.
+    """
+    from fluxflow_exp.evaluation.subject import Subject
+
+    subject = Subject(options.source, config=options.config)
+    chosen, left_out = _chosen(options, subject)
+    absent = names.lacking(chosen, features=options.features)
+    if absent:
+        raise UserError(absent)
+    perceptual = None
+    if "lpips" in chosen:
+        perceptual = _perceptual(options, left_out)
+        chosen = chosen if perceptual else [name for name in chosen if name != "lpips"]
+    machine = _machine(options)
+    evaluator = _evaluator(subject, _wanted(options, chosen, subject), machine, perceptual, options.clip)
+    chosen = _fitting(evaluator, chosen, options, left_out)
+    evaluator.wanted = _wanted(options, chosen, subject)
+    records = evaluator.run()
+    path = subject.run.path / record.FOLDER / f"{subject.name}.json" if subject.run else None
+    if path:
+        record.write(path, subject.file, records)
+    return records, left_out
+
+
+def _chosen(options: argparse.Namespace, subject: Subject) -> tuple[list[str], dict[str, str]]:
+    """Metrics that the weights allow, and why not the others. UserError: one that was asked for is among these."""
+    asked: list[str] = options.metrics or []
+    unknown = names.name_problems(asked, known=tuple(names.MEASURES), where="--metrics")
+    if unknown:
+        raise UserError(*unknown)
+    reasons = {}
+    for name, measure in names.MEASURES.items():
+        needed = ("compressor", "expander")
+        if measure.of != "reconstructions":
+            needed = (*needed, "flow_processor", "text_encoder")
+        lacking = subject.lacks(needed)
+        if lacking:
+            reasons[name] = f"{subject.file} comes with no {' and no '.join(lacking)}"
+        elif name == "clip_score" and options.clip is None:
+            reasons[name] = "no CLIP was given (--clip NAME_OR_FOLDER)"
+    return _sorted_out(list(names.MEASURES), asked, reasons)
+
+
+def _fitting(evaluator: Evaluator, chosen: list[str], options: argparse.Namespace, left_out: dict[str, str]) -> list[str]:
+    """Of `chosen` those that the held-out images allow."""
+    from fluxflow_exp.evaluation.evaluator import check_count
+
+    reasons = {}
+    for name in chosen:
+        measure = names.MEASURES[name]
+        held_out = evaluator.held_out("expander" if measure.of == "reconstructions" else "flow_processor")
+        size = held_out.data.img_size
+        if size < measure.least:
+            reasons[name] = f"needs images of {measure.least} pixels a side, and these have {size}"
+        elif name == "prompt_accuracy" and not held_out.data.reads_back:
+            reasons[name] = "only data=shapes can tell what an image shows"
+        else:
+            check_count(held_out, [name])
+    kept, more = _sorted_out(chosen, options.metrics or [], reasons)
+    left_out |= more
+    return kept
+
+
+def _sorted_out(known: list[str], asked: list[str], reasons: dict[str, str]) -> tuple[list[str], dict[str, str]]:
+    """The metrics to take, in order, and reasons of those left out without having been asked for."""
+    refused = [f"--metrics {name}: {reasons[name]}" for name in asked if name in reasons]
+    if refused:
+        raise UserError(*refused)
+    if asked:
+        return [name for name in known if name in asked], {}
+    return [name for name in known if name not in reasons], reasons
+
+
+def _perceptual(options: argparse.Namespace, left_out: dict[str, str]) -> Perceptual | None:
+    """LPIPS; without its weights here it is left out, unless it was asked for: then they are fetched."""
+    from fluxflow_exp.losses.perceptual import Perceptual, cached_file
+
+    net, file = options.lpips_net, options.lpips_weights
+    if not options.metrics and file is None and not cached_file(net).is_file():
+        left_out["lpips"] = f"{cached_file(net)} is not there; --metrics lpips fetches it"
+        return None
+    try:
+        return Perceptual(net=net, weights_file=file)
+    except ValueError as error:
+        raise UserError(f"--metrics lpips: {str(error).replace('perceptual.weights_file=', '--lpips-weights ')}") from error
+
+
+def _machine(options: argparse.Namespace) -> Machine:
+    from fluxflow_exp.hardware import Machine, hardware_problems, prepare
+    from fluxflow_exp.schema import Hardware
+
+    hardware = Hardware(
+        name=options.device, device=options.device, precision=options.precision, tf32=False, compile=False
+    )
+    problems = hardware_problems(hardware)
+    if problems:
+        raise UserError(*problems)
+    machine: Machine = prepare(hardware)
+    return machine
+
+
+def _wanted(options: argparse.Namespace, chosen: list[str], subject: Subject) -> Wanted:
+    """With the run's own sampler steps and guidance where the options have none."""
+    from fluxflow_exp.evaluation.evaluator import Wanted
+
+    frozen = subject.values["evaluation"]
+    flow = subject.facts["flow"]
+    guides = flow is not None and flow["cfg_dropout_prob"] > 0
+    guidance = options.guidance or ([1.0, float(frozen["guidance_scale"])] if guides else [1.0])
+    if not guides and any(scale != 1 for scale in guidance) and flow is not None:
+        print(
+            "warning: this model was trained without caption dropout (stage=flow_cfg has it): guidance steers by an "
+            "unconditional prediction that it never learned",
+            file=sys.stderr,
+        )
+    return Wanted(
+        metrics=chosen,
+        raw=options.raw,
+        guidance=list(dict.fromkeys(guidance)),
+        images=options.images,
+        steps=options.steps or int(frozen["steps"]),
+        sampler=options.sampler,
+        seed=options.seed,
+        features=options.features,
+        data=options.overrides,
+    )
+
+
+def _evaluator(subject: Subject, wanted: Wanted, machine: Machine, perceptual: Any, clip: str | None) -> Evaluator:
+    from fluxflow_exp.evaluation.clip import ClipScore
+    from fluxflow_exp.evaluation.evaluator import Evaluator
+
+    loaded = ClipScore(clip, machine.device) if clip and "clip_score" in wanted.metrics else None
+    return Evaluator(subject, wanted, machine, perceptual=perceptual, clip=loaded)
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(
+        prog="python -m fluxflow_exp.evaluate",
+        description="Measure a trained model on the held-out images of its run: reconstructions, flow loss, samples.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = made.add_argument
+    add("source", type=Path, metavar="RUN|WEIGHTS", help="run folder (its final weights), or one of its weights/*.safetensors")
+    add("overrides", nargs="*", metavar="data.KEY=VALUE", help="other data than the run's, said with each number")
+    add("--metrics", nargs="+", metavar="NAME", help=f"of {', '.join(names.MEASURES)}; default: all that can be had")
+    add("--raw", action="store_true", help="raw weights as well as averaged ones")
+    add("--guidance", nargs="+", type=float, metavar="SCALE", help="of samples; default: 1 and the run's own")
+    add("--images", type=int, default=256, metavar="N", help="held-out images, and samples (default 256)")
+    add("--steps", type=int, help="sampler steps; default: the run's own")
+    add("--sampler", choices=("euler", "heun"), default="euler", help="(default euler)")
+    add("--seed", type=int, default=0, help="of the noise (default 0, whatever the run's own)")
+    add(
+        "--features", default=names.EFFICIENTNET, metavar="NAME_OR_FOLDER",
+        help="network of rfd, fd and kid: efficientnet_lite0 (default; needs no hub), inception, a timm or Hugging "
+        "Face image model",
+    )  # fmt: skip
+    add("--clip", metavar="NAME_OR_FOLDER", help="CLIP of clip_score")
+    add("--lpips-net", choices=("alex", "vgg", "squeeze"), default="alex", help="classifier of lpips (default alex)")
+    add("--lpips-weights", metavar="FILE", help="torchvision's weights of it; default: the torch hub cache")
+    add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to compute (default auto)")
+    add("--precision", choices=("fp32", "bf16", "fp16"), default="fp32", help="of the model (default fp32)")
+    add("--config", type=Path, metavar="FILE", help="config.yaml of the run, for weights outside of one")
+    add("--json", type=Path, metavar="FILE", help="write the numbers there, too")
+    return made
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = parser().parse_intermixed_args(arguments)
+    problems = [
+        f"--{name} must be at least 1, not {getattr(options, name)}"
+        for name in ("images", "steps")
+        if getattr(options, name) is not None and getattr(options, name) < 1
+    ]
+    try:
+        if problems:
+            raise UserError(*problems)
+        records, left_out = evaluate(options)
+    except UserError as error:
+        fail([str(problem) for problem in error.args])
+        return 2
+    print(record.table(records))
+    for name, reason in left_out.items():
+        print(f"left out: {name}: {reason}")
+    if options.json:
+        files.write_json(options.json, {"results": [asdict(each) for each in records], "left_out": left_out})
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

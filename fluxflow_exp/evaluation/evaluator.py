@@ -1,0 +1,241 @@
+"""Measuring a model: reconstructions, flow loss and samples of held-out images, each number with its provenance."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from fluxflow_exp.config import UserError
+from fluxflow_exp.evaluation import digests, distances, names
+from fluxflow_exp.evaluation.clip import ClipScore
+from fluxflow_exp.evaluation.features import Features, load
+from fluxflow_exp.evaluation.flow_loss import BATCH, flow_loss
+from fluxflow_exp.evaluation.held_out import HeldOut, data_of, progress
+from fluxflow_exp.evaluation.record import Record
+from fluxflow_exp.evaluation.similarity import similarity
+from fluxflow_exp.evaluation.subject import AUTOENCODER, FLOW, Parts, Subject
+from fluxflow_exp.hardware import Machine
+from fluxflow_exp.losses.perceptual import Perceptual
+from fluxflow_exp.models.text_to_image import OBJECTIVES, TextToImage
+from fluxflow_exp.pictures import to_uint8
+from fluxflow_exp.samplers import SamplerName
+from fluxflow_exp.seeding import generator
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What to measure, and how."""
+
+    metrics: list[str]
+    raw: bool = False
+    guidance: list[float] = field(default_factory=lambda: [1.0])
+    images: int = 256
+    steps: int = 25
+    sampler: SamplerName = "euler"
+    seed: int = 0
+    features: str = names.EFFICIENTNET
+    data: list[str] = field(default_factory=list)  # overrides
+
+
+class Evaluator:
+    """`perceptual` and `clip` are needed for lpips and clip_score alone."""
+
+    def __init__(
+        self,
+        subject: Subject,
+        wanted: Wanted,
+        machine: Machine,
+        *,
+        perceptual: Perceptual | None = None,
+        clip: ClipScore | None = None,
+    ) -> None:
+        self.subject, self.wanted, self.machine = subject, wanted, machine
+        self.perceptual, self.clip = perceptual, clip
+        self._sets: dict[str, HeldOut] = {}
+        self._network: Features | None = None
+
+    def run(self) -> list[Record]:
+        """All that is wanted: averaged weights, then raw ones."""
+        records: list[Record] = []
+        for ema in (True, False) if self.wanted.raw else (True,):
+            if self._names("reconstructions"):
+                records += self._reconstructions(ema=ema)
+            if self._names("flow", "samples"):
+                records += self._flow(ema=ema)
+        return records
+
+    def held_out(self, part: str) -> HeldOut:
+        """What the step that trained `part` holds out. UserError: too few images."""
+        step = self.subject.step(part)
+        if step not in self._sets:
+            data = data_of(self.subject.values, step, self.wanted.data)
+            self._sets[step] = HeldOut(data, count=self.wanted.images)
+        return self._sets[step]
+
+    def _names(self, *of: str) -> list[str]:
+        return [name for name in self.wanted.metrics if names.MEASURES[name].of in of]
+
+    @torch.no_grad()
+    def _reconstructions(self, *, ema: bool) -> list[Record]:
+        parts = self.subject.load(AUTOENCODER, self.machine.device, raw=() if ema else AUTOENCODER)
+        step, held_out = self.subject.step("expander"), self.held_out("expander")
+        wanted, conditioned = self._names("reconstructions"), self.subject.conditioned(step)
+        values: dict[str, list[Tensor]] = {name: [] for name in wanted if name != "rfd"}
+        made: list[Tensor] = []
+        for batch in held_out.batches(f"Reconstructing, {_said(ema)} weights"):
+            images = self._to_device(batch.images)
+            with self.machine.autocast():
+                found = parts["expander"](parts["compressor"](images).mode(), conditioned).float().clamp(-1, 1)
+            for name, found_values in values.items():
+                found_values.append(similarity(name, found, images, perceptual=self.perceptual).cpu())
+            if "rfd" in wanted:
+                made.append(self._features()(to_uint8(found)))
+        means = {name: float(torch.cat(each).mean()) for name, each in values.items()}
+        if made:
+            means["rfd"] = distances.frechet(held_out.features(self._features()), torch.cat(made))
+        return [self._record(name, means[name], parts, "expander", ema=ema) for name in wanted]
+
+    def _flow(self, *, ema: bool) -> list[Record]:
+        # A flow step trains on the averaged autoencoder's latents, so that raw weights are its own parts' alone.
+        parts = self.subject.load((*AUTOENCODER, *FLOW), self.machine.device, raw=() if ema else FLOW)
+        records = []
+        if self._names("flow"):
+            records.append(self._record("flow", self._loss(parts, ema), parts, "flow_processor", ema=ema))
+        if self._names("samples"):
+            for scale in self.wanted.guidance:
+                found = self._samples(parts, scale, ema)
+                records += [
+                    self._record(name, value, parts, "flow_processor", ema=ema, guidance=scale)
+                    for name, value in found.items()
+                ]
+        return records
+
+    def _loss(self, parts: Parts, ema: bool) -> float:
+        step, held_out = self.subject.step("flow_processor"), self.held_out("flow_processor")
+        facts = self.subject.facts["flow"]
+        values = []
+        for index, batch in enumerate(held_out.batches(f"Flow loss, {_said(ema)} weights")):
+            with self.machine.autocast():
+                found = flow_loss(
+                    self._to_device(batch.images),
+                    batch.captions,
+                    compressor=parts["compressor"],
+                    flow=parts["flow_processor"],
+                    text_encoder=parts["text_encoder"],
+                    objective=OBJECTIVES[facts["objective"]](shift=facts["shift"]),
+                    source=generator(self.wanted.seed, step, "held out", BATCH * index),
+                )
+            values.append(found.cpu())
+        return float(torch.cat(values).mean())
+
+    def _samples(self, parts: Parts, scale: float, ema: bool) -> dict[str, float]:
+        """An image for each held-out caption, measured: shares and scores as means, distances of the whole set."""
+        held_out, wanted = self.held_out("flow_processor"), self._names("samples")
+        facts, captions = self.subject.facts, held_out.captions
+        model = TextToImage(
+            **{part: parts[part] for part in ("expander", *FLOW)},
+            downscale=facts["downscale"],
+            objective=OBJECTIVES[facts["flow"]["objective"]](shift=facts["flow"]["shift"]),
+            img_size=held_out.data.img_size,
+        )
+        batches = model.generate(
+            captions,
+            guidance_scale=scale,
+            steps=self.wanted.steps,
+            sampler=self.wanted.sampler,
+            seed=self.wanted.seed,
+            batch_size=BATCH,
+        )
+        sums: dict[str, float] = {}
+        made: list[Tensor] = []
+        said = f"Sampling at guidance {scale:g}, {_said(ema)} weights"
+        with self.machine.autocast():
+            for index, images in enumerate(progress(batches, said, total=-(-len(captions) // BATCH))):
+                rows = captions[BATCH * index :][: len(images)]
+                for name, value in self._scores(wanted, images, rows, held_out).items():
+                    sums[name] = sums.get(name, 0.0) + value * len(images) / len(captions)
+                if {"fd", "kid"} & {*wanted}:
+                    made.append(self._features()(images))
+        if made:
+            real, fake = held_out.features(self._features()), torch.cat(made)
+            if "fd" in wanted:
+                sums["fd"] = distances.frechet(real, fake)
+            if "kid" in wanted:
+                sums["kid"] = distances.kernel(real, fake, seed=self.wanted.seed)
+        return {name: sums[name] for name in _in_order(sums, wanted)}
+
+    def _scores(self, wanted: list[str], images: Tensor, captions: list[str], held_out: HeldOut) -> dict[str, float]:
+        found = held_out.data.score(images, captions) if "prompt_accuracy" in wanted else {}
+        if self.clip is not None and "clip_score" in wanted:
+            with torch.autocast(self.machine.device.type, enabled=False):
+                found["clip_score"] = self.clip(images, captions)
+        return found
+
+    def _record(
+        self, name: str, value: float, parts: Parts, part: str, *, ema: bool, guidance: float | None = None
+    ) -> Record:
+        measure, held_out, step = names.measure(name), self.held_out(part), self.subject.step(part)
+        return Record(
+            metric=name,
+            value=value,
+            unit=measure.unit,
+            lower_is_better=measure.lower_is_better,
+            step=step,
+            update=self.subject.update(step),
+            ema=ema,
+            n=len(held_out),
+            seed=self.wanted.seed,
+            guidance=guidance,
+            img_size=held_out.data.img_size,
+            implementation=names.implementation(name),
+            features=self._features_record(name) if measure.features else None,
+            weights_digest=parts.digest,
+            reference_digest=held_out.pairs_digest if measure.text else held_out.images_digest,
+            sampler=f"{self.wanted.sampler}, {self.wanted.steps} steps" if measure.of == "samples" else None,
+            precision=self.machine.precision,
+            device=self.machine.footprint()["gpu"],
+            data=self.wanted.data,
+        )
+
+    def _features_record(self, name: str) -> dict[str, str]:
+        if name == "lpips":
+            assert self.perceptual is not None
+            return {"name": f"lpips {self.perceptual.net}", "digest": self._perceptual_digest}
+        if name == "clip_score":
+            assert self.clip is not None
+            return self.clip.record
+        return self._features().record
+
+    @cached_property
+    def _perceptual_digest(self) -> str:
+        assert self.perceptual is not None
+        return digests.of_tensors(self.perceptual.network(self.machine.device).state_dict())
+
+    def _features(self) -> Features:
+        if self._network is None:
+            self._network = load(self.wanted.features).to(self.machine.device)
+        return self._network
+
+    def _to_device(self, images: Tensor) -> Tensor:
+        """uint8 → float32 in [-1, 1]."""
+        return images.to(self.machine.device).float() / 127.5 - 1
+
+
+def check_count(held_out: HeldOut, wanted: list[str]) -> None:
+    """UserError: a distance of sets needs two images."""
+    asked = [name for name in wanted if name in ("rfd", "fd", "kid")]
+    if asked and len(held_out) < 2:
+        raise UserError(f"{' and '.join(asked)} compare sets of at least 2 images, not {len(held_out)}: raise --images")
+
+
+def _in_order(found: Iterable[str], wanted: list[str]) -> list[str]:
+    """Names as they were asked for, shares of a prompt after their sum."""
+    return sorted(found, key=lambda name: (wanted.index(next(w for w in wanted if name.startswith(w))), len(name)))
+
+
+def _said(ema: bool) -> str:
+    return "averaged" if ema else "raw"

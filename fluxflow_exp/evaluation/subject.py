@@ -1,0 +1,129 @@
+"""What is measured: the parts of a published model, averaged or raw, and where they come from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import yaml
+from torch import nn
+
+from fluxflow_exp import weights
+from fluxflow_exp.config import UserError
+from fluxflow_exp.evaluation import digests
+from fluxflow_exp.run_folder import RunFolder
+
+Kind = Literal["ema", "raw"]
+AUTOENCODER = ("compressor", "expander")
+FLOW = ("flow_processor", "text_encoder")
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Parts on the device in eval mode, and a digest of all their tensors."""
+
+    modules: dict[str, nn.Module]
+    digest: str
+
+    def __getitem__(self, part: str) -> Any:
+        return self.modules[part]
+
+
+class Subject:
+    """A run folder, or a published file in one; outside of one with the run's `config`.
+
+    UserError: there are no weights, or nothing says what they were trained on.
+    """
+
+    def __init__(self, source: Path, *, config: Path | None = None) -> None:
+        self.file = _file(source)
+        try:
+            self.facts = weights.read_facts(self.file)
+        except ValueError as error:
+            raise UserError(str(error)) from error
+        if self.facts["kind"] == "raw" or self.file.name.endswith(".raw.safetensors"):
+            named = self.file.name.replace(".raw", "")
+            raise UserError(f"{self.file} holds raw weights: name {named} beside it, and add --raw for these")
+        above = RunFolder(self.file.parent.parent)
+        self.run = above if above.exists() and self.file.parent == above.weights else None
+        if config is None and self.run is None:
+            raise UserError(
+                f"{self.file} is not in the weights/ of a run folder, so that nothing says which images were held out: "
+                "add --config CONFIG, the config.yaml of its run"
+            )
+        self.values: dict[str, Any] = _config(config) if config else self.run.frozen()  # type: ignore[union-attr]
+        self.holders = self._holders()
+
+    @property
+    def name(self) -> str:
+        return self.file.stem
+
+    def lacks(self, parts: tuple[str, ...]) -> list[str]:
+        by_name = self.facts["text_encoder"] == "reference"
+        return [part for part in parts if part not in self.holders and not (by_name and part == "text_encoder")]
+
+    def step(self, part: str) -> str:
+        """That last trained `part`."""
+        return str(weights.read_facts(self.holders[part])["trained"][part])
+
+    def update(self, step: str) -> int | None:
+        """The last one of `step`, if a run says it."""
+        done = self.run.read_record()["steps"].get(step) if self.run else None
+        return int(done["updates"]) if done else None
+
+    def conditioned(self, step: str) -> bool:
+        """Whether `step` trained the expander with SPADE."""
+        return self._step_values(step)["trainer"].get("spade", "never") != "never"
+
+    def load(self, parts: tuple[str, ...], device: torch.device, *, raw: tuple[str, ...] = ()) -> Parts:
+        """`parts`, those in `raw` as they were last trained."""
+        modules = {}
+        for part in parts:
+            holder = self.holders.get(part, self.file)
+            try:
+                modules[part] = weights.load_part(holder, part, kind="raw" if part in raw else "ema")
+            except ValueError as error:
+                raise UserError(str(error)) from error
+            modules[part].to(device).eval().requires_grad_(False)
+        tensors = {f"{part}.{name}": t for part, m in modules.items() for name, t in m.state_dict().items()}
+        return Parts(modules, digests.of_tensors(tensors))
+
+    def _step_values(self, step: str) -> dict[str, Any]:
+        steps = self.values["stage"]["steps"]
+        if step not in steps:
+            raise UserError(f"{self.file} was trained in a step {step!r} that its configuration does not have")
+        found: dict[str, Any] = steps[step]
+        return found
+
+    def _holders(self) -> dict[str, Path]:
+        """Part → the file that holds it: this one, else that of the newest earlier step of its run."""
+        own = weights.find_parts(self.file)
+        if self.run is None:
+            return own
+        steps = list(self.values["stage"]["steps"])[: self.facts["index"]]
+        return {**weights.find_parts(self.run.path, steps=steps), **own}
+
+
+def _file(source: Path) -> Path:
+    """The weights that `source` names: of a run its final ones, or those of its last finished step."""
+    if not source.is_dir():
+        return source
+    if not RunFolder(source).exists():
+        raise UserError(f"{source} is no run folder (it holds no run.json)")
+    final = source / "weights" / "final.safetensors"
+    if final.is_file():
+        return final
+    try:
+        holders = weights.find_parts(source)
+    except ValueError as error:
+        raise UserError(f"{source}: none of its steps has ended yet, so that there are no weights") from error
+    return max(holders.values(), key=lambda path: int(weights.read_facts(path)["index"]))
+
+
+def _config(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise UserError(f"--config: there is no file {path}")
+    values: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return values
