@@ -44,7 +44,7 @@ def compare(
         if each.kind not in allow
     ]
     unrecorded = _said(lambda: compare_curves.check_budget(runs, question.budget))
-    problems += unrecorded
+    problems += unrecorded + _said(lambda: compare_curves.check_evaluated(runs, question.metric))
     curves: dict[str, Curve] = {}
     for run in runs if not unrecorded else []:
         problems += _said(partial(_read, run, question, curves))
@@ -155,7 +155,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("out", type=Path, nargs="+", metavar="OUT", help="run folders, or folders of them (a sweep)")
     parser.add_argument("--by", required=True, metavar="KEY", help="configuration key whose values are compared")
-    parser.add_argument("--metric", required=True, help="held-out metric, e.g. val_psnr")
+    parser.add_argument("--metric", required=True, help="held-out metric, e.g. val_psnr, or of evaluations: ssim, fd@4")
     parser.add_argument("--budget", choices=list(BUDGETS), default="images", help="what is equal (default images)")
     parser.add_argument(
         "--at", type=float, metavar="N", help="the budget; by default the largest that all runs reached"

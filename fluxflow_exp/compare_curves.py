@@ -8,6 +8,8 @@ import numpy as np
 
 from fluxflow_exp.compare_runs import Run, apart, listed
 from fluxflow_exp.config import UserError
+from fluxflow_exp.evaluation import record
+from fluxflow_exp.evaluation.record import Record
 from fluxflow_exp.overrides import did_you_mean
 from fluxflow_exp.significance import half_width
 from fluxflow_exp.tracking import Row, read_rows
@@ -22,7 +24,8 @@ RECORDED = {"tflop": "tflop", "seconds": "seconds", "gpu_hours": "seconds"}  # b
 TIMED = ("seconds", "gpu_hours")
 HIGHER = ("psnr", "ssim", "accuracy", "clip")
 LOWER = (
-    "loss", "lpips", "l1", "l2", "mse", "mae", "flow", "kl", "vae", "fid", "fd", "rfd", "kid", "distance", "dist", "error",
+    "loss", "lpips", "l1", "l2", "mse", "mae", "flow", "kl", "vae", "fid", "fd", "rfd", "kid", "distance", "dist",
+    "error",
 )  # fmt: skip
 PARAMETERS_ALIKE = 0.01  # models within it count as equally large
 
@@ -51,7 +54,7 @@ class Band:
 
 def higher_is_better(metric: str) -> bool | None:
     """By the words in the metric's name; None: they do not tell."""
-    words = metric.lower().split("_")
+    words = metric.lower().partition("@")[0].split("_")
     if any(word in HIGHER for word in words):
         return True
     return False if any(word in LOWER for word in words) else None
@@ -82,6 +85,7 @@ def check_metric(runs: list[Run], metric: str) -> None:
 def read(run: Run, metric: str, budget: str) -> Curve:
     """The curve of `metric`, steps one after another. UserError: there is none, or a value is not finite."""
     spent, points = 0.0, []
+    measured = [] if metric in _logged(run) else evaluated(run, metric)
     for step, settings in run.values["stage"]["steps"].items():
         rows = read_rows(run.folder.metrics(step))
         if not rows:
@@ -94,11 +98,34 @@ def read(run: Run, metric: str, budget: str) -> Curve:
             if value is None:
                 raise UserError(f"{run.name}: {metric} is not finite at update {row['global_step']} of step {step}")
             points.append((spent + axis(row["global_step"]), float(value)))
+        points += [(spent + axis(each.update), each.value) for each in measured if each.step == step and each.update]
         points = [point for point in points if not math.isnan(point[0])]
         spent += axis(rows[-1]["global_step"])
     if not points:
         raise UserError(f"{run.name} has no row of {metric} yet whose {budget} are known")
     return Curve([x for x, _ in points], [y for _, y in points])
+
+
+def evaluated(run: Run, metric: str) -> list[Record]:
+    """What `fluxflow_exp.evaluate` measured of the run, one record at most. UserError: it did so in several ways."""
+    found = record.select(record.of_run(run.folder.path), metric)
+    ways = [reason for each in found[1:] if (reason := record.comparable(found[0], each))]
+    if ways:
+        named = [name for name in record.names(found) if "@" in name]
+        choice = f"Name one guidance: {', '.join(named)}" if len(named) > 1 else "Take other files out of evaluations/"
+        raise UserError(f"{run.name}: {metric} was measured in several ways: {ways[0]}. {choice}")
+    return found[-1:]
+
+
+def check_evaluated(runs: list[Run], metric: str) -> None:
+    """UserError: the runs' evaluations of the metric, where it comes from these, are not alike."""
+    found = {run.name: evaluated(run, metric)[0] for run in runs if metric not in _logged(run)}
+    (first, one), *others = found.items() or [("", None)]
+    unlike = [
+        f"{metric} of {first} and of {name}: {reason}" for name, other in others if (reason := _unlike(one, other))
+    ]
+    if unlike:
+        raise UserError(f"{listed(unlike)}. Measure all alike: python -m fluxflow_exp.evaluate RUN, same options")
 
 
 def equal_budget(curves: dict[str, Curve], budget: str, *, at: float | None) -> float:
@@ -181,7 +208,17 @@ def _check_parameters(runs: list[Run]) -> None:
         raise UserError(f"parameters differ by more than {100 * PARAMETERS_ALIKE:.0f} %: {apart(sized)}")
 
 
+def _unlike(one: Record | None, other: Record | None) -> str | None:
+    return record.comparable(one, other) if one and other else None
+
+
 def _metrics(run: Run) -> set[str]:
+    """Names of logged held-out metrics, and of evaluations: bare, and with the guidance of samples."""
+    records = record.of_run(run.folder.path)
+    return _logged(run) | {*record.names(records)} | {each.metric for each in records if each.ema}
+
+
+def _logged(run: Run) -> set[str]:
     return {
         name
         for step in run.values["stage"]["steps"]

@@ -60,16 +60,16 @@ def evaluate(options: argparse.Namespace) -> tuple[list[record.Record], dict[str
 
 def _chosen(options: argparse.Namespace, subject: Subject) -> tuple[list[str], dict[str, str]]:
     """Metrics that the weights allow, and why not the others. UserError: one that was asked for is among these."""
+    from fluxflow_exp.evaluation.subject import AUTOENCODER, FLOW
+
     asked: list[str] = options.metrics or []
     unknown = names.name_problems(asked, known=tuple(names.MEASURES), where="--metrics")
     if unknown:
         raise UserError(*unknown)
     reasons = {}
     for name, measure in names.MEASURES.items():
-        needed = ("compressor", "expander")
-        if measure.of != "reconstructions":
-            needed = (*needed, "flow_processor", "text_encoder")
-        lacking = subject.lacks(needed)
+        autoencoder = measure.of == "reconstructions"
+        lacking = subject.lacks(AUTOENCODER if autoencoder else (*AUTOENCODER, *FLOW))
         if lacking:
             reasons[name] = f"{subject.file} comes with no {' and no '.join(lacking)}"
         elif name == "clip_score" and options.clip is None:
@@ -77,7 +77,9 @@ def _chosen(options: argparse.Namespace, subject: Subject) -> tuple[list[str], d
     return _sorted_out(list(names.MEASURES), asked, reasons)
 
 
-def _fitting(evaluator: Evaluator, chosen: list[str], options: argparse.Namespace, left_out: dict[str, str]) -> list[str]:
+def _fitting(
+    evaluator: Evaluator, chosen: list[str], options: argparse.Namespace, left_out: dict[str, str]
+) -> list[str]:
     """Of `chosen` those that the held-out images allow."""
     from fluxflow_exp.evaluation.evaluator import check_count
 
@@ -118,11 +120,13 @@ def _perceptual(options: argparse.Namespace, left_out: dict[str, str]) -> Percep
     try:
         return Perceptual(net=net, weights_file=file)
     except ValueError as error:
-        raise UserError(f"--metrics lpips: {str(error).replace('perceptual.weights_file=', '--lpips-weights ')}") from error
+        raise UserError(
+            f"--metrics lpips: {str(error).replace('perceptual.weights_file=', '--lpips-weights ')}"
+        ) from error
 
 
 def _machine(options: argparse.Namespace) -> Machine:
-    from fluxflow_exp.hardware import Machine, hardware_problems, prepare
+    from fluxflow_exp.hardware import hardware_problems, prepare
     from fluxflow_exp.schema import Hardware
 
     hardware = Hardware(
@@ -178,7 +182,12 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = made.add_argument
-    add("source", type=Path, metavar="RUN|WEIGHTS", help="run folder (its final weights), or one of its weights/*.safetensors")
+    add(
+        "source",
+        type=Path,
+        metavar="RUN|WEIGHTS",
+        help="run folder (its final weights), or one of its weights/*.safetensors",
+    )
     add("overrides", nargs="*", metavar="data.KEY=VALUE", help="other data than the run's, said with each number")
     add("--metrics", nargs="+", metavar="NAME", help=f"of {', '.join(names.MEASURES)}; default: all that can be had")
     add("--raw", action="store_true", help="raw weights as well as averaged ones")

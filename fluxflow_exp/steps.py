@@ -38,9 +38,7 @@ def problems(values: dict[str, Any]) -> list[str]:
     return found
 
 
-def _numbers(
-    step: dict[str, Any], where: str, hardware: dict[str, Any], evaluation: dict[str, Any]
-) -> list[str]:
+def _numbers(step: dict[str, Any], where: str, hardware: dict[str, Any], evaluation: dict[str, Any]) -> list[str]:
     found = [
         f"{where}.{key} must be at least 1, not {step[key]}"
         for key in ("n_epochs", "batch_size", "max_updates")

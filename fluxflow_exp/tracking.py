@@ -37,8 +37,9 @@ class MetricLog:
         extras: dict[str, float] | None = None,
         pictures: dict[str, str] | None = None,
     ) -> None:
-        """Append a row of `kind` (train, held_out, held_out_raw, samples). `update` counts the step's updates, `epoch` from 1.
+        """Append a row of `kind` (train, held_out, held_out_raw, samples).
 
+        `update` counts the step's updates, `epoch` from 1.
         `pictures`: file in `samples/` → what it shows.
         """
         row = {

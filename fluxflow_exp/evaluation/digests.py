@@ -13,7 +13,7 @@ def of_tensors(tensors: Mapping[str, Tensor], *words: str) -> str:
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
         found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        found.update(tensor.reshape(-1).view(torch.uint8).numpy())
+        found.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return found.hexdigest()
 
 
@@ -27,7 +27,7 @@ class Images:
         """`images` uint8 (n, 3, height, width)."""
         for image, caption in zip(images.cpu(), captions, strict=True):
             self._images.update(f"{tuple(image.shape)}\n".encode())
-            self._images.update(image.contiguous().numpy())
+            self._images.update(image.contiguous().numpy().data)
             self._captions.update(f"{caption!r}\n".encode())
 
     @property

@@ -6,7 +6,6 @@ as sets get smaller. Kernel (Bińkowski et al. 2018): the unbiased squared maxim
 """
 
 import warnings
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -50,4 +49,4 @@ class _Given(nn.Module):
         self.num_features = width
 
     def forward(self, features: Tensor) -> Tensor:
-        return cast(Tensor, features)
+        return features

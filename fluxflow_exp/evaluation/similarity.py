@@ -16,7 +16,7 @@ BORDER = 5  # pixels of SSIM's map whose window reaches beyond the image
 
 def means(names: list[str], found: Tensor, target: Tensor, *, perceptual: Perceptual | None = None) -> dict[str, float]:
     """Name → mean over all images, as `similarity` has them."""
-    pairs = list(zip(found.split(AT_ONCE), target.split(AT_ONCE), strict=True))
+    pairs = list(zip(torch.split(found, AT_ONCE), torch.split(target, AT_ONCE), strict=True))
     return {
         name: float(torch.cat([similarity(name, *pair, perceptual=perceptual) for pair in pairs]).mean())
         for name in names

@@ -75,7 +75,7 @@ class Subject:
 
     def conditioned(self, step: str) -> bool:
         """Whether `step` trained the expander with SPADE."""
-        return self._step_values(step)["trainer"].get("spade", "never") != "never"
+        return bool(self._step_values(step)["trainer"].get("spade", "never") != "never")
 
     def load(self, parts: tuple[str, ...], device: torch.device, *, raw: tuple[str, ...] = ()) -> Parts:
         """`parts`, those in `raw` as they were last trained."""

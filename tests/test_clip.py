@@ -1,0 +1,58 @@
+"""CLIP score of a tiny CLIP with random weights: the cosine of its own embeddings."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from fluxflow_exp.config import UserError
+from fluxflow_exp.evaluation.clip import ClipScore
+
+transformers = pytest.importorskip("transformers")
+pytest.importorskip("torchmetrics")
+WORDS = ["[PAD]", "[UNK]", "<s>", "</s>", "a", "red", "circle", "blue", "square", "on", "ground"]
+CAPTIONS = ["a red circle", "a blue square", "a red square on a blue ground"]
+
+
+def tiny_clip(folder: Path, seed: int = 0) -> Path:
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+    backend = Tokenizer(models.WordLevel({w: i for i, w in enumerate(WORDS)}, unk_token="[UNK]"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    backend.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 2), ("</s>", 3)]
+    )
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="[PAD]", eos_token="</s>")
+    images = transformers.CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
+    transformers.CLIPProcessor(images, tokenizer).save_pretrained(folder)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    text = {**sizes, "vocab_size": len(WORDS), "eos_token_id": 3, "bos_token_id": 2, "max_position_embeddings": 16}
+    torch.manual_seed(seed)
+    config = transformers.CLIPConfig(
+        text_config=text, vision_config={**sizes, "image_size": 32, "patch_size": 8}, projection_dim=8
+    )
+    transformers.CLIPModel(config).save_pretrained(folder)
+    return folder
+
+
+def test_the_score_is_a_hundred_times_the_mean_cosine(tmp_path: Path) -> None:
+    folder = tiny_clip(tmp_path / "clip")
+    images = torch.randint(0, 256, (3, 3, 40, 40), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    score = ClipScore(str(folder), torch.device("cpu"))
+    model = transformers.CLIPModel.from_pretrained(folder).eval()
+    processor = transformers.AutoProcessor.from_pretrained(folder)
+    inputs = processor(text=CAPTIONS, images=list(images), return_tensors="pt", padding=True)
+    with torch.no_grad():
+        out = model(**inputs)
+    cosine = (out.image_embeds * out.text_embeds).sum(-1)  # of unit vectors
+    assert score(images, CAPTIONS) == pytest.approx(max(100 * float(cosine.mean()), 0), abs=1e-3)
+    flipped = score(255 - images, CAPTIONS)
+    assert flipped != score(images, CAPTIONS)
+    assert score.record == {"name": "clip", "digest": score.digest}
+    assert ClipScore(str(tiny_clip(tmp_path / "other", seed=1)), torch.device("cpu")).digest != score.digest
+
+
+def test_a_clip_that_is_not_there_is_said(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "clip"}')
+    with pytest.raises(UserError, match=r"--clip .* neither on this machine nor to be had"):
+        ClipScore(str(tmp_path), torch.device("cpu"))
