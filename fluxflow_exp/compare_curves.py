@@ -112,7 +112,8 @@ def evaluated(run: Run, metric: str) -> list[Record]:
     ways = [reason for each in found[1:] if (reason := record.comparable(found[0], each))]
     if ways:
         named = [name for name in record.names(found) if "@" in name]
-        choice = f"Name one guidance: {', '.join(named)}" if len(named) > 1 else "Take other files out of evaluations/"
+        folder = run.folder.path / record.FOLDER
+        choice = f"Name one: {', '.join(named)}" if len(named) > 1 else f"Remove {folder} and measure it in one way"
         raise UserError(f"{run.name}: {metric} was measured in several ways: {ways[0]}. {choice}")
     return found[-1:]
 

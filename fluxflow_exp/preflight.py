@@ -181,7 +181,7 @@ def _evaluation(wanted: dict[str, Any]) -> list[str]:
     for key, needing in (("images", ("rfd", "fd", "kid")), ("prompts", ("fd", "kid"))):
         asked = [name for name in names if name in needing]
         if asked and wanted.get(key, 2) < 2:
-            found.append(f"evaluation.metrics: {' and '.join(asked)} need evaluation.{key} of at least 2")
+            found.append(f"evaluation.{key} must be at least 2 for {' and '.join(asked)}, not {wanted[key]}")
     return found
 
 

@@ -65,16 +65,14 @@ def test_a_timm_folder_is_loaded_and_known_by_its_weights(tmp_path: Path) -> Non
 @pytest.mark.parametrize("kind", ["vit", "resnet", "clip"])
 def test_a_hugging_face_folder_is_loaded(tmp_path: Path, kind: str) -> None:
     torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
     if kind == "vit":
-        config = transformers.ViTConfig(
-            hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, image_size=32, patch_size=8
-        )
+        config = transformers.ViTConfig(**sizes, image_size=32, patch_size=8)
         model, width = transformers.ViTModel(config, add_pooling_layer=False), 16
     elif kind == "resnet":
         config = transformers.ResNetConfig(embedding_size=8, hidden_sizes=[8, 12], depths=[1, 1], layer_type="basic")
         model, width = transformers.ResNetModel(config), 12
     else:
-        sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
         model = transformers.CLIPModel(
             transformers.CLIPConfig(
                 text_config={**sizes, "vocab_size": 20}, vision_config={**sizes, "image_size": 32, "patch_size": 8}
@@ -92,7 +90,7 @@ def test_a_hugging_face_folder_is_loaded(tmp_path: Path, kind: str) -> None:
 
 
 def test_what_cannot_be_had_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UserError, match="no network 'resnet5O'.*did you mean 'resnet50"):
+    with pytest.raises(UserError, match=r"no network 'resnet5O'.*did you mean 'resnet50"):
         features.load("resnet5O")
     with pytest.raises(UserError, match=r"holds no config\.json"):
         features.load(str(tmp_path))

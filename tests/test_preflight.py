@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from fluxflow_exp.config import conf_dir, instantiate, resolve
+from fluxflow_exp.evaluation import names
 from fluxflow_exp.overrides import compose_config
 from fluxflow_exp.preflight import problems
 from tests.conftest import toy
@@ -152,3 +153,34 @@ def test_init_from_of_another_shape_is_refused(tmp_path):
     (first, *_) = problems(toy(tmp_path, *flow, "model.vae_dim=8", stage="flow"))
     assert "compressor does not fit model=tiny" in first
     assert json.loads((run / "run.json").read_text())["steps"]["vae"]["updates"] == 1
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("evaluation.metrics=[psnr,sim]", "evaluation.metrics: there is no metric 'sim'; did you mean 'ssim'?"),
+        ("evaluation.metrics=[flow]", "evaluation.metrics: there is no metric 'flow'"),
+        ("evaluation.lpips_net=vgg19", "evaluation.lpips_net is one of alex, vgg, squeeze, not 'vgg19'"),
+        ("evaluation.lpips_weights_file=nowhere.pth", "evaluation.lpips_weights_file: there is no file nowhere.pth"),
+        (
+            "stage.steps.vae.transition_on={metric: val_ssim, patience: 2}",
+            "stage.steps.vae.transition_on.metric=val_ssim is measured with ssim in evaluation.metrics",
+        ),
+    ],
+)
+def test_a_measure_that_cannot_be_taken_is_one_line(override, message):
+    (line,) = check(override)
+    assert line.startswith(message)
+
+
+def test_measures_need_their_packages_and_two_images(monkeypatch):
+    assert check("evaluation.metrics=[psnr,ssim,rfd,kid]") == []
+    assert check("evaluation.metrics=[kid]", "evaluation.prompts=0") == [
+        "evaluation.prompts must be at least 2 for kid, not 0"
+    ]
+    assert check("evaluation.metrics=[ssim]", "stage.steps.vae.transition_on={metric: val_ssim, patience: 2}") == []
+    monkeypatch.setattr(names, "find_spec", lambda name: None)
+    assert check() == []
+    (line,) = check("evaluation.metrics=[psnr,ssim,rfd]")
+    assert line.startswith("evaluation.metrics: ssim, rfd: not installed here: torchmetrics, timm")
+    assert 'pip install "fluxflow-exp[eval]"' in line

@@ -130,7 +130,8 @@ def run(tmp_path: Path) -> RunFolder:
     folder = RunFolder(tmp_path / "quickstart")
     folder.create(values, {"upstream": {}, "commit": "abc", "changed_code": None, "overrides": []})
     for step, count in (("vae", 4), ("flow", 3)):
-        row = {"metrics": {"x": 1.0, "bad": None}, "learning_rates": {"vae": 0.1}, "extras": {}, "epoch": 1}
+        row = {"kind": "train", "metrics": {"x": 1.0, "bad": None}, "learning_rates": {"vae": 0.1}, "extras": {}}
+        row["epoch"] = 1
         text = "".join(json.dumps({**row, "global_step": i}) + "\n" for i in range(count))
         folder.metrics(step).write_text(text)
     return folder
@@ -172,6 +173,14 @@ def test_a_run_that_goes_on_online_sends_what_the_server_lacks(run: RunFolder, o
     again = wandb_run.WandbRun(run, Tracking(mode="auto"), Console())
     again.start()
     assert server.options["id"] == json.loads(run.record.read_text())["wandb_id"]
+
+
+def test_numbers_of_raw_weights_do_not_hide_those_of_averaged_ones(run: RunFolder) -> None:
+    row = {"metrics": {"val_psnr": 1.0}, "learning_rates": {}, "extras": {}, "global_step": 3, "epoch": 1}
+    tracked = wandb_run.WandbRun(run, Tracking(mode="off"), Console())
+    assert tracked._values("vae", {**row, "kind": "held_out"})["vae/val_psnr"] == 1.0
+    assert "vae/val_psnr" not in tracked._values("vae", {**row, "kind": "held_out_raw"})
+    assert tracked._values("vae", {**row, "kind": "held_out_raw"})["vae/raw/val_psnr"] == 1.0
 
 
 def test_rows_after_a_rewind_are_not_sent_twice(run: RunFolder, online: Any) -> None:

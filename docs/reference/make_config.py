@@ -72,7 +72,8 @@ def _default(field: dataclasses.Field[Any]) -> str:
         return "null" if field.default is None else f"`{field.default}`" if field.default != "" else "empty"
     if field.default_factory in (dict, list):
         return "empty"
-    return "see below"
+    made = field.default_factory() if field.default_factory is not dataclasses.MISSING else None
+    return f"`[{', '.join(made)}]`" if isinstance(made, list) else "see below"
 
 
 def _choice(path: Path) -> str:

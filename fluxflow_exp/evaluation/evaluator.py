@@ -188,7 +188,7 @@ class Evaluator:
             update=self.subject.update(step),
             ema=ema,
             n=len(held_out),
-            seed=self.wanted.seed,
+            seed=None if measure.of == "reconstructions" else self.wanted.seed,
             guidance=guidance,
             img_size=held_out.data.img_size,
             implementation=names.implementation(name),

@@ -28,7 +28,7 @@ class Record:
     update: int | None  # of the step; None where no run says it
     ema: bool  # averaged weights, or those last trained
     n: int  # images measured
-    seed: int  # of the noise
+    seed: int | None  # of the noise; None where none is drawn
     guidance: float | None  # of samples
     img_size: int  # pixels a side
     implementation: str  # library and version

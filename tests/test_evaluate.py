@@ -1,0 +1,211 @@
+"""A trained run measured: by the command and while it trains, with the same numbers, each with its provenance."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fluxflow_exp import compare, evaluate, files, pipeline
+from fluxflow_exp.evaluation import names, record
+from fluxflow_exp.run_folder import RunFolder
+from fluxflow_exp.tracking import read_rows
+from tests.conftest import toy
+from tests.test_clip import tiny_clip
+from tests.test_features import small_timm
+
+pytest.importorskip("torchmetrics")
+
+
+@pytest.fixture(scope="module")
+def features(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small_timm(tmp_path_factory.mktemp("features") / "resnet")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, features: Path) -> Path:
+    root = tmp_path_factory.mktemp("measured")
+    measured = ["evaluation.metrics=[psnr,ssim,rfd,fd,kid]", "evaluation.raw=true", f"evaluation.features={features}"]
+    short = ["~stage.steps.vae_gan", "stage.steps.vae.max_updates=3", "stage.steps.flow.max_updates=3"]
+    pipeline.run(toy(root, *measured, *short, "evaluation.prompts=8", "samples.every_epochs=null"))
+    return root / "quickstart"
+
+
+def measure(source: Path, *words: str, out: Path) -> list[dict[str, Any]]:
+    assert evaluate.main([str(source), *words, "--device", "cpu", "--json", str(out)]) == 0
+    found: list[dict[str, Any]] = files.read_json(out)["results"]
+    return found
+
+
+def rows(run: Path, step: str, kind: str) -> dict[str, float]:
+    return [row["metrics"] for row in read_rows(RunFolder(run).metrics(step)) if row["kind"] == kind][-1]
+
+
+def test_the_command_finds_what_the_run_logged(run: Path, features: Path, tmp_path: Path) -> None:
+    options = ["--metrics", "psnr", "ssim", "rfd", "flow", "--raw", "--images", "8", "--features", str(features)]
+    for each in measure(run, *options, out=tmp_path / "out.json"):
+        logged = rows(run, each["step"], "held_out" if each["ema"] else "held_out_raw")
+        assert each["value"] == pytest.approx(logged[f"val_{each['metric']}"], rel=1e-5), each
+
+
+def test_while_training_raw_weights_have_rows_of_their_own(run: Path) -> None:
+    for step, expected in (
+        ("vae", {"val_l1", "val_psnr", "val_ssim", "val_rfd"}),
+        ("flow", {"val_flow", "val_fd", "val_kid", "prompt_accuracy"}),
+    ):
+        averaged, raw = rows(run, step, "held_out"), rows(run, step, "held_out_raw")
+        assert expected <= set(averaged) == set(raw)
+        changed = [name for name in expected if averaged[name] != raw[name]]
+        assert len(changed) >= 3, (averaged, raw)
+
+
+def test_every_number_carries_its_provenance_and_stands_in_the_run(
+    run: Path, features: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clip = tiny_clip(tmp_path / "clip")
+    options = ["--guidance", "1", "4", "--raw", "--images", "8", "--clip", str(clip), "--features", str(features)]
+    found = measure(run, *options, "--seed", "7", out=tmp_path / "out.json")
+    shares = {f"prompt_accuracy{more}" for more in ("", "_kind", "_colour", "_ground")}
+    samples = {"fd", "kid", "clip_score", *shares}
+    assert {r["metric"] for r in found} == {"psnr", "ssim", "rfd", "flow", *samples}
+    said = capsys.readouterr().out
+    assert "left out: ms_ssim: needs images of 176 pixels a side, and these have 16" in said
+    assert "left out: lpips: " in said
+    seen = record.read(run / "evaluations" / "final.json")
+    assert {(r.metric, r.guidance, r.ema, r.value) for r in seen if r.seed in (7, None)} == {
+        (r["metric"], r["guidance"], r["ema"], r["value"]) for r in found
+    }
+    for each in seen:
+        if each.seed not in (7, None):
+            continue
+        assert (each.seed is None) == (each.metric in ("psnr", "ssim", "rfd"))
+        assert (each.n, each.img_size, each.update, each.precision, each.device, each.data) == (
+            8, 16, 3, "fp32", "CPU", [],
+        )  # fmt: skip
+        assert each.guidance in ((1.0, 4.0) if each.metric in samples else (None,))
+        assert each.sampler == ("euler, 2 steps" if each.metric in samples else None)
+        assert each.step == ("vae" if each.metric in ("psnr", "ssim", "rfd") else "flow")
+        assert each.implementation == names.implementation(each.metric)
+        assert (each.features or {}).get("name") == {
+            "rfd": "resnet", "fd": "resnet", "kid": "resnet", "clip_score": "clip",
+        }.get(each.metric)  # fmt: skip
+        assert len(each.weights_digest) == len(each.reference_digest) == 64
+    # Digests tell apart weights, and images from images with captions; nothing else.
+    digests = {(r.ema, r.step): r.weights_digest for r in seen}
+    assert len(set(digests.values())) == 4
+    assert len({r.reference_digest for r in seen}) == 2
+
+
+def test_another_seed_or_guidance_makes_other_samples(run: Path, features: Path, tmp_path: Path) -> None:
+    words = ["--metrics", "fd", "flow", "--images", "8", "--features", str(features), "--guidance", "1", "4"]
+    one, again, other = (measure(run, *words, "--seed", seed, out=tmp_path / "out.json") for seed in ("0", "0", "1"))
+    assert one == again
+    flow, low, high = (r["value"] for r in one)
+    assert low != high
+    assert [r["value"] == before for r, before in zip(other, (flow, low, high), strict=True)] == [False] * 3
+
+
+def test_an_earlier_step_is_measured_by_its_file(run: Path, tmp_path: Path) -> None:
+    weights = run / "weights" / "vae.safetensors"
+    (each,) = measure(weights, "--metrics", "psnr", "--images", "8", out=tmp_path / "out.json")
+    assert each["value"] == pytest.approx(rows(run, "vae", "held_out")["val_psnr"], rel=1e-5)
+    assert (each["step"], each["update"]) == ("vae", 3)
+    assert (run / "evaluations" / "vae.json").exists()
+    flow = run / "weights" / "flow.safetensors"
+    assert [r["step"] for r in measure(flow, "--metrics", "flow", "--images", "8", out=tmp_path / "o.json")] == ["flow"]
+
+
+def test_other_data_are_said_with_the_number(run: Path, tmp_path: Path) -> None:
+    (own,) = measure(run, "--metrics", "psnr", "--images", "8", out=tmp_path / "out.json")
+    (other,) = measure(run, "data.seed=5", "--metrics", "psnr", "--images", "8", out=tmp_path / "out.json")
+    assert (own["data"], other["data"]) == ([], ["data.seed=5"])
+    assert own["reference_digest"] != other["reference_digest"]
+    assert "held-out images" in (record.comparable(*(record.Record(**each) for each in (own, other))) or "")
+
+
+def test_weights_outside_of_a_run_need_its_configuration(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    alone = tmp_path / "final.safetensors"
+    shutil.copy(run / "weights" / "final.safetensors", alone)
+    assert evaluate.main([str(alone), "--metrics", "psnr"]) == 2
+    assert "add --config CONFIG" in capsys.readouterr().err
+    words = ["--metrics", "psnr", "--images", "8"]
+    (each,) = measure(alone, *words, "--config", str(run / "config.yaml"), out=tmp_path / "out.json")
+    (own,) = measure(run, *words, out=tmp_path / "own.json")
+    assert each == {**own, "update": None}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--metrics", "psrn"], "there is no metric 'psrn'; did you mean 'psnr'?"),
+        (["--metrics", "ms_ssim"], "--metrics ms_ssim: needs images of 176 pixels a side, and these have 16"),
+        (["--metrics", "clip_score"], "--metrics clip_score: no CLIP was given"),
+        (["--metrics", "lpips", "--lpips-weights", "nowhere.pth"], "there is no file nowhere.pth"),
+        (["--metrics", "rfd", "--images", "1"], "rfd compare sets of at least 2 images, not 1"),
+        (["--images", "0"], "--images must be at least 1, not 0"),
+        (["seed=3", "--metrics", "psnr"], "seed=3: of a run's configuration only data can be overridden"),
+        (["data.sed=3", "--metrics", "psnr"], "data.sed: fluxflow_exp.data.shapes.Shapes takes no 'sed'"),
+    ],
+)
+def test_what_cannot_be_measured_is_one_clear_error(
+    run: Path, words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert evaluate.main([str(run), *words, "--device", "cpu"]) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("nowhere", "there is no file"),
+        ("weights", "is no run folder"),
+        ("weights/vae.raw.safetensors", "name vae.safetensors beside it, and add --raw"),
+    ],
+)
+def test_what_is_no_published_model_is_refused(
+    run: Path, source: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert evaluate.main([str(run / source), "--metrics", "psnr"]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_without_the_extra_one_error_says_what_to_install_and_psnr_is_measured(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(names, "find_spec", lambda name: None)
+    assert evaluate.main([str(run), "--device", "cpu"]) == 2
+    assert 'pip install "fluxflow-exp[eval]"' in capsys.readouterr().err
+    assert len(measure(run, "--metrics", "psnr", "flow", "--images", "8", out=tmp_path / "out.json")) == 2
+
+
+def test_evaluations_are_compared_where_they_are_alike(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(run, other)
+    record_there = RunFolder(other).frozen()
+    record_there["model"]["activation"] = "silu"
+    for part in ("compressor", "expander", "flow_processor"):
+        record_there["model"][part]["activation"] = "silu"
+    RunFolder(other).freeze(record_there)
+    shutil.rmtree(other / "evaluations", ignore_errors=True)
+    asked = [str(run), str(other), "--by", "model.activation", "--metric", "ssim", "--out", str(tmp_path / "out")]
+    measure(run, "--metrics", "ssim", "--images", "8", out=tmp_path / "o.json")
+    assert compare.main(asked) == 2
+    assert "has no row of it" in capsys.readouterr().err
+    measure(other, "--metrics", "ssim", "--images", "4", out=tmp_path / "o.json")
+    assert compare.main(asked) == 2
+    assert "not the same held-out images (or captions)" in capsys.readouterr().err
+    shutil.rmtree(other / "evaluations")
+    measure(other, "--metrics", "ssim", "--images", "8", out=tmp_path / "o.json")
+    assert compare.main(asked) == 0
+    said = capsys.readouterr().out
+    assert "ssim at 24 images, by model.activation (higher is better)" in said
+    print(said)
+    facts = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    assert [group["mean"] for group in facts["groups"]] == pytest.approx(
+        [rows(run, "vae", "held_out")["val_ssim"]] * 2, rel=1e-5
+    )
