@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fluxflow_exp import files
-from fluxflow_exp.config import UserError
+from fluxflow_exp.config import UserError, typed
 from fluxflow_exp.console import fail
 from fluxflow_exp.evaluation import names, record
 
@@ -143,10 +143,10 @@ def _wanted(options: argparse.Namespace, chosen: list[str], subject: Subject) ->
     """With the run's own sampler steps and guidance where the options have none."""
     from fluxflow_exp.evaluation.evaluator import Wanted
 
-    frozen = subject.values["evaluation"]
+    frozen = typed(subject.values).evaluation
     flow = subject.facts["flow"]
     guides = flow is not None and flow["cfg_dropout_prob"] > 0
-    guidance = options.guidance or ([1.0, float(frozen["guidance_scale"])] if guides else [1.0])
+    guidance = options.guidance or ([1.0, frozen.guidance_scale] if guides else [1.0])
     if not guides and any(scale != 1 for scale in guidance) and flow is not None:
         print(
             "warning: this model was trained without caption dropout (stage=flow_cfg has it): guidance steers by an "
@@ -158,7 +158,7 @@ def _wanted(options: argparse.Namespace, chosen: list[str], subject: Subject) ->
         raw=options.raw,
         guidance=list(dict.fromkeys(guidance)),
         images=options.images,
-        steps=options.steps or int(frozen["steps"]),
+        steps=options.steps or frozen.steps,
         sampler=options.sampler,
         seed=options.seed,
         features=options.features,

@@ -147,6 +147,7 @@ def test_weights_outside_of_a_run_need_its_configuration(
         (["--metrics", "rfd", "--images", "1"], "rfd compare sets of at least 2 images, not 1"),
         (["--images", "0"], "--images must be at least 1, not 0"),
         (["seed=3", "--metrics", "psnr"], "seed=3: of a run's configuration only data can be overridden"),
+        (["data.img_size=17", "--metrics", "psnr"], "data.img_size=17: this model takes multiples of 4 pixels a side"),
         (["data.sed=3", "--metrics", "psnr"], "data.sed: fluxflow_exp.data.shapes.Shapes takes no 'sed'"),
     ],
 )

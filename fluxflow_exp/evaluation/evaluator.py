@@ -69,10 +69,14 @@ class Evaluator:
         return records
 
     def held_out(self, part: str) -> HeldOut:
-        """What the step that trained `part` holds out. UserError: too few images."""
+        """What the step that trained `part` holds out. UserError: images of a size that the model cannot take."""
         step = self.subject.step(part)
         if step not in self._sets:
             data = data_of(self.subject.values, step, self.wanted.data)
+            if data.img_size % self.subject.unit:
+                raise UserError(
+                    f"data.img_size={data.img_size}: this model takes multiples of {self.subject.unit} pixels a side"
+                )
             self._sets[step] = HeldOut(data, count=self.wanted.images)
         return self._sets[step]
 

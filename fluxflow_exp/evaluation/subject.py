@@ -60,6 +60,12 @@ class Subject:
     def name(self) -> str:
         return self.file.stem
 
+    @property
+    def unit(self) -> int:
+        """Pixels a side that images must be a multiple of: a latent's, or a patch's of these."""
+        flow = self.facts["model"]["flow_processor"] if self.facts["flow"] else {}
+        return int(self.facts["downscale"]) * int(flow.get("patch_size", 1))
+
     def lacks(self, parts: tuple[str, ...]) -> list[str]:
         by_name = self.facts["text_encoder"] == "reference"
         return [part for part in parts if part not in self.holders and not (by_name and part == "text_encoder")]
