@@ -27,8 +27,8 @@ EXAMPLES = """examples:
   python -m fluxflow_exp.evaluate outputs/vae/weights/vae.safetensors --metrics rfd --features facebook/dinov2-small
   python -m fluxflow_exp.evaluate outputs/full data.data_path=/elsewhere      the data have moved
 
-exit code: 0 measured; 2 something is wrong, and what. psnr and flow do without further packages; the others need
-pip install "fluxflow-exp[eval]". lpips needs classifier weights, clip_score a --clip."""
+exit code: 0 measured; 2 something is wrong, and what. psnr, flow and prompt_accuracy need no further packages, others
+pip install "fluxflow-exp[eval]"; lpips needs classifier weights, clip_score a --clip."""
 
 
 def evaluate(options: argparse.Namespace) -> tuple[list[record.Record], dict[str, str]]:

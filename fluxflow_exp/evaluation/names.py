@@ -73,8 +73,8 @@ def lacking(names: list[str], *, features: str = EFFICIENTNET) -> str | None:
         return None
     asked = dict.fromkeys(name for each in absent.values() for name in each)
     return (
-        f"{', '.join(asked)}: not installed here: {', '.join(absent)}. {EXTRA} brings what evaluation needs; psnr and "
-        "flow do without"
+        f"{', '.join(asked)}: not installed here: {', '.join(absent)}. {EXTRA} brings what evaluation needs; psnr, "
+        "flow and prompt_accuracy do without"
     )
 
 
