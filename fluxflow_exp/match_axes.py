@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from fluxflow_exp import cost, plan, weights, work
-from fluxflow_exp.config import UserError, typed
+from fluxflow_exp.config import typed
 from fluxflow_exp.data.sample import DataSet
 from fluxflow_exp.datasets import build_data
 from fluxflow_exp.estimate import rehearsal
@@ -15,7 +15,6 @@ from fluxflow_exp.match_widths import Model
 from fluxflow_exp.schema import RunConfig
 from fluxflow_exp.trainers.setup import Length
 
-AXES = ("params", "flops", "memory", "time")
 GIB = 2**30
 
 
@@ -89,6 +88,10 @@ class Figures:
     def parameters(self) -> int:
         return sum(self.parts.values())
 
+    def on(self, axis: str) -> float | None:
+        """What the search equates; None: the card's rates are not known (time)."""
+        return {"params": self.parameters, "flops": self.tflop, "memory": self.peak_gib, "time": self.busy}[axis]
+
 
 def figures(subject: Subject, model: Model) -> Figures:
     tflop, predicted = subject.tflop(model), subject.predicted(model)
@@ -102,22 +105,18 @@ def figures(subject: Subject, model: Model) -> Figures:
     )
 
 
-def on_axis(subject: Subject, axis: str) -> Callable[[Model], float]:
-    """What the search equates: model → cost. UserError from it: the card's rates are not known (time)."""
+def cost_of(subject: Subject, axis: str) -> Callable[[Model], float]:
+    """Model → its cost on one axis, as `Figures.on` gives it, without counting the others."""
 
-    def time(model: Model) -> float:
+    def busy(model: Model) -> float:
         found = subject.predicted(model).busy
-        if found is None:
-            raise UserError(
-                f"--axis time: hardware={subject.values['hardware']['name']} does not say how fast its card is: choose "
-                "a card, e.g. hardware=h200, or time it here with --measured"
-            )
+        assert found is not None, "the reference had one"
         return found
 
     costs: dict[str, Callable[[Model], float]] = {
         "params": lambda model: float(sum(subject.parameters(model).values())),
         "flops": subject.tflop,
         "memory": lambda model: subject.predicted(model).peak_gib,
-        "time": time,
+        "time": busy,
     }
     return costs[axis]

@@ -24,13 +24,26 @@ def table(found: dict[str, Any]) -> str:
         _row("TFLOP an image", first["tflop_per_image"], second["tflop_per_image"], "{:.5g}"),
         _row(f"peak memory, GiB ({found['hardware']})", first["peak_gib"], second["peak_gib"], "{:.3f}"),
         _row(f"s an update ({found['hardware']})", first["seconds"], second["seconds"], "{:.4g}"),
-        _row("  s of it that the card computes", first["busy"], second["busy"], "{:.4g}"),
     ]
+    if first["busy"] and second["busy"]:
+        rows.append(_row("  s of it that the card computes", first["busy"], second["busy"], "{:.4g}"))
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    return "\n".join(
+    lines = [
         "  ".join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))])
         for row in rows
-    )
+    ]
+    return "\n".join([*lines, *_measured(found)])
+
+
+def _measured(found: dict[str, Any]) -> list[str]:
+    if not found["measured"]:
+        return []
+    timing = found["measured"][-1]["timing"]
+    return [
+        f"Measured here, by turns, {timing['updates']} updates of each: {1000 * timing['reference']:.4g} and "
+        f"{1000 * timing['candidate']:.4g} ms an update, {timing['ratio'] - 1:+.2%} (middle half of blocks "
+        f"{timing['low'] - 1:+.2%} to {timing['high'] - 1:+.2%})"
+    ]
 
 
 def _row(name: str, first: float | None, second: float | None, form: str) -> tuple[str, str, str, str]:
@@ -65,14 +78,15 @@ def write_model(folder: Path, name: str, asked: "Asked", found: dict[str, Any]) 
 
 def commands(path: Path, name: str, asked: "Asked", found: dict[str, Any]) -> str:
     """How the model is used: from its file, or by overrides alone."""
-    words = [each for each in asked.overrides if each.startswith(("model=", "model."))]
+    own = [each for each in asked.overrides if each.startswith(("model=", "model."))]
+    words = [each for each in own if each.partition("=")[0] not in found["changes"]]
     new = [f"{'+' if key.endswith('mlp_ratio') else ''}{key}={_flat(value)}" for key, value in found["changes"].items()]
-    others = [each for each in asked.overrides if each not in words]
+    others = [each for each in asked.overrides if each not in own]
     folder = path.parent.parent
     return "\n".join(
         [
             f"Wrote {path}. Train it with:",
-            f"  python -m fluxflow_exp --config-dir {shlex.quote(str(folder))} {shlex.join([f'model={name}', *others])}",
+            f"  {shlex.join(['python', '-m', 'fluxflow_exp', '--config-dir', str(folder), f'model={name}', *others])}",
             "or, without the file, give:",
             f"  {shlex.join([*words, *new])}",
         ]
@@ -85,4 +99,5 @@ def _flat(value: Any) -> str:
 
 def _command(asked: "Asked") -> str:
     words = [*asked.overrides, *(word for each in asked.like for word in ("--like", each)), "--axis", asked.axis]
+    words += ["--measured"] if asked.measured else []
     return f"python -m fluxflow_exp.match {shlex.join(words)}"

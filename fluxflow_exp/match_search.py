@@ -16,6 +16,7 @@ Widths = tuple[int, ...]
 SCALINGS = 8  # tries of all widths together
 REACH = 4  # steps that a width goes either way at a time
 TRIES = 6  # of the most promising combinations, at each size of step
+STRETCH = 1.3  # how much more than another one a width may grow: proportions are part of a model
 SURE = 0.5  # of the tolerance: predicted to be as near, widths are chosen for their proportions alone
 
 
@@ -40,11 +41,15 @@ class Space:
         return self.start
 
     def around(self, base: Widths, steps: Widths) -> Iterator[Widths]:
-        """Allowed widths within `REACH` steps of `base`."""
+        """Widths that are admitted within `REACH` steps of `base`."""
         for moves in product(range(-REACH, REACH + 1), repeat=len(base)):
             widths = tuple(b + m * s for b, m, s in zip(base, moves, steps, strict=True))
-            if min(widths) > 0 and self.allowed(widths):
+            if min(widths) > 0 and self.admits(widths):
                 yield widths
+
+    def admits(self, widths: Widths) -> bool:
+        grown = [width / first for width, first in zip(widths, self.start, strict=True)]
+        return max(grown) <= STRETCH * min(grown) and self.allowed(widths)
 
 
 @dataclass(frozen=True)
@@ -68,7 +73,7 @@ def search(space: Space, cost: Callable[[Widths], float], target: float, *, tole
         return known[widths]
 
     def best() -> Widths:
-        return min((each for each in known if space.allowed(each)), key=lambda each: _off(known[each], target))
+        return min((each for each in known if space.admits(each)), key=lambda each: _off(known[each], target))
 
     _scale(space, ask, target, tolerance)
     for steps in space.steps:
