@@ -13,6 +13,7 @@ from fluxflow_exp import compare_curves, compare_report, compare_runs
 from fluxflow_exp.compare_curves import BUDGETS, COUNTED, TIMED, Curve
 from fluxflow_exp.compare_pairs import Comparison, Group, Question, pairs
 from fluxflow_exp.compare_runs import Found, Run
+from fluxflow_exp.compare_work import Work
 from fluxflow_exp.config import UserError
 from fluxflow_exp.console import fail
 from fluxflow_exp.overrides import did_you_mean
@@ -46,8 +47,9 @@ def compare(
     unrecorded = _said(lambda: compare_curves.check_budget(runs, question.budget))
     problems += unrecorded
     curves: dict[str, Curve] = {}
+    work = Work()
     for run in runs if not unrecorded else []:
-        problems += _said(partial(_read, run, question, curves))
+        problems += _said(partial(_read, run, question, curves, work))
     target: list[float] = []
     if len(curves) == len(runs):
         unfinished = [] if at is not None else _unfinished(runs, curves, question.budget)
@@ -72,7 +74,9 @@ def _made(
         )
         for name, members in groups.items()
     ]
-    return Comparison(question, at, made, pairs(made, question), found, _notes(made, question, found), curves)
+    held = pairs(made, question)
+    judged = sum(each.difference.half_width is not None for each in held)
+    return Comparison(question, at, made, held, found, _notes(made, question, found, judged), curves)
 
 
 def _referred(groups: dict[str, list[Run]], reference: str | None) -> dict[str, list[Run]]:
@@ -88,8 +92,8 @@ def _referred(groups: dict[str, list[Run]], reference: str | None) -> dict[str, 
     return {found[0]: groups[found[0]], **groups}
 
 
-def _read(run: Run, question: Question, curves: dict[str, Curve]) -> None:
-    curves[run.name] = compare_curves.read(run, question.metric, question.budget)
+def _read(run: Run, question: Question, curves: dict[str, Curve], work: Work) -> None:
+    curves[run.name] = compare_curves.read(run, question.metric, question.budget, work)
 
 
 def _said(check: Callable[[], object]) -> list[str]:
@@ -111,17 +115,17 @@ def _unfinished(runs: list[Run], curves: dict[str, Curve], budget: str) -> list[
     ]
 
 
-def _notes(groups: list[Group], question: Question, found: Found) -> list[str]:
+def _notes(groups: list[Group], question: Question, found: Found, judged: int) -> list[str]:
     """What a reader must know beside the numbers."""
     notes = [f"these runs differ in more than {question.by}, which was allowed: {each}" for each in found.unlike]
     if found.following:
         notes.append(f"keys that follow {question.by}: {', '.join(_short(found.following, question.by))}")
     if found.machines and question.budget not in TIMED:
         notes.append(f"not all runs were made on one kind of machine; {found.machines}")
-    count = len(groups) * (len(groups) - 1) // 2
-    if count > 1:
+    if judged > 1:
         notes.append(
-            f"each of the {count} intervals misses the truth in 1 of 20 comparisons; that any of them does is likelier"
+            f"the {judged} pairs are judged together (Holm): that any of them is called better by chance alone happens "
+            "in at most 1 of 20 such comparisons"
         )
     if question.budget not in COUNTED:
         notes.append(
@@ -162,6 +166,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--reference", metavar="VALUE", help="value that others are compared with; default: the first")
     parser.add_argument(
+        "--pairs", choices=("all", "reference"), default="all", help="every two groups, or each with the reference"
+    )
+    parser.add_argument(
         "--effect", type=float, metavar="D", help="difference to count seeds for; default: the observed"
     )
     parser.add_argument("--better", choices=("higher", "lower"), help="for a metric whose name does not tell")
@@ -190,7 +197,9 @@ def main(arguments: list[str] | None = None) -> int:
             )
         if problems:
             raise UserError(*problems)
-        question = Question(options.by, options.metric, options.budget, bool(higher), options.effect)
+        question = Question(
+            options.by, options.metric, options.budget, bool(higher), options.effect, options.pairs == "reference"
+        )
         found = compare(runs, question, reference=options.reference, at=options.at, allow=allow)
     except UserError as error:
         fail([str(problem) for problem in error.args])

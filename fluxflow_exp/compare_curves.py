@@ -5,8 +5,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fluxflow_exp.compare_runs import Run, apart, listed
+from fluxflow_exp.compare_work import Work
 from fluxflow_exp.config import UserError
 from fluxflow_exp.overrides import did_you_mean
 from fluxflow_exp.significance import half_width
@@ -18,8 +20,7 @@ BUDGETS = {
     "params": "updates",
 }  # fmt: skip
 COUNTED = ("images", "updates", "params")  # that all runs of one configuration spend alike, to the last update
-RECORDED = {"tflop": "tflop", "seconds": "seconds", "gpu_hours": "seconds"}  # budget → what counts it in `extras`
-TIMED = ("seconds", "gpu_hours")
+TIMED = ("seconds", "gpu_hours")  # what training rows count in `extras.seconds`
 HIGHER = ("psnr", "ssim", "accuracy")
 LOWER = ("loss", "lpips", "l1", "l2", "mse", "mae", "flow", "kl", "vae", "fid", "kid", "distance", "dist", "error")
 PARAMETERS_ALIKE = 0.01  # models within it count as equally large
@@ -77,14 +78,17 @@ def check_metric(runs: list[Run], metric: str) -> None:
     )
 
 
-def read(run: Run, metric: str, budget: str) -> Curve:
+def read(run: Run, metric: str, budget: str, work: Work) -> Curve:
     """The curve of `metric`, steps one after another. UserError: there is none, or a value is not finite."""
     spent, points = 0.0, []
     for step, settings in run.values["stage"]["steps"].items():
         rows = read_rows(run.folder.metrics(step))
         if not rows:
             break
-        axis = _axis(run, rows, budget, batch_size=settings["batch_size"])
+        if budget == "tflop":
+            axis = _worked(work.of(run, step))
+        else:
+            axis = _axis(run, rows, budget, batch_size=settings["batch_size"])
         for row in rows:
             if row["kind"] != "held_out" or metric not in row["metrics"]:
                 continue
@@ -138,8 +142,8 @@ def check_budget(runs: list[Run], budget: str) -> None:
     """UserError: runs do not record the budget, or their models are not equally large (params)."""
     if budget == "params":
         _check_parameters(runs)
-    if budget in RECORDED:
-        _check_rows(runs, RECORDED[budget])
+    if budget in TIMED:
+        _check_rows(runs, "seconds")
     if budget != "gpu_hours":
         return
     machines = {run.name: (run.record["made_with"] or {}).get("machine", "an unknown machine") for run in runs}
@@ -195,14 +199,16 @@ def _axis(run: Run, rows: list[Row], budget: str, *, batch_size: int) -> Callabl
         return float
     if budget == "images":
         return lambda update: float(update * batch_size)
-    if budget == "tflop":
-        return _recorded(rows, "tflop")
     seconds = _recorded(rows, "seconds")
     if budget == "seconds":
         return seconds
     hardware = run.values["hardware"]
     gpus = hardware["devices"] * hardware["slurm"]["nodes"]
     return lambda update: seconds(update) * gpus / 3600
+
+
+def _worked(done: NDArray[np.float64]) -> Callable[[int], float]:
+    return lambda update: float(done[update])
 
 
 def _recorded(rows: list[Row], name: str) -> Callable[[int], float]:

@@ -70,7 +70,8 @@ def _markdown(comparison: Comparison, words: list[str]) -> str:
         *(f"- {note}" for note in comparison.notes),
         *([""] if comparison.notes else []),
         "Values lie on the line between the two held-out rows around the budget. Intervals are of Student's t, paired "
-        "by seed where both groups have the same seeds, else of Welch's t. Numbers of seeds are for a power of "
+        "by seed where both groups have the same seeds, else of Welch's t; several pairs are corrected by Holm's "
+        "procedure. Numbers of seeds are for a power of "
         f"{100 * POWER:.0f} % at the measured spread, itself uncertain with few seeds.",
         "",
         "| run | group | seed | value | ended at |",
@@ -133,6 +134,9 @@ def _pair_facts(pair: Pair) -> dict[str, Any]:
         "other": pair.other,
         "difference": found.mean,  # other less reference
         "interval": interval,
+        "confidence": found.confidence,  # above 0.95 where several pairs are judged together
+        "p": found.p,
+        "p_adjusted": found.adjusted,
         "distinguishable": found.shown,
         "paired": found.paired,
         "degrees_of_freedom": found.freedom,

@@ -159,7 +159,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m fluxflow_exp.match",
         description="Change a model's widths until it equals another one on one axis, print all axes of both, and "
         "write the model as a file for --config-dir. No GPU is needed, but for --measured.",
-        epilog="Exit code: 0 matched, 1 the nearest is farther off than 1 %% (params) or 2 %%, 2 the configuration is "
+        epilog="Exit code: 0 matched, 1 the nearest is farther off than 1 % (params) or 2 %, 2 the configuration is "
         "wrong. Example: python -m fluxflow_exp.match model=compact model.activation=silu "
         "--like model.activation=bezier --axis params stage=vae data.img_size=128 hardware=h200",
     )
