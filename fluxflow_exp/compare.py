@@ -13,7 +13,6 @@ from fluxflow_exp import compare_curves, compare_report, compare_runs
 from fluxflow_exp.compare_curves import BUDGETS, COUNTED, TIMED, Curve
 from fluxflow_exp.compare_pairs import Comparison, Group, Question, pairs
 from fluxflow_exp.compare_runs import Found, Run
-from fluxflow_exp.compare_work import Work
 from fluxflow_exp.config import UserError
 from fluxflow_exp.console import fail
 from fluxflow_exp.overrides import did_you_mean
@@ -47,9 +46,8 @@ def compare(
     unrecorded = _said(lambda: compare_curves.check_budget(runs, question.budget))
     problems += unrecorded
     curves: dict[str, Curve] = {}
-    work = Work()
     for run in runs if not unrecorded else []:
-        problems += _said(partial(_read, run, question, curves, work))
+        problems += _said(partial(_read, run, question, curves))
     target: list[float] = []
     if len(curves) == len(runs):
         unfinished = [] if at is not None else _unfinished(runs, curves, question.budget)
@@ -92,8 +90,8 @@ def _referred(groups: dict[str, list[Run]], reference: str | None) -> dict[str, 
     return {found[0]: groups[found[0]], **groups}
 
 
-def _read(run: Run, question: Question, curves: dict[str, Curve], work: Work) -> None:
-    curves[run.name] = compare_curves.read(run, question.metric, question.budget, work)
+def _read(run: Run, question: Question, curves: dict[str, Curve]) -> None:
+    curves[run.name] = compare_curves.read(run, question.metric, question.budget)
 
 
 def _said(check: Callable[[], object]) -> list[str]:

@@ -5,10 +5,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from fluxflow_exp import compare_work
 from fluxflow_exp.compare_runs import Run, apart, listed
-from fluxflow_exp.compare_work import Work
 from fluxflow_exp.config import UserError
 from fluxflow_exp.overrides import did_you_mean
 from fluxflow_exp.significance import half_width
@@ -78,17 +77,14 @@ def check_metric(runs: list[Run], metric: str) -> None:
     )
 
 
-def read(run: Run, metric: str, budget: str, work: Work) -> Curve:
+def read(run: Run, metric: str, budget: str) -> Curve:
     """The curve of `metric`, steps one after another. UserError: there is none, or a value is not finite."""
     spent, points = 0.0, []
     for step, settings in run.values["stage"]["steps"].items():
         rows = read_rows(run.folder.metrics(step))
         if not rows:
             break
-        if budget == "tflop":
-            axis = _worked(work.of(run, step))
-        else:
-            axis = _axis(run, rows, budget, batch_size=settings["batch_size"])
+        axis = _axis(run, step, rows, budget, batch_size=settings["batch_size"])
         for row in rows:
             if row["kind"] != "held_out" or metric not in row["metrics"]:
                 continue
@@ -193,22 +189,21 @@ def _metrics(run: Run) -> set[str]:
     }
 
 
-def _axis(run: Run, rows: list[Row], budget: str, *, batch_size: int) -> Callable[[int], float]:
+def _axis(run: Run, step: str, rows: list[Row], budget: str, *, batch_size: int) -> Callable[[int], float]:
     """Update of the step → what it had spent by then."""
     if budget in ("updates", "params"):
         return float
     if budget == "images":
         return lambda update: float(update * batch_size)
+    if budget == "tflop":
+        done = compare_work.done(run, step)
+        return lambda update: float(done[update])
     seconds = _recorded(rows, "seconds")
     if budget == "seconds":
         return seconds
     hardware = run.values["hardware"]
     gpus = hardware["devices"] * hardware["slurm"]["nodes"]
     return lambda update: seconds(update) * gpus / 3600
-
-
-def _worked(done: NDArray[np.float64]) -> Callable[[int], float]:
-    return lambda update: float(done[update])
 
 
 def _recorded(rows: list[Row], name: str) -> Callable[[int], float]:
