@@ -170,6 +170,7 @@ def _parser() -> argparse.ArgumentParser:
         "--effect", type=float, metavar="D", help="difference to count seeds for; default: the observed"
     )
     parser.add_argument("--better", choices=("higher", "lower"), help="for a metric whose name does not tell")
+    parser.add_argument("--wandb", metavar="PROJECT", help="send the same to this project of Weights & Biases")
     parser.add_argument("--allow", default="", metavar="KINDS", help="differences put up with: data,code,config")
     parser.add_argument(
         "--out", dest="folder", type=Path, metavar="FOLDER",
@@ -206,6 +207,10 @@ def main(arguments: list[str] | None = None) -> int:
     folder = options.folder or runs[0].folder.path.parent / "comparison"
     for path in compare_report.write(found, folder, words):
         print(path)
+    if options.wandb:
+        from fluxflow_exp import compare_wandb
+
+        print(f"W&B: {compare_wandb.send(found, compare_report.facts(found, words), folder, options.wandb)}")
     return 0
 
 

@@ -29,7 +29,7 @@ def write(comparison: Comparison, folder: Path, words: list[str]) -> list[Path]:
     names = [folder / f"comparison.{suffix}" for suffix in ("md", "json", "png")]
     folder.mkdir(parents=True, exist_ok=True)
     _draw(comparison, names[2])
-    files.write_json(names[1], _facts(comparison, words))
+    files.write_json(names[1], facts(comparison, words))
     files.write_text(names[0], _markdown(comparison, words))
     return names
 
@@ -90,7 +90,8 @@ def _markdown(comparison: Comparison, words: list[str]) -> str:
     return "\n".join(lines)
 
 
-def _facts(comparison: Comparison, words: list[str]) -> dict[str, Any]:
+def facts(comparison: Comparison, words: list[str]) -> dict[str, Any]:
+    """What `comparison.json` holds."""
     question = comparison.question
     return {
         "arguments": words,
