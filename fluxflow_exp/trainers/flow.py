@@ -32,6 +32,7 @@ class FlowTrainer(Trainer):
     AVERAGED = ("flow", "text_encoder")
     MICRO_BATCH = "flow"
     METRICS = {"flow": None, "val_flow": None}
+    REACHES = {"flow": NEEDS}
     CACHES = True
 
     def __init__(self, setup: Setup, *, objective: RectifiedFlow) -> None:
