@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from fluxflow_exp import files
-from fluxflow_exp.config import UserError, resolve
+from fluxflow_exp.config import UserError, resolve, typed
 from fluxflow_exp.console import fail
 from fluxflow_exp.overrides import compose_config, override_problems
 from fluxflow_exp.run_folder import RunFolder
@@ -27,14 +27,16 @@ SAME_SIZE = 6  # changes that are listed
 
 def check(values: dict[str, Any], *, say: Callable[[str], None] = print) -> list[Check]:
     """Checks of every step of the resolved configuration `values`. UserError: a step cannot be built."""
-    from fluxflow_exp.wirings import effects, gradients, movement, probe, toy  # torch, which --help does without
+    from fluxflow_exp import plan  # torch, which --help does without
+    from fluxflow_exp.wirings import effects, gradients, movement, probe, toy
 
+    config = typed(values)
     small, changes = toy.shrink(values)
     found: list[Check] = []
     with tempfile.TemporaryDirectory() as scratch:
         for name in values["stage"]["steps"]:
-            data = probe.open_data(values, name)
-            length = probe.real_length(values, name, data)
+            data = probe.open_data(config, name)
+            length = plan.length(config.stage.steps[name], data, config)
             tried = probe.Probe(small, name, data, length, Path(scratch))
             say(_made(name, tried, data.img_size, changes))
             found += [*gradients.checks(tried), *movement.checks(tried), *effects.Effects(tried).checks()]
@@ -54,7 +56,8 @@ def certificate(checks: list[Check]) -> dict[str, Any]:
 
 def table(checks: list[Check], *, every: bool = False) -> str:
     """One line a check; keys that act are counted unless `every` one is asked for."""
-    lines, acting = [], {}
+    lines: list[tuple[str, str, str, str]] = []
+    acting: dict[str, int] = {}
     for each in checks:
         if not every and each.passed and each.check.endswith(ACTS):
             acting[each.step] = acting.get(each.step, 0) + 1

@@ -1,8 +1,11 @@
 """Other values that a configured key could have, likely ones first."""
 
+import copy
 import inspect
 import typing
 from typing import Any, Literal
+
+from fluxflow_exp.schema import RunConfig
 
 FROM_ZERO = (0.5, 2.0, 10.0)
 FACTORS = (0.5, 2.0, 1e-3, 1e3)
@@ -33,6 +36,25 @@ def others(value: Any, hint: Any = None) -> list[Any]:
 def hints_of(target: Any) -> dict[str, Any]:
     """Argument → type of what a `_target_` names."""
     return typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
+
+
+def replaced(config: RunConfig, key: str, other: Any) -> RunConfig:
+    """A copy of `config` with `other` at the dotted `key`."""
+    changed = copy.deepcopy(config)
+    *path, leaf = key.split(".")
+    node = at(changed, path)
+    if isinstance(node, dict):
+        node[leaf] = other
+    else:
+        setattr(node, leaf, other)
+    return changed
+
+
+def at(node: Any, path: list[str]) -> Any:
+    """What stands below `node` at `path`, through dataclasses and dicts."""
+    for name in path:
+        node = node[name] if isinstance(node, dict) else getattr(node, name)
+    return node
 
 
 def _numbers(value: float, candidates: Any) -> list[Any]:

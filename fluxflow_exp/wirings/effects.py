@@ -13,12 +13,12 @@ from typing import Any
 
 from rich.progress import track
 
-from fluxflow_exp.config import instantiate, locate, typed
+from fluxflow_exp.config import instantiate, locate
 from fluxflow_exp.plan import needed_parts
 from fluxflow_exp.run_folder import flatten
-from fluxflow_exp.schema import Step
+from fluxflow_exp.schema import RunConfig, Step
 from fluxflow_exp.wirings import inert
-from fluxflow_exp.wirings.alternatives import hints_of, others
+from fluxflow_exp.wirings.alternatives import at, hints_of, others, replaced
 from fluxflow_exp.wirings.check import ACTS, Check
 from fluxflow_exp.wirings.movement import curve
 from fluxflow_exp.wirings.probe import Probe
@@ -27,18 +27,20 @@ EVALUATIONS = 40  # of a schedule that follows a metric
 IMPROVEMENT = 0.9993  # of that metric at each
 HORIZON = 200  # updates of a schedule, at most
 
-Path = list[str]
-
 
 class Effects:
     def __init__(self, probe: Probe) -> None:
         self.probe, self.values = probe, probe.values
-        self.before = list(probe.run(self.values))
+        self.before = list(probe.run(probe.config))
         self.seen: str | None = None  # what the data give
 
     def checks(self) -> list[Check]:
         """One for each key of the step, its parts and its data that is set to something and should act."""
-        keys = [(key, value) for key, value in keys_of(self.values, self.probe.step) if not inert.reason(key)]
+        keys = [
+            (key, value)
+            for key, value in keys_of(self.values, self.probe.config, self.probe.step)
+            if not inert.reason(key)
+        ]
         shown = track(keys, description=f"Other values of {self.probe.step}'s keys", transient=True)
         return [check for key, value in shown for check in self.check(key, value)]
 
@@ -48,7 +50,7 @@ class Effects:
         for other in others(value, hint(self.values, key)):
             tried.append(other)
             try:
-                acts = self._differs(key, replaced(self.values, key, other))
+                acts = self._differs(key, replaced(self.probe.config, key, other))
             except ValueError as error:  # written for the user: the value is refused
                 refused.append(f"{other!r} is refused: {' '.join(str(error).split())}")
                 continue
@@ -66,21 +68,21 @@ class Effects:
         listed = ", ".join(map(repr, tried))
         return [Check(self.probe.step, name, False, f"{value!r} → {listed}: nothing changes")]
 
-    def _differs(self, key: str, changed: dict[str, Any]) -> bool:
+    def _differs(self, key: str, changed: RunConfig) -> bool:
         where = f"stage.steps.{self.probe.step}"
         if key.startswith(("data.", f"{where}.data.")) or key == f"{where}.data":
             if self.seen is None:
-                self.seen = self.probe.look(self.values)
+                self.seen = self.probe.look(self.probe.config)
             return self.probe.look(changed) != self.seen
         if key.startswith(f"{where}.schedulers."):
             player = key.removeprefix(f"{where}.schedulers.").partition(".")[0]
-            return self._rates(changed, player) != self._rates(self.values, player)
+            return self._rates(changed, player) != self._rates(self.probe.config, player)
         return any(a != b for a, b in zip_longest(self.before, self.probe.run(changed)))
 
-    def _rates(self, values: dict[str, Any], player: str) -> list[float]:
+    def _rates(self, config: RunConfig, player: str) -> list[float]:
         """Of a whole step, by updates and by a metric that hardly improves."""
-        step = values["stage"]["steps"][self.probe.step]
-        node, horizon = step["schedulers"][player], min(self.probe.length.updates, HORIZON)
+        node = config.stage.steps[self.probe.step].schedulers[player]
+        horizon = min(self.probe.length.updates, HORIZON)
         return curve(node, 1.0, horizon, horizon) + observed(node)
 
     def _default(self, key: str, value: Any) -> bool:
@@ -105,10 +107,10 @@ def observed(node: dict[str, Any]) -> list[float]:
     return found
 
 
-def keys_of(values: dict[str, Any], step: str) -> list[tuple[str, Any]]:
+def keys_of(values: dict[str, Any], config: RunConfig, step: str) -> list[tuple[str, Any]]:
     """Dotted keys, with values, of all that step `step` is made of."""
     where = f"stage.steps.{step}"
-    parts = needed_parts(typed(values).stage.steps[step])
+    parts = needed_parts(config.stage.steps[step])
     found = [("seed", values["seed"]), *flatten(values["stage"]["steps"][step], where)]
     for part in parts:
         found += flatten(values["model"][part], f"model.{part}")
@@ -169,21 +171,6 @@ def hint(values: dict[str, Any], key: str) -> Any:
     if not isinstance(node, dict) or "_target_" not in node:
         return None
     return hints_of(locate(node["_target_"])).get(path[-1])
-
-
-def at(values: dict[str, Any], path: Path) -> Any:
-    node: Any = values
-    for name in path:
-        node = node[name]
-    return node
-
-
-def replaced(values: dict[str, Any], key: str, other: Any) -> dict[str, Any]:
-    """A copy of `values` with `other` at `key`."""
-    changed = copy.deepcopy(values)
-    *path, leaf = key.split(".")
-    at(changed, path)[leaf] = other
-    return changed
 
 
 def first_line(error: Exception) -> str:

@@ -17,14 +17,14 @@ LOGIT_SHIFTS = (-5.0, 5.0)  # so that a discriminator takes every image for real
 
 def checks(probe: Probe) -> list[Check]:
     """Every declared loss reaches exactly the parts that it names, and none has a negative weight."""
-    trainer = probe.build(probe.values)
+    trainer = probe.build(probe.config)
     found: dict[str, set[str]] = {}
     for batch, index in _updates(probe):
         for term, parts in reached(trainer, batch, index).items():
             found[term] = found.get(term, set()) | parts
         advance(trainer, batch, index)
     trained = {part for player in trainer.players.values() for part in player.parts}
-    losses = {key for key, node in probe.values["stage"]["steps"][probe.step]["trainer"].items() if _is_loss(node)}
+    losses = {key for key, node in probe.config.stage.steps[probe.step].trainer.items() if _is_loss(node)}
     return [
         *(_reach(probe, trainer, term, parts, trained) for term, parts in found.items()),
         *(_summed(probe, loss, trainer, set(found)) for loss in sorted(losses)),
@@ -70,7 +70,7 @@ def _turns(trainer: Trainer, batch: Batch, index: int) -> Iterator[tuple[Terms, 
 
 
 def _updates(probe: Probe) -> Iterator[tuple[Batch, int]]:
-    batches = probe.batches(probe.values)
+    batches = probe.batches(probe.config)
     for turn, index in enumerate(probe.updates):
         yield batches[turn % len(batches)], index
 
@@ -99,7 +99,7 @@ def _weights(probe: Probe) -> list[Check]:
     """Weights that terms are summed with, whatever a discriminator thinks of what it sees."""
     least: dict[str, float] = {}
     for shift in LOGIT_SHIFTS:
-        trainer = probe.build(probe.values)
+        trainer = probe.build(probe.config)
         if "discriminator" in trainer.setup.parts:
             bias = list(trainer.setup.parts["discriminator"].parameters())[-1]  # of the layer that gives logits
             with torch.no_grad():

@@ -25,6 +25,7 @@ INERT = {
     "hardware.*": "says how and where it is computed; the result is that of a CPU to rounding",
     "stage.steps.*.transition_on.*": "says when a step ends",
     "stage.steps.*.init_from": "is left out: its weights have other widths than the check",
+    "optimizer.fused": "says how an update is computed",
     "stage.steps.*.optimizers.*.fused": "says how an update is computed",
     "stage.steps.*.trainer.perceptual.pretrained": "is left out: random weights reach the same parts",
     "stage.steps.*.trainer.perceptual.weights_file": "is left out: random weights reach the same parts",

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from fluxflow_exp.config import instantiate
-from fluxflow_exp.data.loader import Batch
 from fluxflow_exp.trainers.base import Trainer
+from fluxflow_exp.wirings.alternatives import replaced
 from fluxflow_exp.wirings.check import Check
 from fluxflow_exp.wirings.probe import Probe, advance, digest
 
@@ -16,7 +16,7 @@ OTHER_CAPTION = "something else"
 
 
 def checks(probe: Probe) -> list[Check]:
-    trainer, batches = probe.build(probe.values), probe.batches(probe.values)
+    trainer, batches = probe.build(probe.config), probe.batches(probe.config)
     before = {part: _copy(module) for part, module in trainer.setup.parts.items()}
     rates: dict[str, list[float]] = {name: [player.rate()] for name, player in trainer.players.items()}
     for turn, index in enumerate(probe.updates):
@@ -41,7 +41,7 @@ def _copy(module: nn.Module) -> State:
 def _players(probe: Probe, trainer: Trainer, before: dict[str, State]) -> list[Check]:
     """Every optimizer that is configured moves each of its parts."""
     found = []
-    for name in probe.values["stage"]["steps"][probe.step]["optimizers"]:
+    for name in probe.config.stage.steps[probe.step].optimizers:
         player = trainer.players.get(name)
         if player is None:
             found.append(Check(probe.step, f"optimizer of {name} moves its parts", False, "it has nothing to train"))
@@ -70,7 +70,7 @@ def _still(probe: Probe, trainer: Trainer, before: dict[str, State]) -> list[Che
 
 def _averages(probe: Probe, trainer: Trainer, before: dict[str, State]) -> list[Check]:
     """Averages have left the first weights and are not the present ones."""
-    if probe.values["stage"]["steps"][probe.step]["ema"] is None:
+    if probe.config.stage.steps[probe.step].ema is None:
         return []
     averaged = {name: player.ema for name, player in trainer.players.items() if player.ema}
     if not averaged:
@@ -91,9 +91,9 @@ def _averages(probe: Probe, trainer: Trainer, before: dict[str, State]) -> list[
 
 def _rate(probe: Probe, trainer: Trainer, name: str, followed: list[float]) -> Check:
     """The learning rate after each update is what the schedule alone would make it."""
-    step = probe.values["stage"]["steps"][probe.step]
+    step = probe.config.stage.steps[probe.step]
     horizon = trainer.length.updates - trainer.starts_at(name)
-    wanted = curve(step["schedulers"][name], step["optimizers"][name]["lr"], horizon, len(followed) - 1)
+    wanted = curve(step.schedulers[name], step.optimizers[name]["lr"], horizon, len(followed) - 1)
     passed = followed == wanted
     note = f"{followed[0]:.3g} to {followed[-1]:.3g} in {len(followed) - 1} updates"
     return Check(
@@ -120,7 +120,7 @@ def _captions(probe: Probe, trainer: Trainer) -> list[Check]:
         return []
     kept, dropped = (_caption_matters(probe, share) for share in (0.0, 1.0))
     found = [Check(probe.step, "captions reach the model", kept, "other captions give other weights")]
-    if probe.values["stage"]["steps"][probe.step]["cfg_dropout_prob"] > 0:
+    if probe.config.stage.steps[probe.step].cfg_dropout_prob > 0:
         note = "with all captions dropped, other captions give " + ("other weights" if dropped else "the same weights")
         found.append(Check(probe.step, "caption dropout reaches the model", not dropped, note))
     return found
@@ -128,13 +128,11 @@ def _captions(probe: Probe, trainer: Trainer) -> list[Check]:
 
 def _caption_matters(probe: Probe, share: float) -> bool:
     """Whether an update depends on captions when this share of them is dropped."""
-    steps = probe.values["stage"]["steps"]
-    step = {**steps[probe.step], "cfg_dropout_prob": share}
-    values = {**probe.values, "stage": {**probe.values["stage"], "steps": {**steps, probe.step: step}}}
-    batch: Batch = probe.batches(values)[0]
+    config = replaced(probe.config, f"stage.steps.{probe.step}.cfg_dropout_prob", share)
+    batch = probe.batches(config)[0]
     digests = set()
     for captions in (batch.captions, [OTHER_CAPTION] * len(batch.captions)):
-        trainer = probe.build(values)
+        trainer = probe.build(config)
         advance(trainer, batch._replace(captions=captions), probe.updates[0])
         digests.add(digest(trainer))
     return len(digests) > 1

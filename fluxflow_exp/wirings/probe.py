@@ -1,5 +1,6 @@
 """A step's trainer at toy size, built from any variant of the configuration, and what its updates leave behind."""
 
+import dataclasses
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fluxflow_exp import datasets, plan
+from fluxflow_exp import datasets
 from fluxflow_exp.config import instantiate, typed
 from fluxflow_exp.console import Console
 from fluxflow_exp.data.loader import Batch, load_batches, read_all
@@ -19,6 +20,7 @@ from fluxflow_exp.hardware import prepare
 from fluxflow_exp.pipeline import Pipeline
 from fluxflow_exp.preemption import StopRequest
 from fluxflow_exp.run_folder import RunFolder
+from fluxflow_exp.schema import RunConfig
 from fluxflow_exp.seeding import generator
 from fluxflow_exp.trainers.base import Trainer
 from fluxflow_exp.trainers.setup import Length
@@ -35,18 +37,18 @@ class Probe:
 
     def __init__(self, values: dict[str, Any], step: str, data: DataSet, length: Length, scratch: Path) -> None:
         self.values, self.step, self.data, self.length, self.scratch = values, step, data, length, scratch
-        self.machine = prepare(typed(values).hardware)
+        self.config = typed(values)
+        self.machine = prepare(self.config.hardware)
         self.side = pixels(values, step, img_size=data.img_size)
         self._read: dict[tuple[Any, ...], list[Batch]] = {}
-        trainer = self.build(values)
+        trainer = self.build(self.config)
         self.parts, self.updates = set(trainer.setup.parts), self._updates(trainer)
 
-    def build(self, values: dict[str, Any]) -> Trainer:
+    def build(self, config: RunConfig) -> Trainer:
         """The step's trainer as the pipeline makes it, its weights away from where they start.
 
         Fresh weights are zero in places, so that no gradient would pass.
         """
-        config = typed(values)
         step = config.stage.steps[self.step]
         updates = self.length.updates_per_epoch * step.n_epochs
         updates = updates if step.max_updates is None else min(updates, step.max_updates)
@@ -62,28 +64,27 @@ class Probe:
         trainer: Trainer = instantiate(step.trainer, setup=setup)
         return trainer
 
-    def batches(self, values: dict[str, Any]) -> list[Batch]:
+    def batches(self, config: RunConfig) -> list[Batch]:
         """The first batches of the data, their images made smaller."""
-        size = values["stage"]["steps"][self.step]["batch_size"]
-        key = values["seed"], size
+        key = config.seed, config.stage.steps[self.step].batch_size
         if key not in self._read:
-            self._read[key] = [resized(batch, self.side) for batch in read(self.data, values["seed"], size)]
+            self._read[key] = [resized(batch, self.side) for batch in read(self.data, *key)]
         return self._read[key]
 
-    def run(self, values: dict[str, Any]) -> Iterator[str]:
+    def run(self, config: RunConfig) -> Iterator[str]:
         """What the step is before any update, then after each of `updates`: a digest of weights and averages."""
-        trainer, batches = self.build(values), self.batches(values)
+        trainer, batches = self.build(config), self.batches(config)
         yield str(trainer.length.updates)
         for turn, index in enumerate(self.updates):
             advance(trainer, batches[turn % len(batches)], index)
             yield digest(trainer)
 
-    def look(self, values: dict[str, Any]) -> str:
-        """A digest of what the data of `values` give."""
-        data = open_data(values, self.step)
-        size = self.values["stage"]["steps"][self.step]["batch_size"]
-        batches = read(data, values["seed"], size)
-        held_out = read_all(data.validation, range(min(len(data.validation), size)), seed=values["seed"])
+    def look(self, config: RunConfig) -> str:
+        """A digest of what the data of `config` give."""
+        data = open_data(config, self.step)
+        size = self.config.stage.steps[self.step].batch_size
+        batches = read(data, config.seed, size)
+        held_out = read_all(data.validation, range(min(len(data.validation), size)), seed=config.seed)
         found = hashlib.blake2b(repr((len(data.train), len(data.validation), data.prompts[:PROMPTS])).encode())
         for batch in [*batches, held_out]:
             found.update(batch.images.numpy().tobytes())
@@ -99,18 +100,11 @@ class Probe:
         return sorted(index for index in wanted if index < self.length.updates)
 
 
-def open_data(values: dict[str, Any], step: str) -> DataSet:
+def open_data(config: RunConfig, step: str) -> DataSet:
     """The data of one step. UserError: they cannot be read."""
-    config = typed(values)
-    config.stage.steps = {step: config.stage.steps[step]}
-    found: DataSet = datasets.build_data(config)[step]
+    stage = dataclasses.replace(config.stage, steps={step: config.stage.steps[step]})
+    found: DataSet = datasets.build_data(dataclasses.replace(config, stage=stage))[step]
     return found
-
-
-def real_length(values: dict[str, Any], step: str, data: DataSet) -> Length:
-    """As long as the run's own step."""
-    config = typed(values)
-    return plan.length(config.stage.steps[step], data, config)
 
 
 def read(data: DataSet, seed: int, batch_size: int) -> list[Batch]:

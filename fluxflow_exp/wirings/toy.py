@@ -50,7 +50,7 @@ def shrink(values: dict[str, Any]) -> tuple[dict[str, Any], Changes]:
 def pixels(toy: dict[str, Any], step: str, *, img_size: int) -> int:
     """The side of the images that step `step` is given, whose data have `img_size`."""
     patch = toy["model"]["flow_processor"].get("patch_size", 1)
-    multiple: int = weights.outline(toy["model"]["compressor"]).downscale * patch  # type: ignore[operator, assignment]
+    multiple: int = weights.outline(toy["model"]["compressor"]).downscale * patch
     perceptual = toy["stage"]["steps"][step]["trainer"].get("perceptual") or {}
     least = 2 * CROP if perceptual.get("crop") else PIXELS
     return min(img_size, max(least, multiple))
