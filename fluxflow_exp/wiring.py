@@ -10,11 +10,10 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import asdict
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from fluxflow_exp import files
+from fluxflow_exp import __version__, files
 from fluxflow_exp.config import UserError, resolve, typed
 from fluxflow_exp.console import fail
 from fluxflow_exp.overrides import compose_config, override_problems
@@ -22,7 +21,6 @@ from fluxflow_exp.run_folder import RunFolder
 from fluxflow_exp.wirings.check import ACTS, Check
 
 FORMAT = 1
-SAME_SIZE = 6  # changes that are listed
 
 
 def check(values: dict[str, Any], *, say: Callable[[str], None] = print) -> list[Check]:
@@ -48,7 +46,7 @@ def certificate(checks: list[Check]) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "version": version("fluxflow-exp"),
+        "version": __version__,
         "passed": all(each.passed for each in checks),
         "checks": [asdict(each) for each in checks],
     }

@@ -29,7 +29,7 @@ def others(value: Any, hint: Any = None) -> list[Any]:
         return [f"{value}x"]
     if isinstance(value, list) and value:
         changed = [[*value[:i], other, *value[i + 1 :]] for i, each in enumerate(value) for other in others(each)]
-        return [*changed, value[:-1]]
+        return [value[:-1], *changed] if isinstance(value[0], str) else [*changed, value[:-1]]
     return []
 
 

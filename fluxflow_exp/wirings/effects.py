@@ -6,6 +6,7 @@ uses, changes nothing and is found.
 """
 
 import copy
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import MISSING, fields
 from itertools import zip_longest
@@ -23,8 +24,8 @@ from fluxflow_exp.wirings.check import ACTS, Check
 from fluxflow_exp.wirings.movement import curve
 from fluxflow_exp.wirings.probe import Probe
 
-EVALUATIONS = 40  # of a schedule that follows a metric
-IMPROVEMENT = 0.9993  # of that metric at each
+EVALUATIONS = 20  # of a schedule that follows a metric, which improves at each; then as many without
+IMPROVEMENT = 0.9993
 HORIZON = 200  # updates of a schedule, at most
 
 
@@ -41,7 +42,7 @@ class Effects:
             for key, value in keys_of(self.values, self.probe.config, self.probe.step)
             if not inert.reason(key)
         ]
-        shown = track(keys, description=f"Other values of {self.probe.step}'s keys", transient=True)
+        shown = track(keys, f"Step {self.probe.step}", transient=True, disable=not sys.stdout.isatty())
         return [check for key, value in shown for check in self.check(key, value)]
 
     def check(self, key: str, value: Any) -> list[Check]:
@@ -60,11 +61,10 @@ class Effects:
                 return [Check(self.probe.step, name, True, f"{value!r} → {other!r}")]
         if not tried or self._default(key, value):
             return []
-        leaf = key.rpartition(".")[2]
         if len(refused) == len(tried):
             return [Check(self.probe.step, name, True, refused[0])]
-        if key.startswith("data.") and leaf in inert.SELDOM:
-            return [Check(self.probe.step, name, True, f"not on these data: {inert.SELDOM[leaf]}")]
+        if inert.exception(key):
+            return [Check(self.probe.step, name, True, f"not here: {inert.exception(key)}")]
         listed = ", ".join(map(repr, tried))
         return [Check(self.probe.step, name, False, f"{value!r} → {listed}: nothing changes")]
 
@@ -101,8 +101,8 @@ def observed(node: dict[str, Any]) -> list[float]:
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
     schedule = instantiate(node)(optimizer, updates=HORIZON)
     found = []
-    for evaluation in range(EVALUATIONS):
-        schedule.observe(IMPROVEMENT**evaluation)
+    for evaluation in range(2 * EVALUATIONS):
+        schedule.observe(IMPROVEMENT ** min(evaluation, EVALUATIONS))
         found.append(float(optimizer.param_groups[0]["lr"]))
     return found
 

@@ -34,18 +34,28 @@ INERT = {
     "data.max_bad_fraction": "says when unreadable samples are too many",
     "data.datasets.*.max_bad_fraction": "says when unreadable samples are too many",
 }
-# Keys of data sets that act on some images or machines alone: where they change nothing, that is no fault.
+# Keys that act on some data and in some models alone: where they change nothing, that is no fault.
 SELDOM = {
-    "background": "images without transparency",
-    "buckets": "images of one shape",
-    "reduced_min_sizes": "images no larger than these",
-    "image_key": "members that are found either way",
-    "token_env": "sources without a token",
-    "shuffle_buffer": "samples that all fit in the buffer",
-    "caption_key": "captions that are not JSON",
+    "data.*background": "it shows through transparent images alone",
+    "data.*buckets": "it acts on images of several shapes",
+    "data.*reduced_min_sizes": "it acts on images larger than these",
+    "data.*image_key": "the same members are found",
+    "data.*token_env": "it acts on streamed shards",
+    "data.*shuffle_buffer": "it acts on streamed shards",
+    "data.*validation_images": "it acts on streamed shards",
+    "model.expander.spade": "it acts where pictures are generated; in training the trainer's own spade decides",
 }
 
 
 def reason(key: str) -> str | None:
     """Why `key` changes no update; None: it should."""
-    return next((why for pattern, why in INERT.items() if fnmatchcase(key, pattern)), None)
+    return _first(INERT, key)
+
+
+def exception(key: str) -> str | None:
+    """Why `key` may change nothing although others of its kind must."""
+    return _first(SELDOM, key)
+
+
+def _first(patterns: dict[str, str], key: str) -> str | None:
+    return next((why for pattern, why in patterns.items() if fnmatchcase(key, pattern)), None)
