@@ -22,7 +22,7 @@ from fluxflow_exp.wirings import inert
 from fluxflow_exp.wirings.alternatives import at, hints_of, others, replaced
 from fluxflow_exp.wirings.check import ACTS, Check
 from fluxflow_exp.wirings.movement import curve
-from fluxflow_exp.wirings.probe import Probe
+from fluxflow_exp.wirings.probe import Probe, updates_of
 
 EVALUATIONS = 20  # of a schedule that follows a metric, which improves at each; then as many without
 IMPROVEMENT = 0.9993
@@ -77,7 +77,13 @@ class Effects:
         if key.startswith(f"{where}.schedulers."):
             player = key.removeprefix(f"{where}.schedulers.").partition(".")[0]
             return self._rates(changed, player) != self._rates(self.probe.config, player)
-        return any(a != b for a, b in zip_longest(self.before, self.probe.run(changed)))
+        if any(a != b for a, b in zip_longest(self.before, self.probe.run(changed))):
+            return True
+        # The other value may act in updates that are nothing special without it.
+        more = sorted({*self.probe.updates, *updates_of(self.probe.build(changed))})
+        if more == self.probe.updates:
+            return False
+        return any(a != b for a, b in zip_longest(*(self.probe.run(c, more) for c in (self.probe.config, changed))))
 
     def _rates(self, config: RunConfig, player: str) -> list[float]:
         """Of a whole step, by updates and by a metric that hardly improves."""

@@ -42,7 +42,7 @@ class Probe:
         self.side = pixels(values, step, img_size=data.img_size)
         self._read: dict[tuple[Any, ...], list[Batch]] = {}
         trainer = self.build(self.config)
-        self.parts, self.updates = set(trainer.setup.parts), self._updates(trainer)
+        self.parts, self.updates = set(trainer.setup.parts), updates_of(trainer)
 
     def build(self, config: RunConfig) -> Trainer:
         """The step's trainer as the pipeline makes it, its weights away from where they start.
@@ -71,11 +71,11 @@ class Probe:
             self._read[key] = [resized(batch, self.side) for batch in read(self.data, *key)]
         return self._read[key]
 
-    def run(self, config: RunConfig) -> Iterator[str]:
-        """What the step is before any update, then after each of `updates`: a digest of weights and averages."""
+    def run(self, config: RunConfig, updates: list[int] | None = None) -> Iterator[str]:
+        """The step's length, then after each of `updates` (the probe's own) a digest of weights and averages."""
         trainer, batches = self.build(config), self.batches(config)
         yield str(trainer.length.updates)
-        for turn, index in enumerate(self.updates):
+        for turn, index in enumerate(self.updates if updates is None else updates):
             advance(trainer, batches[turn % len(batches)], index)
             yield digest(trainer)
 
@@ -91,13 +91,14 @@ class Probe:
             found.update(repr((batch.images.shape, batch.captions, batch.ids)).encode())
         return found.hexdigest()
 
-    def _updates(self, trainer: Trainer) -> list[int]:
-        """The first update of each kind and those after it."""
-        seen: dict[tuple[str, ...], int] = {}
-        for index in range(self.length.updates):
-            seen.setdefault(trainer.kind(index), index)
-        wanted = {first + after for first in seen.values() for after in range(AFTER + 1)}
-        return sorted(index for index in wanted if index < self.length.updates)
+
+def updates_of(trainer: Trainer) -> list[int]:
+    """The first update of each kind and those after it."""
+    seen: dict[tuple[str, ...], int] = {}
+    for index in range(trainer.length.updates):
+        seen.setdefault(trainer.kind(index), index)
+    wanted = {first + after for first in seen.values() for after in range(AFTER + 1)}
+    return sorted(index for index in wanted if index < trainer.length.updates)
 
 
 def open_data(config: RunConfig, step: str) -> DataSet:
