@@ -13,8 +13,8 @@ from fluxflow_exp.run_folder import RunFolder
 from fluxflow_exp.wirings import effects
 from tests.conftest import TOY, toy
 
-FAST = ["vae", "vae_gan", "gan_only", "flow_cfg"]
-SLOW = ["vae_gan_spade", "flow", "quickstart", "full"]  # little beside the steps of the others
+FAST = ["vae", "vae_gan", "flow_cfg"]
+SLOW = ["vae_gan_spade", "gan_only", "flow", "quickstart", "full"]  # little beside the steps of the others
 LOSSES = ["frequency", "color_stats", "histogram", "contrast", "feature_matching", "lecam"]
 ALL_ON = [f"+loss@stage.steps.vae_gan.trainer.{loss}={loss}" for loss in LOSSES]
 ALL_ON += ["+loss@stage.steps.vae_gan.trainer.perceptual=lpips", "data.img_size=64"]
