@@ -17,6 +17,7 @@ from fluxflow_exp.pipeline import Pipeline
 from fluxflow_exp.plan import length
 from fluxflow_exp.preemption import StopRequest
 from fluxflow_exp.run_folder import RunFolder
+from fluxflow_exp.wirings.gradients import reached
 from tests.conftest import toy
 
 ACTIVATIONS = ["bezier", "silu", "gelu", "relu"]
@@ -91,37 +92,12 @@ def updated(trainer: Any, batch: Any) -> dict[str, float]:
     return found
 
 
-def reached(trainer: Any, batch: Any) -> dict[str, set[str]]:
-    """Term → parts whose parameters get a gradient from it alone."""
-    images = trainer.to_device(batch.images)
-    trainer.begin_update(batch)
-    found: dict[str, set[str]] = {}
-    for turn in trainer.turns():
-        for player in turn.players:
-            player.train(True)
-        turn.begin()
-        (micro,) = trainer.accumulation.micros(images, batch.captions)
-        terms, weights = turn.loss(*turn.arguments(micro))
-        for name in weights:
-            for module in trainer.setup.parts.values():
-                module.zero_grad(set_to_none=True)
-            terms[name].sum().backward(retain_graph=True)
-            found[name] = {
-                part
-                for part, module in trainer.setup.parts.items()
-                if any(p.grad is not None and p.grad.abs().max() > 0 for p in module.parameters())
-            }
-        for player in turn.players:
-            player.train(False)
-    return found
-
-
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("step", list(REACHES))
 def test_each_loss_reaches_its_parts_and_no_other(tmp_path: Path, step: str, activation: str) -> None:
     start = ["stage.steps.vae_gan.trainer.adversarial.start=0"]
     trainer, batch = build(tmp_path, step, f"model.activation={activation}", *start)
-    assert reached(trainer, batch) == REACHES[step]
+    assert reached(trainer, batch, 0) == REACHES[step]
 
 
 def test_a_frozen_part_gets_nothing_and_does_not_move(tmp_path: Path) -> None:
@@ -201,7 +177,7 @@ def test_captions_are_dropped_for_the_given_share_of_samples(tmp_path: Path) -> 
 def test_every_optional_loss_reaches_its_parts_and_no_other(tmp_path: Path) -> None:
     trainer, batch = build(tmp_path, "vae_gan", *ALL_ON, *PERCEPTUAL, *START)
     trainer._update(batch)  # LeCam has its anchors from the first update on
-    assert reached(trainer, batch) == EVERY_LOSS
+    assert reached(trainer, batch, 0) == EVERY_LOSS
     assert set(EVERY_LOSS) <= set(type(trainer).METRICS)
 
 
@@ -235,7 +211,7 @@ GAN_ONLY = ["stage.steps.gan_only.batch_size=8"]
 def test_gan_only_computes_no_reconstruction_and_trains_encoder_and_decoder(tmp_path: Path, spade: str) -> None:
     chosen = [f"stage.steps.gan_only.trainer.spade={spade}", f"stage.spade={str(spade == 'always').lower()}"]
     trainer, batch = build(tmp_path, "gan_only", *GAN_ONLY, *chosen, stage="gan_only")
-    assert reached(trainer, batch) == {
+    assert reached(trainer, batch, 0) == {
         "kl": {"compressor"},
         "g": AUTOENCODER,
         "d": {"discriminator"},

@@ -55,6 +55,12 @@ class AutoencoderTrainer(Trainer):
         "val_l1": None,
         **{f"val_{name}": None for name in ("psnr", "ssim", "ms_ssim", "lpips", "rfd")},
     }
+    REACHES = {
+        **dict.fromkeys(("l1", "mse", "l1_low", "l1_high", "lpips"), NEEDS),
+        **dict.fromkeys(("color_stats", "histogram", "contrast", "g", "feature_matching"), NEEDS),
+        **dict.fromkeys(("kl", "kl_floored"), ("compressor",)),
+        **dict.fromkeys(("d", "r1", "lecam"), ("discriminator",)),
+    }
 
     def __init__(
         self,

@@ -33,6 +33,7 @@ class Trainer(ABC):
     AVERAGED: ClassVar[tuple[str, ...]]  # players whose weights are averaged
     MICRO_BATCH: ClassVar[str]  # which of hardware.micro_batch holds
     METRICS: ClassVar[dict[str, str | None]]  # what may be logged → the loss that must be there for it
+    REACHES: ClassVar[dict[str, tuple[str, ...]]]  # term → parts that get gradient from it where they are trained
     CACHES: ClassVar[bool] = False  # whether it can train on what frozen parts say of the data, kept on disk
 
     def __init__(self, setup: Setup) -> None:
@@ -201,10 +202,9 @@ class Trainer(ABC):
 
     def _update(self, batch: Batch) -> None:
         """One optimizer update of each player; `numbers` gets the named terms, averaged over the global batch."""
-        images = self.inputs(batch)
+        images, self.skipped = self.inputs(batch), False
         self.begin_update(batch)
         self.numbers.begin_update()
-        self.skipped = False
         for turn in self.turns():
             for player in turn.players:
                 player.train(True)

@@ -34,6 +34,7 @@ class FlowTrainer(Trainer):
     AVERAGED = ("flow", "text_encoder")
     MICRO_BATCH = "flow"
     METRICS = {"flow": None, "val_flow": None, "val_fd": None, "val_kid": None}
+    REACHES = {"flow": NEEDS}
     CACHES = True
 
     def __init__(self, setup: Setup, *, objective: RectifiedFlow) -> None:

@@ -1,0 +1,146 @@
+"""`python -m fluxflow_exp.wiring OVERRIDES…`: whether all that is configured acts, before anything is trained.
+
+Losses computed without gradients, averages that are never updated, options that nothing reads: such defects train
+without an error. Each step is built at toy size and taken through a few updates of every kind that it has.
+"""
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from fluxflow_exp import __version__, files
+from fluxflow_exp.config import UserError, resolve, typed
+from fluxflow_exp.console import fail
+from fluxflow_exp.overrides import compose_config, override_problems
+from fluxflow_exp.run_folder import RunFolder
+from fluxflow_exp.wirings.check import ACTS, Check
+
+FORMAT = 1
+
+
+def check(values: dict[str, Any], *, say: Callable[[str], None] = print) -> list[Check]:
+    """Checks of every step of the resolved configuration `values`. UserError: a step cannot be built."""
+    from fluxflow_exp import plan  # torch, which --help does without
+    from fluxflow_exp.wirings import effects, gradients, movement, probe, toy
+
+    config = typed(values)
+    small, changes = toy.shrink(values)
+    found: list[Check] = []
+    with tempfile.TemporaryDirectory() as scratch:
+        for name in values["stage"]["steps"]:
+            data = probe.open_data(config, name)
+            length = plan.length(config.stage.steps[name], data, config)
+            tried = probe.Probe(small, name, data, length, Path(scratch))
+            say(_made(name, tried, data.img_size, changes))
+            found += [*gradients.checks(tried), *movement.checks(tried), *effects.Effects(tried).checks()]
+    return found
+
+
+def certificate(checks: list[Check]) -> dict[str, Any]:
+    """What `wiring.json` holds."""
+    return {
+        "format": FORMAT,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "version": __version__,
+        "passed": all(each.passed for each in checks),
+        "checks": [asdict(each) for each in checks],
+    }
+
+
+def table(checks: list[Check], *, every: bool = False) -> str:
+    """One line a check; keys that act are counted unless `every` one is asked for."""
+    lines: list[tuple[str, str, str, str]] = []
+    acting: dict[str, int] = {}
+    for each in checks:
+        if not every and each.passed and each.check.endswith(ACTS):
+            acting[each.step] = acting.get(each.step, 0) + 1
+        else:
+            lines.append((each.step or "(run)", each.check, "ok" if each.passed else "FAILED", each.note))
+    lines += [(step or "(run)", f"{n} keys act", "ok", "--all lists them") for step, n in acting.items()]
+    lines.sort(key=lambda line: [each.step or "(run)" for each in checks].index(line[0]))
+    widths = [max(len(line[column]) for line in lines) for column in range(3)]
+    return "\n".join(
+        "  ".join([*(text.ljust(width) for text, width in zip(line[:3], widths, strict=True)), line[3]]).rstrip()
+        for line in lines
+    )
+
+
+def _made(name: str, tried: Any, img_size: int, changes: dict[str, tuple[Any, Any]]) -> str:
+    """What is checked, and what is not as it will be trained."""
+    mine = {
+        key: pair
+        for key, pair in changes.items()
+        if key.startswith(f"stage.steps.{name}.") or (key.startswith("model.") and key.split(".")[1] in tried.parts)
+    }
+    size = [] if tried.side == img_size else [f"images {img_size} → {tried.side} px, made smaller after reading"]
+    shrunk = [f"{key.rpartition('stage.steps.')[2]} {was} → {now}" for key, (was, now) in mine.items()]
+    updates = ", ".join(str(index + 1) for index in tried.updates)
+    return (
+        f"Step {name}: updates {updates} of {tried.length.updates}, on a CPU in float32, from fresh weights.\n"
+        f"  Smaller than in the run: {'; '.join([*size, *shrunk]) or 'nothing'}"
+    )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m fluxflow_exp.wiring",
+        description="Check that all that is configured acts: losses give gradient to their parts and to no other, "
+        "optimizers and averages move, schedules are followed, every key changes something. Steps run for a few "
+        "updates at toy size, on a CPU.",
+        epilog="Examples: python -m fluxflow_exp.wiring stage=vae_gan model=compact; python -m fluxflow_exp.wiring "
+        "--run outputs/full. Exit code: 0 all passed, 1 a check failed, 2 the configuration is wrong.",
+    )
+    parser.add_argument("overrides", nargs="*", help="as of the training command")
+    parser.add_argument("--run", type=Path, metavar="RUN", help="check a run's configuration; write RUN/wiring.json")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the checks there, too")
+    parser.add_argument("--all", action="store_true", help="list every key")
+    parser.add_argument("--config-dir", help="the folder of your own groups")
+    options = parser.parse_intermixed_args(arguments)
+    try:
+        if options.run and options.overrides:
+            raise UserError("--run takes the run's own configuration: leave the overrides out")
+        found = _of_run(options.run) if options.run else _of_overrides(options.overrides, options.config_dir)
+    except UserError as error:
+        fail(list(error.args))
+        return 2
+    written = certificate(found)
+    print(table(found, every=options.all))
+    if options.run:
+        files.write_json(options.run / "wiring.json", written)
+    if options.json:
+        files.write_json(options.json, written)
+    failed = sum(not each.passed for each in found)
+    print(f"FAILED: {failed} of {len(found)} checks" if failed else f"PASSED: {len(found)} checks")
+    return 1 if failed else 0
+
+
+def _of_run(path: Path) -> list[Check]:
+    folder = RunFolder(path)
+    if not folder.exists():
+        raise UserError(f"there is no run in {path}")
+    return check(folder.frozen())
+
+
+def _of_overrides(words: list[str], config_dir: str | None) -> list[Check]:
+    from fluxflow_exp import preflight
+    from fluxflow_exp.wirings import effects
+
+    problems = override_problems(words, config_dir=config_dir)
+    if problems:
+        raise UserError(*problems)
+    config = compose_config(words, config_dir=config_dir)
+    values = resolve(config)
+    problems = preflight.problems(values, here=False)
+    if problems:
+        raise UserError(*problems)
+    named = {word.lstrip("+").partition("=")[0] for word in words}
+    return effects.shared(config, resolve, named) + check(values)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

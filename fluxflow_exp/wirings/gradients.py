@@ -1,0 +1,121 @@
+"""Which parts each term of a loss reaches, and by what weights terms are summed."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fluxflow_exp.data.loader import Batch
+from fluxflow_exp.losses.terms import Terms
+from fluxflow_exp.trainers.base import Trainer
+from fluxflow_exp.wirings.check import Check
+from fluxflow_exp.wirings.probe import Probe, advance
+
+LOGIT_SHIFTS = (-5.0, 5.0)  # so that a discriminator takes every image for real, or none
+
+
+def checks(probe: Probe) -> list[Check]:
+    """Every declared loss reaches exactly the parts that it names, and none has a negative weight."""
+    trainer = probe.build(probe.config)
+    found: dict[str, set[str]] = {}
+    for batch, index in _updates(probe):
+        for term, parts in reached(trainer, batch, index).items():
+            found[term] = found.get(term, set()) | parts
+        advance(trainer, batch, index)
+    trained = {part for player in trainer.players.values() for part in player.parts}
+    losses = {key for key, node in probe.config.stage.steps[probe.step].trainer.items() if _is_loss(node)}
+    return [
+        *(_reach(probe, trainer, term, parts, trained) for term, parts in found.items()),
+        *(_summed(probe, loss, trainer, set(found)) for loss in sorted(losses)),
+        *_weights(probe),
+    ]
+
+
+def reached(trainer: Trainer, batch: Batch, index: int) -> dict[str, set[str]]:
+    """Term → parts whose parameters get a gradient from it alone in update `index`."""
+    found: dict[str, set[str]] = {}
+    modules = trainer.setup.parts
+    for terms, weights in _turns(trainer, batch, index):
+        for name in weights:
+            for module in modules.values():
+                module.zero_grad(set_to_none=True)
+            if terms[name].requires_grad:
+                terms[name].sum().backward(retain_graph=True)  # type: ignore[no-untyped-call]
+            found[name] = {
+                part
+                for part, module in modules.items()
+                if any(p.grad is not None and bool(p.grad.abs().max() > 0) for p in module.parameters())
+            }
+    for module in modules.values():
+        module.zero_grad(set_to_none=True)
+    return found
+
+
+def _turns(trainer: Trainer, batch: Batch, index: int) -> Iterator[tuple[Terms, dict[str, float | Tensor]]]:
+    """Terms and weights of each turn of update `index`, in one micro-batch, with the turn's parameters trainable."""
+    trainer.update_index = index
+    images = trainer.inputs(batch)
+    trainer.begin_update(batch)
+    for turn in trainer.turns():
+        for player in turn.players:
+            player.train(True)
+        turn.begin()
+        (micro,) = trainer.accumulation.micros(images, batch.captions)
+        with torch.no_grad():
+            arguments = turn.arguments(micro)
+        yield turn.loss(*arguments)
+        for player in turn.players:
+            player.train(False)
+
+
+def _updates(probe: Probe) -> Iterator[tuple[Batch, int]]:
+    batches = probe.batches(probe.config)
+    for turn, index in enumerate(probe.updates):
+        yield batches[turn % len(batches)], index
+
+
+def _is_loss(node: Any) -> bool:
+    return isinstance(node, dict) and "_target_" in node
+
+
+def _reach(probe: Probe, trainer: Trainer, term: str, found: set[str], trained: set[str]) -> Check:
+    name = f"gradient of {term}"
+    if term not in trainer.REACHES:
+        return Check(probe.step, name, False, f"{type(trainer).__name__}.REACHES does not say which parts it trains")
+    wanted = set(trainer.REACHES[term]) & trained
+    said = f"reaches {_listed(found)}"
+    return Check(probe.step, name, found == wanted, said if found == wanted else f"{said}, not {_listed(wanted)}")
+
+
+def _summed(probe: Probe, loss: str, trainer: Trainer, terms: set[str]) -> Check:
+    """A loss that is configured has a term in the sum; what belongs to none by name belongs to the trainer's one."""
+    own = {term for term in terms if trainer.METRICS.get(term) in (loss, None) or term == loss}
+    note = f"by {_listed(own)}" if own else "no update has a term of it in the sum"
+    return Check(probe.step, f"loss {loss} is summed", bool(own), note)
+
+
+def _weights(probe: Probe) -> list[Check]:
+    """Weights that terms are summed with, whatever a discriminator thinks of what it sees."""
+    least: dict[str, float] = {}
+    for shift in LOGIT_SHIFTS:
+        trainer = probe.build(probe.config)
+        if "discriminator" in trainer.setup.parts:
+            bias = list(trainer.setup.parts["discriminator"].parameters())[-1]  # of the layer that gives logits
+            with torch.no_grad():
+                bias.add_(shift)
+        elif shift != LOGIT_SHIFTS[0]:
+            break
+        for batch, index in _updates(probe):
+            for _, weights in _turns(trainer, batch, index):
+                for term, weight in weights.items():
+                    value = float(weight)
+                    least[term] = min(least.get(term, value), value) if value == value else value
+            advance(trainer, batch, index)
+    wrong = {term: value for term, value in least.items() if not value >= 0}
+    note = ", ".join(f"{term} {value:.3g}" for term, value in (wrong or least).items())
+    return [Check(probe.step, "no term has a negative weight", not wrong, f"least: {note}")]
+
+
+def _listed(names: set[str]) -> str:
+    return ", ".join(sorted(names)) or "nothing"

@@ -1,0 +1,153 @@
+"""A step's trainer at toy size, built from any variant of the configuration, and what its updates leave behind."""
+
+import dataclasses
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fluxflow_exp import datasets
+from fluxflow_exp.config import instantiate, typed
+from fluxflow_exp.console import Console
+from fluxflow_exp.data.loader import Batch, load_batches, read_all
+from fluxflow_exp.data.sample import DataSet
+from fluxflow_exp.distributed import Ranks
+from fluxflow_exp.hardware import prepare
+from fluxflow_exp.pipeline import Pipeline
+from fluxflow_exp.preemption import StopRequest
+from fluxflow_exp.run_folder import RunFolder
+from fluxflow_exp.schema import RunConfig
+from fluxflow_exp.seeding import generator
+from fluxflow_exp.trainers.base import Trainer
+from fluxflow_exp.trainers.setup import Length
+from fluxflow_exp.wirings.toy import pixels
+
+BATCHES = 3  # read of the data; updates take them in turn
+AFTER = 2  # updates that follow the first one of a kind
+SCATTER = 0.05  # deviation of what is added to fresh weights
+PROMPTS = 8
+
+
+class Probe:
+    """Step `step` of the toy-sized configuration `values`; `length` is that of the run at its own size."""
+
+    def __init__(self, values: dict[str, Any], step: str, data: DataSet, length: Length, scratch: Path) -> None:
+        self.values, self.step, self.data, self.length, self.scratch = values, step, data, length, scratch
+        self.config = typed(values)
+        self.machine = prepare(self.config.hardware)
+        self.side = pixels(values, step, img_size=data.img_size)
+        self._read: dict[tuple[Any, ...], list[Batch]] = {}
+        trainer = self.build(self.config)
+        self.parts, self.updates = set(trainer.setup.parts), updates_of(trainer)
+
+    def build(self, config: RunConfig) -> Trainer:
+        """The step's trainer as the pipeline makes it, its weights away from where they start.
+
+        Fresh weights are zero in places, so that no gradient would pass.
+        """
+        step = config.stage.steps[self.step]
+        updates = self.length.updates_per_epoch * step.n_epochs
+        updates = updates if step.max_updates is None else min(updates, step.max_updates)
+        length = Length(updates, self.length.updates_per_epoch, step.batch_size, step.batch_size)
+        wandb: Any = None  # nothing is logged
+        pipeline = Pipeline(
+            config, RunFolder(self.scratch), self.machine, Ranks(), Console(quiet=True), {self.step: length},
+            {self.step: self.data}, StopRequest(), wandb,
+        )  # fmt: skip
+        setup = pipeline.setup(1, self.step, step, [])
+        for part, module in setup.parts.items():
+            scatter(part, module)
+        trainer: Trainer = instantiate(step.trainer, setup=setup)
+        return trainer
+
+    def batches(self, config: RunConfig) -> list[Batch]:
+        """The first batches of the data, their images made smaller."""
+        key = config.seed, config.stage.steps[self.step].batch_size
+        if key not in self._read:
+            self._read[key] = [resized(batch, self.side) for batch in read(self.data, *key)]
+        return self._read[key]
+
+    def run(self, config: RunConfig, updates: list[int] | None = None) -> Iterator[str]:
+        """The step's length, then after each of `updates` (the probe's own) a digest of weights and averages."""
+        trainer, batches = self.build(config), self.batches(config)
+        yield str(trainer.length.updates)
+        for turn, index in enumerate(self.updates if updates is None else updates):
+            advance(trainer, batches[turn % len(batches)], index)
+            yield digest(trainer)
+
+    def look(self, config: RunConfig) -> str:
+        """A digest of what the data of `config` give."""
+        data = open_data(config, self.step)
+        size = self.config.stage.steps[self.step].batch_size
+        batches = read(data, config.seed, size)
+        held_out = read_all(data.validation, range(min(len(data.validation), size)), seed=config.seed)
+        found = hashlib.blake2b(repr((len(data.train), len(data.validation), data.prompts[:PROMPTS])).encode())
+        for batch in [*batches, held_out]:
+            found.update(batch.images.numpy().tobytes())
+            found.update(repr((batch.images.shape, batch.captions, batch.ids)).encode())
+        return found.hexdigest()
+
+
+def updates_of(trainer: Trainer) -> list[int]:
+    """The first update of each kind and those after it."""
+    seen: dict[tuple[str, ...], int] = {}
+    for index in range(trainer.length.updates):
+        seen.setdefault(trainer.kind(index), index)
+    wanted = {first + after for first in seen.values() for after in range(AFTER + 1)}
+    return sorted(index for index in wanted if index < trainer.length.updates)
+
+
+def open_data(config: RunConfig, step: str) -> DataSet:
+    """The data of one step. UserError: they cannot be read."""
+    stage = dataclasses.replace(config.stage, steps={step: config.stage.steps[step]})
+    found: DataSet = datasets.build_data(dataclasses.replace(config, stage=stage))[step]
+    return found
+
+
+def read(data: DataSet, seed: int, batch_size: int) -> list[Batch]:
+    return list(
+        load_batches(
+            data.train, seed=seed, batch_size=batch_size, first_update=0, last_update=BATCHES, num_workers=0,
+            pin_memory=False,
+        )
+    )  # fmt: skip
+
+
+def resized(batch: Batch, side: int) -> Batch:
+    if batch.images.shape[-2:] == (side, side):
+        return batch
+    images = F.interpolate(batch.images.float(), (side, side), mode="area").round().to(torch.uint8)
+    return batch._replace(images=images)
+
+
+@torch.no_grad()
+def scatter(part: str, module: nn.Module) -> None:
+    """Add to each parameter what its name alone decides."""
+    for name, parameter in module.named_parameters():
+        drawn = torch.randn(parameter.shape, generator=generator("scatter", part, name))
+        parameter.add_(SCATTER * drawn)
+
+
+def advance(trainer: Trainer, batch: Batch, index: int) -> dict[str, float]:
+    """Do update `index`; its numbers."""
+    trainer.update_index = index
+    trainer._update(batch)
+    (metrics,) = trainer.numbers.take()
+    found: dict[str, float] = metrics
+    return found
+
+
+def digest(trainer: Trainer) -> str:
+    """Of every part's tensors and of the averages, bit for bit."""
+    found = hashlib.blake2b()
+    averages = [player.ema.average for player in trainer.players.values() if player.ema]
+    states: list[dict[str, Tensor]] = [module.state_dict() for module in trainer.setup.parts.values()]
+    for state in [*states, *(each for average in averages for each in average.values())]:
+        for name, tensor in state.items():
+            found.update(name.encode())
+            found.update(tensor.detach().contiguous().numpy().tobytes())
+    return found.hexdigest()

@@ -1,0 +1,113 @@
+"""Every shipped stage passes the check of wiring; the command says so, and writes a certificate."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fluxflow_exp import wiring
+from fluxflow_exp.config import conf_dir, resolve
+from fluxflow_exp.overrides import compose_config
+from fluxflow_exp.run_folder import RunFolder
+from fluxflow_exp.wirings import effects
+from tests.conftest import TOY, toy
+
+FAST = ["vae", "vae_gan", "flow_cfg"]
+SLOW = ["vae_gan_spade", "gan_only", "flow", "quickstart", "full"]  # little beside the steps of the others
+LOSSES = ["frequency", "color_stats", "histogram", "contrast", "feature_matching", "lecam"]
+ALL_ON = [f"+loss@stage.steps.vae_gan.trainer.{loss}={loss}" for loss in LOSSES]
+ALL_ON += ["+loss@stage.steps.vae_gan.trainer.perceptual=lpips", "data.img_size=64"]
+ALL_ON += ["stage.steps.vae_gan.trainer.perceptual.net=squeeze", "stage.steps.vae_gan.trainer.perceptual.crop=48"]
+ALL_ON += [f"+stage.steps.vae_gan.trainer.adversarial.instance_noise{key}" for key in ("=0.1", "_decay=0.9")]
+ALL_ON += ["+stage.steps.vae_gan.trainer.adversarial.adaptive_limit=0.1", "stage.steps.vae_gan.trainer.kl.free_bits=1"]
+
+
+def failures(checks: list[wiring.Check]) -> list[str]:
+    return [f"{each.step}: {each.check}: {each.note}" for each in checks if not each.passed]
+
+
+def checked(*overrides: str) -> list[wiring.Check]:
+    """Of a stage at toy size, with the keys that others are interpolated from."""
+    config = compose_config([*TOY, "data.n_images=128", *overrides])
+    found = effects.shared(config, resolve, set()) + wiring.check(resolve(config), say=lambda text: None)
+    assert len(found) > 30
+    return found
+
+
+def test_every_shipped_stage_is_checked() -> None:
+    assert sorted(path.stem for path in (Path(conf_dir()) / "stage").glob("*.yaml")) == sorted(FAST + SLOW)
+
+
+@pytest.mark.parametrize("stage", [*FAST, *(pytest.param(stage, marks=pytest.mark.slow) for stage in SLOW)])
+def test_a_shipped_stage_passes(stage: str) -> None:
+    assert failures(checked(f"stage={stage}")) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "more",
+    [
+        ["stage=vae_gan", *ALL_ON],
+        ["stage=vae_gan", "optimizer=sgd", "scheduler=step"],
+        ["stage=vae", "optimizer=rmsprop", "scheduler=plateau"],
+        ["stage=vae", "optimizer=adam", "scheduler=exponential"],
+        ["stage=flow_cfg", "+loss@stage.steps.flow.trainer.objective=v_prediction", "scheduler=linear"],
+        ["stage=vae", "stage.steps.vae.trainer.kl.warmup=5", "scheduler=constant"],
+    ],
+    ids=lambda words: " ".join(words[:3]),
+)
+def test_every_shipped_loss_optimizer_and_schedule_passes(more: list[str]) -> None:
+    assert failures(checked(*more)) == []
+
+
+def test_the_command_checks_a_run_and_leaves_a_certificate(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = RunFolder(tmp_path / "run")
+    folder.create(toy(tmp_path, stage="vae"), {})
+    seen: list[dict[str, Any]] = []
+
+    def check(values: dict[str, Any]) -> list[wiring.Check]:
+        seen.append(values)
+        return [wiring.Check("vae", "gradient of l1", len(seen) == 1, "reaches compressor")]
+
+    monkeypatch.setattr(wiring, "check", check)
+    assert wiring.main(["--run", str(folder.path), "--json", str(tmp_path / "too.json")]) == 0
+    assert capsys.readouterr().out.endswith("PASSED: 1 checks\n")
+    written = json.loads((folder.path / "wiring.json").read_text())
+    assert written == json.loads((tmp_path / "too.json").read_text())
+    assert (written["passed"], written["format"]) == (True, 1)
+    assert written["checks"] == [
+        {"step": "vae", "check": "gradient of l1", "passed": True, "note": "reaches compressor"}
+    ]
+    assert seen == [folder.frozen()]
+    assert wiring.main(["--run", str(folder.path)]) == 1
+    said = capsys.readouterr().out
+    assert "gradient of l1  FAILED  reaches compressor" in said
+    assert said.endswith("FAILED: 1 of 1 checks\n")
+    assert not json.loads((folder.path / "wiring.json").read_text())["passed"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["stage=vae_gna"], "did you mean 'vae_gan'?"),
+        (["stage=flow", "hardware=cpu"], "init_from"),
+        (["--run", "nowhere"], "there is no run in nowhere"),
+        (["stage=vae", "--run", "nowhere"], "leave the overrides out"),
+    ],
+)
+def test_what_cannot_be_checked_is_refused(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert wiring.main(words) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_key_that_the_user_sets_and_nothing_reads_fails() -> None:
+    config = compose_config(["stage=vae", "optimizer=sgd"])  # it has a rate of its own
+
+    def of(named: set[str]) -> list[bool]:
+        return [e.passed for e in effects.shared(config, resolve, named) if e.check == "model.learning_rate acts"]
+
+    assert of(set()) == []
+    assert of({"model.learning_rate"}) == [False]

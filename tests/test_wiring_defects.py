@@ -1,0 +1,232 @@
+"""Defects that the field has shipped, built again: each trains without an error, and the check of wiring finds it."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from fluxflow_exp import plan
+from fluxflow_exp.config import resolve, typed
+from fluxflow_exp.losses.perceptual import Perceptual
+from fluxflow_exp.losses.reconstruction import Reconstruction
+from fluxflow_exp.losses.terms import Terms
+from fluxflow_exp.overrides import compose_config
+from fluxflow_exp.trainers.autoencoder import AutoencoderTrainer
+from fluxflow_exp.trainers.ema import EMA
+from fluxflow_exp.trainers.flow import FlowTrainer
+from fluxflow_exp.trainers.latents import Encoded
+from fluxflow_exp.trainers.player import Player
+from fluxflow_exp.trainers.turn import Turn
+from fluxflow_exp.wirings import gradients, movement, toy
+from fluxflow_exp.wirings.check import Check
+from fluxflow_exp.wirings.effects import Effects
+from fluxflow_exp.wirings.probe import Probe, open_data
+from tests.conftest import TOY
+from tests.conftest import toy as toy_run
+
+LPIPS = ["data.img_size=32", "+loss@stage.steps.vae_gan.trainer.perceptual=lpips"]
+LPIPS += ["stage.steps.vae_gan.trainer.perceptual.net=squeeze"]
+NOISE = "stage.steps.vae_gan.trainer.adversarial.instance_noise"
+DROPOUT = "stage.steps.flow.cfg_dropout_prob"
+
+
+class LpipsWithoutGradient(Perceptual):
+    """As in a training example of diffusers: the loss is logged, and trains nothing."""
+
+    @torch.no_grad()
+    def __call__(self, reconstruction: Tensor, images: Tensor, places: Tensor) -> Terms:
+        return super().__call__(reconstruction, images, places)
+
+
+class DiscriminatorNeverStepped(AutoencoderTrainer):
+    """As there: it has an optimizer, which nobody calls."""
+
+    def turns(self) -> list[Turn]:
+        return super().turns()[:1]
+
+
+class SignedWeight(AutoencoderTrainer):
+    """FluxFlow Training's adaptive weight, a ratio of losses: negative where the generator's loss is."""
+
+    def _weigh(self, terms: Terms) -> float | Tensor:
+        return (terms["vae"].mean() / terms["g"].mean()).detach()
+
+
+class NoiseWithoutEffect(AutoencoderTrainer):
+    """FluxFlow Training's instance noise, added only to what requires a gradient: nothing does."""
+
+    def begin_update(self, batch: Any) -> None:
+        super().begin_update(batch)
+        self.level = 0.0
+
+
+class DropoutNotPassedOn(FlowTrainer):
+    """FluxFlow Training's trainer is built without the share of captions that its configuration names."""
+
+    def _drops(self, count: int) -> list[bool]:
+        return [False] * count
+
+
+class CaptionsKept(Encoded):
+    """Draws which captions to drop, and drops none."""
+
+    def text(self, micro: Any, dropped: list[bool]) -> tuple[Tensor, ...]:
+        return super().text(micro, [False] * len(dropped))
+
+
+class FlowThatKeepsCaptions(FlowTrainer):
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.latents = CaptionsKept(self)
+
+
+class ArgumentNeverUsed(Reconstruction):
+    def __init__(self, *, l1: float = 1.0, mse: float = 1.0, edges: float = 0.5) -> None:
+        super().__init__(l1=l1, mse=mse)
+
+
+class GradientIntoTheEncoder(FlowTrainer):
+    """The part that is only used is trained along."""
+
+    def inputs(self, batch: Any) -> Tensor:
+        self.compressor.requires_grad_(True)
+        return super().inputs(batch)
+
+    def _loss(self, *arguments: Any) -> Any:
+        terms, weights = super()._loss(*arguments)
+        leak = self.compressor.head[-1].bias.sum()
+        return {"flow": terms["flow"] + leak}, weights
+
+
+def probe_of(tmp_path: Path, step: str, *overrides: str) -> Probe:
+    return probe_in(tmp_path, step, toy_run(tmp_path, "stage.steps.vae_gan.n_epochs=3", *overrides))
+
+
+def probe_in(tmp_path: Path, step: str, values: dict[str, Any]) -> Probe:
+    small, _ = toy.shrink(values)
+    config = typed(values)
+    data = open_data(config, step)
+    return Probe(small, step, data, plan.length(config.stage.steps[step], data, config), tmp_path / "scratch")
+
+
+def trained_by(step: str, trainer: type) -> str:
+    return f"stage.steps.{step}.trainer._target_={__name__}.{trainer.__name__}"
+
+
+def failed(checks: list[Check]) -> list[str]:
+    return [each.check for each in checks if not each.passed]
+
+
+def acts(probe: Probe, key: str) -> list[bool]:
+    """What the check of one key says: whether it acts, or nothing if it is off."""
+    value: Any = probe.values
+    for name in key.split("."):
+        value = value[name]
+    return [check.passed for check in Effects(probe).check(key, value)]
+
+
+def test_lpips_under_no_grad_is_found(tmp_path: Path) -> None:
+    defect = f"stage.steps.vae_gan.trainer.perceptual._target_={__name__}.LpipsWithoutGradient"
+    sound, broken = (gradients.checks(probe_of(tmp_path, "vae_gan", *LPIPS, *more)) for more in ([], [defect]))
+    assert failed(sound) == []
+    assert failed(broken) == ["gradient of lpips"]
+
+
+def test_a_discriminator_that_is_never_stepped_is_found(tmp_path: Path) -> None:
+    probe = probe_of(tmp_path, "vae_gan", trained_by("vae_gan", DiscriminatorNeverStepped))
+    assert failed(movement.checks(probe)) == ["optimizer of discriminator moves its parts"]
+
+
+def test_an_adaptive_weight_that_turns_negative_is_found(tmp_path: Path) -> None:
+    sound = gradients.checks(probe_of(tmp_path, "vae_gan"))
+    broken = gradients.checks(probe_of(tmp_path, "vae_gan", trained_by("vae_gan", SignedWeight)))
+    assert failed(sound) == []
+    assert failed(broken) == ["no term has a negative weight"]
+
+
+@pytest.mark.parametrize("defect", ["never executed", "a copy"])
+def test_averages_that_do_not_average_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, defect: str) -> None:
+    probe = probe_of(tmp_path, "vae")
+    assert failed(movement.checks(probe)) == []
+    update: Callable[[EMA], None] = EMA.update
+
+    def copying(ema: EMA) -> None:
+        ema.decay = 0.0
+        update(ema)
+
+    monkeypatch.setattr(EMA, "update", copying if defect == "a copy" else lambda ema: None)
+    assert failed(movement.checks(probe)) == ["EMA of vae moves"]
+
+
+def test_an_ema_that_no_player_has_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(AutoencoderTrainer, "AVERAGED", ())
+    probe = probe_of(tmp_path, "vae")
+    assert failed(movement.checks(probe)) == ["EMA moves"]
+    assert acts(probe, "stage.steps.vae.ema.decay") == [False]
+
+
+def test_instance_noise_without_effect_is_found(tmp_path: Path) -> None:
+    chosen = f"+{NOISE}=0.1"
+    assert acts(probe_of(tmp_path, "vae_gan", chosen), NOISE) == [True]
+    broken = probe_of(tmp_path, "vae_gan", chosen, trained_by("vae_gan", NoiseWithoutEffect))
+    assert acts(broken, NOISE) == [False]
+
+
+@pytest.mark.parametrize("trainer", [DropoutNotPassedOn, FlowThatKeepsCaptions])
+def test_caption_dropout_that_is_not_passed_on_is_found(tmp_path: Path, trainer: type) -> None:
+    broken = probe_of(tmp_path, "flow", f"{DROPOUT}=0.5", trained_by("flow", trainer))
+    assert failed(movement.checks(broken)) == ["caption dropout reaches the model"]
+    assert acts(broken, DROPOUT) == [False]
+
+
+def test_a_frozen_part_that_gets_gradient_is_found(tmp_path: Path) -> None:
+    broken = gradients.checks(probe_of(tmp_path, "flow", trained_by("flow", GradientIntoTheEncoder)))
+    assert failed(broken) == ["gradient of flow"]
+    assert next(each.note for each in broken if not each.passed).startswith("reaches compressor, flow_processor")
+
+
+def test_a_schedule_that_is_never_stepped_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    probe = probe_of(tmp_path, "vae")
+    apply: Callable[..., None] = Player.apply
+
+    def without_schedule(player: Player, *arguments: Any, **options: Any) -> None:
+        rate = player.rate()
+        apply(player, *arguments, **options)
+        player.optimizer.param_groups[0]["lr"] = rate
+
+    monkeypatch.setattr(Player, "apply", without_schedule)
+    assert failed(movement.checks(probe)) == ["learning rate of vae follows its schedule"]
+
+
+def test_an_argument_that_its_constructor_never_uses_is_found(tmp_path: Path) -> None:
+    place = "stage.steps.vae.trainer.reconstruction"
+    probe = probe_of(tmp_path, "vae", f"{place}._target_={__name__}.ArgumentNeverUsed", f"+{place}.edges=0.5")
+    assert acts(probe, f"{place}.l1") == [True]
+    assert acts(probe, f"{place}.edges") == [False]
+
+
+def test_an_option_of_another_kind_of_step_is_found_where_it_is_set(tmp_path: Path) -> None:
+    key = "stage.steps.vae.cfg_dropout_prob"
+    assert acts(probe_of(tmp_path, "vae"), key) == []
+    assert acts(probe_of(tmp_path, "vae", f"{key}=0.1"), key) == [False]
+
+
+def test_augmentation_acts_where_images_are_drawn_anew(tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    names = [f"{i}.png" for i in range(24)]
+    for i, name in enumerate(names):
+        Image.effect_noise((40, 24), 50 + i).convert("RGB").save(images / name)
+    captions = tmp_path / "captions.tsv"
+    captions.write_text("".join(f"{name}\tramp {name}\n" for name in names))
+    folder = ["data=image_folder", f"data.data_path={images}", f"data.captions_file={captions}", "data.img_size=16"]
+    folder += ["data.validation_fraction=0.3", "data.crop=random", "data.flip=true"]
+    small = [each for each in TOY if not each.startswith(("data.", "+data."))]
+    chosen = [*small, "stage=vae", "stage.steps.vae.batch_size=8", *folder]
+    probe = probe_in(tmp_path, "vae", resolve(compose_config(chosen)))
+    for key in ("crop", "flip", "img_size", "validation_fraction", "background"):
+        assert acts(probe, f"data.{key}") == [True], key
