@@ -183,6 +183,7 @@ class Pipeline:
             self.folder.mirror()
 
     def _step(self, index: int, name: str, step: Step, earlier: list[str]) -> None:
+        self.machine.forget_peak()
         setup = self.setup(index, name, step, earlier)
         try:
             trainer: Trainer = instantiate(step.trainer, setup=setup)

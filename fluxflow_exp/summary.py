@@ -25,6 +25,8 @@ def finish_step(setup: Setup, trainer: Trainer, final: dict[str, float]) -> None
         "micro_batch": length.micro_batch,
         "seconds": round(seconds, 3),
         "images_per_second": round(images / seconds, 2) if seconds else None,
+        "parameters": {part: sum(p.numel() for p in module.parameters()) for part, module in setup.parts.items()},
+        "peak_gib": setup.machine.peak_gib(),
         "final": final,
         **({"ended_by": trainer.ended_by} if trainer.ended_by else {}),
     }

@@ -1,0 +1,118 @@
+"""Parts that the card of a run and the page of several have in common."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from fluxflow_exp.card import facts
+from fluxflow_exp.card.costs import LABELS, Costs
+from fluxflow_exp.card.facts import Card
+from fluxflow_exp.card.html import Html, join, table, tag
+from fluxflow_exp.card.panels import SECTIONS
+from fluxflow_exp.card.text import number
+
+Part = tuple[str, str, Html | None]
+
+
+def curves(found: list[dict[str, Any]]) -> list[Part]:
+    """A part of the page for each section that has panels; `charts.js` draws in its figures."""
+    parts: list[Part] = []
+    for name in SECTIONS:
+        mine = [(index, panel) for index, panel in enumerate(found) if panel["section"] == name]
+        if mine:
+            figures = [_figure(index, panel) for index, panel in mine]
+            parts.append((name.split(",")[0].lower().replace(" ", "-"), name, tag("div", *figures, class_="panels")))
+    return parts
+
+
+def _figure(index: int, panel: dict[str, Any]) -> Html:
+    unit = tag("span", f" {panel['unit']}", class_="unit") if panel["unit"] else None
+    lines = panel["series"]
+    last = ", ".join(f"{each['name']}: {number(_last(each['y']))}" for each in lines[:8])
+    said = f"last {number(_last(lines[0]['y']))}" if len(lines) == 1 else f"last values: {last}"
+    return tag(
+        "figure",
+        tag("figcaption", tag("strong", panel["title"]), unit, tag("span", said, class_="readout")),
+        tag("div", class_="chart", data_panel=index),
+        class_="panel",
+    )
+
+
+def _last(values: list[float | None]) -> float | None:
+    return next((value for value in reversed(values) if value is not None), None)
+
+
+def pictures(gallery: dict[str, Any] | None) -> Html | None:
+    """The place where `gallery.js` shows pictures, and the slider that moves through them."""
+    if gallery is None:
+        return None
+    keys = gallery["keys"]
+    left_out = gallery["all"] - len(keys)
+    note = f"{len(keys)} of {gallery['all']} moments are in this file; samples/ holds them all." if left_out else None
+    slider = tag(
+        "input",
+        type="range",
+        id="moment",
+        min=0,
+        max=len(keys) - 1,
+        value=len(keys) - 1,
+        step=1,
+        aria_label="Moment of the run",
+    )
+    return tag(
+        "div",
+        tag(
+            "div",
+            tag("button", "Play", type="button", id="play", aria_pressed="false"),
+            slider,
+            tag("output", "", id="when", for_="moment", aria_live="polite"),
+            class_="controls",
+        ),
+        tag("div", id="frames"),
+        tag("p", note, class_="note") if note else None,
+        tag("noscript", tag("p", "Pictures and curves need JavaScript; the tables below do not.")),
+    )
+
+
+def problems(cards: Sequence[tuple[str | None, Card]]) -> Html | None:
+    """Warnings and what stopped a run, in one box; `cards`: with the name of the run where there are several."""
+    lines = []
+    for name, card in cards:
+        lead = [tag("strong", f"{name}: ")] if name else []
+        if card.non_finite:
+            found = card.non_finite
+            where = f"update {found['update']} of step {found['step']}"
+            lines.append(tag("li", *lead, tag("strong", f"Not finite at {where}. "), found["message"]))
+        for each in facts.warnings(card):
+            again = f", {each['times']} times until update {each['last']}" if each["times"] > 1 else ""
+            where = f"{each['code']} (step {each['step']}, update {each['first']}{again}). "
+            lines.append(tag("li", *lead, tag("strong", where), each["text"]))
+    if not lines:
+        return None
+    title = f"{len(lines)} warning{'s' if len(lines) > 1 else ''}"
+    return tag("aside", tag("h2", title), tag("ul", *lines), class_="warnings", aria_label="Warnings")
+
+
+def balance_bar(cost: Costs) -> Html:
+    """Where hours went: a bar, and the same as a table."""
+    total = sum(cost.parts.values()) or 1.0
+    used = {purpose: value for purpose, value in cost.parts.items() if value > 0}
+    bar = [
+        tag("span", class_=f"part {purpose}", style=f"flex-grow:{value / total:.5f}", title=LABELS[purpose])
+        for purpose, value in used.items()
+    ]
+    rows = [
+        (
+            join([tag("span", class_=f"key {purpose}", aria_hidden="true"), LABELS[purpose]]),
+            number(value),
+            f"{100 * value / total:.1f} %",
+        )
+        for purpose, value in cost.parts.items()
+        if value > 0 or purpose in ("lost", "compile")
+    ]
+    said = "; ".join(f"{LABELS[purpose]} {100 * value / total:.0f} %" for purpose, value in used.items())
+    return join(
+        [
+            tag("div", *bar, class_="bar", role="img", aria_label=said),
+            table(f"What the {cost.unit} went into", ("", cost.unit, "Share"), rows, numbers=(1, 2), class_="narrow"),
+        ]
+    )
