@@ -110,6 +110,7 @@ def _train(
     if ranks.first:
         summary.write(folder, console)
         verify.write_digests(folder)
+        summary.write_card(folder, console)
         folder.mirror()
         wandb.finish(code=0, metrics=final_metrics(folder))
 

@@ -51,8 +51,7 @@
   function draw(chart) {
     const { panel, holder } = chart, width = Math.max(holder.clientWidth, 160);
     const values = panel.series.flatMap((line) => line.y).filter((value) => value !== null);
-    const ends = data.panels.flatMap((each) => each.series.map((line) => line.x[line.x.length - 1]));
-    const last = Math.max(1, ...ends);
+    const first = panel.from, last = Math.max(panel.to, first + 1);
     const root = svg("svg", { viewBox: `0 0 ${width} ${HEIGHT}`, height: HEIGHT, tabindex: 0, role: "img" });
     root.setAttribute("aria-label", `${panel.title}${panel.unit ? `, ${panel.unit}` : ""}: ` + panel.series.map((line) => {
       const known = line.y.filter((value) => value !== null);
@@ -60,17 +59,18 @@
     }).join("; ") + ". Arrow keys move along the updates.");
     if (!values.length) values.push(0, 1);
     const [low, high] = range(values, panel.log), scale = panel.log ? Math.log10 : (value) => value;
-    const x = (update) => LEFT + (update / last) * (width - LEFT - RIGHT);
+    const x = (update) => LEFT + ((update - first) / (last - first)) * (width - LEFT - RIGHT);
     const y = (value) => TOP + (1 - (scale(value) - scale(low)) / (scale(high) - scale(low))) * (HEIGHT - TOP - BOTTOM);
     for (const value of ticks(low, high, panel.log)) {
       svg("line", { class: "grid", x1: LEFT, x2: width - RIGHT, y1: y(value), y2: y(value) }, root);
       svg("text", { x: LEFT - 6, y: y(value) + 4, "text-anchor": "end" }, root, said(value));
     }
-    const across = ticks(0, last, false).filter((_, index, all) => width > 260 || index % 2 === 0 || all.length < 4);
+    const across = ticks(first, last, false).filter((_, index, all) => width > 260 || index % 2 === 0 || all.length < 4);
     for (const value of across)
-      svg("text", { x: x(value), y: HEIGHT - 4, "text-anchor": value > last * 0.95 ? "end" : "middle" }, root, value.toLocaleString("en"));
+      svg("text", { x: x(value), y: HEIGHT - 4, "text-anchor": x(value) > width - RIGHT - 14 ? "end" : "middle" }, root, value.toLocaleString("en"));
+    const inside = data.marks.filter((mark) => mark.x >= first && mark.x < last);
     if (data.marks.length > 1)
-      for (const mark of data.marks) {
+      for (const mark of inside) {
         svg("line", { class: "mark", x1: x(mark.x), x2: x(mark.x), y1: TOP, y2: HEIGHT - BOTTOM }, root);
         svg("text", { x: x(mark.x) + 3, y: TOP - 4 }, root, mark.label);
       }
@@ -92,7 +92,7 @@
     Object.assign(chart, { x, root });
     root.addEventListener("pointermove", (event) => {
       const place = (event.clientX - root.getBoundingClientRect().left) * (width / root.getBoundingClientRect().width);
-      move(chart, ((place - LEFT) / (width - LEFT - RIGHT)) * last);
+      move(chart, first + ((place - LEFT) / (width - LEFT - RIGHT)) * (last - first));
     });
     root.addEventListener("pointerleave", () => move(chart, null));
     root.addEventListener("blur", () => move(chart, null));
@@ -123,6 +123,7 @@
       each.at = to;
       each.cursor.setAttribute("visibility", to === null ? "hidden" : "visible");
       if (to === null) { each.readout.textContent = each.rest; continue; }
+      if (to < each.panel.from || to > each.panel.to) { each.cursor.setAttribute("visibility", "hidden"); each.readout.textContent = ""; continue; }
       each.cursor.setAttribute("x1", each.x(to));
       each.cursor.setAttribute("x2", each.x(to));
       const lines = each.panel.series.map((line) => ({ name: line.name, value: line.y[nearest(line, to)] }));

@@ -152,7 +152,7 @@ def certificates(card: Card) -> list[dict[str, Any]]:
     )
     size = sum(each["bytes"] for each in card.digests.values())
     found: list[dict[str, Any]] = [
-        {"what": "Code", "passed": None if not record.get("commit") else not changed, "detail": code},
+        {"what": "Code", "passed": bool(record.get("commit")) and not changed, "detail": code},
         {"what": "Interruption", "passed": None, "detail": made_with.get("machine", "no machine is recorded")},
         {
             "what": "Digests",

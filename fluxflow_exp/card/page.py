@@ -1,5 +1,6 @@
 """The card of one run as HTML, from its facts."""
 
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
@@ -8,7 +9,7 @@ import yaml
 from fluxflow_exp.card import facts, gallery, html, panels
 from fluxflow_exp.card.facts import Card
 from fluxflow_exp.card.html import Html, details, join, section, table, tag
-from fluxflow_exp.card.text import count, digest, duration, hours, number, shown
+from fluxflow_exp.card.text import UNKNOWN, count, digest, duration, hours, number, shown
 from fluxflow_exp.card.views import balance_bar, curves, pictures, problems
 
 HEADLINES = 3  # metrics in the first line
@@ -35,7 +36,7 @@ def write(card: Card) -> str:
             problems([(None, card)]),
             tag("nav", *(tag("a", title, href=f"#{name}") for name, title, _ in shown_parts), aria_label="Parts"),
             tag("main", *(section(*part) for part in shown_parts)),
-            _footer(),
+            footer(),
             html.data("curves", {"panels": found, "marks": panels.marks(card.track), "runs": None}),
             html.data("gallery", pictured),
         ]
@@ -162,21 +163,17 @@ def _configuration(card: Card) -> Html:
 
 
 def _plan(card: Card) -> Html:
-    units = {
+    columns: dict[str, tuple[str, Callable[[Any], str]]] = {
         "updates": ("Updates", shown),
         "micro_batch": ("Images a pass", shown),
         "seconds_an_update": ("Seconds an update", number),
-        "hours": ("Hours", number),
+        "hours": ("Time", lambda value: duration(3600 * value)),
         "peak_gib": ("Peak memory, GiB", number),
         "tflop_an_update": ("TFLOP an update", number),
     }
     found = facts.planned(card)
-    rows = [
-        (each["step"], label, show(each[key][0]), show(each[key][1]), _against(*each[key]))
-        for each in found
-        for key, (label, show) in units.items()
-        if any(value is not None for value in each[key])
-    ]
+    known = [key for key in columns if any(value is not None for each in found for value in each[key])]
+    rows = [(each["step"], *(_against(*each[key], columns[key][1]) for key in known)) for each in found]
     ended = [f"{each['step']} ended early: {each['ended_by']}" for each in found if each["ended_by"]]
     hint = (
         None
@@ -185,19 +182,30 @@ def _plan(card: Card) -> Html:
     )
     return join(
         [
-            table("Planned or predicted, and what came", ("Step", "", "Plan", "Run", "Run / plan"), rows, numbers=(2, 3, 4)),
+            table(
+                "What came, and below it what was planned or predicted",
+                ("Step", *(columns[key][0] for key in known)),
+                rows,
+                numbers=range(1, len(known) + 1),
+            ),
             *(tag("p", line, class_="note") for line in [*ended, *([hint] if hint else [])]),
         ]
     )
 
 
-def _against(plan: float | None, reality: float | None) -> str:
-    return f"{reality / plan:.2f}" if plan and reality is not None else "–"
+def _against(plan: float | None, reality: float | None, show: Callable[[Any], str]) -> Html | str:
+    """What came over what was planned, with the ratio where they differ."""
+    came = UNKNOWN if reality is None else show(reality)
+    if plan is None:
+        return came
+    ratio = f", {reality / plan:.2f} ×" if reality is not None and plan and reality != plan else ""
+    return join([came, tag("small", f"planned {show(plan)}{ratio}")])
 
 
 def _cost(card: Card) -> Html:
     cost = card.costs
-    total = f"{hours(cost.hours)} {cost.unit}" + ("" if cost.price is None else f", {cost.price:.2f} USD")
+    total = duration(3600 * cost.hours) if cost.unit == "hours" else f"{hours(cost.hours)} {cost.unit}"
+    total += "" if cost.price is None else f", {cost.price:.2f} USD"
     if not cost.parts:
         return tag("p", f"{total}; what they went into was not recorded when this run began.")
     lost = f" {count(cost.lost_updates)} updates were done twice." if cost.lost_updates else ""
@@ -227,7 +235,7 @@ def _starts(card: Card) -> Html | None:
 
 
 def _certificates(card: Card) -> Html:
-    marks = {True: ("passed", "✓ passed"), False: ("failed", "✗ failed"), None: ("told", "stated")}
+    marks = {True: ("passed", "✓ clean"), False: ("failed", "✗ not clean"), None: ("told", "stated")}
     rows = []
     for each in facts.certificates(card):
         name, mark = marks[each["passed"]]
@@ -244,6 +252,6 @@ def _certificates(card: Card) -> Html:
     )
 
 
-def _footer() -> Html:
+def footer() -> Html:
     now = datetime.now().astimezone().isoformat(sep=" ", timespec="minutes")
     return tag("footer", tag("p", f"Written {now} by python -m fluxflow_exp.report. This file needs no network."))

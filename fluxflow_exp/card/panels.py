@@ -42,6 +42,9 @@ TITLES = {
     "val_lpips": ("LPIPS", ""),
     "val_flow": ("Flow loss", ""),
     "prompt_accuracy": ("Prompt accuracy", "share"),
+    "learning rate": ("Learning rate", ""),
+    "gradient norm": ("Gradient norm, before clipping", ""),
+    "seconds an update": ("Time of an update, all included", "s"),
 }
 WEIGHTS = {"held_out": "averaged weights", "held_out_raw": "raw weights"}
 
@@ -70,11 +73,12 @@ Lines = dict[tuple[str, str], dict[str, list[tuple[float, float | None]]]]
 
 
 def panels(track: Track) -> list[dict[str, Any]]:
-    """The panels of one run, section by section; nothing that was not logged is among them."""
+    """The panels of one run, section by section: of all that was logged more than once."""
     found = _lines(track)
     return [
-        _panel(section, name, [{"name": line, **_thin(points)} for line, points in lines.items()])
+        _panel(section, name, [{"name": line, **_thin(points)} for line, points in lines.items()], [track])
         for (section, name), lines in _ordered(found)
+        if max(map(len, lines.values())) > 1
     ]
 
 
@@ -86,7 +90,11 @@ def overlaid(tracks: dict[str, Track]) -> list[dict[str, Any]]:
             for line, points in lines.items():
                 title = name if len(lines) == 1 or line == WEIGHTS["held_out"] else f"{name}: {line}"
                 found.setdefault((section, title), []).append({"name": run, **_thin(points)})
-    return [_panel(section, name, series) for (section, name), series in _ordered(found)]
+    return [
+        _panel(section, name, series, list(tracks.values()))
+        for (section, name), series in _ordered(found)
+        if max(len(each["x"]) for each in series) > 1
+    ]
 
 
 def marks(track: Track) -> list[dict[str, Any]]:
@@ -128,11 +136,24 @@ def _ordered(found: dict[tuple[str, str], Any]) -> list[tuple[tuple[str, str], A
     return sorted(found.items(), key=place)
 
 
-def _panel(section: str, name: str, series: list[dict[str, Any]]) -> dict[str, Any]:
-    title, unit = TITLES.get(name, (name, ""))
+def _panel(section: str, name: str, series: list[dict[str, Any]], tracks: list[Track]) -> dict[str, Any]:
+    """`from` and `to`: the updates between which the steps lie that have logged it."""
+    base, colon, line = name.partition(": ")
+    title, unit = TITLES.get(base, (base, ""))
     values = [value for each in series for value in each["y"] if value is not None]
     wide = bool(values) and min(values) > 0 and max(values) > 20 * min(values)
-    return {"section": section, "key": name, "title": title, "unit": unit, "log": wide, "series": series}
+    first = min(each["x"][0] for each in series)
+    begins = max((offset for track in tracks for offset in track.offsets.values() if offset < first), default=0)
+    ends = max(each["x"][-1] for each in series)
+    return {
+        "section": section,
+        "title": f"{title}{colon}{line}",
+        "unit": unit,
+        "log": wide,
+        "from": begins,
+        "to": ends,
+        "series": series,
+    }
 
 
 def _thin(points: list[tuple[float, float | None]]) -> dict[str, list[Any]]:

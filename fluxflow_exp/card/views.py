@@ -8,7 +8,7 @@ from fluxflow_exp.card.costs import LABELS, Costs
 from fluxflow_exp.card.facts import Card
 from fluxflow_exp.card.html import Html, join, table, tag
 from fluxflow_exp.card.panels import SECTIONS
-from fluxflow_exp.card.text import number
+from fluxflow_exp.card.text import duration, number
 
 Part = tuple[str, str, Html | None]
 
@@ -103,7 +103,7 @@ def balance_bar(cost: Costs) -> Html:
     rows = [
         (
             join([tag("span", class_=f"key {purpose}", aria_hidden="true"), LABELS[purpose]]),
-            number(value),
+            duration(3600 * value),
             f"{100 * value / total:.1f} %",
         )
         for purpose, value in cost.parts.items()
@@ -113,6 +113,6 @@ def balance_bar(cost: Costs) -> Html:
     return join(
         [
             tag("div", *bar, class_="bar", role="img", aria_label=said),
-            table(f"What the {cost.unit} went into", ("", cost.unit, "Share"), rows, numbers=(1, 2), class_="narrow"),
+            table(f"What the {cost.unit} went into", ("", "Time", "Share"), rows, numbers=(1, 2), class_="narrow"),
         ]
     )
