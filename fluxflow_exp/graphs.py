@@ -9,7 +9,7 @@ EVERY_SECONDS = 60.0
 
 
 class Graphs:
-    """Starts `python -m fluxflow_exp.report --graphs RUN` at a checkpoint, at most once a minute and never two at a time."""
+    """Starts `python -m fluxflow_exp.report --graphs RUN` at a save, once a minute at most, never two at a time."""
 
     def __init__(self, run: Path) -> None:
         self.run = run

@@ -56,11 +56,12 @@ def _compared(folder: Path, runs: Sequence[RunFolder]) -> dict[str, Any] | None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m fluxflow_exp.report",
-        description="Write the card of a run: configuration, pictures over time, curves, metrics with their provenance, "
+        description="Write a run's card: configuration, pictures over time, curves, metrics with their provenance, "
         "cost, restarts; of several runs one page with their curves in one picture and their pictures side by side.",
         epilog="Examples: python -m fluxflow_exp.report outputs/quickstart   writes outputs/quickstart/report.html. "
         "python -m fluxflow_exp.report outputs/activation   writes outputs/activation/comparison/comparison.html, with "
-        "what fluxflow_exp.compare has left there. Exit code: 0 written, 2 there is no run, or a file of it is not whole.",
+        "what fluxflow_exp.compare has left there. Exit code: 0 written, 2 there is no run, or a file of it is "
+        "not whole.",
     )
     parser.add_argument("run", type=Path, nargs="+", metavar="RUN", help="run folders, or folders of them (a sweep)")
     parser.add_argument(

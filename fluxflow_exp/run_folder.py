@@ -54,7 +54,14 @@ class RunFolder:
         for folder in (self.checkpoints, self.weights, self.graph, self.samples):
             folder.mkdir(parents=True, exist_ok=True)
         self.freeze(config)
-        counts = {"started": False, "restarts": 0, "kills": 0, "closed": None, "wall_seconds": 0.0, "starts": []}
+        counts: dict[str, Any] = {
+            "started": False,
+            "restarts": 0,
+            "kills": 0,
+            "closed": None,
+            "wall_seconds": 0.0,
+            "starts": [],
+        }
         self.write_record({"format": FORMAT, **facts, **counts, "steps": {}})
 
     def freeze(self, config: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""What a training loop's seconds went into. Host time, measured where the host waits anyway: nothing is added to an update.
+"""What a training loop's seconds went into: host time, measured where the host waits anyway.
 
 Batches that are read ahead cost nothing here; only waiting for them does.
 """

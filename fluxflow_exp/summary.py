@@ -90,8 +90,8 @@ def write_card(folder: RunFolder, console: Console) -> None:
     except Exception as error:
         console.log(traceback.format_exc())
         console.say(
-            f"The run card could not be written ({type(error).__name__}: {error}); nothing else is missing. {folder.log} "
-            f"has the traceback, and python -m fluxflow_exp.report {folder.path} tries again"
+            f"The run card could not be written ({type(error).__name__}: {error}); nothing else is missing. "
+            f"{folder.log} has the traceback, and python -m fluxflow_exp.report {folder.path} tries again"
         )
 
 

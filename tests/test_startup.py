@@ -31,7 +31,7 @@ def imported(folder: Path, *command: str) -> tuple[str, set[str]]:
     return said, set(modules.split())
 
 
-@pytest.mark.parametrize("name", ["", ".status", ".plot", ".verify", ".drill", ".sync", ".convert"])
+@pytest.mark.parametrize("name", ["", ".status", ".plot", ".verify", ".drill", ".sync", ".convert", ".report"])
 def test_help_does_without_torch(tmp_path: Path, name: str) -> None:
     said, modules = imported(tmp_path, f"fluxflow_exp{name}", "--help")
     assert f"python -m fluxflow_exp{name}" in said

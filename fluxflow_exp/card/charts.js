@@ -17,7 +17,7 @@
   const said = (value) => {
     if (value === null || value === undefined) return "–";
     const size = Math.abs(value);
-    if (size >= 1e4 || (size > 0 && size < 1e-3)) return value.toExponential(1).replace("e+", "e");
+    if (size >= 1e4 || (size > 0 && size < 1e-3)) return value.toExponential(1).replace("e+", "e").replace(".0e", "e");
     return String(+value.toPrecision(4));
   };
   const look = (line, index) => {
@@ -121,15 +121,24 @@
     }
     for (const each of charts) {
       each.at = to;
+      each.tip?.remove();
       each.cursor.setAttribute("visibility", to === null ? "hidden" : "visible");
       if (to === null) { each.readout.textContent = each.rest; continue; }
       if (to < each.panel.from || to > each.panel.to) { each.cursor.setAttribute("visibility", "hidden"); each.readout.textContent = ""; continue; }
       each.cursor.setAttribute("x1", each.x(to));
       each.cursor.setAttribute("x2", each.x(to));
-      const lines = each.panel.series.map((line) => ({ name: line.name, value: line.y[nearest(line, to)] }));
-      const told = lines.length > 1 ? lines.map((line) => `${line.name} ${said(line.value)}`).join(", ") : said(lines[0].value);
-      each.readout.textContent = `update ${to.toLocaleString("en")}: ${told}`;
+      const values = each.panel.series.map((line) => said(line.y[nearest(line, to)]));
+      each.readout.textContent = `update ${to.toLocaleString("en")}${values.length > 1 ? "" : `: ${values[0]}`}`;
+      if (values.length > 1) tell(each, to, values);
     }
+  }
+
+  // Of several lines a box in the chart tells: a longer caption would move the page under the pointer.
+  function tell(chart, update, values) {
+    chart.tip = chart.tip || document.createElement("ul");
+    chart.tip.className = chart.x(update) > chart.holder.clientWidth / 2 ? "tip left" : "tip";
+    chart.tip.replaceChildren(...chart.panel.series.map((line, index) => entry(`${values[index]}  ${line.name}`, look(line, index))));
+    chart.holder.append(chart.tip);
   }
 
   for (const holder of document.querySelectorAll("[data-panel]")) {

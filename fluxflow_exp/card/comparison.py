@@ -8,12 +8,13 @@ from fluxflow_exp.card.facts import Card
 from fluxflow_exp.card.html import Html, join, section, table, tag
 from fluxflow_exp.card.page import footer
 from fluxflow_exp.card.parents import ABSENT
-from fluxflow_exp.card.text import count, duration, hours, number, shown
+from fluxflow_exp.card.text import UNKNOWN, count, duration, hours, number, shown
 from fluxflow_exp.card.views import curves, pictures, problems
 
 # Names, places and watching: what makes no run another one.
 ASIDE = (
-    "name", "output_root", "resume", "validate", "tracking", "checkpoint", "publish", "samples", "log_every", "cache.path",
+    "name", "output_root", "resume", "validate", "tracking", "checkpoint", "publish", "samples", "log_every",
+    "cache.path",
 )  # fmt: skip
 KEYS = 3  # that name a run; with more differing keys its folder does
 SHOWN = 12  # runs whose pictures are in the page
@@ -118,7 +119,9 @@ def _marks(tracks: dict[str, panels.Track]) -> list[dict[str, Any]]:
 
 def _runs(cards: Sequence[Card], names: Sequence[str], keys: Sequence[str], following: dict[str, list[str]]) -> Html:
     metrics = list(
-        dict.fromkeys(each["metric"] for card in cards for each in facts.results(card) if each["implementation"] == facts.OURS)
+        dict.fromkeys(
+            each["metric"] for card in cards for each in facts.results(card) if each["implementation"] == facts.OURS
+        )
     )
     metrics = [name for name in metrics if not name.startswith("prompt_accuracy_")]
     head = ["Run", "State", *(tag("code", key) for key in keys), *(panels.TITLES.get(m, (m, ""))[0] for m in metrics)]
@@ -134,7 +137,7 @@ def _runs(cards: Sequence[Card], names: Sequence[str], keys: Sequence[str], foll
                 count(card.track.updates),
                 str(card.record["restarts"]),
                 duration(card.record["wall_seconds"]),
-                hours(card.costs.hours) if card.costs.unit != "hours" else "–",
+                hours(card.costs.hours) if card.costs.unit != "hours" else UNKNOWN,
             )
         )
     first = 2 + len(keys)
@@ -162,7 +165,9 @@ def _compared(found: dict[str, Any] | None) -> Html | None:
         (each["name"], str(len(each["runs"])), number(each["mean"]), number(each["half_width"]), number(each["std"]))
         for each in found["groups"]
     ]
-    caption = f"{found['metric']} at {number(budget['at'])} {budget['unit']}, by {found['by']} ({found['better']} is better)"
+    caption = (
+        f"{found['metric']} at {number(budget['at'])} {budget['unit']}, by {found['by']} ({found['better']} is better)"
+    )
     return join(
         [
             *(tag("p", tag("strong", pair["sentence"], ".")) for pair in found["pairs"]),

@@ -1,6 +1,7 @@
 """What a run cost, split by what it went into; from the starts in `run.json`."""
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 # purpose → what a reader is told; `rest` is what no loop has counted
@@ -20,7 +21,9 @@ LABELS = {
 class Costs:
     unit: str  # GPU hours | hours
     hours: float  # of all devices together
-    parts: dict[str, float] = field(default_factory=dict)  # purpose → hours, in the order of LABELS; empty: not recorded
+    parts: dict[str, float] = field(
+        default_factory=dict
+    )  # purpose → hours, in the order of LABELS; empty: not recorded
     price: float | None = None  # US dollars, where hardware.price_per_hour is set
     lost_updates: int = 0
 
@@ -40,7 +43,7 @@ def split(record: dict[str, Any], flat: dict[str, Any]) -> Costs:
         for purpose, seconds in start["spent"].items():
             sums[purpose] += seconds * start["devices"] / 3600
     lost_updates = 0
-    for before, start in zip(starts, starts[1:], strict=False):
+    for before, start in pairwise(starts):
         lost = start.get("lost", {"seconds": 0.0, "updates": 0})
         sums["lost"] += lost["seconds"] * before["devices"] / 3600
         lost_updates += lost["updates"]

@@ -81,7 +81,7 @@ def results(card: Card) -> list[dict[str, Any]]:
     found = list(card.evaluations)
     for step, entry in card.record["steps"].items():
         of_step = card.values["stage"]["steps"][step]
-        for metric, value in entry["final"].items():
+        for metric, value in entry.get("final", {}).items():
             prompts = metric.startswith("prompt")
             key = "prompts" if prompts else "images"
             title, unit = panels.TITLES.get(metric, (metric, ""))
@@ -123,7 +123,7 @@ def planned(card: Card) -> list[dict[str, Any]]:
         meant, done = card.record.get("planned", {}).get(step, {}), card.record["steps"].get(step, {})
         rows = card.track.steps[step]
         update = done.get("updates", rows[-1]["global_step"] if rows else 0)
-        last = next((row["extras"] for row in reversed(rows) if "seconds" in row["extras"]), {})
+        last: dict[str, float] = next((row["extras"] for row in reversed(rows) if "seconds" in row["extras"]), {})
         seconds = done.get("seconds", last.get("seconds"))
         tflop = last.get("tflop")
         forecast = predicted.get(step, {})
@@ -167,9 +167,7 @@ def certificates(card: Card) -> list[dict[str, Any]]:
         checks = card.wiring["checks"]
         failed = [f"{each['step']}: {each['check']} ({each['note']})" for each in checks if not each["passed"]]
         told = f"{len(checks)} checks on {card.wiring['date']} with version {card.wiring['version']}"
-        found.append(
-            {"what": "Wiring", "passed": card.wiring["passed"], "detail": "; failed: ".join([told, *failed])}
-        )
+        found.append({"what": "Wiring", "passed": card.wiring["passed"], "detail": "; failed: ".join([told, *failed])})
     found += [
         {"what": "Started from", "passed": None, "detail": f"{path} (SHA-256 {digest[:16]}…)"}
         for path, digest in record.get("upstream", {}).items()

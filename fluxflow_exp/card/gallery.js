@@ -1,5 +1,6 @@
 // The slider over time: all runs show what they had drawn at one moment.
 (() => {
+  document.getElementById("no-script").remove();
   const data = JSON.parse(document.getElementById("gallery").textContent);
   if (!data) return;
   const slider = document.getElementById("moment"), when = document.getElementById("when");

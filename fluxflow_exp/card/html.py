@@ -29,7 +29,9 @@ def tag(name: str, *children: Any, **attributes: Any) -> Html:
 
 def join(children: Iterable[Any]) -> Html:
     """Children one after another; None is nothing."""
-    return Html("".join(each if isinstance(each, Html) else html.escape(str(each)) for each in children if each is not None))
+    return Html(
+        "".join(each if isinstance(each, Html) else html.escape(str(each)) for each in children if each is not None)
+    )
 
 
 def table(
@@ -41,7 +43,7 @@ def table(
     """
 
     def cells(row: Sequence[Any], name: str) -> list[Html]:
-        kinds = {column: "number" for column in numbers}
+        kinds = dict.fromkeys(numbers, "number")
         first = tag("th", row[0], scope="row" if name == "td" else "col")
         return [first, *(tag(name, cell, class_=kinds.get(n), **_scope(name)) for n, cell in enumerate(row[1:], 1))]
 
@@ -76,7 +78,10 @@ def data(identity: str, value: Any) -> Html:
 def page(title: str, body: Html) -> str:
     """The whole file: template, style and script of this folder around `body`."""
     folder = files("fluxflow_exp.card")
-    read = {name: (folder / name).read_text(encoding="utf-8") for name in ("page.html", "card.css", "charts.js", "gallery.js")}
+    read = {
+        name: (folder / name).read_text(encoding="utf-8")
+        for name in ("page.html", "card.css", "charts.js", "gallery.js")
+    }
     return Template(read["page.html"]).substitute(
         title=html.escape(title),
         style=read["card.css"],

@@ -9,7 +9,7 @@ import yaml
 from fluxflow_exp.card import facts, gallery, html, panels
 from fluxflow_exp.card.facts import Card
 from fluxflow_exp.card.html import Html, details, join, section, table, tag
-from fluxflow_exp.card.text import UNKNOWN, count, digest, duration, hours, number, shown
+from fluxflow_exp.card.text import UNKNOWN, count, digest, duration, hours, number, quantity, shown
 from fluxflow_exp.card.views import balance_bar, curves, pictures, problems
 
 HEADLINES = 3  # metrics in the first line
@@ -87,10 +87,9 @@ def _headlines(card: Card) -> list[dict[str, Any]]:
 
 
 def _headline(result: dict[str, Any]) -> tuple[str, str]:
-    if result["unit"] == "share":
-        return f"held-out {result['title']}", f"{100 * result['value']:.0f} %"
-    unit = f" {result['unit']}" if result["unit"] else ""
-    return f"held-out {result['title']}", f"{number(result['value'])}{unit}"
+    title = result["title"]
+    lower = title if title[:2].isupper() else title[:1].lower() + title[1:]
+    return f"held-out {lower}", quantity(result["value"], result["unit"])
 
 
 def _of_steps(card: Card) -> str:
@@ -114,8 +113,8 @@ def _metrics(card: Card) -> Html | None:
     rows = [
         (
             tag("code", each["metric"]),
-            f"{number(each['value'])}{' ' + each['unit'] if each['unit'] else ''}",
-            f"{each['step'] or '–'}, {shown(each['update'])}",
+            quantity(each["value"], each["unit"]),
+            f"{each['step'] or UNKNOWN}, {shown(each['update'])}",
             "averaged" if each["ema"] else "raw",
             shown(each["n"]),
             shown(each["seed"]),
@@ -128,7 +127,7 @@ def _metrics(card: Card) -> Html | None:
         )
         for each in found
     ]
-    filled = [n for n in range(len(head)) if any(row[n] != "–" for row in rows)]
+    filled = [n for n in range(len(head)) if any(row[n] != UNKNOWN for row in rows)]
     return join(
         [
             table(
@@ -136,6 +135,7 @@ def _metrics(card: Card) -> Html | None:
                 [head[n] for n in filled],
                 [[row[n] for n in filled] for row in rows],
                 numbers=[filled.index(1)],
+                class_="wide",
             ),
             tag("p", "Metrics measured while training read at most N held-out images or prompts.", class_="note"),
         ]
@@ -143,7 +143,7 @@ def _metrics(card: Card) -> Html | None:
 
 
 def _features(found: dict[str, Any] | None) -> str | Html:
-    return "–" if not found else join([found["name"], " ", digest(found["digest"])])
+    return UNKNOWN if not found else join([found["name"], " ", digest(found["digest"])])
 
 
 def _configuration(card: Card) -> Html:
@@ -173,12 +173,13 @@ def _plan(card: Card) -> Html:
     }
     found = facts.planned(card)
     known = [key for key in columns if any(value is not None for each in found for value in each[key])]
-    rows = [(each["step"], *(_against(*each[key], columns[key][1]) for key in known)) for each in found]
+    rows = [(each["step"], *(_against(each[key], columns[key][1]) for key in known)) for each in found]
     ended = [f"{each['step']} ended early: {each['ended_by']}" for each in found if each["ended_by"]]
     hint = (
         None
         if card.plan
-        else f"No prediction stands in plan.json: python -m fluxflow_exp.plan OVERRIDES --json {card.folder.path}/plan.json"
+        else "No prediction stands in plan.json: "
+        f"python -m fluxflow_exp.plan OVERRIDES --json {card.folder.path}/plan.json"
     )
     return join(
         [
@@ -193,12 +194,13 @@ def _plan(card: Card) -> Html:
     )
 
 
-def _against(plan: float | None, reality: float | None, show: Callable[[Any], str]) -> Html | str:
+def _against(pair: tuple[float | None, float | None], show: Callable[[Any], str]) -> Html | str:
     """What came over what was planned, with the ratio where they differ."""
+    plan, reality = pair
     came = UNKNOWN if reality is None else show(reality)
     if plan is None:
         return came
-    ratio = f", {reality / plan:.2f} ×" if reality is not None and plan and reality != plan else ""
+    ratio = f", {reality / plan:.2f} of it" if reality is not None and plan and reality != plan else ""
     return join([came, tag("small", f"planned {show(plan)}{ratio}")])
 
 
@@ -209,7 +211,9 @@ def _cost(card: Card) -> Html:
     if not cost.parts:
         return tag("p", f"{total}; what they went into was not recorded when this run began.")
     lost = f" {count(cost.lost_updates)} updates were done twice." if cost.lost_updates else ""
-    note = "Work lost by a kill is counted up to its last metric row; waiting for data is what reading ahead did not hide."
+    note = (
+        "Work lost by a kill is counted up to its last metric row; waiting for data is what reading ahead did not hide."
+    )
     return join([tag("p", tag("strong", total), "."), balance_bar(cost), tag("p", f"{note}{lost}", class_="note")])
 
 
@@ -222,16 +226,20 @@ def _starts(card: Card) -> Html | None:
         lost = start.get("lost")
         rows.append(
             (
-                tag("time", datetime.fromisoformat(start["time"]).strftime("%Y-%m-%d %H:%M:%S %Z"), datetime=start["time"]),
+                tag(
+                    "time",
+                    datetime.fromisoformat(start["time"]).strftime("%Y-%m-%d %H:%M:%S %Z"),
+                    datetime=start["time"],
+                ),
                 f"the one before was {start['after']}" if start["after"] else "first",
                 start["machine"],
                 shown(start["devices"]),
                 duration(start["seconds"]),
-                f"{count(lost['updates'])} updates, {duration(lost['seconds'])}" if lost else "–",
+                f"{count(lost['updates'])} updates, {duration(lost['seconds'])}" if lost else UNKNOWN,
             )
         )
     head = ("Started", "Why", "Machine", "Devices", "Lasted", "Done again")
-    return table("Processes that trained this run", head, rows, numbers=(3, 4, 5))
+    return table("Processes that trained this run", head, rows, numbers=(3, 4, 5), class_="wide")
 
 
 def _certificates(card: Card) -> Html:
@@ -242,7 +250,9 @@ def _certificates(card: Card) -> Html:
         rows.append((each["what"], tag("span", mark, class_=f"mark {name}"), each["detail"]))
     made_with = card.record.get("made_with") or {}
     versions = [(name, value) for name, value in made_with.items() if name != "machine"]
-    files = [(tag("code", name), digest(each["sha256"])) for name, each in card.digests.items() if "samples/" not in name]
+    files = [
+        (tag("code", name), digest(each["sha256"])) for name, each in card.digests.items() if "samples/" not in name
+    ]
     return join(
         [
             table("What vouches for this run", ("", "", "Detail"), rows),

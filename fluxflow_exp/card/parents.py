@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from hydra.core.singleton import Singleton
+from hydra.core.global_hydra import GlobalHydra
 
 from fluxflow_exp.config import resolve
 from fluxflow_exp.overrides import Failure, compose_config
@@ -60,8 +60,8 @@ def differences(theirs: dict[str, Any], mine: dict[str, Any]) -> list[tuple[str,
 @lru_cache(maxsize=16)  # half a second each
 def shipped(stage: str | None) -> dict[str, Any]:
     """The resolved configuration of a stage without any override; None: of the bare command."""
-    state = Singleton.get_state()  # composing would take away what Hydra knows of a job that is under way
+    under_way = GlobalHydra.instance().hydra  # composing would take away what Hydra knows of the job that calls this
     try:
         return resolve(compose_config([] if stage is None else [f"stage={stage}"]))
     finally:
-        Singleton.set_state(state)
+        GlobalHydra.instance().hydra = under_way

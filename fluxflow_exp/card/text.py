@@ -5,7 +5,7 @@ from typing import Any
 
 from fluxflow_exp.card.html import Html, tag
 
-UNKNOWN = "–"
+UNKNOWN = "-"
 
 
 def number(value: float | None) -> str:
@@ -15,12 +15,19 @@ def number(value: float | None) -> str:
     return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}"
 
 
+def quantity(value: float | None, unit: str | None) -> str:
+    """A number with its unit; a share in per cent."""
+    if unit == "share" and value is not None:
+        return f"{100 * value:.1f} %"
+    return f"{number(value)} {unit}" if unit and value is not None else number(value)
+
+
 def count(value: int) -> str:
     return f"{value / 1e6:.2f} M" if value >= 1_000_000 else f"{value:,}"
 
 
 def hours(value: float) -> str:
-    return f"{value:.1f}" if value >= 10 else f"{value:.2g}"
+    return f"{value:.1f}" if value >= 1 else f"{value:.2g}"
 
 
 def duration(seconds: float) -> str:

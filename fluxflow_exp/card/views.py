@@ -10,6 +10,9 @@ from fluxflow_exp.card.html import Html, join, table, tag
 from fluxflow_exp.card.panels import SECTIONS
 from fluxflow_exp.card.text import duration, number
 
+AXIS = (
+    "Horizontal: optimizer updates, step after step. The pointer, or the arrow keys on a curve, read all curves there."
+)
 Part = tuple[str, str, Html | None]
 
 
@@ -20,15 +23,16 @@ def curves(found: list[dict[str, Any]]) -> list[Part]:
         mine = [(index, panel) for index, panel in enumerate(found) if panel["section"] == name]
         if mine:
             figures = [_figure(index, panel) for index, panel in mine]
-            parts.append((name.split(",")[0].lower().replace(" ", "-"), name, tag("div", *figures, class_="panels")))
+            axis = tag("p", AXIS, class_="note") if not parts else None
+            part = join([axis, tag("div", *figures, class_="panels")])
+            parts.append((name.split(",")[0].lower().replace(" ", "-"), name, part))
     return parts
 
 
 def _figure(index: int, panel: dict[str, Any]) -> Html:
     unit = tag("span", f" {panel['unit']}", class_="unit") if panel["unit"] else None
     lines = panel["series"]
-    last = ", ".join(f"{each['name']}: {number(_last(each['y']))}" for each in lines[:8])
-    said = f"last {number(_last(lines[0]['y']))}" if len(lines) == 1 else f"last values: {last}"
+    said = f"last {number(_last(lines[0]['y']))}" if len(lines) == 1 else ""
     return tag(
         "figure",
         tag("figcaption", tag("strong", panel["title"]), unit, tag("span", said, class_="readout")),
@@ -69,7 +73,6 @@ def pictures(gallery: dict[str, Any] | None) -> Html | None:
         ),
         tag("div", id="frames"),
         tag("p", note, class_="note") if note else None,
-        tag("noscript", tag("p", "Pictures and curves need JavaScript; the tables below do not.")),
     )
 
 
@@ -113,6 +116,12 @@ def balance_bar(cost: Costs) -> Html:
     return join(
         [
             tag("div", *bar, class_="bar", role="img", aria_label=said),
-            table(f"What the {cost.unit} went into", ("", "Time", "Share"), rows, numbers=(1, 2), class_="narrow"),
+            table(
+                "What the time went into" if cost.unit == "hours" else f"What the {cost.unit} went into",
+                ("", "Time", "Share"),
+                rows,
+                numbers=(1, 2),
+                class_="narrow",
+            ),
         ]
     )
