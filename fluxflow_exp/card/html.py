@@ -50,7 +50,7 @@ def table(
     body = [tag("tr", *cells(row, "td")) for row in rows]
     inner = tag(
         "table",
-        tag("caption", caption),
+        tag("caption", tag("span", caption)),
         tag("thead", tag("tr", *cells(head, "th"))),
         tag("tbody", *body),
         class_=class_ or None,

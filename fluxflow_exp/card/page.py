@@ -255,7 +255,7 @@ def _certificates(card: Card) -> Html:
     ]
     return join(
         [
-            table("What vouches for this run", ("", "", "Detail"), rows),
+            table("What vouches for this run", ("", "", "Detail"), rows, class_="text"),
             details("Versions", table("Packages", ("Package", "Version"), versions)) if versions else None,
             details("Digests", table("SHA-256, first 16 digits", ("File", "Digest"), files)) if files else None,
         ]
