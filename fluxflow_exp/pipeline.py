@@ -143,6 +143,7 @@ def _record_failure(error: Exception, folder: RunFolder, console: Console, ranks
     if ranks.first and console.logs:
         console.log("".join(traceback.format_exception(error)))
         folder.record_failure(str(error) or type(error).__name__)
+        summary.write_card(folder, console)
     ranks.fail(str(error) or type(error).__name__)
 
 
