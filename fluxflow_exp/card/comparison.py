@@ -33,8 +33,8 @@ def write(cards: Sequence[Card], compared: dict[str, Any] | None) -> str:
     )
     looks = _looks(cards, keys, names)
     parts = [
-        ("runs", "Runs", _runs(cards, names, keys, following)),
         ("comparison", "At equal budget", _compared(compared)),
+        ("runs", "Runs", _runs(cards, names, keys, following)),
         ("pictures", "Pictures at equal updates", pictures(pictured)),
         *curves(found),
     ]
@@ -48,8 +48,8 @@ def write(cards: Sequence[Card], compared: dict[str, Any] | None) -> str:
                 tag("h1", f"{len(cards)} runs", _of(cards)),
                 tag("p", f"Lines of one colour differ in the seed alone.{left_out}", class_="lead"),
             ),
-            problems(list(zip(names, cards, strict=True))),
             tag("nav", *(tag("a", title, href=f"#{name}") for name, title, _ in shown_parts), aria_label="Parts"),
+            problems(list(zip(names, cards, strict=True))),
             tag("main", *(section(*part) for part in shown_parts)),
             footer(),
             html.data("curves", {"panels": found, "marks": _marks(tracks), "runs": looks}),
@@ -66,7 +66,7 @@ def differing(cards: Sequence[Card]) -> tuple[list[str], dict[str, list[str]]]:
     varying = [key for key, each in values.items() if len(set(each)) > 1]
     leading: list[str] = []
     following: dict[str, list[str]] = {}
-    for key in sorted(varying, key=lambda key: key.count(".")):
+    for key in sorted(varying, key=lambda key: (key == "seed", key.count("."))):
         source = next((each for each in leading if _follows(key, each, values)), None)
         if source:
             following.setdefault(source, []).append(key)

@@ -6,13 +6,14 @@ from typing import Any
 from fluxflow_exp.card import facts
 from fluxflow_exp.card.costs import LABELS, Costs
 from fluxflow_exp.card.facts import Card
-from fluxflow_exp.card.html import Html, join, table, tag
+from fluxflow_exp.card.html import Html, details, join, table, tag
 from fluxflow_exp.card.panels import SECTIONS
 from fluxflow_exp.card.text import duration, number
 
 AXIS = (
     "Horizontal: optimizer updates, step after step. The pointer, or the arrow keys on a curve, read all curves there."
 )
+LINES = 5  # of warnings that are seen at once
 Part = tuple[str, str, Html | None]
 
 
@@ -78,21 +79,33 @@ def pictures(gallery: dict[str, Any] | None) -> Html | None:
 
 def problems(cards: Sequence[tuple[str | None, Card]]) -> Html | None:
     """Warnings and what stopped a run, in one box; `cards`: with the name of the run where there are several."""
-    lines = []
+    found: dict[tuple[str, str], list[str]] = {}
     for name, card in cards:
-        lead = [tag("strong", f"{name}: ")] if name else []
-        if card.non_finite:
-            found = card.non_finite
-            where = f"update {found['update']} of step {found['step']}"
-            lines.append(tag("li", *lead, tag("strong", f"Not finite at {where}. "), found["message"]))
-        for each in facts.warnings(card):
-            again = f", {each['times']} times until update {each['last']}" if each["times"] > 1 else ""
-            where = f"{each['code']} (step {each['step']}, update {each['first']}{again}). "
-            lines.append(tag("li", *lead, tag("strong", where), each["text"]))
-    if not lines:
+        for where, text in _problems(card, brief=name is not None):
+            found.setdefault((where, text), []).append(name or "")
+    if not found:
         return None
+    lines = [
+        tag("li", tag("strong", f"{where}. "), text, f" In {', '.join(names)}." if all(names) else None)
+        for (where, text), names in found.items()
+    ]
+    more = details(f"{len(lines) - LINES} more", tag("ul", *lines[LINES:])) if len(lines) > LINES else None
     title = f"{len(lines)} warning{'s' if len(lines) > 1 else ''}"
-    return tag("aside", tag("h2", title), tag("ul", *lines), class_="warnings", aria_label="Warnings")
+    return tag("aside", tag("h2", title), tag("ul", *lines[:LINES]), more, class_="warnings", aria_label="Warnings")
+
+
+def _problems(card: Card, *, brief: bool) -> list[tuple[str, str]]:
+    """Where and what; `brief`: without the updates, in which runs differ."""
+    lines = []
+    if card.non_finite:
+        found = card.non_finite
+        when = "" if brief else f" at update {found['update']}"
+        lines.append((f"Not finite{when} of step {found['step']}", str(found["message"])))
+    for each in facts.warnings(card):
+        again = f", {each['times']} times until update {each['last']}" if each["times"] > 1 else ""
+        when = "" if brief else f", update {each['first']}{again}"
+        lines.append((f"{each['code']} (step {each['step']}{when})", each["text"]))
+    return lines
 
 
 def balance_bar(cost: Costs) -> Html:
