@@ -69,7 +69,7 @@ def test_a_card_is_whole_and_shows_what_the_folder_holds(run: RunFolder) -> None
     assert "7 updates, 15 min" in found.text  # done again
     assert "planned 3, 1.17 of it" in found.text  # peak memory
     assert "failed: vae_gan: EMA moves (it stood still)" in found.text
-    assert "Not finite at update 31 of step flow" in found.text
+    assert "Not finite (step flow, update 31)" in found.text
     assert "discriminator_dominates (step vae, update 8, 2 times until update 16)" in found.text
     assert "hardware.price_per_hour" in found.text  # differs from the shipped defaults
 
@@ -118,6 +118,8 @@ def test_several_runs_are_one_page(tmp_path: Path, capsys: pytest.CaptureFixture
     assert capsys.readouterr().out == f"{path}\n"
     found = Page(path)
     assert "a and b are not distinguishable" in found.text
+    assert "discriminator_dominates (step vae). The discriminator dominates" in found.text
+    assert "(all 2 runs)" in found.text
     assert "model.expander.activation" in found.text  # follows the key that has a column
     runs = found.data["curves"]["runs"]
     assert runs == [{"name": "bezier", "color": 0, "dash": 0}, {"name": "silu", "color": 1, "dash": 0}]

@@ -86,7 +86,7 @@ def problems(cards: Sequence[tuple[str | None, Card]]) -> Html | None:
     if not found:
         return None
     lines = [
-        tag("li", tag("strong", f"{where}. "), text, f" In {', '.join(names)}." if all(names) else None)
+        tag("li", tag("strong", f"{where}. "), text, _members(names, len(cards)))
         for (where, text), names in found.items()
     ]
     more = details(f"{len(lines) - LINES} more", tag("ul", *lines[LINES:])) if len(lines) > LINES else None
@@ -94,13 +94,20 @@ def problems(cards: Sequence[tuple[str | None, Card]]) -> Html | None:
     return tag("aside", tag("h2", title), tag("ul", *lines[:LINES]), more, class_="warnings", aria_label="Warnings")
 
 
+def _members(names: list[str], count: int) -> str | None:
+    """Which of `count` runs a line is about; None where there is one run alone."""
+    if not all(names):
+        return None
+    return f" (all {count} runs)" if len(names) == count else f" (in: {'; '.join(names)})"
+
+
 def _problems(card: Card, *, brief: bool) -> list[tuple[str, str]]:
     """Where and what; `brief`: without the updates, in which runs differ."""
     lines = []
     if card.non_finite:
         found = card.non_finite
-        when = "" if brief else f" at update {found['update']}"
-        lines.append((f"Not finite{when} of step {found['step']}", str(found["message"])))
+        when = "" if brief else f", update {found['update']}"
+        lines.append((f"Not finite (step {found['step']}{when})", str(found["message"])))
     for each in facts.warnings(card):
         again = f", {each['times']} times until update {each['last']}" if each["times"] > 1 else ""
         when = "" if brief else f", update {each['first']}{again}"
