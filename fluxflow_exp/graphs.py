@@ -1,4 +1,4 @@
-"""Graphs of a run that is still going on, drawn beside it so that training does not wait."""
+"""Graphs and card of a run that is still going on, made beside it so that training does not wait."""
 
 import subprocess
 import sys
@@ -9,7 +9,7 @@ EVERY_SECONDS = 60.0
 
 
 class Graphs:
-    """Starts `python -m fluxflow_exp.plot RUN` at a checkpoint, at most once a minute and never two at a time."""
+    """Starts `python -m fluxflow_exp.report --graphs RUN` at a save, once a minute at most, never two at a time."""
 
     def __init__(self, run: Path) -> None:
         self.run = run
@@ -20,7 +20,7 @@ class Graphs:
         if time.monotonic() - self._started < EVERY_SECONDS or (self._drawing and self._drawing.poll() is None):
             return
         self._started = time.monotonic()
-        command = [sys.executable, "-m", "fluxflow_exp.plot", str(self.run)]
+        command = [sys.executable, "-m", "fluxflow_exp.report", "--graphs", str(self.run)]
         self._drawing = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )

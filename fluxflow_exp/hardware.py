@@ -48,6 +48,15 @@ class Machine:
         """Loss scaling for fp16; a pass-through otherwise."""
         return torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
 
+    def forget_peak(self) -> None:
+        """Measure the peak of memory from here on."""
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+
+    def peak_gib(self) -> float | None:
+        """GiB that torch has allocated at most since `forget_peak`; None on a CPU."""
+        return torch.cuda.max_memory_allocated(self.device) / 2**30 if self.device.type == "cuda" else None
+
     def footprint(self) -> dict[str, Any]:
         """What decides, beside the model and the image size, how much memory a pass takes and how much there is."""
         name = "CPU" if self.device.type == "cpu" else _gpu_name(self.device)

@@ -40,11 +40,16 @@ def inspect(folder: RunFolder, values: dict[str, Any] | None = None) -> Entry:
         return Entry(NEW)
     record = folder.read_record()
     changed = (_changes(folder, values) if values else []) + runs.changed_upstream(record)
-    if folder.in_use():
-        return Entry(RUNNING, _progress(folder, record))
-    if changed:
+    if changed and not folder.in_use():
         more = f" and {len(changed) - SHOWN_CHANGES} more" if len(changed) > SHOWN_CHANGES else ""
         return Entry(STALE, "; ".join(changed[:SHOWN_CHANGES]) + more)
+    return state(folder, record)
+
+
+def state(folder: RunFolder, record: dict[str, Any]) -> Entry:
+    """What has become of a run with the given record, whatever its configuration would be now."""
+    if folder.in_use():
+        return Entry(RUNNING, _progress(folder, record))
     if folder.summary.exists():
         return Entry(DONE, _continued(record))
     if is_submitted(folder):

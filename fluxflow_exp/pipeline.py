@@ -111,6 +111,7 @@ def _train(
     if ranks.first:
         summary.write(folder, console)
         verify.write_digests(folder)
+        summary.write_card(folder, console)
         folder.mirror()
         wandb.finish(code=0, metrics=final_metrics(folder))
 
@@ -143,6 +144,7 @@ def _record_failure(error: Exception, folder: RunFolder, console: Console, ranks
     if ranks.first and console.logs:
         console.log("".join(traceback.format_exception(error)))
         folder.record_failure(str(error) or type(error).__name__)
+        summary.write_card(folder, console)
     ranks.fail(str(error) or type(error).__name__)
 
 
@@ -184,6 +186,7 @@ class Pipeline:
             self.folder.mirror()
 
     def _step(self, index: int, name: str, step: Step, earlier: list[str]) -> None:
+        self.machine.forget_peak()
         setup = self.setup(index, name, step, earlier)
         try:
             trainer: Trainer = instantiate(step.trainer, setup=setup)

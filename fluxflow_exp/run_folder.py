@@ -54,7 +54,14 @@ class RunFolder:
         for folder in (self.checkpoints, self.weights, self.graph, self.samples):
             folder.mkdir(parents=True, exist_ok=True)
         self.freeze(config)
-        counts = {"started": False, "restarts": 0, "kills": 0, "closed": None, "wall_seconds": 0.0}
+        counts: dict[str, Any] = {
+            "started": False,
+            "restarts": 0,
+            "kills": 0,
+            "closed": None,
+            "wall_seconds": 0.0,
+            "starts": [],
+        }
         self.write_record({"format": FORMAT, **facts, **counts, "steps": {}})
 
     def freeze(self, config: dict[str, Any]) -> None:
@@ -106,12 +113,26 @@ class RunFolder:
         """This process's time counts from `started` (time.monotonic) on."""
         self._counted = started
 
-    def count_time(self, *, closing: str | None = None) -> None:
-        """Add the time since the last call to the run's, over restarts; `closing`: how this process ends."""
+    def count_time(self, *, closing: str | None = None, spent: dict[str, float] | None = None) -> None:
+        """Add the time since the last call to the run's, over restarts; `closing`: how this process ends.
+
+        `spent`: seconds of it by purpose.
+        """
         record, now = self.read_record(), time.monotonic()
-        record["wall_seconds"] = round(record["wall_seconds"] + now - self._counted, 3)
+        _add_time(record, record["starts"][-1], now - self._counted)
+        sums = record["starts"][-1]["spent"]
+        sums |= {purpose: round(sums.get(purpose, 0.0) + value, 3) for purpose, value in (spent or {}).items()}
         record["closed"] = closing
         self._counted = now
+        self.write_record(record)
+
+    def record_lost(self, seconds: float, updates: int) -> None:
+        """Note what the process before this one did after its last save, and this one does again."""
+        record = self.read_record()
+        started = record["starts"][-1]
+        started["lost"] = {"seconds": round(seconds, 3), "updates": updates}
+        if started["after"] == "killed" and len(record["starts"]) > 1:  # it could not count its last seconds itself
+            _add_time(record, record["starts"][-2], seconds)
         self.write_record(record)
 
     def record_micro_batch(self, step: str, found: dict[str, Any]) -> None:
@@ -237,6 +258,11 @@ def flatten(value: Any, path: str) -> list[tuple[str, Any]]:
     if isinstance(value, dict) and value:
         return [pair for name, child in value.items() for pair in flatten(child, f"{path}.{name}")]
     return [(path, value)]
+
+
+def _add_time(record: dict[str, Any], start: dict[str, Any], seconds: float) -> None:
+    record["wall_seconds"] = round(record["wall_seconds"] + seconds, 3)
+    start["seconds"] = round(start["seconds"] + seconds, 3)
 
 
 def _mirrored(path: Path) -> bool:

@@ -6,6 +6,8 @@ import hashlib
 import platform
 import subprocess
 import sys
+from dataclasses import asdict
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,11 +35,13 @@ def open_run(
     if folder.restore():
         console.say(f"Brought {folder.path} back from its mirror")
     made_with = {"machine": machine, **_versions()}
+    devices = values["hardware"]["devices"] * values["hardware"]["slurm"]["nodes"]
+    planned = {"planned": {name: asdict(each) for name, each in lengths.items()}}
     if not folder.exists():
         _refuse_foreign(folder)
         folder.lock()
         create(folder, values, _given())
-        return _start(folder, folder.read_record(), made_with, console)
+        return _start(folder, folder.read_record() | planned, made_with, console, devices=devices)
     refuse_other(folder, values)
     record = folder.read_record()
     done = all(summary.is_finished(record["steps"].get(name), each) for name, each in lengths.items())
@@ -49,7 +53,7 @@ def open_run(
         folder.freeze(values)
         folder.summary.unlink(missing_ok=True)
         record["overrides"] = _given()
-    return _start(folder, record, made_with, console)
+    return _start(folder, record | planned, made_with, console, devices=devices)
 
 
 def create(folder: RunFolder, values: dict[str, Any], overrides: list[str]) -> None:
@@ -76,15 +80,27 @@ def _given() -> list[str]:
     return [word for word in sys.argv[1:] if word[:1] == "~" or (word[:1] != "-" and "=" in word)]
 
 
-def _start(folder: RunFolder, record: dict[str, Any], made_with: dict[str, str], console: Console) -> str:
+def _start(
+    folder: RunFolder, record: dict[str, Any], made_with: dict[str, str], console: Console, *, devices: int
+) -> str:
     folder.failure.unlink(missing_ok=True)
-    again = record["started"]
+    again, closed = record["started"], record["closed"]
     if again:
         record["restarts"] += 1
-        record["kills"] += record["closed"] is None  # the process before did not live to say how it ended
+        record["kills"] += closed is None  # the process before did not live to say how it ended
         console.say(f"Continuing the run in {folder.path} (restart {record['restarts']})")
     _note_changes(record, made_with, console)
     record |= {"started": True, "closed": None}
+    record.setdefault("starts", []).append(  # runs that began before starts were listed have none
+        {
+            "time": datetime.now(UTC).isoformat(timespec="seconds"),
+            "after": (closed or "killed") if again else None,
+            "machine": made_with["machine"],
+            "devices": devices,
+            "seconds": 0.0,
+            "spent": {},
+        }
+    )
     record["made_with"] = record["made_with"] or made_with
     folder.write_record(record)
     return "continued" if again else "new"
@@ -106,7 +122,7 @@ def _code(commit: str | None, changed: str | None) -> str:
 
 
 def _refuse_foreign(folder: RunFolder) -> None:
-    ours = {".lock", "config.yaml", "checkpoints", "weights", "graph", "samples"}
+    ours = {".lock", "config.yaml", "checkpoints", "weights", "graph", "samples", "plan.json"}
     if folder.path.is_dir() and any(p.name not in ours for p in folder.path.iterdir()):
         raise UserError(f"{folder.path} is not empty and holds no run of this program. Choose another name=…")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from typing import TYPE_CHECKING, Any
 
 from fluxflow_exp import files
@@ -25,6 +26,8 @@ def finish_step(setup: Setup, trainer: Trainer, final: dict[str, float]) -> None
         "micro_batch": length.micro_batch,
         "seconds": round(seconds, 3),
         "images_per_second": round(images / seconds, 2) if seconds else None,
+        "parameters": {part: sum(p.numel() for p in module.parameters()) for part, module in setup.parts.items()},
+        "peak_gib": setup.machine.peak_gib(),
         "final": final,
         **({"ended_by": trainer.ended_by} if trainer.ended_by else {}),
     }
@@ -76,6 +79,20 @@ def draw_graphs(folder: RunFolder, console: Console) -> None:
 
     written = plot.draw(folder.graph)
     console.say(f"Graphs: {', '.join(path.name for path in written)}")
+
+
+def write_card(folder: RunFolder, console: Console) -> None:
+    """Leave `report.html`. The run is complete without it: what goes wrong is said, and where to see it."""
+    from fluxflow_exp import report
+
+    try:
+        console.say(f"Run card: {report.write_card(folder)}")
+    except Exception as error:
+        console.log(traceback.format_exc())
+        console.say(
+            f"The run card could not be written ({type(error).__name__}: {error}); nothing else is missing. "
+            f"{folder.log} has the traceback, and python -m fluxflow_exp.report {folder.path} tries again"
+        )
 
 
 def _parts(record: dict[str, Any], folder: RunFolder) -> list[str]:

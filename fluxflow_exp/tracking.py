@@ -20,10 +20,11 @@ class MetricLog:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def rewind(self, update: int) -> None:
-        """Keep the rows up to `update`; drop later ones and a torn last line."""
-        rows = [row for row in read_rows(self.path) if row["global_step"] <= update]
-        files.write_text(self.path, "".join(_line(row) for row in rows))
+    def rewind(self, update: int) -> list[Row]:
+        """Keep the rows up to `update`; drop later ones, which are returned, and a torn last line."""
+        rows = read_rows(self.path)
+        files.write_text(self.path, "".join(_line(row) for row in rows if row["global_step"] <= update))
+        return [row for row in rows if row["global_step"] > update]
 
     def write(
         self,

@@ -17,7 +17,7 @@ Fault = Callable[[], None]
 
 
 def warm_up() -> None:
-    CONTEXT.set_forkserver_preload(["tests.children", "fluxflow_exp.pipeline", "fluxflow_exp.plot"])
+    CONTEXT.set_forkserver_preload(["tests.children", "fluxflow_exp.pipeline", "fluxflow_exp.plot", "tests.warm"])
 
 
 def start(values: dict[str, Any], log: Path, *faults: Fault) -> BaseProcess:

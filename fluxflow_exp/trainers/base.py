@@ -15,6 +15,7 @@ from fluxflow_exp.distributed import Ranks
 from fluxflow_exp.losses.terms import Terms
 from fluxflow_exp.preemption import Interrupted
 from fluxflow_exp.seeding import generator
+from fluxflow_exp.spent import Spent
 from fluxflow_exp.tracking import MetricLog, Window
 from fluxflow_exp.trainers import state
 from fluxflow_exp.trainers.accumulation import Accumulation
@@ -42,10 +43,9 @@ class Trainer(ABC):
         self.players = build_players(setup, self.PLAYERS, averaged=self.AVERAGED, starts_at=self.starts_at)
         self.sharded = any(player.sharded for player in self.players.values())
         self.scalers = {name: self.machine.scaler() for name in self.players}
-        self.accumulation = Accumulation(self)
-        self.look = Look(self)
+        self.accumulation, self.look = Accumulation(self), Look(self)
         self.window, self.rows = Window(), MetricLog(setup.folder.metrics(setup.name))
-        self.update_index, self.seconds = 0, 0.0
+        self.update_index, self.seconds, self.spent = 0, 0.0, Spent()
         self.held_out: dict[str, float] = {}
         self.latest: dict[str, float] = {}  # metrics of the last update that was read
         rule = setup.transition_on
@@ -122,7 +122,7 @@ class Trainer(ABC):
         setup = self.setup
         setup.folder.report_bad(setup.data.bad, setup.data)
         started, before = time.monotonic(), self.seconds
-        for batch in self.batches(self.update_index, self.length.updates):
+        for batch in self.spent.waiting(self.batches(self.update_index, self.length.updates)):
             self._update(batch)
             self.update_index += 1
             if self.prompt or self._row_is_due():
@@ -213,9 +213,8 @@ class Trainer(ABC):
                 player.train(False)
         further = self.end_update()
         if further:
-            self.numbers.add(
-                TurnNumbers(self._where(), list(further), [], torch.stack(list(further.values())), {}, batch.ids)
-            )
+            values = torch.stack(list(further.values()))
+            self.numbers.add(TurnNumbers(self._where(), list(further), [], values, {}, batch.ids))
 
     def _step(self, turn: Turn, terms: Terms, batch: Batch) -> None:
         """Clip and apply. What is not finite reaches no weight."""
@@ -253,8 +252,7 @@ class Trainer(ABC):
             return
         self.settle()  # the step may have ended just now
         metrics = self.window.take()
-        since, then = self._logged
-        per_batch = (self.seconds - then) / max(update - since, 1)
+        per_batch = (self.seconds - self._logged[1]) / max(update - self._logged[0], 1)
         self._logged = (update, self.seconds)
         rates = {name: player.rate() for name, player in self.players.items()}
         self.write_row("train", metrics, rates, {"seconds": self.seconds, "batch_time": per_batch})
@@ -287,12 +285,14 @@ class Trainer(ABC):
         setup = self.setup
         self.settle()
         started = time.monotonic()
-        state = self.state_dict() if self.ranks.first or self.sharded else {}
+        with self.spent.during("saves"):
+            state = self.state_dict() if self.ranks.first or self.sharded else {}
+            if self.ranks.first:
+                self.rows.sync()
+                setup.checkpoints.save(state, index=setup.index, step=setup.name, update=self.update_index, final=final)
+                setup.folder.mirror()
         if self.ranks.first:
-            self.rows.sync()
-            setup.checkpoints.save(state, index=setup.index, step=setup.name, update=self.update_index, final=final)
-            setup.folder.mirror()
-            setup.folder.count_time()
+            setup.folder.count_time(spent=self.spent.take())
             if not final:  # after the last save they are drawn anyway
                 setup.graphs.refresh()
         said = setup.clock.saved(time.monotonic() - started)

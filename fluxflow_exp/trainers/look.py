@@ -58,12 +58,14 @@ class Look:
     def _metrics(self, *, last: bool, raw: bool = False) -> dict[str, float]:
         trainer = self.trainer
         looks = trainer.ranks.first or trainer.sharded
-        return trainer.ranks.from_first(trainer.evaluate(last=last, raw=raw) if looks else {})
+        with trainer.spent.during("evaluation"):
+            return trainer.ranks.from_first(trainer.evaluate(last=last, raw=raw) if looks else {})
 
     def _draw(self, suffix: str) -> None:
         self.trainer.settle()
         if self.trainer.ranks.first or self.trainer.sharded:
-            self.trainer.sample_pictures(suffix)
+            with self.trainer.spent.during("pictures"):
+                self.trainer.sample_pictures(suffix)
 
     def _due(self, every: int | None) -> bool:
         """Whether what happens every so many epochs happens at this epoch's end; at the step's end it always does."""

@@ -12,19 +12,11 @@ from fluxflow_exp import pictures
 from fluxflow_exp.config import UserError
 from fluxflow_exp.data.loader import read_all
 from fluxflow_exp.data.transforms import open_rgb, square
+from fluxflow_exp.sample_files import GRID, ROWS
 from fluxflow_exp.seeding import generator
 
 if TYPE_CHECKING:
     from fluxflow_exp.trainers.autoencoder import AutoencoderTrainer
-
-# file suffix → label of its row on the sheet
-ROWS = {
-    "-original": "original",
-    "-nr_o": "reconstruction",
-    "_ns_o": "sampled",
-    "-ctx": "latent (PCA)",
-    "-nc": "no context",
-}
 
 
 def write(trainer: AutoencoderTrainer, suffix: str) -> None:
@@ -38,8 +30,8 @@ def write(trainer: AutoencoderTrainer, suffix: str) -> None:
         for image, key in zip(batch, ids, strict=True):
             pictures.save(image, setup.folder.samples / f"{stem}_{pictures.short_hash(key)}{row}.webp")
     sheet = pictures.rows_of(list(made.values()), labels=[ROWS[row] for row in made])
-    sheet.save(setup.folder.samples / f"{stem}_grid.webp", quality=95)
-    trainer.write_row("samples", {}, pictures={f"{stem}_grid.webp": ", ".join(ROWS[row] for row in made)})
+    sheet.save(setup.folder.samples / f"{stem}{GRID}", quality=95)
+    trainer.write_row("samples", {}, pictures={f"{stem}{GRID}": ", ".join(ROWS[row] for row in made)})
 
 
 @torch.no_grad()

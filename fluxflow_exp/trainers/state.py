@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from fluxflow_exp.config import UserError
 from fluxflow_exp.data.sample import Stream
+from fluxflow_exp.tracking import Row
 
 if TYPE_CHECKING:
     from fluxflow_exp.trainers.base import Trainer
@@ -41,8 +42,17 @@ def begin(trainer: Trainer) -> None:
             f"Step {setup.name}: continuing after update {trainer.update_index} of {trainer.length.updates}"
         )
     if ranks.first:
-        trainer.rows.rewind(trainer.update_index)
+        _record_lost(trainer, trainer.rows.rewind(trainer.update_index))
     setup.clock.saved()
+    trainer.spent.begin()
+
+
+def _record_lost(trainer: Trainer, dropped: list[Row]) -> None:
+    """Rows that an earlier process wrote after the checkpoint tell how much is done again, up to its last row."""
+    if dropped:
+        last = max(row["extras"].get("seconds", 0.0) for row in dropped)
+        updates = max(row["global_step"] for row in dropped) - trainer.update_index
+        trainer.setup.folder.record_lost(max(last - trainer.seconds, 0.0), updates)
 
 
 def restore(trainer: Trainer, state: dict[str, Any]) -> None:

@@ -1,0 +1,206 @@
+"""What a run folder says of its run, gathered for a card. Nothing is measured here and nothing is read twice."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from fluxflow_exp import files, ledger
+from fluxflow_exp.card import costs, gallery, panels, parents
+from fluxflow_exp.card.costs import Costs
+from fluxflow_exp.card.gallery import Frame
+from fluxflow_exp.card.panels import Track
+from fluxflow_exp.card.parents import Parent
+from fluxflow_exp.config import UserError
+from fluxflow_exp.ledger import Entry
+from fluxflow_exp.run_folder import RunFolder, flatten
+from fluxflow_exp.tracking import read_rows
+
+OURS = "this package, while training"
+
+
+@dataclass
+class Card:
+    """One run. What its folder does not hold is None or empty."""
+
+    folder: RunFolder
+    values: dict[str, Any]  # the frozen configuration
+    flat: dict[str, Any]  # the same by dotted key
+    record: dict[str, Any]
+    state: Entry
+    track: Track
+    parent: Parent
+    costs: Costs
+    frames: list[Frame]
+    evaluations: list[dict[str, Any]]  # records of RUN/evaluations/*.json, each with its file
+    plan: dict[str, Any] | None  # what fluxflow_exp.plan has predicted
+    non_finite: dict[str, Any] | None
+    wiring: dict[str, Any] | None
+    digests: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        return self.folder.path.absolute().name
+
+    @property
+    def steps(self) -> list[str]:
+        return list(self.values["stage"]["steps"])
+
+
+def read(folder: RunFolder) -> Card:
+    """Gather what is in `folder`. UserError: it holds no run, or a file of it cannot be read."""
+    if not folder.exists():
+        raise UserError(f"there is no run in {folder.path} (no run.json); name a run folder, e.g. outputs/quickstart")
+    try:
+        values, record = folder.frozen(), folder.read_record()
+        flat = {key: value for name in values for key, value in flatten(values[name], name)}
+        track = Track({step: read_rows(folder.metrics(step)) for step in values["stage"]["steps"]})
+        return Card(
+            folder=folder,
+            values=values,
+            flat=flat,
+            record=record,
+            state=ledger.state(folder, record),
+            track=track,
+            parent=parents.find(values),
+            costs=costs.split(record, flat),
+            frames=gallery.frames(track, folder.samples),
+            evaluations=_evaluations(folder.path / "evaluations"),
+            plan=_maybe(folder.path / "plan.json"),
+            non_finite=_maybe(folder.path / "non_finite.json"),
+            wiring=_maybe(folder.path / "wiring.json"),
+            digests=_maybe(folder.digests) or {},
+        )
+    except (ValueError, yaml.YAMLError) as error:
+        raise UserError(f"{folder.path} cannot be shown: a file of it is not whole ({error})") from error
+
+
+def results(card: Card) -> list[dict[str, Any]]:
+    """Each metric with where it comes from: of evaluations, then of the ends of the steps."""
+    found = list(card.evaluations)
+    for step, entry in card.record["steps"].items():
+        of_step = card.values["stage"]["steps"][step]
+        for metric, value in entry.get("final", {}).items():
+            prompts = metric.startswith("prompt")
+            key = "prompts" if prompts else "images"
+            title, unit = panels.TITLES.get(metric, (metric, ""))
+            found.append(
+                {
+                    "metric": metric,
+                    "title": title,
+                    "value": value,
+                    "unit": unit or None,
+                    "step": step,
+                    "update": entry["updates"],
+                    "ema": of_step.get("ema") is not None,
+                    "n": card.flat.get(f"evaluation.{key}"),
+                    "seed": card.values["seed"],
+                    "guidance": card.flat.get("evaluation.guidance_scale") if prompts else None,
+                    "implementation": OURS,
+                }
+            )
+    return found
+
+
+def warnings(card: Card) -> list[dict[str, Any]]:
+    """Warnings of health rows in order; one that was repeated stands once, with how often and where last."""
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for step, rows in card.track.steps.items():
+        for row in rows:
+            for code, text in row.get("warnings", {}).items():
+                fresh = {"step": step, "code": code, "text": text, "first": row["global_step"], "times": 0}
+                there = found.setdefault((step, code), fresh)
+                there |= {"text": text, "last": row["global_step"], "times": there["times"] + 1}
+    return list(found.values())
+
+
+def planned(card: Card) -> list[dict[str, Any]]:
+    """For each step what was meant, what was predicted, and what came."""
+    predicted = {each["step"]: each for each in (card.plan or {"steps": []})["steps"]}
+    found = []
+    for step in card.steps:
+        meant, done = card.record.get("planned", {}).get(step, {}), card.record["steps"].get(step, {})
+        rows = card.track.steps[step]
+        update = done.get("updates", rows[-1]["global_step"] if rows else 0)
+        last: dict[str, float] = next((row["extras"] for row in reversed(rows) if "seconds" in row["extras"]), {})
+        seconds = done.get("seconds", last.get("seconds"))
+        tflop = last.get("tflop")
+        forecast = predicted.get(step, {})
+        found.append(
+            {
+                "step": step,
+                "updates": (meant.get("updates"), update),
+                "micro_batch": (meant.get("micro_batch"), done.get("micro_batch")),
+                "seconds_an_update": (forecast.get("seconds"), seconds / update if seconds and update else None),
+                "hours": (forecast.get("hours"), seconds / 3600 if seconds is not None else None),
+                "peak_gib": (forecast.get("peak_gib"), done.get("peak_gib")),
+                "tflop_an_update": (forecast.get("tflop"), tflop / update if tflop and update else None),
+                "ended_by": done.get("ended_by"),
+            }
+        )
+    return found
+
+
+def certificates(card: Card) -> list[dict[str, Any]]:
+    """What vouches for the run, or does not: `passed` is None for what is only told."""
+    record = card.record
+    made_with = record.get("made_with") or {}
+    changed = record.get("changed_code")
+    code = f"commit {record.get('commit') or 'unknown'}" + (
+        ", with uncommitted changes (code.diff)" if changed else ", nothing uncommitted"
+    )
+    size = sum(each["bytes"] for each in card.digests.values())
+    found: list[dict[str, Any]] = [
+        {"what": "Code", "passed": bool(record.get("commit")) and not changed, "detail": code},
+        {"what": "Interruption", "passed": None, "detail": made_with.get("machine", "no machine is recorded")},
+        {
+            "what": "Digests",
+            "passed": None,
+            "detail": f"SHA-256 of {len(card.digests)} finished files, {size / 2**20:.1f} MiB, in digests.json; "
+            f"python -m fluxflow_exp.verify {card.folder.path} reads and compares them"
+            if card.digests
+            else "none: no step has ended",
+        },
+    ]
+    if card.wiring:
+        checks = card.wiring["checks"]
+        failed = [f"{each['step']}: {each['check']} ({each['note']})" for each in checks if not each["passed"]]
+        told = f"{len(checks)} checks on {card.wiring['date']} with version {card.wiring['version']}"
+        found.append({"what": "Wiring", "passed": card.wiring["passed"], "detail": "; failed: ".join([told, *failed])})
+    found += [
+        {"what": "Started from", "passed": None, "detail": f"{path} (SHA-256 {digest[:16]}…)"}
+        for path, digest in record.get("upstream", {}).items()
+    ]
+    return found
+
+
+def as_json(card: Card) -> dict[str, Any]:
+    """The card without pictures, for programs."""
+    return {
+        "format": 1,
+        "run": str(card.folder.path),
+        "state": asdict(card.state),
+        "parent": asdict(card.parent),
+        "plan": planned(card),
+        "metrics": results(card),
+        "warnings": warnings(card),
+        "non_finite": card.non_finite,
+        "costs": asdict(card.costs),
+        "starts": card.record.get("starts", []),
+        "certificates": certificates(card),
+        "panels": panels.panels(card.track),
+    }
+
+
+def _evaluations(folder: Path) -> list[dict[str, Any]]:
+    return [
+        {**record, "title": panels.TITLES.get(f"val_{record['metric']}", (record["metric"], ""))[0], "file": path.name}
+        for path in sorted(folder.glob("*.json"))
+        for record in files.read_json(path)["results"]
+    ]
+
+
+def _maybe(path: Path) -> dict[str, Any] | None:
+    found: dict[str, Any] | None = files.read_json(path) if path.exists() else None
+    return found

@@ -1,0 +1,104 @@
+"""`python -m fluxflow_exp.report RUN…`: the card of a run, or one page that lays several side by side.
+
+Each page is one file that opens without a network. A run writes its own card at its end, and while it goes on.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fluxflow_exp import files
+from fluxflow_exp.config import UserError
+from fluxflow_exp.console import fail
+from fluxflow_exp.run_folder import RunFolder
+
+# What a card is made of is imported where one is made: --help does without it.
+
+
+def write_card(folder: RunFolder, output: Path | None = None) -> Path:
+    """Write the card of a run, by default to its `report.html`. UserError: there is no run, or a file is not whole."""
+    from fluxflow_exp.card import facts, page
+
+    target = output or folder.path / "report.html"
+    files.write_text(target, page.write(facts.read(folder)))
+    return target
+
+
+def write_comparison(folders: Sequence[RunFolder], output: Path | None = None) -> Path:
+    """Write a page of several runs, by default to `comparison/comparison.html` beside the first one.
+
+    Sentences and table of a `comparison.json` in the same folder are in it. UserError: as for a card.
+    """
+    from fluxflow_exp.card import comparison, facts
+
+    target = output or folders[0].path.parent / "comparison" / "comparison.html"
+    cards = [facts.read(folder) for folder in folders]
+    files.write_text(target, comparison.write(cards, _compared(target.parent, folders)))
+    return target
+
+
+def _compared(folder: Path, runs: Sequence[RunFolder]) -> dict[str, Any] | None:
+    """What fluxflow_exp.compare has left in `folder` over some of these `runs`."""
+    path = folder / "comparison.json"
+    if not path.exists():
+        return None
+    found: dict[str, Any] = files.read_json(path)
+    theirs = {Path(run["path"]).absolute().name for group in found["groups"] for run in group["runs"]}
+    others = theirs - {run.path.absolute().name for run in runs}
+    if others:
+        print(f"Note: {path} is left out, since it compares other runs, too: {', '.join(sorted(others))}")
+        return None
+    return found
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m fluxflow_exp.report",
+        description="Write a run's card: configuration, pictures over time, curves, metrics with their provenance, "
+        "cost, restarts; of several runs one page with their curves in one picture and their pictures side by side.",
+        epilog="Examples: python -m fluxflow_exp.report outputs/quickstart   writes outputs/quickstart/report.html. "
+        "python -m fluxflow_exp.report outputs/activation   writes outputs/activation/comparison/comparison.html, with "
+        "what fluxflow_exp.compare has left there. Exit code: 0 written, 2 there is no run, or a file of it is "
+        "not whole.",
+    )
+    parser.add_argument("run", type=Path, nargs="+", metavar="RUN", help="run folders, or folders of them (a sweep)")
+    parser.add_argument(
+        "--output", type=Path, metavar="FILE",
+        help="the page; default: report.html in the run, comparison/comparison.html beside the first of several",
+    )  # fmt: skip
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the same without pictures as JSON to FILE")
+    parser.add_argument("--graphs", action="store_true", help="draw the pictures in graph/ first (fluxflow_exp.plot)")
+    return parser
+
+
+def cli(arguments: list[str] | None = None) -> int:
+    options = _parser().parse_args(arguments)
+    from fluxflow_exp import compare_runs
+
+    try:
+        folders = [run.folder for run in compare_runs.find(options.run)]
+        if options.graphs:
+            from fluxflow_exp import plot
+
+            for folder in folders:
+                plot.draw(folder.graph)
+        if len(folders) == 1:
+            print(write_card(folders[0], options.output))
+        else:
+            print(write_comparison(folders, options.output))
+        if options.json:
+            from fluxflow_exp.card import facts
+
+            found = [facts.as_json(facts.read(folder)) for folder in folders]
+            files.write_json(options.json, found[0] if len(found) == 1 else found)
+            print(options.json)
+    except UserError as error:
+        fail([str(problem) for problem in error.args])
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(cli())

@@ -1,0 +1,203 @@
+"""Cards and comparisons as files: whole, with everything in them, and nothing of a run's text taken for markup."""
+
+import json
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fluxflow_exp import files, report, summary
+from fluxflow_exp.card import facts, page
+from fluxflow_exp.config import UserError
+from fluxflow_exp.console import Console
+from fluxflow_exp.run_folder import RunFolder
+from tests.carded import HOSTILE, STEPS, make_carded
+from tests.children import KillDuring, finish
+from tests.conftest import toy
+from tests.studies import Make
+
+VOID = ("meta", "link", "br", "input", "img")
+
+
+class Page(HTMLParser):
+    """Elements that are opened and closed in order, their texts, and the JSON that is embedded."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.open: list[tuple[str, dict[str, str | None]]] = []
+        self.seen: list[tuple[str, dict[str, str | None]]] = []
+        self.text, self.data = "", {}
+        self.source = path.read_text(encoding="utf-8")
+        self.feed(self.source)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop()[0] == tag
+
+    def handle_data(self, data: str) -> None:
+        tag, attributes = self.open[-1] if self.open else ("", {})
+        if tag == "script" and attributes.get("type") == "application/json":
+            self.data[attributes["id"]] = json.loads(data)
+        elif tag not in ("script", "style"):
+            self.text += data
+
+    def count(self, tag: str) -> int:
+        return sum(name == tag for name, _ in self.seen)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunFolder:
+    return make_carded(tmp_path)
+
+
+def test_a_card_is_whole_and_shows_what_the_folder_holds(run: RunFolder) -> None:
+    found = Page(report.write_card(run))
+    assert found.count("h1") == 1
+    assert found.count("table") == found.count("caption")
+    for heading in ("Pictures", "Discriminator balance", "Health", "Plan against reality", "Cost", "Certificates"):
+        assert heading in found.text
+    assert "3.0 GPU hours, 6.00 USD" in found.text
+    assert "12.25" in found.text  # an evaluation
+    assert "torchmetrics 1.8" in found.text
+    assert "7 updates, 15 min" in found.text  # done again
+    assert "planned 3, 1.17 of it" in found.text  # peak memory
+    assert "failed: vae_gan: EMA moves (it stood still)" in found.text
+    assert "Not finite (step flow, update 31)" in found.text
+    assert "discriminator_dominates (step vae, update 8, 2 times until update 16)" in found.text
+    assert "hardware.price_per_hour" in found.text  # differs from the shipped defaults
+
+
+def test_curves_and_pictures_are_embedded_whole(run: RunFolder) -> None:
+    found = Page(report.write_card(run)).data
+    panels = {each["title"]: each for each in found["curves"]["panels"]}
+    psnr = {line["name"]: line for line in panels["PSNR"]["series"]}
+    assert psnr["averaged weights"]["x"] == [8, 16, 24, 32, 40, 48, 56, 64, 72]
+    assert psnr["raw weights"]["y"][0] == 16.0
+    assert panels["Discriminator's hinge loss"]["series"][0]["y"][0] is None
+    assert [mark["x"] for mark in found["curves"]["marks"]] == [0, 24, 40]
+    gallery = found["gallery"]
+    assert [(key["step"], key["update"]) for key in gallery["keys"]] == [
+        (step, update) for step, updates in STEPS.items() for update in range(8, updates + 1, 8)
+    ]
+    first, last = gallery["runs"][0]["frames"][0], gallery["runs"][0]["frames"][-1]
+    assert [row["label"] for row in first["rows"]] == ["original", "reconstruction"]
+    assert [item["c"] for item in last["rows"][0]["items"]] == [HOSTILE, "a white ring"]
+    assert all(image.startswith("data:image/webp;base64,") for image in gallery["images"])
+
+
+def test_nothing_that_a_run_says_becomes_markup(run: RunFolder) -> None:
+    found = Page(report.write_card(run))
+    scripts = [attributes for name, attributes in found.seen if name == "script"]
+    assert len(scripts) == 3  # two of data, one of the card
+    assert not any("onload" in attributes for _, attributes in found.seen)
+    assert found.count("b") == 0
+    assert HOSTILE in found.text
+    assert not any(
+        str(value).startswith(("http", "//")) for _, a in found.seen for key, value in a.items() if key != "id"
+    )
+
+
+def test_several_runs_are_one_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_carded(tmp_path / "sweep", "a", "model.activation=bezier")
+    make_carded(tmp_path / "sweep", "b", "model.activation=silu", offset=1.0)
+    compared = {
+        "metric": "val_psnr", "by": "model.activation", "better": "higher", "budget": {"at": 72, "unit": "images"},
+        "groups": [{"name": n, "mean": 1.0, "half_width": None, "std": None, "runs": [{"path": n}]} for n in "ab"],
+        "pairs": [{"sentence": "a and b are not distinguishable"}], "notes": [],
+    }  # fmt: skip
+    files.write_json(tmp_path / "sweep" / "comparison" / "comparison.json", compared)
+    assert report.cli([str(tmp_path / "sweep")]) == 0
+    path = tmp_path / "sweep" / "comparison" / "comparison.html"
+    assert capsys.readouterr().out == f"{path}\n"
+    found = Page(path)
+    assert "a and b are not distinguishable" in found.text
+    assert "discriminator_dominates (step vae). The discriminator dominates" in found.text
+    assert "(all 2 runs)" in found.text
+    assert "model.expander.activation" in found.text  # follows the key that has a column
+    runs = found.data["curves"]["runs"]
+    assert runs == [{"name": "bezier", "color": 0, "dash": 0}, {"name": "silu", "color": 1, "dash": 0}]
+    (psnr,) = [each for each in found.data["curves"]["panels"] if each["title"] == "PSNR"]
+    assert [line["y"][0] for line in psnr["series"]] == [17.0, 18.0]
+    assert [run["name"] for run in found.data["gallery"]["runs"]] == ["bezier", "silu"]
+
+
+def test_a_comparison_of_other_runs_is_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str], make: Make) -> None:
+    first, second = make("bezier", 0, [1.0, 2.0, 3.0]), make("silu", 0, [1.0, 2.0, 3.0])
+    compared = {"groups": [{"runs": [{"path": "elsewhere/other"}]}]}
+    files.write_json(first.parent / "comparison" / "comparison.json", compared)
+    assert report.cli([str(first), str(second)]) == 0
+    assert "compares other runs, too: other" in capsys.readouterr().out
+
+
+def test_json_holds_the_same_without_pictures(run: RunFolder, tmp_path: Path) -> None:
+    target = tmp_path / "card.json"
+    assert report.cli([str(run.path), "--output", str(tmp_path / "card.html"), "--json", str(target)]) == 0
+    found: dict[str, Any] = files.read_json(target)
+    assert found["state"]["state"] == "done"
+    assert found["metrics"][0]["metric"] == "fid"
+    assert [start["after"] for start in found["starts"]] == [None, "killed"]
+    assert (tmp_path / "card.html").exists()
+    assert not (run.path / "report.html").exists()
+
+
+def test_what_is_no_run_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert report.cli([str(tmp_path)]) == 2
+    assert "there is no run in" in capsys.readouterr().err
+    with pytest.raises(UserError, match=r"no run\.json"):
+        report.write_card(RunFolder(tmp_path))
+
+
+def test_a_torn_file_is_said(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    (run.path / "wiring.json").write_text("{")
+    assert report.cli([str(run.path)]) == 2
+    assert "a file of it is not whole" in capsys.readouterr().err
+
+
+def test_a_run_that_has_only_begun_has_a_card(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    folder.create(toy(tmp_path), {"name": "run", "overrides": [], "made_with": None, "upstream": {}})
+    found = Page(report.write_card(folder))
+    assert "new" in found.text
+    assert found.data == {
+        "curves": {"panels": [], "marks": found.data["curves"]["marks"], "runs": None},
+        "gallery": None,
+    }
+
+
+def test_a_run_leaves_its_card_and_where_its_time_went(tmp_path: Path) -> None:
+    values = toy(tmp_path, "log_every=1", "stage.steps.vae.n_epochs=2", "stage.steps.vae.batch_size=8", stage="vae")
+    kill = KillDuring("fluxflow_exp.trainers.base:Trainer", "_log", 5, "after")
+    assert finish(values, tmp_path / "killed.log", kill) != 0
+    assert finish(values, tmp_path / "done.log") == 0
+    run = RunFolder(tmp_path / "vae")
+    first, second = run.read_record()["starts"]
+    assert (first["after"], second["after"]) == (None, "killed")
+    assert second["lost"]["updates"] == 2
+    assert 0 < second["lost"]["seconds"] < first["seconds"]
+    assert set(second["spent"]) == {"data", "evaluation", "pictures", "saves", "compile", "training"}
+    assert sum(second["spent"].values()) <= second["seconds"]
+    found = Page(run.path / "report.html")
+    assert "the one before was killed" in found.text
+    assert found.data["gallery"]["keys"][-1]["update"] == 8
+
+
+def test_a_card_that_cannot_be_written_loses_nothing(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(card: facts.Card) -> str:
+        raise RuntimeError("no card today")
+
+    monkeypatch.setattr(page, "write", broken)
+    console = Console()
+    console.log_to(run.log)
+    summary.write_card(run, console)
+    assert "The run card could not be written (RuntimeError: no card today)" in capsys.readouterr().out
+    assert "Traceback" in run.log.read_text(encoding="utf-8")
+    assert not (run.path / "report.html").exists()

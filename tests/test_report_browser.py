@@ -1,0 +1,155 @@
+"""Cards in a real browser: no error, no request, no sideways scrolling, everything by keyboard, light and dark."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fluxflow_exp import report
+from tests.carded import make_carded
+
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install -e '.[dev]'")
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+SIZES = {"narrow": (400, 800), "wide": (1200, 900)}
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with playwright.sync_playwright() as started:
+        path = next(filter(None, map(shutil.which, BROWSERS)), None)  # None: the one that playwright has brought
+        try:
+            found = started.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        except playwright.Error as error:
+            reason = str(error).splitlines()[0]
+            pytest.skip(f"no Chromium here ({reason}): playwright install chromium, or apt-get install chromium")
+        yield found
+        found.close()
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("cards")
+    runs = [
+        make_carded(root, "a", "model.activation=bezier"),
+        make_carded(root, "b", "model.activation=silu", offset=1.0),
+    ]
+    return {"card": report.write_card(runs[0]), "comparison": report.write_comparison(runs)}
+
+
+class Watched:
+    """A page, and all that it must not do."""
+
+    def __init__(self, browser: Any, path: Path, *, size: str = "wide", scheme: str = "light") -> None:
+        width, height = SIZES[size]
+        self.page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
+        self.said: list[str] = []
+        self.asked: list[str] = []
+        self.page.on("console", lambda message: self.said.append(f"{message.type}: {message.text}"))
+        self.page.on("pageerror", lambda error: self.said.append(str(error)))
+        self.page.on("dialog", lambda dialog: (self.said.append(dialog.message), dialog.dismiss()))
+        self.page.on("request", lambda request: self.asked.append(request.url))
+        self.page.goto(path.as_uri())
+
+    def check(self, path: Path) -> None:
+        """Nothing was said on the console, and nothing asked for but the file itself and what it holds."""
+        self.page.evaluate("new Promise((done) => requestAnimationFrame(() => setTimeout(done, 50)))")
+        assert self.said == []
+        assert [url for url in self.asked if not url.startswith("data:")] == [path.as_uri()]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("kind", ["card", "comparison"])
+def test_a_page_is_quiet_alone_and_fits(
+    browser: Any, pages: dict[str, Path], kind: str, size: str, scheme: str
+) -> None:
+    watched = Watched(browser, pages[kind], size=size, scheme=scheme)
+    page = watched.page
+    assert page.evaluate("document.documentElement.scrollWidth") <= SIZES[size][0]
+    assert page.locator(".chart svg path.line").count() >= 10
+    assert page.locator("#frames img").count() >= 2
+    assert page.evaluate("[...document.images].every((image) => image.complete && image.naturalWidth > 0 && image.alt)")
+    paper, ink = page.evaluate(
+        "[getComputedStyle(document.body).backgroundColor, getComputedStyle(document.body).color]"
+    )
+    assert (brightness(paper) > brightness(ink)) == (scheme == "light")
+    watched.check(pages[kind])
+    page.close()
+
+
+def test_the_slider_is_reached_and_moved_by_keys(browser: Any, pages: dict[str, Path]) -> None:
+    watched = Watched(browser, pages["card"])
+    page = watched.page
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.id") == "moment":
+            break
+    assert page.evaluate("document.activeElement.id") == "moment"
+    assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+    assert page.locator("#when").inner_text() == "flow, update 32 (epoch 3)"
+    before = page.locator("#frames img").first.get_attribute("src")
+    page.keyboard.press("ArrowLeft")
+    assert page.locator("#when").inner_text() == "flow, update 24 (epoch 2)"
+    assert page.locator("#frames img").first.get_attribute("src") != before
+    page.keyboard.press("Home")
+    assert page.locator("#when").inner_text() == "vae, update 8 (epoch 1)"
+    assert page.locator("#frames .strip").count() == 2
+    watched.check(pages["card"])
+    page.close()
+
+
+def test_all_that_acts_is_reached_by_tab(browser: Any, pages: dict[str, Path]) -> None:
+    page = Watched(browser, pages["card"]).page
+    acts = "a, button, input, summary, svg[tabindex], .scroll"
+    wanted = page.evaluate(
+        f"[...document.querySelectorAll('{acts}')].filter((e) => e.checkVisibility()).map((e, n) => (e.dataset.n = n))"
+    )
+    met = set()
+    for _ in range(len(wanted) + 5):
+        page.keyboard.press("Tab")
+        met.add(page.evaluate("document.activeElement.dataset.n ?? null"))
+    assert {str(number) for number in wanted} <= met
+    page.close()
+
+
+def test_curves_tell_their_values_by_keys_and_pointer(browser: Any, pages: dict[str, Path]) -> None:
+    page = Watched(browser, pages["card"]).page
+    chart = page.locator("figure.panel", has_text="PSNR")
+    assert "PSNR, dB: averaged weights from 17 to 23" in chart.locator("svg[tabindex]").get_attribute("aria-label")
+    chart.locator("svg[tabindex]").focus()
+    page.keyboard.press("Home")
+    assert chart.locator(".readout").inner_text() == "update 8"
+    assert chart.locator(".tip li").all_inner_texts() == ["17  averaged weights", "16  raw weights"]
+    page.keyboard.press("ArrowRight")
+    assert chart.locator(".readout").inner_text() == "update 16"
+    page.locator("figure.panel", has_text="KL").locator("svg").hover()
+    assert page.locator("figure.panel", has_text="KL").locator(".readout").inner_text().endswith(": 30")
+    page.close()
+
+
+def test_runs_stand_side_by_side_at_one_moment(browser: Any, pages: dict[str, Path]) -> None:
+    page = Watched(browser, pages["comparison"]).page
+    assert page.locator("#frames h3").all_inner_texts() == ["bezier", "silu"]
+    assert page.locator("#runs-legend li").all_inner_texts() == ["bezier", "silu"]
+    lefts = page.evaluate("[...document.querySelectorAll('#frames > div')].map((e) => e.getBoundingClientRect().left)")
+    assert lefts[0] < lefts[1]
+    page.get_by_role("button", name="Play").click()
+    assert page.locator("#when").inner_text() == "vae, update 8 (epoch 1)"
+    page.get_by_role("button", name="Pause").click()
+    page.close()
+
+
+def test_there_is_something_to_read_without_scripts(browser: Any, pages: dict[str, Path]) -> None:
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(pages["card"].as_uri())
+    assert page.get_by_text("Pictures and curves need JavaScript").is_visible()  # what a script takes away
+    assert page.get_by_role("table").count() >= 5
+    context.close()
+
+
+def brightness(colour: str) -> float:
+    """Mean of red, green and blue of `rgb(…)`."""
+    return sum(float(part) for part in colour.partition("(")[2].rstrip(")").split(",")[:3]) / 3
