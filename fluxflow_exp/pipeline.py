@@ -236,6 +236,7 @@ class Pipeline:
             log_every=config.log_every,
             samples=config.samples,
             evaluation=config.evaluation,
+            health=config.health,
         )
 
     def _build_parts(self, name: str, step: Step, earlier: list[str], given: dict[str, Path]) -> dict[str, nn.Module]:

@@ -1,11 +1,13 @@
 """Training of compressor and expander: reconstruction, KL, and a patch GAN, each where it is configured."""
 
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from fluxflow_exp.data.loader import Batch, read_all
+from fluxflow_exp.health import Context
 from fluxflow_exp.losses.adversarial import Adversarial
 from fluxflow_exp.losses.appearance import ColorStatistics, Contrast, Histogram
 from fluxflow_exp.losses.feature_matching import FeatureMatching
@@ -17,7 +19,7 @@ from fluxflow_exp.losses.reconstruction import Reconstruction
 from fluxflow_exp.losses.terms import Terms
 from fluxflow_exp.metrics import psnr
 from fluxflow_exp.seeding import generator
-from fluxflow_exp.trainers import reconstructions
+from fluxflow_exp.trainers import checkup, reconstructions
 from fluxflow_exp.trainers.base import Trainer
 from fluxflow_exp.trainers.setup import Setup
 from fluxflow_exp.trainers.turn import Micro, Turn
@@ -40,6 +42,8 @@ class AutoencoderTrainer(Trainer):
     NEEDS = ("compressor", "expander")
     AVERAGED = ("vae",)
     MICRO_BATCH = "autoencoder"
+    # Not those that move with an opponent, and not the divergence, which rises when β does.
+    SPIKING = ("vae", "lpips", "color_stats", "histogram", "contrast")
     METRICS = {
         **dict.fromkeys(("l1", "mse"), "reconstruction"),
         **dict.fromkeys(("l1_low", "l1_high"), "frequency"),
@@ -152,6 +156,16 @@ class AutoencoderTrainer(Trainer):
             "val_l1": float((found - target).abs().mean()),
             "val_psnr": float(psnr(found, target).mean()),
         }
+
+    def health(self, batch: Batch, *, at_once: int) -> dict[str, float]:
+        return checkup.of_autoencoder(self, batch.images, at_once=at_once, plays=self._plays(self.update_index))
+
+    def health_context(self) -> Context:
+        played = self.update_index - self.players["discriminator"].start if self._plays(self.update_index) else 0
+        context = Context(self.setup.name, self.compressor.vae_dim, played)
+        if self.adversarial is None or not self.adversarial.adaptive:
+            return context
+        return replace(context, adaptive=(self.adversarial.weight, self.adversarial.adaptive_limit))
 
     def sample_pictures(self, suffix: str) -> None:
         reconstructions.write(self, suffix)

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from fluxflow_exp import pictures
 from fluxflow_exp.data.loader import Batch, read_all
+from fluxflow_exp.health import Context
 from fluxflow_exp.losses.flow_matching import RectifiedFlow
 from fluxflow_exp.losses.terms import Terms
 from fluxflow_exp.models.posterior import Posterior
@@ -15,6 +16,7 @@ from fluxflow_exp.models.text_to_image import TextToImage
 from fluxflow_exp.seeding import generator
 from fluxflow_exp.trainers.base import Trainer
 from fluxflow_exp.trainers.caching import open_cache
+from fluxflow_exp.trainers.checkup import latent_numbers
 from fluxflow_exp.trainers.latents import Cached, Encoded
 from fluxflow_exp.trainers.setup import Setup
 from fluxflow_exp.trainers.turn import Micro, Turn
@@ -31,6 +33,7 @@ class FlowTrainer(Trainer):
     NEEDS = ("flow_processor", "text_encoder")
     AVERAGED = ("flow", "text_encoder")
     MICRO_BATCH = "flow"
+    SPIKING = ("flow",)
     METRICS = {"flow": None, "val_flow": None}
     CACHES = True
 
@@ -118,6 +121,15 @@ class FlowTrainer(Trainer):
                 metrics |= data.score(images, prompts)
         return metrics
 
+    def health(self, batch: Batch, *, at_once: int) -> dict[str, float]:
+        """Latents are those that the flow sees: of unit scale on the training set."""
+        latents: list[Tensor] = []
+        self._held_out_loss(batch, at_once=at_once, seen=latents)
+        return latent_numbers(torch.cat(latents))
+
+    def health_context(self) -> Context:
+        return Context(self.setup.name)
+
     def sample_pictures(self, suffix: str) -> None:
         """Images for the sample prompts; the noise of a prompt is the same each time."""
         samples = self.setup.samples
@@ -158,10 +170,11 @@ class FlowTrainer(Trainer):
         source = generator(setup.seed, setup.name, self.update_index, "drop")
         return (torch.rand(count, generator=source) < setup.cfg_dropout_prob).tolist()
 
-    def _held_out_loss(self, batch: Batch) -> float:
+    def _held_out_loss(self, batch: Batch, *, at_once: int = 64, seen: list[Tensor] | None = None) -> float:
+        """`seen` gets the latents, of unit scale."""
         total = 0.0
-        for first in range(0, len(batch.images), 64):
-            rows = slice(first, first + 64)
+        for first in range(0, len(batch.images), at_once):
+            rows = slice(first, first + at_once)
             images = self.to_device(batch.images[rows])
             source = generator(self.setup.seed, self.setup.name, "held out", first, device=images.device)
             count, scale = len(images), self.compressor.downscale
@@ -171,6 +184,8 @@ class FlowTrainer(Trainer):
             with torch.no_grad(), self.machine.autocast():
                 data = self._latents(self.compressor(images), draw[0])
                 text = self.text_encoder(batch.captions[rows])
+                if seen is not None:
+                    seen.append(data)
                 velocity = self.flow(self.objective.interpolate(data, draw[1], times), times, text)
             total += float(self.objective(velocity, data, draw[1], times)["flow"].sum())
         return total / len(batch.images)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 from fluxflow_exp.config import UserError
@@ -43,6 +44,24 @@ def begin(trainer: Trainer) -> None:
     if ranks.first:
         trainer.rows.rewind(trainer.update_index)
     setup.clock.saved()
+
+
+def save(trainer: Trainer, *, final: bool) -> None:
+    """Write a checkpoint of a settled trainer, and refresh what follows one: mirror, record, graphs."""
+    setup = trainer.setup
+    trainer.settle()
+    started = time.monotonic()
+    saved = trainer.state_dict() if trainer.ranks.first or trainer.sharded else {}
+    if trainer.ranks.first:
+        trainer.rows.sync()
+        setup.checkpoints.save(saved, index=setup.index, step=setup.name, update=trainer.update_index, final=final)
+        setup.folder.mirror()
+        setup.folder.count_time()
+        if not final:  # after the last save they are drawn anyway
+            setup.graphs.refresh()
+    said = setup.clock.saved(time.monotonic() - started)
+    if said:
+        setup.console.say(said)
 
 
 def restore(trainer: Trainer, state: dict[str, Any]) -> None:
