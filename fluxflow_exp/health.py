@@ -16,8 +16,8 @@ DISCRIMINATOR_WINS = 0.1
 LOGITS_ALIKE, LEARNT_BY = 0.01, 500
 # Both norms lie within a factor of a hundred of each other in sound runs of the shipped stages.
 GRADIENT_RATIOS = (1e-3, 1e3)
-# Of adversarial.weight x adaptive_limit: at the limit the GAN's gradient has vanished beside the reconstruction's. And of
-# adversarial.weight: below, the GAN acts on nothing.
+# Shares of adversarial.weight, below which the GAN acts on nothing, and of adversarial.weight x adaptive_limit: at the
+# limit the GAN's gradient has vanished beside the reconstruction's.
 ADAPTIVE_WEIGHTS = (1e-3, 0.99)
 # Variance over images of a latent channel's posterior mean, above which it is active (Burda et al. 2016, A_u).
 ACTIVE_VARIANCE = 0.01
@@ -45,7 +45,7 @@ class Context:
 
 
 def warnings(metrics: dict[str, float], context: Context, *, spike: str | None = None) -> dict[str, str]:
-    """Short code → what is wrong and what to try, for the `metrics` of a row; {}: nothing is. `spike`: a loss's name."""
+    """Short code → what is wrong and what to try, for the `metrics` of a row. `spike`: the loss that has one."""
     found = _of_gan(metrics, context) | _of_latents(metrics, context)
     dead, most = metrics.get("dead_activations", 0.0), metrics.get("dead_in_one", 0.0)
     if dead > DEAD or most > DEAD_IN_ONE:
@@ -55,21 +55,24 @@ def warnings(metrics: dict[str, float], context: Context, *, spike: str | None =
         )
     if spike is not None:
         found["loss_spike"] = (
-            f"the loss '{spike}' rose {metrics['loss_spike']:.0f} robust deviations above the {SPIKE_ROWS} rows before: "
-            f"try a lower stage.steps.{context.step}.gradient_clip or learning rate, or look at the data there"
+            f"the loss '{spike}' rose {metrics['loss_spike']:.0f} robust deviations above the {SPIKE_ROWS} rows before "
+            f"it: try a lower stage.steps.{context.step}.gradient_clip or learning rate, or look at the data there"
         )
     return found
 
 
 def robust_score(value: float, before: list[float]) -> float:
-    """(value - median) / (1.4826 MAD) of `before` (Iglewicz & Hoaglin 1993); a MAD below 1 % of the median counts as it."""
+    """(value - median) / (1.4826 MAD) of `before` (Iglewicz & Hoaglin 1993).
+
+    A spread below 1 % of the median counts as that much.
+    """
     middle = statistics.median(before)
     spread = 1.4826 * statistics.median(abs(each - middle) for each in before)
     return (value - middle) / max(spread, 0.01 * abs(middle), 1e-12)
 
 
 def largest_spike(rows: list[Row], names: list[str], *, since: int) -> tuple[float | None, str | None]:
-    """The largest score of the losses `names` in `train` rows after update `since`, and the one that is a spike, if any.
+    """The largest score of the losses `names` in `train` rows after update `since`, and which of them has a spike.
 
     A score is taken among the SPIKE_ROWS rows before; None: there are too few.
     """
@@ -101,8 +104,8 @@ def _of_gan(metrics: dict[str, float], context: Context) -> dict[str, str]:
         )
     if gap is not None and abs(gap) < LOGITS_ALIKE and context.discriminator_updates >= LEARNT_BY:
         found["discriminator_blind"] = (
-            f"after {context.discriminator_updates} updates the discriminator gives held-out images and reconstructions "
-            f"the same logits (gap {gap:.4f}): try a lower {adversarial}.r1_gamma or a higher {rate}"
+            f"after {context.discriminator_updates} updates the discriminator gives held-out images and "
+            f"reconstructions the same logits (gap {gap:.4f}): try a lower {adversarial}.r1_gamma or a higher {rate}"
         )
     if ratio is not None and not GRADIENT_RATIOS[0] <= ratio <= GRADIENT_RATIOS[1]:
         weaker = "discriminator" if ratio < 1 else "generator"

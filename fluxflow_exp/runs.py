@@ -78,6 +78,7 @@ def _given() -> list[str]:
 
 def _start(folder: RunFolder, record: dict[str, Any], made_with: dict[str, str], console: Console) -> str:
     folder.failure.unlink(missing_ok=True)
+    folder.non_finite.unlink(missing_ok=True)
     again = record["started"]
     if again:
         record["restarts"] += 1

@@ -37,7 +37,7 @@ class MetricLog:
         extras: dict[str, float] | None = None,
         texts: dict[str, dict[str, str] | None] | None = None,
     ) -> None:
-        """Append a row of `kind` (train, held_out, health, samples). `update` counts the step's updates, `epoch` from 1.
+        """Append a row of `kind` (train, held_out, health, samples). `update` counts the step's, `epoch` from 1.
 
         `texts` may have `pictures`: file in `samples/` → what it shows; and `warnings`: short code → what is wrong
         and what to try.

@@ -1,6 +1,5 @@
 """Training of compressor and expander: reconstruction, KL, and a patch GAN, each where it is configured."""
 
-from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -157,15 +156,13 @@ class AutoencoderTrainer(Trainer):
             "val_psnr": float(psnr(found, target).mean()),
         }
 
-    def health(self, batch: Batch, *, at_once: int) -> dict[str, float]:
-        return checkup.of_autoencoder(self, batch.images, at_once=at_once, plays=self._plays(self.update_index))
-
-    def health_context(self) -> Context:
-        played = self.update_index - self.players["discriminator"].start if self._plays(self.update_index) else 0
-        context = Context(self.setup.name, self.compressor.vae_dim, played)
-        if self.adversarial is None or not self.adversarial.adaptive:
-            return context
-        return replace(context, adaptive=(self.adversarial.weight, self.adversarial.adaptive_limit))
+    def health(self, batch: Batch, *, at_once: int) -> tuple[dict[str, float], Context]:
+        plays = self._plays(self.update_index)
+        numbers = checkup.of_autoencoder(self, batch.images, at_once=at_once, plays=plays)
+        played = self.update_index - self.players["discriminator"].start if plays else 0
+        adaptive = self.adversarial if self.adversarial and self.adversarial.adaptive else None
+        weights = (adaptive.weight, adaptive.adaptive_limit) if adaptive else None
+        return numbers, Context(self.setup.name, self.compressor.vae_dim, played, weights)
 
     def sample_pictures(self, suffix: str) -> None:
         reconstructions.write(self, suffix)

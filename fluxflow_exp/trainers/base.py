@@ -95,12 +95,8 @@ class Trainer(ABC):
         """Held-out metrics with averaged weights; the first is the one that a plateau follows, lower is better."""
 
     @abstractmethod
-    def health(self, batch: Batch, *, at_once: int) -> dict[str, float]:
-        """Numbers of latents and opponents on held-out images, `at_once` a pass, with the weights as they are."""
-
-    @abstractmethod
-    def health_context(self) -> Context:
-        """What these numbers are judged by."""
+    def health(self, batch: Batch, *, at_once: int) -> tuple[dict[str, float], Context]:
+        """Numbers of latents and opponents on held-out images, `at_once` a pass, and what they are judged by."""
 
     def kind(self, update: int) -> tuple[str, ...]:
         """What an update computes that others may not, by name; those of one kind cost the same."""
@@ -127,7 +123,6 @@ class Trainer(ABC):
     def fit(self) -> dict[str, float]:
         """Train from wherever the last checkpoint stands to the end of the step; returns the last held-out metrics."""
         self.begin()
-        setup = self.setup
         for batch in self.batches(self.update_index, self.length.updates):
             self.advance(batch)
             finished = self.update_index == self.length.updates

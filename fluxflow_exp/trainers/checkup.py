@@ -43,7 +43,7 @@ class Checkup:
         count = trainer.setup.health.images
         if count is None or not (trainer.ranks.first or trainer.sharded):
             return
-        metrics = self._measured(count)
+        metrics, context = self._measured(count)
         if not trainer.ranks.first:
             return
         since = self._read_rows()
@@ -51,7 +51,7 @@ class Checkup:
         score, spike = health.largest_spike(self.recent, list(trainer.SPIKING), since=since)
         if score is not None:
             metrics["loss_spike"] = score
-        found = health.warnings(metrics, trainer.health_context(), spike=spike)
+        found = health.warnings(metrics, context, spike=spike)
         before = self.last["warnings"] if self.last and "warnings" in self.last else {}
         for code, sentence in found.items():
             if code not in before:
@@ -62,7 +62,7 @@ class Checkup:
         trainer.write_row("health", metrics, warnings=found)
 
     @torch.no_grad()
-    def _measured(self, count: int) -> dict[str, float]:
+    def _measured(self, count: int) -> tuple[dict[str, float], health.Context]:
         trainer = self.trainer
         source = trainer.setup.data.validation
         batch = read_all(source, range(min(count, len(source))), seed=trainer.setup.seed)
@@ -70,8 +70,8 @@ class Checkup:
         parts = [module for player in trainer.players.values() for module in player.parts.values()]
         # Shapes of their own, seldom seen: not worth compiling.
         with torch.compiler.set_stance("force_eager"), Activity(parts) as activity, trainer.machine.autocast():
-            metrics = trainer.health(batch, at_once=min(trainer.length.micro_batch, BATCH))
-        return {**metrics, **activity.numbers()}
+            metrics, context = trainer.health(batch, at_once=min(trainer.length.micro_batch, BATCH))
+        return {**metrics, **activity.numbers()}, context
 
     def _read_rows(self) -> int:
         """Take in what was logged since the last time; the update of the last health row."""
@@ -193,7 +193,7 @@ def latent_numbers(latents: Tensor) -> dict[str, float]:
 def active_units(means: Tensor) -> dict[str, float]:
     """Of posterior means (n, channels, h, w): how many channels differ from image to image (Burda et al. 2016).
 
-    A channel's variance over images is averaged over positions: one that shows the same pattern each time is not active.
+    A channel's variance over images is averaged over positions: one that always shows the same pattern is not active.
     """
     variance = means.float().var(0, correction=0).mean((1, 2))
     return {"active_units": float((variance > health.ACTIVE_VARIANCE).sum())}

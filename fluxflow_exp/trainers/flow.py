@@ -121,14 +121,11 @@ class FlowTrainer(Trainer):
                 metrics |= data.score(images, prompts)
         return metrics
 
-    def health(self, batch: Batch, *, at_once: int) -> dict[str, float]:
+    def health(self, batch: Batch, *, at_once: int) -> tuple[dict[str, float], Context]:
         """Latents are those that the flow sees: of unit scale on the training set."""
         latents: list[Tensor] = []
         self._held_out_loss(batch, at_once=at_once, seen=latents)
-        return latent_numbers(torch.cat(latents))
-
-    def health_context(self) -> Context:
-        return Context(self.setup.name)
+        return latent_numbers(torch.cat(latents)), Context(self.setup.name)
 
     def sample_pictures(self, suffix: str) -> None:
         """Images for the sample prompts; the noise of a prompt is the same each time."""
