@@ -49,7 +49,7 @@ def replay(run: RunFolder, step: str, update: int, *, precision: str | None = No
             f"{trainer.machine.precision}, eager"
         )
         batches = trainer.batches(start, update)
-        for batch in console.track(batches, "Repeating the updates before", total=update - start):
+        for batch in console.track(batches, "Repeating updates", total=update - start):
             with Probe(trainer.setup.parts if trainer.update_index == update - 1 else {}) as probe:
                 try:
                     trainer.advance(batch)

@@ -106,6 +106,7 @@ class Server:
     def __init__(self, known: int) -> None:
         self.known, self.steps = known, [*range(known)]
         self.options: dict[str, Any] = {}
+        self.values: list[dict[str, Any]] = []
         self.summary: dict[str, Any] = {}
         self.finished: list[int] = []
 
@@ -116,7 +117,7 @@ class Server:
             url="https://wandb.example/run",
             settings=SimpleNamespace(_offline=False),
             define_metric=lambda *_, **__: None,
-            log=lambda values, step: self.steps.append(step),
+            log=lambda values, step: (self.steps.append(step), self.values.append(values)),
             summary=self.summary,
             log_artifact=lambda artifact: self.summary.update(artifact=artifact),
             finish=lambda exit_code: self.finished.append(exit_code),
@@ -130,7 +131,13 @@ def run(tmp_path: Path) -> RunFolder:
     folder = RunFolder(tmp_path / "quickstart")
     folder.create(values, {"upstream": {}, "commit": "abc", "changed_code": None, "overrides": []})
     for step, count in (("vae", 4), ("flow", 3)):
-        row = {"metrics": {"x": 1.0, "bad": None}, "learning_rates": {"vae": 0.1}, "extras": {}, "epoch": 1}
+        row = {
+            "kind": "train",
+            "metrics": {"x": 1.0, "bad": None},
+            "learning_rates": {"vae": 0.1},
+            "extras": {},
+            "epoch": 1,
+        }
         text = "".join(json.dumps({**row, "global_step": i}) + "\n" for i in range(count))
         folder.metrics(step).write_text(text)
     return folder
@@ -172,6 +179,20 @@ def test_a_run_that_goes_on_online_sends_what_the_server_lacks(run: RunFolder, o
     again = wandb_run.WandbRun(run, Tracking(mode="auto"), Console())
     again.start()
     assert server.options["id"] == json.loads(run.record.read_text())["wandb_id"]
+
+
+def test_health_goes_with_the_rows_and_says_how_many_warnings_there_are(run: RunFolder, online: Any) -> None:
+    server = online(0)
+    for warnings in ({}, {"loss_spike": "the loss rose"}):
+        row = {"kind": "health", "metrics": {"logit_gap": 0.5}, "learning_rates": {}, "extras": {}, "epoch": 1}
+        more = {"warnings": warnings} if warnings else {}
+        with run.metrics("vae").open("a") as file:
+            file.write(json.dumps({**row, **more, "global_step": 4}) + "\n")
+    tracked = wandb_run.WandbRun(run, Tracking(mode="auto"), Console())
+    tracked.start()
+    tracked.catch_up("vae")
+    assert [values.get("vae/warnings") for values in server.values] == [None] * 4 + [0, 1]
+    assert server.values[-1]["vae/logit_gap"] == 0.5
 
 
 def test_rows_after_a_rewind_are_not_sent_twice(run: RunFolder, online: Any) -> None:
