@@ -102,7 +102,7 @@ def test_the_global_batch_and_its_draws_do_not_depend_on_the_ranks(
     tmp_path: Path, alone: tuple[Path, list[Any]], count: int
 ) -> None:
     record = Record(tmp_path / "seen")
-    codes = finish_ranks(toy(tmp_path), tmp_path / "log", count, record)
+    codes = finish_ranks(toy(tmp_path, f"hardware.num_workers={int(count == 2)}"), tmp_path / "log", count, record)
     assert codes == [0] * count, (tmp_path / "log.0").read_text()
     assert record.entries() == alone[1]
     assert losses(tmp_path / "quickstart") == pytest.approx(losses(alone[0]), rel=TOLERANCE, abs=TOLERANCE)

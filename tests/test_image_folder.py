@@ -1,9 +1,11 @@
 """A folder with captions: parsing, splitting, bad files."""
 
 import hashlib
+import pickle
 import random
 
 import pytest
+import torch
 from PIL import Image
 
 from fluxflow_exp.data.image_folder import ImageFolder, read_captions
@@ -52,6 +54,13 @@ def test_a_sample_is_square_and_carries_its_caption(folder):
     sample = build(folder).train.read(0, random.Random(0))
     assert sample.image.shape == (3, 16, 16)
     assert sample.caption == f"picture {sample.id.removesuffix('.png')}"
+
+
+def test_another_process_reads_the_same(folder):
+    source = build(folder).train
+    sent = pickle.loads(pickle.dumps(source))
+    assert torch.equal(sent.read(2, random.Random(0)).image, source.read(2, random.Random(0)).image)
+    assert sent.fingerprint() == source.fingerprint()
 
 
 def test_a_missing_file_is_a_bad_sample(folder):

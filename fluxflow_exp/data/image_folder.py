@@ -1,5 +1,6 @@
 """A folder of images and a file of `name<TAB>caption` lines."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -54,10 +55,7 @@ class ImageFolder:
                 "Add images or change data.validation_fraction"
             )
         look = Look(img_size, crop, flip, background, buckets, reduced_min_sizes)
-
-        def state_of(name: str) -> Any:
-            return file_state(folder / name)
-
+        state_of = partial(_state_in, folder)  # a function of the module's: loading processes get it pickled
         self.train = Images(trained, folder.joinpath, look, state_of=state_of)
         self.validation = Images(held_out, folder.joinpath, Look(img_size, background=background), state_of=state_of)
         self.bad += self.train.bad
@@ -66,6 +64,10 @@ class ImageFolder:
     def score(self, images: Tensor, captions: list[str]) -> dict[str, float]:
         """Nothing here reads captions back from images."""
         return {}
+
+
+def _state_in(folder: Path, name: str) -> Any:
+    return file_state(folder / name)
 
 
 def read_captions(path: Path, *, prefix: str | None = None) -> tuple[list[Entry], Bad]:

@@ -6,6 +6,7 @@ another machine; a stream has to keep it within an epoch.
 
 import random
 import signal
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -122,6 +123,8 @@ def load_batches(
     loader: DataLoader[Any] = DataLoader(
         **reading,
         num_workers=num_workers,
+        # Ranks were started by a server, and torch would start their workers by one as well: each would import torch.
+        multiprocessing_context="fork" if num_workers and sys.platform == "linux" else None,
         pin_memory=pin_memory,
         worker_init_fn=start_worker,
         prefetch_factor=4 if num_workers else None,
