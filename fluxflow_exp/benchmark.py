@@ -8,9 +8,10 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
-from itertools import islice, pairwise
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from fluxflow_exp.overrides import compose_config, did_you_mean, override_proble
 from fluxflow_exp.pipeline import Pipeline
 from fluxflow_exp.preemption import StopRequest
 from fluxflow_exp.run_folder import RunFolder
+from fluxflow_exp.stopwatch import matrix_rate, timed
 from fluxflow_exp.trainers.base import Trainer
 from fluxflow_exp.wandb_run import WandbRun
 
@@ -56,39 +58,52 @@ def measure(values: dict[str, Any], *, updates: int = 20, only: list[str] | None
         return _measured({**values, "output_root": scratch}, Path(scratch), updates, only)
 
 
+@contextmanager
+def warm(values: dict[str, Any], step: str) -> Iterator[Callable[[int], list[float]]]:
+    """How many updates of one step → their seconds, batches being in memory and everything compiled."""
+    with tempfile.TemporaryDirectory() as scratch, _open({**values, "output_root": scratch}, Path(scratch)) as pipeline:
+        measurement = _Measurement(_trainer(pipeline, step), 1)
+        batches, _ = measurement.warm_up()
+        yield lambda count: measurement.times(batches, count)
+
+
 def _measured(values: dict[str, Any], scratch: Path, updates: int, only: list[str] | None) -> dict[str, Any]:
+    with _open(values, scratch) as pipeline:
+        machine = pipeline.machine
+        found: dict[str, Any] = {
+            "date": datetime.now(UTC).isoformat(timespec="seconds"),
+            "torch": torch.__version__,
+            "python": sys.version.split()[0],
+            "machine": machine.describe(),
+            "matrix_tflops": matrix_rate(machine),
+            "steps": {},
+        }
+        for name in pipeline.config.stage.steps:
+            if not only or name in only:
+                found["steps"][name] = _Measurement(_trainer(pipeline, name), updates).take(found["matrix_tflops"])
+    return found
+
+
+@contextmanager
+def _open(values: dict[str, Any], scratch: Path) -> Iterator[Pipeline]:
+    """The pipeline of `values`, on this machine, which leaves nothing outside of `scratch`."""
     config = typed(values)
     machine = prepare(config.hardware)
     data = build_data(config)
     lengths = {name: plan.length(step, data[name], config) for name, step in config.stage.steps.items()}
-    made_with = {"torch": torch.__version__, "python": sys.version.split()[0], "machine": machine.describe()}
-    found: dict[str, Any] = {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        **made_with,
-        "matrix_tflops": matrix_rate(machine),
-        "steps": {},
-    }
     with StopRequest() as stop:
         folder, console = RunFolder(scratch / "run"), Console(quiet=True)
         folder.freeze(values)
         wandb = WandbRun(folder, config.tracking, console)
-        pipeline = Pipeline(config, folder, machine, Ranks(), console, lengths, data, stop, wandb)
-        for index, (name, step) in enumerate(config.stage.steps.items(), start=1):
-            if only and name not in only:
-                continue
-            trainer: Trainer = instantiate(step.trainer, setup=pipeline.setup(index, name, step, []))
-            found["steps"][name] = _Measurement(trainer, updates).take(found["matrix_tflops"])
-            del trainer
-    return found
+        yield Pipeline(config, folder, machine, Ranks(), console, lengths, data, stop, wandb)
 
 
-def matrix_rate(machine: Machine) -> float:
-    """TFLOP/s of a large matrix product in the machine's precision, random numbers; median of ten."""
-    size = 8192 if machine.device.type == "cuda" else 1024
-    a, b = (torch.randn(size, size, device=machine.device) for _ in range(2))
-    with machine.autocast():
-        times = _timed((lambda: a @ b for _ in range(13)), machine)[3:]
-    return 2 * size**3 / statistics.median(times) / 1e12
+def _trainer(pipeline: Pipeline, name: str) -> Trainer:
+    steps = pipeline.config.stage.steps
+    trainer: Trainer = instantiate(
+        steps[name].trainer, setup=pipeline.setup(list(steps).index(name) + 1, name, steps[name], [])
+    )
+    return trainer
 
 
 class _Measurement:
@@ -103,8 +118,9 @@ class _Measurement:
                 f"stage.steps.{trainer.setup.name}.n_epochs, or ask for fewer --updates"
             )
 
-    def take(self, matrix_tflops: float) -> dict[str, Any]:
-        trainer, length = self.trainer, self.trainer.length
+    def warm_up(self) -> tuple[list[Batch], float]:
+        """Batches that have been trained on, and the seconds of the first."""
+        trainer = self.trainer
         trainer.update_index = self.first
         trainer.open_source()
         trainer.prepare()
@@ -114,9 +130,16 @@ class _Measurement:
         first = time.perf_counter() - started
         _reset_peak(self.machine)  # what compiling took does not count; graphs take their memory in the next updates
         self._run(batches[1:])
-        alone = self._times(batches)
+        return batches, first
+
+    def take(self, matrix_tflops: float) -> dict[str, Any]:
+        trainer, length = self.trainer, self.trainer.length
+        batches, first = self.warm_up()
+        alone = self.times(batches, self.updates)
         peak = _peak(self.machine)
-        loaded = self._times(self._batches(self.updates + 1))[1:]  # the first waits for workers to start
+        loaded = self.times(self._batches(self.updates + 1), self.updates + 1)[
+            1:
+        ]  # the first waits for workers to start
         seconds = statistics.median(alone)
         tflop = self._tflop(batches[0])
         mean = statistics.mean(alone)
@@ -148,17 +171,17 @@ class _Measurement:
         self.trainer.settle()
         self.trainer.update_index = self.first
 
-    def _times(self, batches: Iterable[Batch]) -> list[float]:
-        """Seconds of each update; batches in memory are gone through again and again."""
+    def times(self, batches: Iterable[Batch], count: int) -> list[float]:
+        """Seconds of each of `count` updates; batches in memory are gone through again and again."""
         trainer = self.trainer
-        given = islice(_cycle(batches), self.updates) if isinstance(batches, list) else batches
+        given = islice(_cycle(batches), count) if isinstance(batches, list) else batches
 
         def updates() -> Iterator[Any]:
             for batch in given:
                 yield lambda batch=batch: trainer._update(batch)
                 trainer.update_index += 1
 
-        times = _timed(updates(), self.machine)
+        times = timed(updates(), self.machine)
         trainer.settle()
         trainer.update_index = self.first
         return times
@@ -203,30 +226,6 @@ class _Measurement:
 def _cycle(batches: list[Batch]) -> Iterator[Batch]:
     while True:
         yield from batches
-
-
-def _timed(calls: Iterable[Any], machine: Machine) -> list[float]:
-    """Seconds of each call. On a GPU from the end of one to the end of the next, while the host runs ahead."""
-    if machine.device.type != "cuda":
-        times = []
-        for call in calls:
-            started = time.perf_counter()
-            call()
-            times.append(time.perf_counter() - started)
-        return times
-    torch.cuda.synchronize()
-    marks = [_mark()]
-    for call in calls:
-        call()
-        marks.append(_mark())
-    torch.cuda.synchronize()
-    return [before.elapsed_time(after) / 1000 for before, after in pairwise(marks)]
-
-
-def _mark() -> torch.cuda.Event:
-    mark = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
-    mark.record()
-    return mark
 
 
 def _reset_peak(machine: Machine) -> None:

@@ -72,7 +72,9 @@ def _made(
         )
         for name, members in groups.items()
     ]
-    return Comparison(question, at, made, pairs(made, question), found, _notes(made, question, found), curves)
+    held = pairs(made, question)
+    judged = sum(each.difference.half_width is not None for each in held)
+    return Comparison(question, at, made, held, found, _notes(made, question, found, judged), curves)
 
 
 def _referred(groups: dict[str, list[Run]], reference: str | None) -> dict[str, list[Run]]:
@@ -111,17 +113,17 @@ def _unfinished(runs: list[Run], curves: dict[str, Curve], budget: str) -> list[
     ]
 
 
-def _notes(groups: list[Group], question: Question, found: Found) -> list[str]:
+def _notes(groups: list[Group], question: Question, found: Found, judged: int) -> list[str]:
     """What a reader must know beside the numbers."""
     notes = [f"these runs differ in more than {question.by}, which was allowed: {each}" for each in found.unlike]
     if found.following:
         notes.append(f"keys that follow {question.by}: {', '.join(_short(found.following, question.by))}")
     if found.machines and question.budget not in TIMED:
         notes.append(f"not all runs were made on one kind of machine; {found.machines}")
-    count = len(groups) * (len(groups) - 1) // 2
-    if count > 1:
+    if judged > 1:
         notes.append(
-            f"each of the {count} intervals misses the truth in 1 of 20 comparisons; that any of them does is likelier"
+            f"the {judged} pairs are judged together (Holm): that any of them is called better by chance alone happens "
+            "in at most 1 of 20 such comparisons"
         )
     if question.budget not in COUNTED:
         notes.append(
@@ -162,9 +164,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--reference", metavar="VALUE", help="value that others are compared with; default: the first")
     parser.add_argument(
+        "--pairs", choices=("all", "reference"), default="all", help="every two groups, or each with the reference"
+    )
+    parser.add_argument(
         "--effect", type=float, metavar="D", help="difference to count seeds for; default: the observed"
     )
     parser.add_argument("--better", choices=("higher", "lower"), help="for a metric whose name does not tell")
+    parser.add_argument("--wandb", metavar="PROJECT", help="send the same to this project of Weights & Biases")
     parser.add_argument("--allow", default="", metavar="KINDS", help="differences put up with: data,code,config")
     parser.add_argument(
         "--out", dest="folder", type=Path, metavar="FOLDER",
@@ -190,7 +196,9 @@ def main(arguments: list[str] | None = None) -> int:
             )
         if problems:
             raise UserError(*problems)
-        question = Question(options.by, options.metric, options.budget, bool(higher), options.effect)
+        question = Question(
+            options.by, options.metric, options.budget, bool(higher), options.effect, options.pairs == "reference"
+        )
         found = compare(runs, question, reference=options.reference, at=options.at, allow=allow)
     except UserError as error:
         fail([str(problem) for problem in error.args])
@@ -199,6 +207,10 @@ def main(arguments: list[str] | None = None) -> int:
     folder = options.folder or runs[0].folder.path.parent / "comparison"
     for path in compare_report.write(found, folder, words):
         print(path)
+    if options.wandb:
+        from fluxflow_exp import compare_wandb
+
+        print(f"W&B: {compare_wandb.send(found, compare_report.facts(found, words), folder, options.wandb)}")
     return 0
 
 

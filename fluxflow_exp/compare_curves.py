@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fluxflow_exp import compare_work
 from fluxflow_exp.compare_runs import Run, apart, listed
 from fluxflow_exp.config import UserError
 from fluxflow_exp.overrides import did_you_mean
@@ -18,8 +19,7 @@ BUDGETS = {
     "params": "updates",
 }  # fmt: skip
 COUNTED = ("images", "updates", "params")  # that all runs of one configuration spend alike, to the last update
-RECORDED = {"tflop": "tflop", "seconds": "seconds", "gpu_hours": "seconds"}  # budget → what counts it in `extras`
-TIMED = ("seconds", "gpu_hours")
+TIMED = ("seconds", "gpu_hours")  # what training rows count in `extras.seconds`
 HIGHER = ("psnr", "ssim", "accuracy")
 LOWER = ("loss", "lpips", "l1", "l2", "mse", "mae", "flow", "kl", "vae", "fid", "kid", "distance", "dist", "error")
 PARAMETERS_ALIKE = 0.01  # models within it count as equally large
@@ -84,7 +84,7 @@ def read(run: Run, metric: str, budget: str) -> Curve:
         rows = read_rows(run.folder.metrics(step))
         if not rows:
             break
-        axis = _axis(run, rows, budget, batch_size=settings["batch_size"])
+        axis = _axis(run, step, rows, budget, batch_size=settings["batch_size"])
         for row in rows:
             if row["kind"] != "held_out" or metric not in row["metrics"]:
                 continue
@@ -138,8 +138,8 @@ def check_budget(runs: list[Run], budget: str) -> None:
     """UserError: runs do not record the budget, or their models are not equally large (params)."""
     if budget == "params":
         _check_parameters(runs)
-    if budget in RECORDED:
-        _check_rows(runs, RECORDED[budget])
+    if budget in TIMED:
+        _check_rows(runs, "seconds")
     if budget != "gpu_hours":
         return
     machines = {run.name: (run.record["made_with"] or {}).get("machine", "an unknown machine") for run in runs}
@@ -189,14 +189,15 @@ def _metrics(run: Run) -> set[str]:
     }
 
 
-def _axis(run: Run, rows: list[Row], budget: str, *, batch_size: int) -> Callable[[int], float]:
+def _axis(run: Run, step: str, rows: list[Row], budget: str, *, batch_size: int) -> Callable[[int], float]:
     """Update of the step → what it had spent by then."""
     if budget in ("updates", "params"):
         return float
     if budget == "images":
         return lambda update: float(update * batch_size)
     if budget == "tflop":
-        return _recorded(rows, "tflop")
+        done = compare_work.done(run, step)
+        return lambda update: float(done[update])
     seconds = _recorded(rows, "seconds")
     if budget == "seconds":
         return seconds

@@ -7,7 +7,7 @@ from itertools import combinations
 
 from fluxflow_exp.compare_curves import BUDGETS, Band, Curve
 from fluxflow_exp.compare_runs import Found, Run
-from fluxflow_exp.significance import MOST_SEEDS, Difference, half_width, paired, seeds_needed, unpaired
+from fluxflow_exp.significance import MOST_SEEDS, Difference, half_width, paired, seeds_needed, together, unpaired
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,7 @@ class Question:
     budget: str
     higher: bool  # whether more of the metric is better
     effect: float | None  # difference whose number of seeds is asked for; None: the observed one
+    only_reference: bool = False  # whether the other groups are compared with the reference alone
 
     @property
     def unit(self) -> str:
@@ -70,23 +71,28 @@ class Comparison:
     curves: dict[str, Curve]  # by run
 
 
-def pair(reference: Group, other: Group, question: Question) -> Pair:
-    """`other` less `reference`: paired where both have the same seeds."""
-    same = reference.seeds == other.seeds
-    difference = (paired if same else unpaired)(other.values, reference.values)
-    effect = question.effect if question.effect is not None else abs(difference.mean)
-    needed = seeds_needed(effect, difference)
-    return Pair(
-        reference.name,
-        other.name,
-        difference,
-        needed,
-        _sentence(reference.name, other.name, difference, needed, question),
-    )
-
-
 def pairs(groups: list[Group], question: Question) -> list[Pair]:
-    return [pair(first, second, question) for first, second in combinations(groups, 2)]
+    """The second less the first of every two groups, or of the reference and each other one; judged together."""
+    chosen = [each for each in combinations(groups, 2) if not question.only_reference or each[0] is groups[0]]
+    differences = together([difference(first, second) for first, second in chosen])
+    judged = sum(each.half_width is not None for each in differences)
+    return [
+        pair(first, second, each, question, judged) for (first, second), each in zip(chosen, differences, strict=True)
+    ]
+
+
+def difference(reference: Group, other: Group) -> Difference:
+    """`other` less `reference`: paired where both have the same seeds."""
+    return (paired if reference.seeds == other.seeds else unpaired)(other.values, reference.values)
+
+
+def pair(reference: Group, other: Group, found: Difference, question: Question, judged: int) -> Pair:
+    """`judged`: how many pairs were judged together."""
+    effect = question.effect if question.effect is not None else abs(found.mean)
+    needed = seeds_needed(effect, found)
+    interval = f"95 % interval{f', corrected for {judged} pairs,' if judged > 1 else ''}"
+    sentence = _sentence(reference.name, other.name, found, needed, question, interval)
+    return Pair(reference.name, other.name, found, needed, sentence)
 
 
 def plain(value: float, scale: float) -> str:
@@ -103,7 +109,9 @@ def reached(comparison: Comparison) -> str:
     return f"{at}, parameters alike" if budget == "params" else at
 
 
-def _sentence(reference: str, other: str, found: Difference, needed: int | None, question: Question) -> str:
+def _sentence(
+    reference: str, other: str, found: Difference, needed: int | None, question: Question, interval: str
+) -> str:
     wins = (found.mean > 0) == question.higher
     winner, loser = (other, reference) if wins else (reference, other)
     lead, unit, seeds = abs(found.mean), question.unit, _seeds(found)
@@ -123,10 +131,10 @@ def _sentence(reference: str, other: str, found: Difference, needed: int | None,
     low, high = (plain(end, scale) for end in ends)
     by = f"{plain(lead, scale)}{unit}"
     if found.shown:
-        return f"{winner} is better than {loser} by {by} (95 % interval {low} to {high}, {seeds})"
+        return f"{winner} is better than {loser} by {by} ({interval} {low} to {high}, {seeds})"
     return (
         f"{reference} and {other} are not distinguishable at {seeds} ({winner} is ahead by {by}, "
-        f"95 % interval {low} to {high}); {_would_show(found, needed, question)}"
+        f"{interval} {low} to {high}); {_would_show(found, needed, question)}"
     )
 
 

@@ -29,7 +29,7 @@ def write(comparison: Comparison, folder: Path, words: list[str]) -> list[Path]:
     names = [folder / f"comparison.{suffix}" for suffix in ("md", "json", "png")]
     folder.mkdir(parents=True, exist_ok=True)
     _draw(comparison, names[2])
-    files.write_json(names[1], _facts(comparison, words))
+    files.write_json(names[1], facts(comparison, words))
     files.write_text(names[0], _markdown(comparison, words))
     return names
 
@@ -70,7 +70,8 @@ def _markdown(comparison: Comparison, words: list[str]) -> str:
         *(f"- {note}" for note in comparison.notes),
         *([""] if comparison.notes else []),
         "Values lie on the line between the two held-out rows around the budget. Intervals are of Student's t, paired "
-        "by seed where both groups have the same seeds, else of Welch's t. Numbers of seeds are for a power of "
+        "by seed where both groups have the same seeds, else of Welch's t; several pairs are corrected by Holm's "
+        "procedure. Numbers of seeds are for a power of "
         f"{100 * POWER:.0f} % at the measured spread, itself uncertain with few seeds.",
         "",
         "| run | group | seed | value | ended at |",
@@ -89,7 +90,8 @@ def _markdown(comparison: Comparison, words: list[str]) -> str:
     return "\n".join(lines)
 
 
-def _facts(comparison: Comparison, words: list[str]) -> dict[str, Any]:
+def facts(comparison: Comparison, words: list[str]) -> dict[str, Any]:
+    """What `comparison.json` holds."""
     question = comparison.question
     return {
         "arguments": words,
@@ -133,6 +135,9 @@ def _pair_facts(pair: Pair) -> dict[str, Any]:
         "other": pair.other,
         "difference": found.mean,  # other less reference
         "interval": interval,
+        "confidence": found.confidence,  # above 0.95 where several pairs are judged together
+        "p": found.p,
+        "p_adjusted": found.adjusted,
         "distinguishable": found.shown,
         "paired": found.paired,
         "degrees_of_freedom": found.freedom,

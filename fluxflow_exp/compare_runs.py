@@ -124,7 +124,8 @@ def differences(runs: list[Run], by: str) -> Found:
         if key not in following
     ]
     machines = Unlike("config", "machine (run.json)", _grouped(runs, lambda run: _made_with(run).get("machine")))
-    return Found(unlike + _code(runs) + _upstream(runs), following, machines if len(machines.values) > 1 else None)
+    unlike += _data(runs) + _code(runs) + _upstream(runs)
+    return Found(unlike, following, machines if len(machines.values) > 1 else None)
 
 
 def apart(values: dict[str, list[str]]) -> str:
@@ -170,6 +171,18 @@ def _copies(runs: list[Run], key: str, source: str) -> bool:
 def _is_data(key: str) -> bool:
     parts = key.split(".")
     return parts[0] == "data" or (parts[:2] == ["stage", "steps"] and parts[3:4] == ["data"])
+
+
+def _data(runs: list[Run]) -> list[Unlike]:
+    """Steps whose files were not the same; runs that recorded none of it are not asked."""
+    recorded = [run for run in runs if run.record.get("data")]
+    steps = dict.fromkeys(step for run in recorded for step in run.record["data"])
+    found = [Unlike("data", f"data of step {step} (run.json)", _grouped(recorded, _data_of(step))) for step in steps]
+    return [each for each in found if len(each.values) > 1]
+
+
+def _data_of(step: str) -> Any:
+    return lambda run: run.record["data"].get(step, ABSENT)
 
 
 def _code(runs: list[Run]) -> list[Unlike]:

@@ -4,7 +4,7 @@ Each operation takes as long as its arithmetic or its memory traffic, whichever 
 "Roofline"), and no update is faster than its operations can be launched.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from fluxflow_exp.meter import Operation
 from fluxflow_exp.schema import Hardware
@@ -16,19 +16,21 @@ FLOAT32_SHARE = {True: 1 / 2, False: 1 / 15}
 LAUNCH_SECONDS = 6e-6  # from Python to the card, an operation
 
 
-def seconds(operations: Iterable[Operation], hardware: Hardware) -> float | None:
+def seconds(operations: Sequence[Operation], hardware: Hardware) -> float | None:
     """None: `hardware` does not say how fast its card is."""
+    taken = busy(operations, hardware)
+    return None if taken is None else max(taken, len(operations) * LAUNCH_SECONDS)
+
+
+def busy(operations: Iterable[Operation], hardware: Hardware) -> float | None:
+    """Seconds that the card itself needs; None: `hardware` does not say how fast it is."""
     if hardware.bf16_tflops is None or hardware.memory_bandwidth_gbs is None:
         return None
     rate = hardware.bf16_tflops * 1e12 * MATRIX_SHARE
     if hardware.precision == "fp32":
         rate *= FLOAT32_SHARE[hardware.tf32]
     bandwidth = hardware.memory_bandwidth_gbs * 1e9 * BANDWIDTH_SHARE
-    taken, count = 0.0, 0
-    for each in operations:
-        taken += max(each.flops / rate, each.traffic / bandwidth)
-        count += 1
-    return max(taken, count * LAUNCH_SECONDS)
+    return sum(max(each.flops / rate, each.traffic / bandwidth) for each in operations)
 
 
 def money(duration: float | None, hardware: Hardware, *, cards: int) -> float | None:

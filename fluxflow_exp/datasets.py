@@ -5,6 +5,7 @@ from typing import Any
 
 from fluxflow_exp.config import UserError, instantiate
 from fluxflow_exp.data.mixture import Mixture
+from fluxflow_exp.data.sample import DataSet, Stream, digest
 from fluxflow_exp.overrides import did_you_mean
 from fluxflow_exp.schema import RunConfig, Step
 
@@ -57,6 +58,16 @@ def problems(picked: Any, data: dict[str, Any], where: str) -> list[str]:
             if not isinstance(weight, int | float) or weight < 0
         ]
     return found
+
+
+def digests(data: dict[str, DataSet]) -> dict[str, str | None]:
+    """Step → a digest of what it trains on and is judged by: names, captions, sizes. None: a stream."""
+    return {
+        name: None
+        if isinstance(each.train, Stream)
+        else digest([each.train.fingerprint(times=False), each.validation.fingerprint(times=False)])[:16]
+        for name, each in data.items()
+    }
 
 
 def build_data(config: RunConfig) -> dict[str, Any]:

@@ -82,7 +82,7 @@ class Rehearsal:
 
         Many micro-batches cost what two do and as often again the difference between three and two.
         """
-        index = next(i for i in range(self.trainer.length.updates) if self.trainer.kind(i) == kind)
+        index = self._first(kind)
         if not self.ready:
             self._run(index, micro_batch, 1)
             self.ready = True
@@ -96,6 +96,10 @@ class Rehearsal:
             two.peak + more * max(three.peak - two.peak, 0),
             two.operations + more * _difference(three.operations, two.operations),
         )
+
+    def flops(self, kind: Kind) -> int:
+        """Of an update of that kind, with the whole batch at once."""
+        return self._run(self._first(kind), self.share, 1).flops
 
     def checkpoint_bytes(self) -> int:
         """Of a saved state, once the optimizers have moments."""
@@ -111,6 +115,9 @@ class Rehearsal:
         """Of an image's entry in a cache of moments."""
         size: int = self.moments.numel() * self.moments.element_size()
         return size
+
+    def _first(self, kind: Kind) -> int:
+        return next(i for i in range(self.trainer.length.updates) if self.trainer.kind(i) == kind)
 
     def _run(self, index: int, micro_batch: int, count: int) -> Cost:
         trainer, length = self.trainer, self.trainer.length

@@ -15,7 +15,7 @@ from fluxflow_exp import distributed, plan, publishing, sharding, summary, verif
 from fluxflow_exp.checkpoint import CheckpointStore
 from fluxflow_exp.config import UserError, instantiate, typed
 from fluxflow_exp.console import Console
-from fluxflow_exp.datasets import build_data
+from fluxflow_exp.datasets import build_data, digests
 from fluxflow_exp.distributed import Ranks
 from fluxflow_exp.graphs import Graphs
 from fluxflow_exp.hardware import Machine, prepare
@@ -84,6 +84,7 @@ def _train(
     if ranks.first:
         console.log_to(folder.log)
         folder.count_from(started)
+        folder.record_data(digests(data))
     if ranks.watch:
         ranks.watch.on_failure = folder.record_failure
     wandb = WandbRun(folder, config.tracking, console)

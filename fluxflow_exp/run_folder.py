@@ -121,6 +121,12 @@ class RunFolder:
         record.setdefault("micro_batch", {})[step] = found
         self.write_record(record)
 
+    def record_data(self, digests: dict[str, str | None]) -> None:
+        """Keep what the steps' data were when the run began."""
+        record = self.read_record()
+        if "data" not in record:
+            self.write_record({**record, "data": digests})
+
     def read_micro_batch(self, step: str, on: dict[str, Any]) -> int | None:
         """What was kept for `step` if it was found `on` such a machine."""
         found = self.read_record().get("micro_batch", {}).get(step) if self.exists() else None

@@ -3,15 +3,16 @@
 Student, "The probable error of a mean", Biometrika 6 (1908): the paired interval. Welch, "The generalization of
 'Student's' problem when several different population variances are involved", Biometrika 34 (1947): the unpaired one,
 with the degrees of freedom of Satterthwaite, Biometrics Bulletin 2 (1946). Power by the noncentral t distribution:
-Cohen, Statistical Power Analysis for the Behavioral Sciences (1988), chapter 2.
+Cohen, Statistical Power Analysis for the Behavioral Sciences (1988), chapter 2. Several differences at once: Holm, "A
+simple sequentially rejective multiple test procedure", Scandinavian Journal of Statistics 6 (1979).
 """
 
 import math
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from scipy.special import nctdtr, stdtrit
+from scipy.special import nctdtr, stdtr, stdtrit
 
 CONFIDENCE = 0.95
 POWER = 0.8
@@ -29,16 +30,52 @@ class Difference:
     spread: float | None  # standard deviation of the difference between one seed of each
     freedom: float | None  # degrees of freedom
     freedom_a_seed: float  # of n seeds in each group there are (n - 1) times as many
+    confidence: float = CONFIDENCE  # of the interval; higher where several differences are judged together
+    adjusted: float | None = None  # p, corrected for the differences judged together
 
     @property
     def shown(self) -> bool:
         """Whether the interval leaves zero out."""
         return self.half_width is not None and abs(self.mean) > self.half_width
 
+    @property
+    def p(self) -> float | None:
+        """How often chance alone gives so large a difference, or a larger one, of either sign; None with one seed."""
+        if self.half_width is None or self.freedom is None:
+            return None
+        error = self.half_width / quantile(self.freedom, self.confidence)
+        if error == 0:
+            return 0.0 if self.mean else 1.0
+        return float(2 * stdtr(self.freedom, -abs(self.mean) / error))
 
-def quantile(freedom: float) -> float:
-    """How many standard errors the half of a 95 % interval is wide."""
-    return float(stdtrit(freedom, (1 + CONFIDENCE) / 2))
+
+def together(differences: Sequence[Difference]) -> list[Difference]:
+    """The same, judged together by Holm's procedure: by chance alone any is shown in at most 1 of 20 families.
+
+    The smallest p of m is held against 5 %/m, the next against 5 %/(m - 1), and so on until one fails, against whose
+    limit all further ones are held. Each interval has the confidence at which its difference was judged, so that it
+    leaves zero out where Holm's procedure rejects, and only there. One of one seed a group takes no part.
+    """
+    made = list(differences)
+    ordered = sorted((p, index) for index, each in enumerate(differences) if (p := each.p) is not None)
+    failed, adjusted, level = False, 0.0, 1 - CONFIDENCE
+    for rank, (p, index) in enumerate(ordered):
+        left = len(ordered) - rank
+        adjusted = min(max(adjusted, left * p), 1.0)
+        if not failed:
+            level = (1 - CONFIDENCE) / left
+            failed = p > level
+        each = differences[index]
+        assert each.half_width is not None
+        assert each.freedom is not None
+        wider = quantile(each.freedom, 1 - level) / quantile(each.freedom, each.confidence)
+        made[index] = replace(each, half_width=wider * each.half_width, confidence=1 - level, adjusted=adjusted)
+    return made
+
+
+def quantile(freedom: float, confidence: float = CONFIDENCE) -> float:
+    """How many standard errors the half of an interval is wide."""
+    return float(stdtrit(freedom, (1 + confidence) / 2))
 
 
 def half_width(values: Sequence[float]) -> float | None:
@@ -78,7 +115,7 @@ def power(effect: float, found: Difference, seeds: int) -> float:
     """The chance that `seeds` seeds in each group show a true difference of `effect`, at the spread of `found`."""
     assert found.spread, "a spread that was measured"
     freedom = found.freedom_a_seed * (seeds - 1)
-    shift, limit = abs(effect) / found.spread * math.sqrt(seeds), quantile(freedom)
+    shift, limit = abs(effect) / found.spread * math.sqrt(seeds), quantile(freedom, found.confidence)
     return float(1 - nctdtr(freedom, shift, limit) + nctdtr(freedom, shift, -limit))
 
 
@@ -90,7 +127,7 @@ def seeds_needed(effect: float, found: Difference) -> int | None:
     if not found.spread or not effect:
         return None
     normal = statistics.NormalDist()
-    least = ((normal.inv_cdf((1 + CONFIDENCE) / 2) + normal.inv_cdf(POWER)) * found.spread / abs(effect)) ** 2
+    least = ((normal.inv_cdf((1 + found.confidence) / 2) + normal.inv_cdf(POWER)) * found.spread / abs(effect)) ** 2
     if least > MOST_SEEDS:
         return None
     # The t distribution asks for more than the normal one, and by few: from there on upwards.

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from fluxflow_exp import compare, pipeline
+from fluxflow_exp import benchmark, compare, pipeline
 from fluxflow_exp.compare_pairs import plain
+from fluxflow_exp.run_folder import RunFolder
 from tests.conftest import toy
 from tests.studies import Make, command, study
 
@@ -94,11 +95,16 @@ def test_three_groups_make_three_pairs_from_the_reference_on(make: Make, capsys:
         for seed in (0, 1, 2):
             path = make(activation, seed, [18.0, 19.0, 20.0 + shift + 0.01 * seed * shift])
     assert compare.main(command(path.parent, "--reference", "silu")) == 0
-    assert "each of the 3 intervals" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "the 3 pairs are judged together (Holm)" in said
+    assert said.count("95 % interval, corrected for 3 pairs,") == 3
     facts = json.loads((path.parent / "comparison" / "comparison.json").read_text())
     assert [(pair["reference"], pair["other"]) for pair in facts["pairs"]] == [
         ("silu", "bezier"), ("silu", "gelu"), ("bezier", "gelu"),
     ]  # fmt: skip
+    assert all(pair["p_adjusted"] >= pair["p"] and pair["confidence"] >= 0.95 for pair in facts["pairs"])
+    assert compare.main(command(path.parent, "--reference", "silu", "--pairs", "reference")) == 0
+    assert capsys.readouterr().out.count("95 % interval, corrected for 2 pairs,") == 2
 
 
 def test_the_report_is_written_where_it_is_asked_for(make: Make, tmp_path: Path) -> None:
@@ -146,4 +152,11 @@ def test_real_runs_are_compared(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert "model.expander.activation" in facts["following_keys"]
     assert facts["unlike"] == []
     assert compare.main([*runs, *asked, "--budget", "seconds"]) == 0
-    assert compare.main([*runs, *asked, "--budget", "tflop"]) == 2
+    capsys.readouterr()
+    assert compare.main([*runs, *asked, "--budget", "tflop"]) == 0
+    assert capsys.readouterr().out.count("Counting the work of an update") == 2  # a model each
+    facts = json.loads((tmp_path / "comparison" / "comparison.json").read_text())
+    values = RunFolder(tmp_path / "bezier").frozen()
+    benchmarked = benchmark.measure(values, updates=2)["steps"]["vae"]["tflop"]
+    (curve,) = [run["curve"] for run in facts["groups"][0]["runs"]]
+    assert curve["budget"] == pytest.approx([4 * benchmarked, 8 * benchmarked])  # after an epoch of four updates each

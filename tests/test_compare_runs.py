@@ -32,6 +32,7 @@ def test_a_run_that_is_not_finished_is_refused(make: Make, capsys: pytest.Captur
     [
         ("data", "data.n_images", ("80", "90"), {"config": {"data.n_images": 90}}),
         ("data", "stage.steps.vae.data", ("null", "first"), {"config": {"stage.steps.vae.data": "first"}}),
+        ("data", "data of step vae", ("1111", "2222"), {"record": {"data": {"vae": "2222"}}}),
         ("config", "optimizer.lr", ("0.001", "0.002"), {"config": {"optimizer.lr": 2e-3}}),
         ("config", "model.expander.activation", ("bezier", "gelu"), {"config": {"model.expander.activation": "gelu"}}),
         ("config", "hardware.devices", ("2", "4"), {"config": {"hardware.devices": 4}}),
@@ -43,7 +44,7 @@ def test_a_run_that_is_not_finished_is_refused(make: Make, capsys: pytest.Captur
 def test_what_else_differs_is_refused_unless_allowed(
     make: Make, capsys: pytest.CaptureFixture[str], kind: str, key: str, values: tuple[str, str], change: dict[str, Any]
 ) -> None:
-    first = make("bezier", 0, [1.0, 2.0, 3.0])
+    first = make("bezier", 0, [1.0, 2.0, 3.0], record={"data": {"vae": "1111"}})
     second = make("silu", 0, [1.0, 2.0, 3.0], **change)
     others = ",".join({"data", "code", "config"} - {kind})
     assert compare.main(command(first.parent, "--allow", others)) == 2

@@ -1,11 +1,23 @@
 """Intervals against closed forms and simulation; numbers of seeds against the power that they promise."""
 
 import math
+from dataclasses import replace
+from itertools import combinations
 
 import numpy as np
 import pytest
+from scipy.special import stdtrit
 
-from fluxflow_exp.significance import half_width, paired, power, quantile, seeds_needed, unpaired
+from fluxflow_exp.significance import (
+    Difference,
+    half_width,
+    paired,
+    power,
+    quantile,
+    seeds_needed,
+    together,
+    unpaired,
+)
 
 TRIALS = 1000
 
@@ -96,6 +108,39 @@ def test_the_seeds_that_are_named_show_a_planted_effect_at_the_stated_power(effe
     stated = power(effect, pilot, needed)
     print(f"{compare.__name__}, effect {effect}: {needed} seeds, stated {stated:.1%}, seen {seen:.1%}")
     assert seen == pytest.approx(stated, abs=0.04)
+
+
+def test_differences_judged_together_have_the_p_values_of_holm() -> None:
+    # Of p = 0.01, 0.04, 0.03 Holm's are 0.03, 0.06, 0.06: the first is shown, at 0.05/3; 0.03 fails at 0.05/2.
+    found = together([_with_p(each) for each in (0.01, 0.04, 0.03)])
+    assert [each.adjusted for each in found] == pytest.approx([0.03, 0.06, 0.06])
+    assert [each.shown for each in found] == [True, False, False]
+    assert [1 - each.confidence for each in found] == pytest.approx([0.05 / 3, 0.05 / 2, 0.05 / 2])
+    assert [each.p for each in found] == pytest.approx([0.01, 0.04, 0.03])
+
+
+def test_one_difference_is_judged_as_if_alone_and_one_seed_takes_no_part() -> None:
+    alone = _with_p(0.04)
+    (same, without) = together([alone, paired([1.0], [0.0])])
+    assert same == replace(alone, adjusted=same.adjusted, half_width=pytest.approx(alone.half_width))
+    assert same.adjusted == pytest.approx(0.04)
+    assert without.adjusted is None
+
+
+def test_by_chance_alone_any_of_six_pairs_is_shown_in_at_most_one_of_20_families() -> None:
+    source = np.random.default_rng(4)
+    shown = 0
+    for groups in source.normal(20, 1.0, (TRIALS, 4, 5)).tolist():
+        together_found = together([paired(a, b) for a, b in combinations(groups, 2)])
+        shown += any(each.shown for each in together_found)
+    assert shown / TRIALS <= 0.06
+    assert shown, "or nothing would ever be shown"
+
+
+def _with_p(p: float) -> Difference:
+    """A difference of four degrees of freedom whose p value is this."""
+    mean = float(stdtrit(4.0, 1 - p / 2))  # in standard errors
+    return Difference(mean, quantile(4.0), (5, 5), True, 5**0.5, 4.0, 1.0)
 
 
 def test_the_number_of_seeds_is_that_of_published_tables() -> None:

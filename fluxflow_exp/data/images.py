@@ -84,8 +84,12 @@ class Images:
     def varies(self) -> str | None:
         return self.look.varies
 
-    def fingerprint(self) -> str:
-        entries = ((entry.id, entry.caption, self.state_of(entry.place)) for entry in self.entries)
+    def fingerprint(self, *, times: bool = True) -> str:
+        def state_of(place: Any) -> Any:
+            state = self.state_of(place)
+            return state if times or state is None else state[:-1]  # a file's time is the last in it
+
+        entries = ((entry.id, entry.caption, state_of(entry.place)) for entry in self.entries)
         return digest(chain([self.look], entries, self.variants or []))
 
     def _lay_out(self) -> None:

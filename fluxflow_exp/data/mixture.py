@@ -56,8 +56,8 @@ class _Drawn:
         source = self.sources[name]
         return _named(name, source, rng.randrange(len(source)), rng)
 
-    def fingerprint(self) -> str:
-        return digest([self.weights, *(source.fingerprint() for source in self.sources.values())])
+    def fingerprint(self, *, times: bool = True) -> str:
+        return digest([self.weights, *(source.fingerprint(times=times) for source in self.sources.values())])
 
 
 class _InTurn:
@@ -80,8 +80,8 @@ class _InTurn:
     def varies(self) -> str | None:
         return next((source.varies for source in self.sources.values() if source.varies), None)
 
-    def fingerprint(self) -> str:
-        return digest(source.fingerprint() for source in self.sources.values())
+    def fingerprint(self, *, times: bool = True) -> str:
+        return digest(source.fingerprint(times=times) for source in self.sources.values())
 
 
 def _named(name: str, source: Source, index: int, rng: random.Random) -> Sample:

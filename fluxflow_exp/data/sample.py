@@ -50,8 +50,11 @@ class Source(Indexed, Protocol):
         """The sample at `index`; `rng` is for augmentation alone. BadSampleError: it cannot be read."""
         ...
 
-    def fingerprint(self) -> str:
-        """A digest that is another one when `read` would return something else; of use where nothing varies."""
+    def fingerprint(self, *, times: bool = True) -> str:
+        """A digest that is another one when `read` would return something else; of use where nothing varies.
+
+        `times`: files that were written again count as other files, though they may hold the same.
+        """
         ...
 
 

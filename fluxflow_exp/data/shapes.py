@@ -82,7 +82,7 @@ class _Drawings:
         pixels: NDArray[np.uint8] = render(triple, self.img_size, own)
         return Sample(torch.from_numpy(pixels), caption_of(triple), f"{self.split}-{index}")
 
-    def fingerprint(self) -> str:
+    def fingerprint(self, *, times: bool = True) -> str:
         return digest([(self.split, self.n, self.img_size, self.seed)])
 
 

@@ -4,6 +4,8 @@ A stage halves (compressor) or doubles (expander) height and width. Down- and up
 shortcut (Chen et al. 2024, DC-AE, section 3.2): averaged pixel-unshuffle, repeated pixel-shuffle.
 """
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 
@@ -159,9 +161,18 @@ class Up(Region):
         return pixel_shuffle(self.conv(x) + _resize_channels(x, 4 * self.channels))
 
 
+def shortcuts(widths: list[int]) -> tuple[bool, ...]:
+    """Which stages of these `widths` have a shortcut, of compressor and expander alike: where the channels divide."""
+    return tuple(_divide(4 * previous, width) for previous, width in pairwise([3, *widths]))
+
+
 def _bezier_width(channels: int) -> int:
     """A third of `channels`; from 64 on as a multiple of 8, which matrix units ask for."""
     return max(channels // 3, 1) if channels < 64 else 8 * round(channels / 24)
+
+
+def _divide(first: int, second: int) -> bool:
+    return first % second == 0 or second % first == 0
 
 
 def _resize_channels(x: Tensor, channels: int) -> Tensor:

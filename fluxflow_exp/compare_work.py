@@ -1,0 +1,50 @@
+"""Work that a run had done by an update: counted from its frozen configuration, so that rows need not hold it.
+
+It is a function of configuration and update, which any run can be asked for later, at no price while it trains.
+"""
+
+import json
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+from omegaconf.errors import OmegaConfBaseException
+
+from fluxflow_exp.compare_runs import Run
+from fluxflow_exp.config import UserError
+
+# What does not change the work; one count serves all runs that differ in nothing else.
+ASIDE = ("name", "seed", "output_root", "tracking", "checkpoint", "publish", "samples", "log_every", "evaluation")
+
+Done = dict[str, NDArray[np.float64]]  # step → TFLOP after 0, 1, 2, … updates
+
+
+def done(run: Run, step: str) -> NDArray[np.float64]:
+    """TFLOP after 0, 1, 2, … updates of a step. UserError: the run's data are not here."""
+    kept = {name: value for name, value in run.values.items() if name not in ASIDE}
+    try:
+        return _counted(json.dumps({**kept, "name": "counted"}, sort_keys=True))[step]
+    except UserError as error:
+        raise UserError(f"{run.name}: TFLOP are counted with its data, which cannot be opened: {error}") from error
+    except OmegaConfBaseException as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{run.name}: TFLOP cannot be counted from its configuration: {reason}") from error
+
+
+@cache
+def _counted(values: str) -> Done:
+    from fluxflow_exp import plan, work  # torch
+    from fluxflow_exp.config import typed
+    from fluxflow_exp.datasets import build_data
+
+    found = json.loads(values)
+    print(f"Counting the work of an update: model={found['model']['name']}, {found['model']['activation']}", flush=True)
+    for step in found["stage"]["steps"].values():
+        step["init_from"] = None  # weights do not change the work, and may be gone
+    config = typed(found)
+    data = build_data(config)
+    made = {}
+    for name, each in config.stage.steps.items():
+        updates = work.tflop(config, name, plan.length(each, data[name], config), data[name])
+        made[name] = np.concatenate([[0.0], np.cumsum(updates)])
+    return made

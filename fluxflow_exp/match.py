@@ -1,0 +1,183 @@
+"""`python -m fluxflow_exp.match OVERRIDES… --like KEY=VALUE --axis AXIS`: a model as large as another one.
+
+A comparison of two choices says little when one of them is larger, or does more work. The widths of the first model
+are changed until it equals the second, the reference, on one axis: the matched parts together on `params`, the whole
+update of the step on the others.
+"""
+
+import argparse
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fluxflow_exp.config import UserError, resolve
+from fluxflow_exp.console import fail
+from fluxflow_exp.overrides import compose_config, did_you_mean, override_problems
+
+if TYPE_CHECKING:
+    from fluxflow_exp.match_axes import Figures, Subject
+    from fluxflow_exp.match_measured import Round
+    from fluxflow_exp.match_widths import Model
+
+AXES = ("params", "flops", "memory", "time")
+
+
+@dataclass(frozen=True)
+class Asked:
+    overrides: list[str]
+    like: list[str]
+    axis: str
+    step: str | None
+    config_dir: str | None
+    measured: bool
+    updates: int
+
+    @property
+    def reference(self) -> list[str]:
+        """The reference's overrides: those shared by both, with `like` in place of what it names."""
+        named = {_key(each) for each in self.like}
+        return [*(each for each in self.overrides if _key(each) not in named), *self.like]
+
+
+def _key(override: str) -> str:
+    return override.partition("=")[0].lstrip("+~")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = _parser().parse_intermixed_args(arguments)
+    asked = Asked(
+        options.overrides, options.like, options.axis, options.step, options.config_dir, options.measured,
+        options.updates,
+    )  # fmt: skip
+    try:
+        problems = _problems(asked)
+        if problems:
+            raise UserError(*problems)
+        from fluxflow_exp import match_report
+
+        found = match(asked)
+        name = options.name or "_".join([found["candidate"]["model"], found["candidate"]["activation"], asked.axis])
+        path = match_report.write_model(options.out, name, asked, found)
+    except UserError as error:
+        fail([str(problem) for problem in error.args])
+        return 2
+    print(match_report.table(found))
+    print(match_report.commands(path, name, asked, found))
+    if options.json:
+        from fluxflow_exp import files
+
+        files.write_json(options.json, {**found, "file": str(path)})
+    return 0 if abs(found["difference"]) <= found["tolerance"] else 1
+
+
+def match(asked: Asked) -> dict[str, Any]:
+    """The figures of both models, the differences, and the `changes` that make the candidate equal on the axis."""
+    from fluxflow_exp import match_axes, match_fit
+
+    reference, theirs = _subject(asked.reference, asked)
+    candidate, mine = _subject(asked.overrides, asked)
+    print(f"MATCH: {_named(mine)} like {_named(theirs)}, by {asked.axis}, step {candidate.step}", flush=True)
+    first = match_axes.figures(reference, theirs)
+    target = first.on(asked.axis)
+    rounds: list[Round] = []
+    if asked.measured:
+        fitted, rounds = match_fit.fit_time(reference, theirs, candidate, mine, updates=asked.updates)
+        target, reached = 1.0, rounds[-1].timing.ratio
+    elif target is None:
+        raise UserError(
+            f"--axis time: hardware={candidate.values['hardware']['name']} does not say how fast its card is: choose "
+            "a card, e.g. hardware=h200, or time it here with --measured"
+        )
+    else:
+        print(f"  reference: {match_fit.shown(target, asked.axis)}", flush=True)
+        fitted = match_fit.fit(candidate, mine, asked.axis, target)
+        reached = fitted.cost
+    second = match_axes.figures(candidate, mine.changed(fitted.changes))
+    return {
+        "axis": asked.axis,
+        "tolerance": match_fit.TOLERANCES[asked.axis],
+        "target": target,
+        "reached": reached,
+        "difference": reached / target - 1,
+        "step": candidate.step,
+        "batch_size": candidate.length.batch_size,
+        "hardware": candidate.values["hardware"]["name"],
+        "reference": _side(theirs, asked.reference, first),
+        "candidate": _side(mine, asked.overrides, second),
+        "changes": fitted.changes,
+        "measured": [asdict(each) for each in rounds],  # the nearest last
+    }
+
+
+def _subject(overrides: list[str], asked: Asked) -> "tuple[Subject, Model]":
+    from fluxflow_exp import plan, preflight
+    from fluxflow_exp.config import typed
+    from fluxflow_exp.match_axes import Subject
+    from fluxflow_exp.match_widths import model_of
+
+    values = resolve(compose_config([*overrides, "tracking=off"], config_dir=asked.config_dir))
+    problems = preflight.problems(values, here=asked.measured)
+    if problems:
+        raise UserError(*problems)
+    name = _step(values, asked.step)
+    return Subject(values, name), model_of(values, plan.trained_parts(typed(values).stage.steps[name]))
+
+
+def _problems(asked: Asked) -> list[str]:
+    problems = override_problems(asked.overrides, config_dir=asked.config_dir)
+    problems = problems or override_problems(asked.reference, config_dir=asked.config_dir)
+    if asked.updates < 10:
+        problems.append(f"--updates must be at least 10, not {asked.updates}")
+    if asked.measured and asked.axis != "time":
+        problems.append(f"--measured is for --axis time, not {asked.axis}")
+    return problems
+
+
+def _step(values: dict[str, Any], asked: str | None) -> str:
+    known = list(values["stage"]["steps"])
+    if asked is None and len(known) > 1:
+        raise UserError(f"stage={values['stage']['name']} has several steps: name one with --step {'|'.join(known)}")
+    if asked is not None and asked not in known:
+        raise UserError(
+            f"--step {asked}: there is no such step{did_you_mean(asked, known) or '.'} The steps: {', '.join(known)}"
+        )
+    return asked or known[0]
+
+
+def _side(model: "Model", overrides: list[str], figures: "Figures") -> dict[str, Any]:
+    names = {"model": model.nodes["name"], "activation": model.nodes["activation"], "overrides": overrides}
+    return {**names, **asdict(figures), "parameters": figures.parameters}
+
+
+def _named(model: "Model") -> str:
+    return f"{model.nodes['name']} with {model.nodes['activation']}"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m fluxflow_exp.match",
+        description="Change a model's widths until it equals another one on one axis, print all axes of both, and "
+        "write the model as a file for --config-dir. No GPU is needed, but for --measured.",
+        epilog="Exit code: 0 matched, 1 the nearest is farther off than 1 % (params) or 2 %, 2 the configuration is "
+        "wrong. Example: python -m fluxflow_exp.match model=compact model.activation=silu "
+        "--like model.activation=bezier --axis params stage=vae data.img_size=128 hardware=h200",
+    )
+    parser.add_argument("overrides", nargs="*", help="of the model that is changed, shared by the reference")
+    parser.add_argument(
+        "--like", action="append", required=True, metavar="KEY=VALUE",
+        help="what the reference has instead; may be repeated",
+    )  # fmt: skip
+    parser.add_argument("--axis", required=True, choices=AXES, help="what is to be equal")
+    parser.add_argument("--step", metavar="NAME", help="step of the stage, where there are several")
+    parser.add_argument("--measured", action="store_true", help="with --axis time: timed on this machine")
+    parser.add_argument("--updates", type=int, default=50, help="that --measured times of each model (default 50)")
+    parser.add_argument("--out", type=Path, default=Path("matched"), metavar="FOLDER", help="default: matched/")
+    parser.add_argument("--name", help="of the model; default: MODEL_ACTIVATION_AXIS")
+    parser.add_argument("--config-dir", help="the folder of your own groups")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers there, too")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
