@@ -156,7 +156,7 @@ def test_a_discriminator_that_always_wins_and_one_that_sees_nothing(tmp_path: Pa
         trainer.expander.head[-1].bias.data.zero_()
         trainer.update_index = 600
         with torch.no_grad():
-            numbers[name], context = trainer.health(batch, at_once=4)
+            numbers[name], context = trainer.health(batch)
         assert context.discriminator_updates == 600
         assert context.adaptive == (0.1, 100.0)
     assert numbers["wins"]["hinge_loss"] == 0.0
@@ -169,7 +169,18 @@ def test_weights_and_modes_are_left_as_they_were(tmp_path: Path) -> None:
     trainer, batch = build(tmp_path, "flow")
     before = {k: v.clone() for k, v in trainer.flow.state_dict().items()}
     modes = {part: module.training for part, module in trainer.setup.parts.items()}
-    numbers, _ = trainer.health(batch, at_once=3)
+    numbers, _ = trainer.health(batch)
     assert math.isfinite(numbers["latent_std"])
     assert all(torch.equal(v, before[k]) for k, v in trainer.flow.state_dict().items())
     assert {part: module.training for part, module in trainer.setup.parts.items()} == modes
+
+
+@pytest.mark.parametrize("step", ["vae_gan", "flow"])
+def test_the_size_of_a_pass_changes_nothing_but_rounding(tmp_path: Path, step: str) -> None:
+    trainer, batch = build(tmp_path, step, *START)
+    found = []
+    for size in (8, 2):
+        trainer.length.micro_batch = size
+        with torch.no_grad():
+            found.append(trainer.health(batch)[0])
+    assert found[0] == pytest.approx(found[1], rel=1e-4, abs=1e-5)

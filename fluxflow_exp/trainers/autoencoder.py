@@ -156,8 +156,9 @@ class AutoencoderTrainer(Trainer):
             "val_psnr": float(psnr(found, target).mean()),
         }
 
-    def health(self, batch: Batch, *, at_once: int) -> tuple[dict[str, float], Context]:
+    def health(self, batch: Batch) -> tuple[dict[str, float], Context]:
         plays = self._plays(self.update_index)
+        at_once = min(self.length.micro_batch, 64)  # as for held-out metrics
         numbers = checkup.of_autoencoder(self, batch.images, at_once=at_once, plays=plays)
         played = self.update_index - self.players["discriminator"].start if plays else 0
         adaptive = self.adversarial if self.adversarial and self.adversarial.adaptive else None

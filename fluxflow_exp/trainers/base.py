@@ -95,8 +95,8 @@ class Trainer(ABC):
         """Held-out metrics with averaged weights; the first is the one that a plateau follows, lower is better."""
 
     @abstractmethod
-    def health(self, batch: Batch, *, at_once: int) -> tuple[dict[str, float], Context]:
-        """Numbers of latents and opponents on held-out images, `at_once` a pass, and what they are judged by."""
+    def health(self, batch: Batch) -> tuple[dict[str, float], Context]:
+        """Numbers of latents and opponents on held-out images, and what they are judged by."""
 
     def kind(self, update: int) -> tuple[str, ...]:
         """What an update computes that others may not, by name; those of one kind cost the same."""

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 ACTIVATIONS = (nn.ReLU, nn.LeakyReLU, nn.GELU, nn.SiLU, BezierActivation, TrainableBezier)
 STILL = 1e-6  # range of a channel, as a share of the largest value that its activation gives
-BATCH = 64  # images a pass, if training does not use smaller ones
 
 
 class Checkup:
@@ -70,7 +69,7 @@ class Checkup:
         parts = [module for player in trainer.players.values() for module in player.parts.values()]
         # Shapes of their own, seldom seen: not worth compiling.
         with torch.compiler.set_stance("force_eager"), Activity(parts) as activity, trainer.machine.autocast():
-            metrics, context = trainer.health(batch, at_once=min(trainer.length.micro_batch, BATCH))
+            metrics, context = trainer.health(batch)
         return {**metrics, **activity.numbers()}, context
 
     def _read_rows(self) -> int:

@@ -121,10 +121,10 @@ class FlowTrainer(Trainer):
                 metrics |= data.score(images, prompts)
         return metrics
 
-    def health(self, batch: Batch, *, at_once: int) -> tuple[dict[str, float], Context]:
+    def health(self, batch: Batch) -> tuple[dict[str, float], Context]:
         """Latents are those that the flow sees: of unit scale on the training set."""
         latents: list[Tensor] = []
-        self._held_out_loss(batch, at_once=at_once, seen=latents)
+        self._held_out_loss(batch, seen=latents)
         return latent_numbers(torch.cat(latents)), Context(self.setup.name)
 
     def sample_pictures(self, suffix: str) -> None:
@@ -167,11 +167,11 @@ class FlowTrainer(Trainer):
         source = generator(setup.seed, setup.name, self.update_index, "drop")
         return (torch.rand(count, generator=source) < setup.cfg_dropout_prob).tolist()
 
-    def _held_out_loss(self, batch: Batch, *, at_once: int = 64, seen: list[Tensor] | None = None) -> float:
+    def _held_out_loss(self, batch: Batch, *, seen: list[Tensor] | None = None) -> float:
         """`seen` gets the latents, of unit scale."""
         total = 0.0
-        for first in range(0, len(batch.images), at_once):
-            rows = slice(first, first + at_once)
+        for first in range(0, len(batch.images), 64):
+            rows = slice(first, first + 64)
             images = self.to_device(batch.images[rows])
             source = generator(self.setup.seed, self.setup.name, "held out", first, device=images.device)
             count, scale = len(images), self.compressor.downscale
