@@ -16,8 +16,8 @@ NAMED = 3  # runs that a message lists by name
 # What changes neither what a run learns nor what it costs: names, places, pictures, and facts for the planner.
 ASIDE = (
     "name", "output_root", "resume", "validate", "seed", "tracking", "checkpoint", "publish", "samples", "log_every",
-    "cache.path", "hardware.slurm", "hardware.memory_gib", "hardware.bf16_tflops", "hardware.memory_bandwidth_gbs",
-    "hardware.price_per_hour",
+    "health", "cache.path", "hardware.slurm", "hardware.memory_gib", "hardware.bf16_tflops",
+    "hardware.memory_bandwidth_gbs", "hardware.price_per_hour",
 )  # fmt: skip
 # Keys that read another one under another name; all others read their like (model.expander.activation, …).
 READS = {"lr": "learning_rate"}

@@ -25,6 +25,7 @@ from fluxflow_exp.run_folder import RunFolder, run_path
 from fluxflow_exp.runs import open_run
 from fluxflow_exp.schema import RunConfig, Step
 from fluxflow_exp.seeding import seed_initialisation
+from fluxflow_exp.trainers import diagnosis
 from fluxflow_exp.trainers.accumulation import LESS_MEMORY
 from fluxflow_exp.trainers.base import Trainer
 from fluxflow_exp.trainers.finite import NonFiniteError
@@ -93,7 +94,7 @@ def _train(
     try:
         Pipeline(config, folder, machine, ranks, console, lengths, data, stop, wandb).run()
         code = 0
-    except (UserError, NonFiniteError, OSError, torch.OutOfMemoryError) as error:
+    except (UserError, OSError, torch.OutOfMemoryError) as error:
         raise UserError(_after_failure(error, folder)) from error
     except Interrupted as interrupted:
         console.say(f"Stopped by {interrupted}; everything is saved in {folder.path}. {_how_to_continue()}")
@@ -195,6 +196,8 @@ class Pipeline:
         self.console.open_step(setup, description=step.description, epochs=step.n_epochs)
         try:
             final = trainer.fit()
+        except NonFiniteError as error:
+            raise diagnosis.explain(trainer, error) from error
         finally:
             self.console.close_step()
         publishing.publish_step(setup, trainer, self.config)
@@ -240,6 +243,7 @@ class Pipeline:
             log_every=config.log_every,
             samples=config.samples,
             evaluation=config.evaluation,
+            health=config.health,
         )
 
     def _build_parts(self, name: str, step: Step, earlier: list[str], given: dict[str, Path]) -> dict[str, nn.Module]:

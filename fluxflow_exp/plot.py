@@ -17,7 +17,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from fluxflow_exp import files
+from fluxflow_exp import files, health
 from fluxflow_exp.tracking import Row, read_rows
 
 Series = dict[str, tuple[list[float], list[float]]]  # name → updates, values
@@ -94,9 +94,32 @@ def draw(graph: Path) -> list[Path]:
     shown = ("val_flow", "val_l1")
     _lines(grid[1, 2], held_out, shown, "held-out loss", marks)
     written.append(_save(figure, graph / "training_overview.png"))
+    vitals = _series(steps, "health", "metrics")
+    if vitals:
+        written.append(_draw_health(vitals, marks, graph / "health.png"))
     text = _summary({**train, **{n: held_out[n] for n in (*shown, "val_psnr", *accuracies) if n in held_out}})
     files.write_text(graph / "training_summary.txt", text)
     return [*written, graph / "training_summary.txt"]
+
+
+def _draw_health(vitals: Series, marks: list[tuple[int, str]], path: Path) -> Path:
+    """The numbers of `health` rows, with the limits beyond which they are warned of as dashed lines."""
+    figure, grid = plt.subplots(2, 3, figsize=(18, 9))
+    shares = ("dead_activations", "dead_in_one")
+    panels: list[tuple[tuple[str, ...], str, tuple[float, ...], bool]] = [
+        (("logit_gap", "hinge_loss"), "discriminator, held out", (health.DISCRIMINATOR_WINS,), False),
+        (("gradient_ratio", "adaptive_weight"), "discriminator : generator", health.GRADIENT_RATIOS, True),
+        (("active_units",), "active latent channels", (), False),
+        (("latent_std", "latent_max"), "latents", (health.LATENT_STD, health.LATENT_MAX), True),
+        (shares, "share of channels that never change", (health.DEAD, health.DEAD_IN_ONE), False),
+        (("loss_spike",), "largest robust score of a loss", (health.SPIKE,), False),
+    ]
+    for axes, (names, label, limits, log) in zip(grid.flat, panels, strict=True):
+        _lines(axes, vitals, names, label, marks, log=log)
+        if any(name in vitals for name in names):
+            for limit in limits:
+                axes.axhline(limit, color="tab:red", linestyle="--", linewidth=0.9)
+    return _save(figure, path)
 
 
 def _steps(graph: Path) -> dict[str, list[Row]]:

@@ -43,6 +43,9 @@ def problems(values: dict[str, Any], *, here: bool = True) -> list[str]:
     minutes = (values.get("checkpoint") or {}).get("every_minutes")
     if not (minutes in (None, "auto") or (isinstance(minutes, int | float) and minutes > 0)):
         found.append(f"checkpoint.every_minutes is a number of minutes, auto or null, not {minutes!r}")
+    looked_at = (values.get("health") or {}).get("images")
+    if looked_at is not None and looked_at < 1:
+        found.append(f"health.images is at least 1, or null for no health rows, not {looked_at!r}")
     found += target_problems(values, "")
     found += (
         datasets.path_problems(values.get("data"), "data") + _output(values) + _samples(values.get("samples") or {})

@@ -40,6 +40,7 @@ class RunFolder:
         self.digests = path / "digests.json"
         self.bad_samples = path / "bad_samples.jsonl"
         self.log, self.failure, self.submitted = path / "log.txt", path / "failure.json", path / "submitted.json"
+        self.non_finite = path / "non_finite.json"  # what was not finite, if the last start ended by that
         self._lock: int | None = None
         self._counted = time.monotonic()
         self._bad: set[str] | None = None

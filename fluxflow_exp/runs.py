@@ -84,6 +84,7 @@ def _start(
     folder: RunFolder, record: dict[str, Any], made_with: dict[str, str], console: Console, *, devices: int
 ) -> str:
     folder.failure.unlink(missing_ok=True)
+    folder.non_finite.unlink(missing_ok=True)
     again, closed = record["started"], record["closed"]
     if again:
         record["restarts"] += 1

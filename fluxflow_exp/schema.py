@@ -163,6 +163,13 @@ class Evaluation:
 
 
 @dataclass
+class Health:
+    """Signs of training going wrong, looked for whenever held-out metrics are due: docs/how-to/health.md."""
+
+    images: int | None = 64  # held-out images looked at; null: nothing is looked for
+
+
+@dataclass
 class Publish:
     text_encoder: str = "embed"  # embed | reference (a Hugging Face encoder by its name alone)
 
@@ -206,5 +213,6 @@ class RunConfig:
     checkpoint: Checkpoint = field(default_factory=Checkpoint)
     samples: Samples = field(default_factory=Samples)
     evaluation: Evaluation = field(default_factory=Evaluation)
+    health: Health = field(default_factory=Health)
     publish: Publish = field(default_factory=Publish)
     cache: Cache = field(default_factory=Cache)

@@ -36,12 +36,13 @@ class MetricLog:
         metrics: dict[str, float],
         learning_rates: dict[str, float] | None = None,
         extras: dict[str, float] | None = None,
-        pictures: dict[str, str] | None = None,
+        texts: dict[str, dict[str, str] | None] | None = None,
     ) -> None:
-        """Append a row of `kind` (train, held_out, held_out_raw, samples).
+        """Append a row of `kind` (train, held_out, held_out_raw, health, samples).
 
         `update` counts the step's updates, `epoch` from 1.
-        `pictures`: file in `samples/` → what it shows.
+        `texts` may have `pictures`: file in `samples/` → what it shows; and `warnings`: short code → what is wrong
+        and what to try.
         """
         row = {
             "timestamp": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -52,7 +53,7 @@ class MetricLog:
             "metrics": {name: _finite(value) for name, value in metrics.items()},
             "learning_rates": learning_rates or {},
             "extras": extras or {},
-            **({"pictures": pictures} if pictures else {}),
+            **{name: found for name, found in (texts or {}).items() if found},
         }
         with self.path.open("a", encoding="utf-8") as file:
             file.write(_line(row))

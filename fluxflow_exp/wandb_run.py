@@ -159,6 +159,8 @@ class WandbRun:
         values = {f"{of}/{name}": value for name, value in row["metrics"].items() if value is not None}
         values |= {f"{step}/lr/{player}": rate for player, rate in row["learning_rates"].items()}
         values |= {f"{step}/{name}": value for name, value in row["extras"].items()}
+        if row["kind"] == "health":
+            values[f"{step}/warnings"] = len(row.get("warnings", {}))
         pictures = [
             wandb.Image(Image.open(path), caption=caption, file_type="jpg")
             for name, caption in row.get("pictures", {}).items()

@@ -146,6 +146,7 @@ def test_a_finished_run_leaves_what_it_should_and_fresh_parts_are_announced(
     assert set(summary["metrics"]["prompt_accuracy_by_attribute"]) == {"kind", "colour", "ground"}
     assert {"val_psnr", "prompt_accuracy"} <= set(summary["metrics"])
     graphs = {"training_losses.png", "kl_loss.png", "learning_rates.png", "batch_times.png", "training_overview.png"}
+    graphs.add("health.png")
     assert {p.name for p in (run / "graph").glob("*.png")} == graphs
     assert "val_psnr" in (run / "graph" / "training_summary.txt").read_text()
     names = {p.name for p in (run / "samples").iterdir()}

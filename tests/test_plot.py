@@ -28,6 +28,16 @@ def test_a_run_without_rows_gives_empty_graphs(tmp_path):
     assert len(draw(tmp_path)) == 6
 
 
+def test_health_is_drawn_where_it_was_looked_for(tmp_path):
+    log = MetricLog(tmp_path / "training_metrics_vae.jsonl")
+    for update in (10, 20):
+        metrics = {"active_units": 3.0, "latent_std": 0.9, "latent_max": 4.0, "dead_activations": 0.0}
+        log.write("health", update=update, epoch=1, batch=update, metrics=metrics)
+    written = draw(tmp_path)
+    assert tmp_path / "health.png" in written
+    assert len(written) == 7
+
+
 def test_several_runs_are_laid_over_each_other(tmp_path, monkeypatch, capsys):
     for run, value in (("a", 0.5), ("b", 0.4)):
         log = MetricLog(tmp_path / run / "graph" / "training_metrics_vae.jsonl")

@@ -106,6 +106,7 @@ class Server:
     def __init__(self, known: int) -> None:
         self.known, self.steps = known, [*range(known)]
         self.options: dict[str, Any] = {}
+        self.values: list[dict[str, Any]] = []
         self.summary: dict[str, Any] = {}
         self.finished: list[int] = []
 
@@ -116,7 +117,7 @@ class Server:
             url="https://wandb.example/run",
             settings=SimpleNamespace(_offline=False),
             define_metric=lambda *_, **__: None,
-            log=lambda values, step: self.steps.append(step),
+            log=lambda values, step: (self.steps.append(step), self.values.append(values)),
             summary=self.summary,
             log_artifact=lambda artifact: self.summary.update(artifact=artifact),
             finish=lambda exit_code: self.finished.append(exit_code),
@@ -181,6 +182,20 @@ def test_numbers_of_raw_weights_do_not_hide_those_of_averaged_ones(run: RunFolde
     assert tracked._values("vae", {**row, "kind": "held_out"})["vae/val_psnr"] == 1.0
     assert "vae/val_psnr" not in tracked._values("vae", {**row, "kind": "held_out_raw"})
     assert tracked._values("vae", {**row, "kind": "held_out_raw"})["vae/raw/val_psnr"] == 1.0
+
+
+def test_health_goes_with_the_rows_and_says_how_many_warnings_there_are(run: RunFolder, online: Any) -> None:
+    server = online(0)
+    for warnings in ({}, {"loss_spike": "the loss rose"}):
+        row = {"kind": "health", "metrics": {"logit_gap": 0.5}, "learning_rates": {}, "extras": {}, "epoch": 1}
+        more = {"warnings": warnings} if warnings else {}
+        with run.metrics("vae").open("a") as file:
+            file.write(json.dumps({**row, **more, "global_step": 4}) + "\n")
+    tracked = wandb_run.WandbRun(run, Tracking(mode="auto"), Console())
+    tracked.start()
+    tracked.catch_up("vae")
+    assert [values.get("vae/warnings") for values in server.values] == [None] * 4 + [0, 1]
+    assert server.values[-1]["vae/logit_gap"] == 0.5
 
 
 def test_rows_after_a_rewind_are_not_sent_twice(run: RunFolder, online: Any) -> None:

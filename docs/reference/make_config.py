@@ -34,6 +34,7 @@ def text() -> str:
         schema.Checkpoint,
         schema.Samples,
         schema.Evaluation,
+        schema.Health,
         schema.Publish,
         schema.Cache,
     ]

@@ -22,15 +22,18 @@ def flow_loss(
     text_encoder: Callable[[list[str]], Any],
     objective: RectifiedFlow,
     source: torch.Generator,
+    seen: list[Tensor] | None = None,
 ) -> Tensor:
     """(batch,) squared errors of the predicted velocity of `images` (batch, 3, height, width) in [-1, 1].
 
-    Noise comes from `source`, wherever it is.
+    Noise comes from `source`, wherever it is; `seen` gets the latents, of unit scale.
     """
     count, scale = len(images), compressor.downscale
     shape = (count, compressor.vae_dim, *(side // scale for side in images.shape[-2:]))
     draw = [torch.randn(shape, generator=source, device=source.device).to(images.device) for _ in range(2)]
     times = (torch.arange(count, device=images.device) % TIMES + 0.5) / TIMES
     data = flow.normalise(compressor(images).sample(draw[0]).float())
+    if seen is not None:
+        seen.append(data)
     velocity = flow(objective.interpolate(data, draw[1], times), times, text_encoder(captions))
     return objective(velocity, data, draw[1], times)["flow"]

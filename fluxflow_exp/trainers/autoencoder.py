@@ -7,6 +7,7 @@ from torch import Tensor
 
 from fluxflow_exp.data.loader import Batch, read_all
 from fluxflow_exp.evaluation.schedule import Schedule
+from fluxflow_exp.health import Context
 from fluxflow_exp.losses.adversarial import Adversarial
 from fluxflow_exp.losses.appearance import ColorStatistics, Contrast, Histogram
 from fluxflow_exp.losses.feature_matching import FeatureMatching
@@ -17,7 +18,7 @@ from fluxflow_exp.losses.perceptual import Perceptual
 from fluxflow_exp.losses.reconstruction import Reconstruction
 from fluxflow_exp.losses.terms import Terms
 from fluxflow_exp.seeding import generator
-from fluxflow_exp.trainers import reconstructions
+from fluxflow_exp.trainers import checkup, reconstructions
 from fluxflow_exp.trainers.base import Trainer
 from fluxflow_exp.trainers.setup import Setup
 from fluxflow_exp.trainers.turn import Micro, Turn
@@ -40,6 +41,8 @@ class AutoencoderTrainer(Trainer):
     NEEDS = ("compressor", "expander")
     AVERAGED = ("vae",)
     MICRO_BATCH = "autoencoder"
+    # Not those that move with an opponent, and not the divergence, which rises when β does.
+    SPIKING = ("vae", "lpips", "color_stats", "histogram", "contrast")
     METRICS = {
         **dict.fromkeys(("l1", "mse"), "reconstruction"),
         **dict.fromkeys(("l1_low", "l1_high"), "frequency"),
@@ -158,6 +161,15 @@ class AutoencoderTrainer(Trainer):
         target = self.to_device(batch.images)
         measured = self.schedule.of_reconstructions(found, batch.images, target)
         return {"val_l1": float((found - target).abs().mean()), **measured}
+
+    def health(self, batch: Batch) -> tuple[dict[str, float], Context]:
+        plays = self._plays(self.update_index)
+        at_once = min(self.length.micro_batch, 64)  # as for held-out metrics
+        numbers = checkup.of_autoencoder(self, batch.images, at_once=at_once, plays=plays)
+        played = self.update_index - self.players["discriminator"].start if plays else 0
+        adaptive = self.adversarial if self.adversarial and self.adversarial.adaptive else None
+        weights = (adaptive.weight, adaptive.adaptive_limit) if adaptive else None
+        return numbers, Context(self.setup.name, self.compressor.vae_dim, played, weights)
 
     def sample_pictures(self, suffix: str) -> None:
         reconstructions.write(self, suffix)

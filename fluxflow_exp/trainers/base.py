@@ -12,6 +12,7 @@ from torch import Tensor
 from fluxflow_exp.data.loader import Batch, load_batches
 from fluxflow_exp.data.sample import Source, Stored, Stream
 from fluxflow_exp.distributed import Ranks
+from fluxflow_exp.health import Context
 from fluxflow_exp.losses.terms import Terms
 from fluxflow_exp.preemption import Interrupted
 from fluxflow_exp.seeding import generator
@@ -19,6 +20,7 @@ from fluxflow_exp.spent import Spent
 from fluxflow_exp.tracking import MetricLog, Window
 from fluxflow_exp.trainers import state
 from fluxflow_exp.trainers.accumulation import Accumulation
+from fluxflow_exp.trainers.finite import Place
 from fluxflow_exp.trainers.look import Look
 from fluxflow_exp.trainers.numbers import Numbers, TurnNumbers
 from fluxflow_exp.trainers.player import build_players
@@ -35,6 +37,7 @@ class Trainer(ABC):
     MICRO_BATCH: ClassVar[str]  # which of hardware.micro_batch holds
     METRICS: ClassVar[dict[str, str | None]]  # what may be logged → the loss that must be there for it
     REACHES: ClassVar[dict[str, tuple[str, ...]]]  # term → parts that get gradient from it where they are trained
+    SPIKING: ClassVar[tuple[str, ...]]  # losses whose spikes are a sign of something
     CACHES: ClassVar[bool] = False  # whether it can train on what frozen parts say of the data, kept on disk
 
     def __init__(self, setup: Setup) -> None:
@@ -92,6 +95,10 @@ class Trainer(ABC):
     def evaluate(self, *, last: bool, raw: bool = False) -> dict[str, float]:
         """Held-out metrics with averaged or `raw` weights; a plateau follows the first one, lower is better."""
 
+    @abstractmethod
+    def health(self, batch: Batch) -> tuple[dict[str, float], Context]:
+        """Numbers of latents and opponents on held-out images, and what they are judged by."""
+
     def kind(self, update: int) -> tuple[str, ...]:
         """What an update computes that others may not, by name; those of one kind cost the same."""
         return ()
@@ -116,26 +123,13 @@ class Trainer(ABC):
 
     def fit(self) -> dict[str, float]:
         """Train from wherever the last checkpoint stands to the end of the step; returns the last held-out metrics."""
-        self.open_source()
-        state.begin(self)
-        self._logged = (self.update_index, self.seconds)
-        setup = self.setup
-        setup.folder.report_bad(setup.data.bad, setup.data)
-        started, before = time.monotonic(), self.seconds
+        self.begin()
         for batch in self.spent.waiting(self.batches(self.update_index, self.length.updates)):
-            self._update(batch)
-            self.update_index += 1
-            if self.prompt or self._row_is_due():
-                self.settle()
-            self.seconds = before + time.monotonic() - started
-            if self.watch:
-                self.end(self.watch.after_update(self.latest, self.update_index, skipped=self.skipped))
-            self._log()
-            self.look.after_update()
+            self.advance(batch)
             finished = self.update_index == self.length.updates
             signum, due = self._agree(batch)
             if finished or signum or due:
-                self._save(final=finished)
+                state.save(self, final=finished)
                 if not signum:  # a machine that is wanted back draws no pictures
                     self.look.after_save()
             if finished:
@@ -144,6 +138,26 @@ class Trainer(ABC):
                 self.ranks.meet()  # no rank leaves before the first has saved
                 raise Interrupted(signum)
         return self.held_out
+
+    def begin(self) -> None:
+        """Continue from the step's newest checkpoint, or make ready for its first update."""
+        self.open_source()
+        state.begin(self)
+        self._logged = (self.update_index, self.seconds)
+        self._began = time.monotonic() - self.seconds
+        self.setup.folder.report_bad(self.setup.data.bad, self.setup.data)
+
+    def advance(self, batch: Batch) -> None:
+        """One update, its row, and what is due to be looked at. NonFiniteError."""
+        self._update(batch)
+        self.update_index += 1
+        if self.prompt or self._row_is_due():
+            self.settle()
+        self.seconds = time.monotonic() - self._began
+        if self.watch:
+            self.end(self.watch.after_update(self.latest, self.update_index, skipped=self.skipped))
+        self._log()
+        self.look.after_update()
 
     def settle(self) -> None:
         """Read what updates gave since the last time. NonFiniteError: the weights are those of before that update."""
@@ -214,7 +228,7 @@ class Trainer(ABC):
         further = self.end_update()
         if further:
             values = torch.stack(list(further.values()))
-            self.numbers.add(TurnNumbers(self._where(), list(further), [], values, {}, batch.ids))
+            self.numbers.add(TurnNumbers(self._place(turn), list(further), [], values, {}, batch.ids))
 
     def _step(self, turn: Turn, terms: Terms, batch: Batch) -> None:
         """Clip and apply. What is not finite reaches no weight."""
@@ -224,7 +238,7 @@ class Trainer(ABC):
         norms = [player.clip_gradients(scaler) for player in turn.players]
         sums = self.ranks.sum(torch.stack([values.sum() for values in terms.values()]))
         numbers = TurnNumbers(
-            self._where(),
+            self._place(turn),
             list(terms),
             [f"{player.name}_norm" for player in turn.players],
             torch.cat([sums / self.length.batch_size, torch.stack(norms)]),
@@ -240,8 +254,8 @@ class Trainer(ABC):
             player.apply(scaler, bad=None if self.prompt else self.numbers.bad)
         scaler.update()
 
-    def _where(self) -> str:
-        return f"update {self.update_index + 1} of step {self.setup.name!r}"
+    def _place(self, turn: Turn) -> Place:
+        return Place(self.setup.name, self.update_index + 1, tuple(player.name for player in turn.players))
 
     def _row_is_due(self) -> bool:
         return self.update_index % self.setup.log_every == 0 or self.update_index == self.length.updates
@@ -265,8 +279,9 @@ class Trainer(ABC):
         learning_rates: dict[str, float] | None = None,
         extras: dict[str, float] | None = None,
         pictures: dict[str, str] | None = None,
+        warnings: dict[str, str] | None = None,
     ) -> None:
-        """Log `metrics` of the present update, or the `pictures` that were made after it."""
+        """Log `metrics` of the present update with `warnings` of them, or the `pictures` that were made after it."""
         update, length = self.update_index, self.length
         if self.ranks.first:
             self.rows.write(
@@ -277,24 +292,6 @@ class Trainer(ABC):
                 metrics=metrics,
                 learning_rates=learning_rates,
                 extras=extras,
-                pictures=pictures,
+                texts={"pictures": pictures, "warnings": warnings},
             )
             self.setup.wandb.catch_up(self.setup.name)
-
-    def _save(self, *, final: bool) -> None:
-        setup = self.setup
-        self.settle()
-        started = time.monotonic()
-        with self.spent.during("saves"):
-            state = self.state_dict() if self.ranks.first or self.sharded else {}
-            if self.ranks.first:
-                self.rows.sync()
-                setup.checkpoints.save(state, index=setup.index, step=setup.name, update=self.update_index, final=final)
-                setup.folder.mirror()
-        if self.ranks.first:
-            setup.folder.count_time(spent=self.spent.take())
-            if not final:  # after the last save they are drawn anyway
-                setup.graphs.refresh()
-        said = setup.clock.saved(time.monotonic() - started)
-        if said:
-            setup.console.say(said)

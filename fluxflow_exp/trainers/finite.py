@@ -2,14 +2,30 @@
 
 import math
 from collections.abc import Callable
+from typing import Literal, NamedTuple
 
 from fluxflow_exp.losses.terms import Terms
 
 SHOWN = 8
 
 
+class Place(NamedTuple):
+    """Where in a run something was computed."""
+
+    step: str
+    update: int  # from 1
+    players: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"update {self.update} of step {self.step!r}"
+
+
 class NonFiniteError(RuntimeError):
-    """A loss or a gradient that is not finite; the weights were not touched by it."""
+    """A loss (`term`) or a gradient (None) that is not finite; the weights were not touched by it."""
+
+    def __init__(self, message: str, place: Place, player: str, term: str | None, ids: list[str]) -> None:
+        super().__init__(message)
+        self.place, self.player, self.term, self.ids = place, player, term, ids
 
 
 def check_terms(
@@ -17,7 +33,7 @@ def check_terms(
     terms: Terms,
     ids: list[str],
     *,
-    where: str,
+    where: Place,
     gather: Callable[[list[str]], list[str]] = list,
 ) -> None:
     """NonFiniteError for the first term whose mean is not finite, with the samples at fault.
@@ -30,10 +46,14 @@ def check_terms(
             raise not_finite("loss", name, gather([ids[i] for i in bad]), where=where)
 
 
-def not_finite(kind: str, name: str, ids: list[str], *, where: str) -> NonFiniteError:
+def not_finite(kind: Literal["loss", "gradient"], name: str, ids: list[str], *, where: Place) -> NonFiniteError:
     shown = ", ".join(ids[:SHOWN]) + (f" and {len(ids) - SHOWN} more" if len(ids) > SHOWN else "")
     return NonFiniteError(
         f"the {kind} {name!r} is not finite at {where}; samples: {shown}. The weights were not changed by it and "
         "the last checkpoint is intact. Try a lower learning rate, hardware.precision=bf16 or fp32, or look at these "
-        "samples"
+        "samples",
+        where,
+        name.removesuffix("_norm") if kind == "gradient" else where.players[0],
+        name if kind == "loss" else None,
+        ids,
     )

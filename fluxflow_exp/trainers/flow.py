@@ -9,6 +9,7 @@ from fluxflow_exp import pictures
 from fluxflow_exp.data.loader import Batch, read_all
 from fluxflow_exp.evaluation import flow_loss
 from fluxflow_exp.evaluation.schedule import Schedule
+from fluxflow_exp.health import Context
 from fluxflow_exp.losses.flow_matching import RectifiedFlow
 from fluxflow_exp.losses.terms import Terms
 from fluxflow_exp.models.posterior import Posterior
@@ -17,6 +18,7 @@ from fluxflow_exp.models.text_to_image import TextToImage
 from fluxflow_exp.seeding import generator
 from fluxflow_exp.trainers.base import Trainer
 from fluxflow_exp.trainers.caching import open_cache
+from fluxflow_exp.trainers.checkup import latent_numbers
 from fluxflow_exp.trainers.latents import Cached, Encoded
 from fluxflow_exp.trainers.setup import Setup
 from fluxflow_exp.trainers.turn import Micro, Turn
@@ -33,6 +35,7 @@ class FlowTrainer(Trainer):
     NEEDS = ("flow_processor", "text_encoder")
     AVERAGED = ("flow", "text_encoder")
     MICRO_BATCH = "flow"
+    SPIKING = ("flow",)
     METRICS = {"flow": None, "val_flow": None, "val_fd": None, "val_kid": None}
     REACHES = {"flow": NEEDS}
     CACHES = True
@@ -125,6 +128,12 @@ class FlowTrainer(Trainer):
                 metrics |= data.score(images, prompts) if shows else {}
         return metrics
 
+    def health(self, batch: Batch) -> tuple[dict[str, float], Context]:
+        """Latents are those that the flow sees: of unit scale on the training set."""
+        latents: list[Tensor] = []
+        self._held_out_loss(batch, seen=latents)
+        return latent_numbers(torch.cat(latents)), Context(self.setup.name)
+
     def sample_pictures(self, suffix: str) -> None:
         """Images for the sample prompts; the noise of a prompt is the same each time."""
         samples = self.setup.samples
@@ -165,23 +174,25 @@ class FlowTrainer(Trainer):
         source = generator(setup.seed, setup.name, self.update_index, "drop")
         return (torch.rand(count, generator=source) < setup.cfg_dropout_prob).tolist()
 
-    def _held_out_loss(self, batch: Batch) -> float:
+    def _held_out_loss(self, batch: Batch, *, seen: list[Tensor] | None = None) -> float:
+        """`seen` gets the latents, of unit scale."""
         total = 0.0
         for first in range(0, len(batch.images), flow_loss.BATCH):
             rows = slice(first, first + flow_loss.BATCH)
             images = self.to_device(batch.images[rows])
+            source = generator(self.setup.seed, self.setup.name, "held out", first, device=images.device)
             with self.machine.autocast():
-                total += float(
-                    flow_loss.flow_loss(
-                        images,
-                        batch.captions[rows],
-                        compressor=self.compressor,
-                        flow=self.flow,
-                        text_encoder=self.text_encoder,
-                        objective=self.objective,
-                        source=generator(self.setup.seed, self.setup.name, "held out", first, device=images.device),
-                    ).sum()
+                losses = flow_loss.flow_loss(
+                    images,
+                    batch.captions[rows],
+                    compressor=self.compressor,
+                    flow=self.flow,
+                    text_encoder=self.text_encoder,
+                    objective=self.objective,
+                    source=source,
+                    seen=seen,
                 )
+            total += float(losses.sum())
         return total / len(batch.images)
 
     def _generate(

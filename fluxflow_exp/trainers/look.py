@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from fluxflow_exp.trainers.checkup import Checkup
+
 if TYPE_CHECKING:
     from fluxflow_exp.trainers.base import Trainer
 
@@ -16,6 +18,7 @@ class Look:
     def __init__(self, trainer: Trainer) -> None:
         self.trainer = trainer
         self.saves = 0  # of this process
+        self.checkup = Checkup(trainer)
 
     def after_update(self) -> None:
         trainer = self.trainer
@@ -24,6 +27,8 @@ class Look:
         with torch.no_grad():
             if length.ends_epoch(update) and self._due(trainer.setup.evaluation.every_epochs):
                 self.evaluate()
+                with trainer.spent.during("evaluation"):
+                    self.checkup.examine()
             if length.ends_epoch(update) and self._due(samples.every_epochs):
                 self._draw(f"{epoch:03d}")
             elif samples.every_updates and update % samples.every_updates == 0:

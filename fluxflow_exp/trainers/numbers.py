@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fluxflow_exp.losses.terms import Terms
-from fluxflow_exp.trainers.finite import check_terms, not_finite
+from fluxflow_exp.trainers.finite import Place, check_terms, not_finite
 
 Gather = Callable[[list[str]], list[str]]
 
@@ -17,7 +17,7 @@ Gather = Callable[[list[str]], list[str]]
 class TurnNumbers:
     """What one turn of an update gives to log."""
 
-    where: str  # the update, for messages
+    where: Place
     losses: list[str]
     norms: list[str]
     values: Tensor  # (losses + norms,), of all ranks, on the device

@@ -16,7 +16,7 @@ from fluxflow_exp.hardware import Machine
 from fluxflow_exp.interval import SaveClock
 from fluxflow_exp.preemption import StopRequest
 from fluxflow_exp.run_folder import RunFolder
-from fluxflow_exp.schema import Evaluation, Samples, Transition
+from fluxflow_exp.schema import Evaluation, Health, Samples, Transition
 from fluxflow_exp.wandb_run import WandbRun
 
 
@@ -73,3 +73,4 @@ class Setup:
     log_every: int
     samples: Samples
     evaluation: Evaluation
+    health: Health

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 from fluxflow_exp.config import UserError
@@ -53,6 +54,26 @@ def _record_lost(trainer: Trainer, dropped: list[Row]) -> None:
         last = max(row["extras"].get("seconds", 0.0) for row in dropped)
         updates = max(row["global_step"] for row in dropped) - trainer.update_index
         trainer.setup.folder.record_lost(max(last - trainer.seconds, 0.0), updates)
+
+
+def save(trainer: Trainer, *, final: bool) -> None:
+    """Write a checkpoint of a settled trainer, and refresh what follows one: mirror, record, graphs."""
+    setup, ranks = trainer.setup, trainer.ranks
+    trainer.settle()
+    started = time.monotonic()
+    with trainer.spent.during("saves"):
+        saved = trainer.state_dict() if ranks.first or trainer.sharded else {}
+        if ranks.first:
+            trainer.rows.sync()
+            setup.checkpoints.save(saved, index=setup.index, step=setup.name, update=trainer.update_index, final=final)
+            setup.folder.mirror()
+    if ranks.first:
+        setup.folder.count_time(spent=trainer.spent.take())
+        if not final:  # after the last save they are drawn anyway
+            setup.graphs.refresh()
+    said = setup.clock.saved(time.monotonic() - started)
+    if said:
+        setup.console.say(said)
 
 
 def restore(trainer: Trainer, state: dict[str, Any]) -> None:

@@ -1,0 +1,205 @@
+"""Measuring the health of what trains, on held-out images, with the weights as they are trained (no averages).
+
+The numbers are functions of the update: of weights, held-out images and earlier rows. Nothing is drawn at random.
+"""
+
+from __future__ import annotations
+
+import statistics
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fluxflow_exp import health
+from fluxflow_exp.data.loader import read_all
+from fluxflow_exp.models.bezier import BezierActivation, TrainableBezier
+from fluxflow_exp.models.layers import AlignedConv2d
+from fluxflow_exp.tracking import Row, read_rows_from
+
+if TYPE_CHECKING:
+    from fluxflow_exp.trainers.autoencoder import AutoencoderTrainer
+    from fluxflow_exp.trainers.base import Trainer
+
+ACTIVATIONS = (nn.ReLU, nn.LeakyReLU, nn.GELU, nn.SiLU, BezierActivation, TrainableBezier)
+STILL = 1e-6  # range of a channel, as a share of the largest value that its activation gives
+
+
+class Checkup:
+    """Writes the rows of kind `health` of a step, and says what is new in them."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self.trainer = trainer
+        self.offset = 0  # byte up to which the step's rows have been read
+        self.recent: list[Row] = []  # those that a spike is sought among
+        self.last: Row | None = None  # the newest row of kind health
+
+    def examine(self) -> None:
+        """Measure, log and warn, as evaluations are due; on the first rank, on all where the model is sharded."""
+        trainer = self.trainer
+        count = trainer.setup.health.images
+        if count is None or not (trainer.ranks.first or trainer.sharded):
+            return
+        metrics, context = self._measured(count)
+        if not trainer.ranks.first:
+            return
+        since = self._read_rows()
+        metrics |= self._of_rows(since)
+        score, spike = health.largest_spike(self.recent, list(trainer.SPIKING), since=since)
+        if score is not None:
+            metrics["loss_spike"] = score
+        found = health.warnings(metrics, context, spike=spike)
+        before = self.last["warnings"] if self.last and "warnings" in self.last else {}
+        for code, sentence in found.items():
+            if code not in before:
+                trainer.setup.console.say(f"Health: {code}: {sentence}")
+        for code in before:
+            if code not in found:
+                trainer.setup.console.say(f"Health: {code} has cleared")
+        trainer.write_row("health", metrics, warnings=found)
+
+    @torch.no_grad()
+    def _measured(self, count: int) -> tuple[dict[str, float], health.Context]:
+        trainer = self.trainer
+        source = trainer.setup.data.validation
+        batch = read_all(source, range(min(count, len(source))), seed=trainer.setup.seed)
+        trainer.accumulation.forget_graphs()  # this may need their memory
+        parts = [module for player in trainer.players.values() for module in player.parts.values()]
+        # Shapes of their own, seldom seen: not worth compiling.
+        with torch.compiler.set_stance("force_eager"), Activity(parts) as activity, trainer.machine.autocast():
+            metrics, context = trainer.health(batch)
+        return {**metrics, **activity.numbers()}, context
+
+    def _read_rows(self) -> int:
+        """Take in what was logged since the last time; the update of the last health row."""
+        rows, self.offset = read_rows_from(self.trainer.rows.path, self.offset)
+        for row in rows:
+            if row["kind"] == "health":
+                self.last = row
+        since = self.last["global_step"] if self.last else 0
+        trained = [row for row in [*self.recent, *rows] if row["kind"] == "train"]
+        fresh = sum(row["global_step"] > since for row in trained)
+        self.recent = trained[-(fresh + health.SPIKE_ROWS) :]
+        return since
+
+    def _of_rows(self, since: int) -> dict[str, float]:
+        """Medians over the rows since the last time of what is logged of a GAN anyway."""
+        rows = [row["metrics"] for row in self.recent if row["global_step"] > since]
+        ratios = [
+            row["discriminator_norm"] / row["vae_norm"]
+            for row in rows
+            if row.get("discriminator_norm") is not None and row.get("vae_norm")
+        ]
+        weights = [row["g_weight"] for row in rows if row.get("g_weight") is not None]
+        found = {"gradient_ratio": ratios, "adaptive_weight": weights}
+        return {name: statistics.median(values) for name, values in found.items() if values}
+
+
+class Activity:
+    """Inside a `with` block: which channels of the activations in `parts` change over images and positions.
+
+    A channel whose values all lie within a millionth of its activation's largest one counts as dead: a ReLU that is
+    never positive is, and so are SiLU, GELU and Bezier where they are flat. What is never called is not counted.
+    """
+
+    def __init__(self, parts: list[nn.Module]) -> None:
+        self.seen: dict[nn.Module, _Range] = {}
+        self._parts, self._handles = parts, []  # type: tuple[list[nn.Module], list[Any]]
+
+    def __enter__(self) -> Activity:
+        for part in self._parts:
+            before: nn.Module | None = None
+            for module in part.modules():
+                if isinstance(module, ACTIVATIONS):
+                    self._handles.append(module.register_forward_hook(_Watch(self, _own_channels(before, module))))
+                elif isinstance(module, nn.Conv2d | nn.Linear):
+                    before = module
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+    def numbers(self) -> dict[str, float]:
+        """`dead_activations`: share of all channels, `dead_in_one`: the largest share in one activation; {} of none."""
+        shares = [each.dead().double() for each in self.seen.values()]
+        if not shares:
+            return {}
+        means = torch.stack([share.mean() for share in shares])
+        return {"dead_activations": float(torch.cat(shares).mean()), "dead_in_one": float(means.max())}
+
+
+class _Range(NamedTuple):
+    low: Tensor  # (channels,)
+    high: Tensor
+
+    def dead(self) -> Tensor:
+        """(channels,) bool."""
+        return (self.high - self.low) <= STILL * torch.maximum(self.low.abs(), self.high.abs()).max()
+
+
+class _Watch:
+    """A forward hook. `own`: channels that are not padding; None: all."""
+
+    def __init__(self, activity: Activity, own: int | None) -> None:
+        self.activity, self.own = activity, own
+
+    def __call__(self, module: nn.Module, inputs: Any, output: Tensor) -> None:
+        # Tokens and vectors have channels last, images second; only Bezier says which.
+        dim = module.dim if isinstance(module, BezierActivation | TrainableBezier) else 1 if output.ndim == 4 else -1
+        rows = output.detach().float().movedim(dim, 0).flatten(1)[: self.own]
+        low, high = rows.amin(1), rows.amax(1)
+        if module in self.activity.seen:
+            before = self.activity.seen[module]
+            low, high = torch.minimum(low, before.low), torch.maximum(high, before.high)
+        self.activity.seen[module] = _Range(low, high)
+
+
+def _own_channels(before: nn.Module | None, module: nn.Module) -> int | None:
+    """A GPU fills the channels of an AlignedConv2d up with zeros, which its activation passes on."""
+    if not isinstance(before, AlignedConv2d):
+        return None
+    return before.out_channels // (5 if isinstance(module, BezierActivation) else 1)
+
+
+def of_autoencoder(trainer: AutoencoderTrainer, images: Tensor, *, at_once: int, plays: bool) -> dict[str, float]:
+    """What `images`, uint8 (n, 3, height, width), show of the latents and, if it `plays`, of the discriminator."""
+    discriminator = trainer.setup.parts["discriminator"] if plays else None
+    means, latents, real, fake = [], [], [], []
+    for part in torch.split(images, at_once):
+        there = trainer.to_device(part)
+        posterior = trainer.compressor(there)
+        means.append(posterior.mean.float())
+        latents.append(posterior.mode().float())
+        found = trainer.expander(latents[-1], trainer.spade != "never")
+        if discriminator:
+            real.append(discriminator(there))
+            fake.append(discriminator(found))
+    logits = logit_numbers(torch.cat(real), torch.cat(fake)) if plays else {}
+    return {**logits, **active_units(torch.cat(means)), **latent_numbers(torch.cat(latents))}
+
+
+def latent_numbers(latents: Tensor) -> dict[str, float]:
+    """Of (n, channels, h, w): `latent_std`, over everything, and `latent_max`, the largest magnitude."""
+    latents = latents.float()
+    return {"latent_std": float(latents.std(correction=0)), "latent_max": float(latents.abs().max())}
+
+
+def active_units(means: Tensor) -> dict[str, float]:
+    """Of posterior means (n, channels, h, w): how many channels differ from image to image (Burda et al. 2016).
+
+    A channel's variance over images is averaged over positions: one that always shows the same pattern is not active.
+    """
+    variance = means.float().var(0, correction=0).mean((1, 2))
+    return {"active_units": float((variance > health.ACTIVE_VARIANCE).sum())}
+
+
+def logit_numbers(real: Tensor, fake: Tensor) -> dict[str, float]:
+    """Of patch logits (n, 1, h, w): `logit_gap`, mean real minus mean fake, and `hinge_loss`, which is 2 by chance."""
+    real, fake = real.float(), fake.float()
+    hinge = F.relu(1 - real).mean() + F.relu(1 + fake).mean()
+    return {"logit_gap": float(real.mean() - fake.mean()), "hinge_loss": float(hinge)}
