@@ -41,10 +41,11 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--devices", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--updates", type=int, default=40)
+    parser.add_argument("--run", default="", help="only those whose name holds this")
     parser.add_argument("overrides", nargs="*")
     options = parser.parse_intermixed_args()
     for name, (step, *overrides) in RUNS.items():
-        for devices in options.devices:
+        for devices in options.devices if options.run in name else []:
             row = {"run": name, "devices": devices, "torch": torch.__version__}
             row["gpu"] = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
             row |= train(step, [*overrides, f"hardware.devices={devices}", *options.overrides], options.updates)
