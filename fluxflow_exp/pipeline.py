@@ -84,7 +84,6 @@ def _train(
     if ranks.first:
         console.log_to(folder.log)
         folder.count_from(started)
-        folder.record_data(digests(data))
     if ranks.watch:
         ranks.watch.on_failure = folder.record_failure
     wandb = WandbRun(folder, config.tracking, console)
@@ -92,6 +91,8 @@ def _train(
         wandb.start()
     code = 1
     try:
+        if ranks.first:
+            folder.record_data(digests(data))
         Pipeline(config, folder, machine, ranks, console, lengths, data, stop, wandb).run()
         code = 0
     except (UserError, OSError, torch.OutOfMemoryError) as error:

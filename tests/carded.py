@@ -68,7 +68,7 @@ def _rows(folder: RunFolder, step: str, index: int, updates: int, offset: float)
         if update % 8 == 0:
             log.write("held_out", metrics={"val_psnr": 15 + update / 4 + offset}, **at)
             log.write("held_out_raw", metrics={"val_psnr": 14 + update / 4 + offset}, **at)
-            log.write("samples", metrics={}, pictures=_pictures(folder, step, index, update), **at)
+            log.write("samples", metrics={}, texts={"pictures": _pictures(folder, step, index, update)}, **at)
     health = [{"logit_gap": 0.2, "active_units": 0.75}, {"logit_gap": 4.0, "active_units": 0.5}]
     with log.path.open("a", encoding="utf-8") as file:
         for update, numbers in zip((8, 16), health, strict=True):

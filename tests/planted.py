@@ -36,6 +36,9 @@ class _Source:
     def __len__(self) -> int:
         return len(self.source)
 
+    def fingerprint(self, *, times: bool = True) -> str:
+        return self.source.fingerprint(times=times)
+
     def read(self, index: int, rng: random.Random) -> Sample:
         self.reads += 1
         if self.reads > READS and not HEALED.exists():
