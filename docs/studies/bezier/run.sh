@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Bezier against SiLU, GELU and ReLU at equal parameters, work and time: every command of docs/studies/bezier.md.
 #   python docs/benchmarks/emoji_set.py data/emoji && python docs/benchmarks/shrink.py data/emoji data/emoji128 --size 128
-#   bash docs/studies/bezier/run.sh data/emoji128 outputs/bezier match time train evaluate compare
+#   bash docs/studies/bezier/run.sh data/emoji128 outputs/bezier match measured time train evaluate compare
 # Two GPUs, or one: GPUS="0". After an interruption: the same again.
 set -euo pipefail
 study=$(cd "$(dirname "$0")" && pwd)
@@ -54,6 +54,16 @@ for part in "$@"; do
       for activation in silu gelu relu; do
         match "$activation" params
         match "$activation" flops
+      done
+      python -m fluxflow_exp.match model=compact model.activation=silu --like model.activation=bezier \
+        --like 'model.compressor.widths=[48,80,136,184]' --axis params stage=vae data.img_size=128 hardware=h200 \
+        --out "$study" --name silu_half
+      ;;
+    measured) # on one GPU; did not get near, and what it writes goes beside the runs
+      for activation in silu gelu relu; do
+        CUDA_VISIBLE_DEVICES=$first python -m fluxflow_exp.match model=compact "model.activation=$activation" \
+          --like model.activation=bezier --axis time --measured stage=vae $data $hardware --out "$output" \
+          --json "$output/match_${activation}_time.json" || echo "match $activation: exit code $?"
       done
       ;;
     time) # one model at a time on a GPU
