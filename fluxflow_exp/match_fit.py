@@ -1,18 +1,17 @@
 """Fitting a model's widths to a target, and saying every candidate that is tried."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from fluxflow_exp import benchmark
 from fluxflow_exp.match_axes import Subject, cost_of
 from fluxflow_exp.match_measured import Round, Timing, alternate, rounds
 from fluxflow_exp.match_search import Widths, search
-from fluxflow_exp.match_widths import Model
+from fluxflow_exp.match_widths import FINER, TIMED, Model
 
 TOLERANCES = {"params": 0.01, "flops": 0.02, "memory": 0.02, "time": 0.02}
 DEEPER = (0, -1, 1, -2, 2)  # blocks a stage, in the order in which they are tried
-EVEN = 2  # sizes of steps, the coarsest, where time counts: odd numbers of channels are slow out of proportion
 FINE = 0.5  # of the tolerance on time, to which work is equated before that is measured
 
 
@@ -94,10 +93,7 @@ def _widths(
             print(f"  widths {' '.join(map(str, widths))}: {shown(known[widths], axis)} ({off:+.2%})", flush=True)
         return known[widths]
 
-    space = base.space()
-    if timed:
-        space = replace(space, steps=space.steps[:EVEN])
-    found = search(space, tried, target, tolerance=tolerance)
+    found = search(base.space(TIMED if timed else FINER), tried, target, tolerance=tolerance)
     return Fitted({**depth, **base.changes(found.widths)}, found.cost)
 
 
