@@ -43,6 +43,7 @@ def send(comparison: Comparison, facts: dict[str, Any], folder: Path, project: s
     )
     where = run.url or f"{folder / 'wandb'}, offline{f' ({reason})' if reason else ''}; wandb sync sends it"
     run.finish()
+    wandb.teardown()  # the service writes on behind finish(): only its end leaves a whole file
     return str(where)
 
 
