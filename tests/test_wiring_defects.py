@@ -1,5 +1,6 @@
 """Defects that the field has shipped, built again: each trains without an error, and the check of wiring finds it."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,26 @@ class FlowThatKeepsCaptions(FlowTrainer):
 class ArgumentNeverUsed(Reconstruction):
     def __init__(self, *, l1: float = 1.0, mse: float = 1.0, edges: float = 0.5) -> None:
         super().__init__(l1=l1, mse=mse)
+
+
+class EdgesAtFault(Reconstruction):
+    """Sound as it is configured, and at fault with any other `edges`: in one of the ways that code is."""
+
+    def __init__(self, *, l1: float = 1.0, mse: float = 1.0, edges: float = 0.5, fault: str = "") -> None:
+        super().__init__(l1=l1, mse=mse)
+        self.fault = fault if edges != 0.5 else ""
+        if self.fault == "constructor":
+            raise TypeError("edges is taken for a tensor")
+
+    def __call__(self, reconstruction: Tensor, images: Tensor) -> Terms:
+        terms = super().__call__(reconstruction, images)
+        if self.fault == "attribute":
+            raise AttributeError("a loss has no attribute 'edge'")
+        if self.fault == "graph":
+            terms["l1"].detach().sum().backward()  # type: ignore[no-untyped-call]
+        if self.fault == "sizes":
+            return {"l1": terms["l1"] + torch.zeros(len(images) + 1), "mse": terms["mse"]}
+        return {**terms, "l1": terms["l1"] * math.inf} if self.fault == "infinite" else terms
 
 
 class GradientIntoTheEncoder(FlowTrainer):
@@ -207,6 +228,30 @@ def test_an_argument_that_its_constructor_never_uses_is_found(tmp_path: Path) ->
     probe = probe_of(tmp_path, "vae", f"{place}._target_={__name__}.ArgumentNeverUsed", f"+{place}.edges=0.5")
     assert acts(probe, f"{place}.l1") == [True]
     assert acts(probe, f"{place}.edges") == [False]
+
+
+@pytest.mark.parametrize(
+    ("fault", "passed", "note"),
+    [
+        (
+            "attribute",
+            False,
+            "0.5 → 0.25 raises AttributeError: a loss has no attribute 'edge' (test_wiring_defects.py,",
+        ),
+        ("constructor", False, "0.5 → 0.25 raises TypeError: edges is taken for a tensor (test_wiring_defects.py,"),
+        ("graph", False, "0.5 → 0.25 raises RuntimeError: element 0 of tensors does not require grad"),
+        ("sizes", True, "0.25 does not fit: The size of tensor a (4) must match the size of tensor b (5)"),
+        ("infinite", True, "0.5 → 0.25: the loss 'l1' is not finite"),
+    ],
+)
+def test_only_sizes_that_do_not_fit_tell_by_an_error_that_a_key_acts(
+    tmp_path: Path, fault: str, passed: bool, note: str
+) -> None:
+    place = "stage.steps.vae.trainer.reconstruction"
+    chosen = [f"{place}._target_={__name__}.EdgesAtFault", f"+{place}.edges=0.5", f"+{place}.fault={fault}"]
+    (check,) = Effects(probe_of(tmp_path, "vae", *chosen)).check(f"{place}.edges", 0.5)
+    assert (check.check, check.passed) == (f"{place}.edges acts", passed)
+    assert check.note.startswith(note)
 
 
 def test_an_option_of_another_kind_of_step_is_found_where_it_is_set(tmp_path: Path) -> None:

@@ -6,18 +6,23 @@ uses, changes nothing and is found.
 """
 
 import copy
+import re
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import MISSING, fields
 from itertools import zip_longest
+from pathlib import Path
 from typing import Any
 
+from hydra.errors import InstantiationException
 from rich.progress import track
 
 from fluxflow_exp.config import instantiate, locate
 from fluxflow_exp.plan import needed_parts
 from fluxflow_exp.run_folder import flatten
 from fluxflow_exp.schema import RunConfig, Step
+from fluxflow_exp.trainers.finite import NonFiniteError
 from fluxflow_exp.wirings import inert
 from fluxflow_exp.wirings.alternatives import at, hints_of, others, replaced
 from fluxflow_exp.wirings.check import ACTS, Check
@@ -27,6 +32,8 @@ from fluxflow_exp.wirings.probe import Probe, updates_of
 EVALUATIONS = 20  # of a schedule that follows a metric, which improves at each; then as many without
 IMPROVEMENT = 0.9993
 HORIZON = 200  # updates of a schedule, at most
+# "The size of tensor a (8) must match …", "expected input[…] to have 4 channels": torch has no type for these.
+SIZES = re.compile(r"\b(sizes?|shapes?|channels?)\b", re.IGNORECASE)
 
 
 class Effects:
@@ -55,8 +62,12 @@ class Effects:
             except ValueError as error:  # written for the user: the value is refused
                 refused.append(f"{other!r} is refused: {' '.join(str(error).split())}")
                 continue
-            except Exception as error:  # whatever a model says when the key has changed and others have not
-                return [Check(self.probe.step, name, True, f"{other!r} does not fit: {first_line(error)}")]
+            except NonFiniteError as error:  # which the key's own value does not give
+                return [Check(self.probe.step, name, True, f"{value!r} → {other!r}: {first_line(error)}")]
+            except Exception as error:  # of any code that is configured
+                if misfit(error):
+                    return [Check(self.probe.step, name, True, f"{other!r} does not fit: {first_line(error)}")]
+                return [Check(self.probe.step, name, False, f"{value!r} → {other!r} raises {raised(error)}")]
             if acts:
                 return [Check(self.probe.step, name, True, f"{value!r} → {other!r}")]
         if not tried or self._default(key, value):
@@ -179,5 +190,23 @@ def hint(values: dict[str, Any], key: str) -> Any:
     return hints_of(locate(node["_target_"])).get(path[-1])
 
 
-def first_line(error: Exception) -> str:
+def misfit(error: Exception) -> bool:
+    """Whether it is what tensor operations say where one size was changed and others were not."""
+    cause = origin(error)
+    return type(cause) is RuntimeError and bool(SIZES.search(str(cause)))
+
+
+def raised(error: Exception) -> str:
+    """An error with the place that it comes from."""
+    cause = origin(error)
+    place = traceback.extract_tb(cause.__traceback__)[-1]
+    return f"{type(cause).__name__}: {first_line(cause)} ({Path(place.filename).name}, line {place.lineno})"
+
+
+def origin(error: BaseException) -> BaseException:
+    """What a constructor has raised, which Hydra wraps."""
+    return error.__cause__ if isinstance(error, InstantiationException) and error.__cause__ else error
+
+
+def first_line(error: BaseException) -> str:
     return (str(error) or type(error).__name__).splitlines()[0][:100]
