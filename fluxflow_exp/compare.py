@@ -104,10 +104,11 @@ def _said(check: Callable[[], object]) -> list[str]:
 
 
 def _unfinished(runs: list[Run], curves: dict[str, Curve], budget: str) -> list[str]:
-    least = min(curve.budget[-1] for curve in curves.values())
+    met = compare_curves.met(curves)
+    meanwhile = "" if met is None else f"; --at {met:.10g} compares where all have been"
     return [
         f"{run.name} is not finished: its last held-out row is at {curves[run.name].budget[-1]:.10g} "
-        f"{BUDGETS[budget]}. Its command continues it; --at {least:.10g} compares where all have been"
+        f"{BUDGETS[budget]}. Its command continues it{meanwhile}"
         for run in runs
         if not run.finished
     ]

@@ -129,19 +129,17 @@ def check_evaluated(runs: list[Run], metric: str) -> None:
         raise UserError(f"{listed(unlike)}. Measure all alike: python -m fluxflow_exp.evaluate RUN, same options")
 
 
+def met(curves: dict[str, Curve]) -> float | None:
+    """The largest budget that all runs reached; None: one ended before another was first measured."""
+    least = min(curve.budget[-1] for curve in curves.values())
+    return least if all(curve.budget[0] <= least for curve in curves.values()) else None
+
+
 def equal_budget(curves: dict[str, Curve], budget: str, *, at: float | None) -> float:
     """The largest budget that all runs reached, or `at`. UserError: some have no row there."""
-    ends = {name: curve.budget[-1] for name, curve in curves.items()}
-    unit, least = BUDGETS[budget], min(ends.values())
-    if at is None and budget in COUNTED:
-        reached: dict[str, list[str]] = {}
-        for name, end in ends.items():
-            reached.setdefault(_number(end), []).append(name)
-        if len(reached) > 1:
-            raise UserError(f"{budget} end at {apart(reached)}. --at {_number(least)} compares where all have been")
-    target = least if at is None else at
+    target = _largest(curves, budget) if at is None else at
     outside = [
-        f"{name} was measured from {_number(curve.budget[0])} to {_number(curve.budget[-1])} {unit}, "
+        f"{name} was measured from {_number(curve.budget[0])} to {_number(curve.budget[-1])} {BUDGETS[budget]}, "
         f"and not at {_number(target)}"
         for name, curve in curves.items()
         if not curve.budget[0] <= target <= curve.budget[-1]
@@ -149,6 +147,25 @@ def equal_budget(curves: dict[str, Curve], budget: str, *, at: float | None) -> 
     if outside:
         raise UserError(*outside)
     return target
+
+
+def _largest(curves: dict[str, Curve], budget: str) -> float:
+    """UserError: there is none, or runs should have ended alike and have not."""
+    ends = {name: curve.budget[-1] for name, curve in curves.items()}
+    least = met(curves)
+    if least is None:
+        early, late = min(ends, key=lambda name: ends[name]), max(curves, key=lambda name: curves[name].budget[0])
+        raise UserError(
+            f"there is no budget at which all runs were measured: {early} ended at {_number(ends[early])} "
+            f"{BUDGETS[budget]}, and {late} was first measured at {_number(curves[late].budget[0])}"
+        )
+    if budget in COUNTED:
+        reached: dict[str, list[str]] = {}
+        for name, end in ends.items():
+            reached.setdefault(_number(end), []).append(name)
+        if len(reached) > 1:
+            raise UserError(f"{budget} end at {apart(reached)}. --at {_number(least)} compares where all have been")
+    return least
 
 
 def band(curves: list[Curve], until: float) -> Band:

@@ -100,7 +100,8 @@ def group(runs: list[Run], by: str) -> dict[str, list[Run]]:
         run.group = label(by, run.flat.get(by, ABSENT))
     groups = {name: [run for run in runs if run.group == name] for name in dict.fromkeys(run.group for run in runs)}
     if len(groups) < 2:
-        raise UserError(f"--by {by}: all {len(runs)} runs have {next(iter(groups))}; two values make a comparison")
+        have = f"all {len(runs)} runs have" if len(runs) > 1 else "there is one run, with"
+        raise UserError(f"--by {by}: {have} {next(iter(groups))}; two values make a comparison")
     twice = [line for name, members in groups.items() for line in _twice(name, members)]
     if twice:
         raise UserError(*twice)

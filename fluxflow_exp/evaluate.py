@@ -50,6 +50,7 @@ def evaluate(options: argparse.Namespace) -> tuple[list[record.Record], dict[str
     machine = _machine(options)
     evaluator = _evaluator(subject, _wanted(options, chosen, subject), machine, perceptual, options.clip)
     chosen = _fitting(evaluator, chosen, options, left_out)
+    _check_used(options, chosen, left_out)
     evaluator.wanted = _wanted(options, chosen, subject)
     records = evaluator.run()
     path = subject.run.path / record.FOLDER / f"{subject.name}.json" if subject.run else None
@@ -99,6 +100,21 @@ def _fitting(
     return kept
 
 
+def _check_used(options: argparse.Namespace, chosen: list[str], left_out: dict[str, str]) -> None:
+    """UserError: something was asked of samples, or a CLIP given, and no metric that is measured takes it."""
+    samples = [name for name, measure in names.MEASURES.items() if measure.of == "samples"]
+    asked = {"--guidance": samples, "--steps": samples, "--clip": ["clip_score"]}
+    problems = []
+    for option, takers in asked.items():
+        given = getattr(options, option.removeprefix("--")) is not None
+        if given and not set(takers) & set(chosen):
+            reasons = dict.fromkeys(left_out[name] for name in takers if name in left_out)
+            why = f": {'; '.join(reasons)}" if reasons else ""
+            problems.append(f"{option} acts on {', '.join(takers)} alone, and none of these is measured{why}")
+    if problems:
+        raise UserError(*problems)
+
+
 def _sorted_out(known: list[str], asked: list[str], reasons: dict[str, str]) -> tuple[list[str], dict[str, str]]:
     """The metrics to take, in order, and reasons of those left out without having been asked for."""
     refused = [f"--metrics {name}: {reasons[name]}" for name in asked if name in reasons]
@@ -134,7 +150,7 @@ def _machine(options: argparse.Namespace) -> Machine:
     )
     problems = hardware_problems(hardware)
     if problems:
-        raise UserError(*problems)
+        raise UserError(*(problem.replace("hardware=", "--device ") for problem in problems))
     machine: Machine = prepare(hardware)
     return machine
 

@@ -39,6 +39,8 @@ def compose_config(overrides: list[str], *, config_dir: str | None = None, hydra
 
 def override_problems(overrides: list[str], *, config_dir: str | None = None) -> list[str]:
     """One line for every override that cannot be applied; empty when all can."""
+    if config_dir and not Path(config_dir).is_dir():
+        return [f"--config-dir {config_dir}: there is no such folder"]
     parsed, problems = _parse(overrides)
     if not problems and _composes([_one_value(each) for each in parsed], config_dir):
         return []  # looking at them one by one takes a composition each
@@ -123,7 +125,7 @@ def _explain(error: Exception, override: Override, config_dir: str | None) -> st
     options = _choices(key, config_dir)
     value = str(override.value()) if "=" in text else ""
     if options and "=" in text and value not in options:
-        hint = did_you_mean(value, options)
+        hint = did_you_mean(value, options) or "."
         return f"{text}: there is no {key} named {value!r}{hint} The choices: {', '.join(options)}"
     first = re.sub(r"\s+", " ", str(error).splitlines()[0])
     if "not in" in first or "Could not override" in first or "Could not delete" in first:

@@ -70,7 +70,11 @@ class RunFolder:
         files.write_text(self.config, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
 
     def read_record(self) -> dict[str, Any]:
-        record: dict[str, Any] = files.read_json(self.record)
+        """UserError: it is not there, not whole, or of another format."""
+        try:
+            record: dict[str, Any] = files.read_json(self.record)
+        except (OSError, ValueError) as error:
+            raise UserError(f"{self.record} cannot be read: {error}") from error
         if record["format"] != FORMAT:
             raise UserError(
                 f"{self.path} has run format {record['format']}; this version reads {FORMAT}. Choose another name=…"
@@ -81,9 +85,8 @@ class RunFolder:
         files.write_json(self.record, record)
 
     def frozen(self) -> dict[str, Any]:
-        """The configuration that the run was started with."""
-        config: dict[str, Any] = yaml.safe_load(self.config.read_text(encoding="utf-8"))
-        return config
+        """The configuration that the run was started with. UserError: it is not there, or not whole."""
+        return read_config(self.config)
 
     @property
     def locked(self) -> bool:
@@ -252,6 +255,17 @@ def identity_differences(config: dict[str, Any], frozen: dict[str, Any]) -> dict
         for key in sorted({*mine, *theirs})
         if mine.get(key, missing) != theirs.get(key, missing) and not key.endswith(("_path", "_file", "description"))
     }
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The values of a run's config.yaml. UserError: it is not there, or not whole."""
+    try:
+        config: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise UserError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
+    if not isinstance(config, dict):
+        raise UserError(f"{path} holds no configuration")
+    return config
 
 
 def flatten(value: Any, path: str) -> list[tuple[str, Any]]:

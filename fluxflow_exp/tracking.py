@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fluxflow_exp import files
+from fluxflow_exp.config import UserError
 
 Row = dict[str, Any]
 
@@ -84,7 +85,10 @@ class Window:
 
 
 def read_rows(path: Path) -> list[Row]:
-    """The whole rows of a metric file; a torn last line is left out, a missing file is empty."""
+    """The whole rows of a metric file; a torn last line is left out, a missing file is empty.
+
+    UserError: another line is no row.
+    """
     return read_rows_from(path, 0)[0]
 
 
@@ -95,7 +99,10 @@ def read_rows_from(path: Path, offset: int) -> tuple[list[Row], int]:
     with path.open("rb") as file:
         file.seek(offset)
         lines = [line for line in file if line.endswith(b"\n")]
-    return [json.loads(line) for line in lines], offset + sum(map(len, lines))
+    try:
+        return [json.loads(line) for line in lines], offset + sum(map(len, lines))
+    except ValueError as error:
+        raise UserError(f"{path} is damaged: a line in it is no row ({error})") from error
 
 
 def _line(row: Row) -> str:

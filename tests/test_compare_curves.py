@@ -7,7 +7,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from fluxflow_exp import compare, compare_curves, compare_runs
-from fluxflow_exp.compare_curves import Curve, equal_budget
+from fluxflow_exp.compare_curves import BUDGETS, Curve, equal_budget
 from fluxflow_exp.config import UserError
 from fluxflow_exp.run_folder import RunFolder
 from fluxflow_exp.tracking import MetricLog
@@ -34,6 +34,29 @@ def test_seconds_are_compared_where_the_slowest_has_been(make: Make) -> None:
     assert facts["budget"] == {"kind": "seconds", "unit": "s of training", "at": 30.0}
     assert [group["mean"] for group in facts["groups"]] == pytest.approx([30.0, 15.0])
     assert facts["groups"][1]["band"]["budget"] == [20.0, 30.0]
+
+
+@pytest.mark.parametrize(("budget", "ends"), [("updates", (30, 40)), ("images", (240, 320)), ("seconds", (60, 80))])
+def test_runs_that_were_never_measured_at_one_budget_are_told_so(
+    make: Make, capsys: pytest.CaptureFixture[str], budget: str, ends: tuple[int, int]
+) -> None:
+    early = make("bezier", 0, [1.0, 2.0, 3.0])
+    late = make("silu", 0, [1.0, 2.0, 3.0], updates=(40, 50, 60))
+    assert compare.main(command(early.parent, "--budget", budget)) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"{early} ended at {ends[0]} {BUDGETS[budget]}, and {late} was first measured at {ends[1]}" in said
+    assert "--at" not in said  # there is no budget to name
+
+
+def test_an_unfinished_run_that_met_no_other_gets_no_budget_proposed(
+    make: Make, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make("bezier", 0, [1.0, 2.0, 3.0], updates=(40, 50, 60))
+    path = make("silu", 0, [1.0, 2.0, 3.0], finished=False)
+    assert compare.main(command(path.parent)) == 2
+    said = capsys.readouterr().err
+    assert "is not finished" in said
+    assert "--at" not in said
 
 
 def test_steps_lie_one_after_another(make: Make) -> None:
@@ -80,6 +103,8 @@ def test_a_run_without_the_metric_is_said(make: Make, capsys: pytest.CaptureFixt
 def test_nothing_is_read_beyond_what_was_measured() -> None:
     curves = {"a": Curve([10.0, 20.0], [1.0, 2.0]), "b": Curve([30.0], [1.0])}
     with pytest.raises(UserError, match=r"b was measured from 30 to 30 s of training, and not at 20"):
+        equal_budget(curves, "seconds", at=20.0)
+    with pytest.raises(UserError, match=r"a ended at 20 s of training, and b was first measured at 30"):
         equal_budget(curves, "seconds", at=None)
     with pytest.raises(UserError, match=r"a was measured from 10 to 20 s of training, and not at 30"):
         equal_budget(curves, "seconds", at=30.0)

@@ -24,7 +24,9 @@ def test_a_run_that_is_not_finished_is_refused(make: Make, capsys: pytest.Captur
     make("bezier", 0, [1.0, 2.0, 3.0])
     path = make("silu", 0, [1.0, 2.0, 3.0], finished=False)
     assert compare.main(command(path.parent)) == 2
-    assert f"{path} is not finished: its last held-out row is at 240 images" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert f"{path} is not finished: its last held-out row is at 240 images" in said
+    assert "--at 240 compares where all have been" in said
 
 
 @pytest.mark.parametrize(
@@ -116,6 +118,20 @@ def test_mistakes_in_the_question_are_said(make: Make, capsys: pytest.CaptureFix
         assert compare.main([str(word) for word in words]) == 2, words
         assert answer in capsys.readouterr().err
     assert not (root / "comparison").exists()
+
+
+def test_one_run_alone_is_no_comparison(make: Make, capsys: pytest.CaptureFixture[str]) -> None:
+    assert compare.main(command(make("bezier", 0, [1.0, 2.0, 3.0]))) == 2
+    assert "there is one run, with bezier; two values make a comparison" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "run.json", "graph/training_metrics_vae.jsonl"])
+def test_a_damaged_file_of_a_run_is_named(make: Make, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    root = study(make, [20.2], [20.0])
+    damaged = root / "silu-0" / name
+    damaged.write_text("{half a file\n")
+    assert compare.main(command(root)) == 2
+    assert str(damaged) in capsys.readouterr().err
 
 
 def test_two_runs_of_one_group_and_seed_are_refused(make: Make, capsys: pytest.CaptureFixture[str]) -> None:

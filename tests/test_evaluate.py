@@ -146,6 +146,10 @@ def test_weights_outside_of_a_run_need_its_configuration(
         (["--metrics", "lpips", "--lpips-weights", "nowhere.pth"], "there is no file nowhere.pth"),
         (["--metrics", "rfd", "--images", "1"], "rfd compare sets of at least 2 images, not 1"),
         (["--images", "0"], "--images must be at least 1, not 0"),
+        (["--metrics", "psnr", "--guidance", "4"], "--guidance acts on fd, kid, clip_score, prompt_accuracy alone"),
+        (["--metrics", "psnr", "--steps", "4"], "--steps acts on fd, kid, clip_score, prompt_accuracy alone"),
+        (["--metrics", "flow", "--clip", "nowhere"], "--clip acts on clip_score alone, and none of these is measured"),
+        (["--config", "nowhere.yaml"], "--config: there is no file nowhere.yaml"),
         (["seed=3", "--metrics", "psnr"], "seed=3: of a run's configuration only data can be overridden"),
         (["data.img_size=17", "--metrics", "psnr"], "data.img_size=17: this model takes multiples of 4 pixels a side"),
         (["data.sed=3", "--metrics", "psnr"], "data.sed: fluxflow_exp.data.shapes.Shapes takes no 'sed'"),
@@ -156,6 +160,41 @@ def test_what_cannot_be_measured_is_one_clear_error(
 ) -> None:
     assert evaluate.main([str(run), *words, "--device", "cpu"]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_guidance_of_an_autoencoder_is_refused_with_the_reason(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert evaluate.main([str(run / "weights" / "vae.safetensors"), "--guidance", "4", "--device", "cpu"]) == 2
+    said = capsys.readouterr().err
+    assert "none of these is measured: " in said
+    assert "comes with no flow_processor and no text_encoder" in said
+
+
+@pytest.mark.parametrize("text", ["hello\n", "model: [\n", "model: {}\nseed: 0\n"])
+def test_what_is_no_configuration_of_a_run_is_refused(
+    run: Path, tmp_path: Path, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "other.yaml"
+    other.write_text(text)
+    assert evaluate.main([str(run), "--metrics", "psnr", "--config", str(other)]) == 2
+    assert str(other) in capsys.readouterr().err
+
+
+def test_a_run_whose_weights_are_gone_is_not_said_to_be_unfinished(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("weights", "checkpoints"))
+    assert evaluate.main([str(tmp_path / "run")]) == 2
+    assert "vae, flow ended, and the weights are gone" in capsys.readouterr().err
+
+
+def test_a_gpu_that_is_not_there_is_said_in_the_commands_own_words(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert evaluate.main([str(run), "--metrics", "psnr", "--device", "cuda"]) == 2
+    said = capsys.readouterr().err
+    assert "--device cuda needs a CUDA GPU" in said
+    assert "hardware=" not in said
 
 
 @pytest.mark.parametrize(

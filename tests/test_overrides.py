@@ -17,6 +17,7 @@ def one(text):
         ("stage.steps.vae.n_epoch=3", "did you mean 'stage.steps.vae.n_epochs'?"),
         ("model.activaton=silu", "did you mean 'model.activation'?"),
         ("hardware=h20", "did you mean 'h200'?"),
+        ("data=somewhere_else", "there is no data named 'somewhere_else'. The choices: image_folder"),
         ("optimizer@stage.steps.vae.optimizers.vae=rmspro", "did you mean 'rmsprop'?"),
         ("~stage.steps.vea", "did you mean 'stage.steps.vae'?"),
         ("activation=silu", "did you mean 'model.activation'?"),
@@ -26,6 +27,12 @@ def one(text):
 )
 def test_one_mistake_gets_one_line_with_a_hint(text, hint):
     assert hint in one(text)
+
+
+def test_a_folder_of_groups_that_is_not_there_is_said(tmp_path):
+    assert override_problems(["seed=1"], config_dir=str(tmp_path)) == []
+    (problem,) = override_problems(["seed=1"], config_dir=str(tmp_path / "nowhere"))
+    assert problem == f"--config-dir {tmp_path / 'nowhere'}: there is no such folder"
 
 
 def test_several_mistakes_are_all_reported():

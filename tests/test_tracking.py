@@ -1,5 +1,8 @@
 """Metric rows survive interruption without repetition."""
 
+import pytest
+
+from fluxflow_exp.config import UserError
 from fluxflow_exp.tracking import MetricLog, Window, read_rows
 
 
@@ -21,6 +24,15 @@ def test_rewind_drops_later_rows_and_a_torn_line(tmp_path):
         (20, 2.0),
         (30, 3.0),
     ]
+
+
+def test_a_damaged_line_is_said_and_a_torn_last_one_is_not(tmp_path):
+    path = tmp_path / "m.jsonl"
+    path.write_text('{"kind": "train"}\n{"kind": "tr')
+    assert read_rows(path) == [{"kind": "train"}]
+    path.write_text('{"kind": "tr\n{"kind": "train"}\n')
+    with pytest.raises(UserError, match=r"m\.jsonl is damaged"):
+        read_rows(path)
 
 
 def test_what_is_not_finite_is_null(tmp_path):

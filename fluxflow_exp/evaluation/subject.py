@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import yaml
 from torch import nn
 
 from fluxflow_exp import weights
 from fluxflow_exp.config import UserError
 from fluxflow_exp.evaluation import digests
-from fluxflow_exp.run_folder import RunFolder
+from fluxflow_exp.run_folder import IDENTITY, RunFolder, read_config
 
 Kind = Literal["ema", "raw"]
 AUTOENCODER = ("compressor", "expander")
@@ -124,12 +123,17 @@ def _file(source: Path) -> Path:
     try:
         holders = weights.find_parts(source)
     except ValueError as error:
-        raise UserError(f"{source}: none of its steps has ended yet, so that there are no weights") from error
+        ended = list(RunFolder(source).read_record()["steps"])
+        why = f"{', '.join(ended)} ended, and the weights are gone" if ended else "none of its steps has ended yet"
+        raise UserError(f"there are no weights in {source / 'weights'}: {why}") from error
     return max(holders.values(), key=lambda path: int(weights.read_facts(path)["index"]))
 
 
 def _config(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"--config: there is no file {path}")
-    values: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    values = read_config(path)
+    lacking = [section for section in IDENTITY if section not in values]
+    if lacking:
+        raise UserError(f"--config: {path} is not the config.yaml of a run (it has no {', '.join(lacking)})")
     return values
