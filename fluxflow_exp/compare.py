@@ -188,6 +188,8 @@ def main(arguments: list[str] | None = None) -> int:
     problems = [f"--allow {kind}: choose of {', '.join(KINDS)}" for kind in allow if kind not in KINDS]
     if options.effect is not None and not options.effect > 0:
         problems.append(f"--effect must be above 0, not {options.effect:g}")
+    if options.folder and options.folder.exists() and not options.folder.is_dir():
+        problems.append(f"--out {options.folder}: this is a file, and a folder is wanted")
     try:
         runs = compare_runs.find(options.out)
         if higher is None:

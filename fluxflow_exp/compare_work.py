@@ -8,7 +8,6 @@ from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
-from omegaconf.errors import OmegaConfBaseException
 
 from fluxflow_exp.compare_runs import Run
 from fluxflow_exp.config import UserError
@@ -20,15 +19,12 @@ Done = dict[str, NDArray[np.float64]]  # step → TFLOP after 0, 1, 2, … updat
 
 
 def done(run: Run, step: str) -> NDArray[np.float64]:
-    """TFLOP after 0, 1, 2, … updates of a step. UserError: the run's data are not here."""
+    """TFLOP after 0, 1, 2, … updates of a step. UserError: its data are not here, or this version cannot read it."""
     kept = {name: value for name, value in run.values.items() if name not in ASIDE}
     try:
         return _counted(json.dumps({**kept, "name": "counted"}, sort_keys=True))[step]
     except UserError as error:
-        raise UserError(f"{run.name}: TFLOP are counted with its data, which cannot be opened: {error}") from error
-    except OmegaConfBaseException as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{run.name}: TFLOP cannot be counted from its configuration: {reason}") from error
+        raise UserError(f"{run.name}: TFLOP cannot be counted from its configuration and data: {error}") from error
 
 
 @cache

@@ -12,6 +12,7 @@ import hydra.utils
 from hydra.core.config_store import ConfigStore
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from fluxflow_exp.schema import RunConfig
 
@@ -66,9 +67,13 @@ def resolve(config: DictConfig) -> dict[str, Any]:
 
 
 def typed(values: dict[str, Any]) -> RunConfig:
-    """The dataclasses of the frame filled with resolved `values`."""
-    merged = OmegaConf.merge(OmegaConf.structured(RunConfig), copy.deepcopy(values))
-    return cast(RunConfig, OmegaConf.to_object(merged))
+    """The dataclasses of the frame filled with resolved `values`. UserError: those of a run of another version."""
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(RunConfig), copy.deepcopy(values))
+        return cast(RunConfig, OmegaConf.to_object(merged))
+    except OmegaConfBaseException as error:
+        where = f" ({error.full_key})" if error.full_key else ""
+        raise UserError(f"the configuration does not fit this version: {str(error).splitlines()[0]}{where}") from error
 
 
 def _follow(node: dict[str, Any], run_wide: dict[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ depends on, kept in `RUN/evaluations/`."""
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -234,6 +235,7 @@ def main(arguments: list[str] | None = None) -> int:
         for name in ("images", "steps")
         if getattr(options, name) is not None and getattr(options, name) < 1
     ]
+    problems += [f"--guidance {scale} is no number" for scale in options.guidance or [] if not math.isfinite(scale)]
     try:
         if problems:
             raise UserError(*problems)

@@ -52,6 +52,12 @@ def main(arguments: list[str] | None = None) -> int:
     )  # fmt: skip
     try:
         problems = _problems(asked)
+        if options.name is not None and Path(options.name).name != options.name:
+            problems.append(
+                f"--name {options.name!r}: choose a word, which becomes the choice model=…; --out has places"
+            )
+        if options.out.exists() and not options.out.is_dir():
+            problems.append(f"--out {options.out}: this is a file, and a folder is wanted")
         if problems:
             raise UserError(*problems)
         from fluxflow_exp import match_report

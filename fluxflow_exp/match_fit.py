@@ -85,15 +85,18 @@ def _widths(
 ) -> Fitted:
     """`known`: costs of this depth that were found before, kept up."""
     base = model.changed(depth)
+    space = base.space(TIMED if timed else FINER)
 
     def tried(widths: Widths) -> float:
         if widths not in known:
             known[widths] = cost(base.changed(base.changes(widths)))
             off = known[widths] / target - 1
-            print(f"  widths {' '.join(map(str, widths))}: {shown(known[widths], axis)} ({off:+.2%})", flush=True)
+            # Without this a reader wonders why one that is near was not taken.
+            why = "" if space.admits(widths) else "; for the slope alone: its shortcuts or proportions are others"
+            print(f"  widths {' '.join(map(str, widths))}: {shown(known[widths], axis)} ({off:+.2%}{why})", flush=True)
         return known[widths]
 
-    found = search(base.space(TIMED if timed else FINER), tried, target, tolerance=tolerance)
+    found = search(space, tried, target, tolerance=tolerance)
     return Fitted({**depth, **base.changes(found.widths)}, found.cost)
 
 

@@ -40,7 +40,10 @@ def replay(run: RunFolder, step: str, update: int, *, precision: str | None = No
     from fluxflow_exp.trainers.probe import Probe
 
     with _view(run, step, update) as scratch:
-        trainer = _trainer(scratch, step, update, precision)
+        try:
+            trainer = _trainer(scratch, step, update, precision)
+        except ValueError as error:  # of weights that are gone; in the words of the run's own folder
+            raise UserError(str(error).replace(str(scratch.path), str(run.path))) from error
         start = trainer.update_index
         console = Console()
         console.say(
@@ -91,6 +94,8 @@ def _view(run: RunFolder, step: str, update: int) -> Iterator[RunFolder]:
 
 def _trainer(folder: RunFolder, name: str, update: int, precision: str | None) -> Trainer:
     """A trainer of step `name` as it was before the first update that is repeated."""
+    import torch
+
     from fluxflow_exp import plan
     from fluxflow_exp.config import instantiate, typed
     from fluxflow_exp.datasets import build_data
@@ -101,6 +106,8 @@ def _trainer(folder: RunFolder, name: str, update: int, precision: str | None) -
     from fluxflow_exp.wandb_run import WandbRun
 
     config = typed(_plainly(folder.frozen(), precision))
+    if config.hardware.device == "cuda" and not torch.cuda.is_available():
+        raise UserError(f"this run was trained on a GPU (hardware={config.hardware.name}), and this machine shows none")
     machine, data = prepare(config.hardware), build_data(config)
     lengths = {each: plan.length(step, data[each], config) for each, step in config.stage.steps.items()}
     if update > lengths[name].updates:

@@ -70,11 +70,8 @@ class RunFolder:
         files.write_text(self.config, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
 
     def read_record(self) -> dict[str, Any]:
-        """UserError: it is not there, not whole, or of another format."""
-        try:
-            record: dict[str, Any] = files.read_json(self.record)
-        except (OSError, ValueError) as error:
-            raise UserError(f"{self.record} cannot be read: {error}") from error
+        """UserError: it is not whole, or of another format."""
+        record: dict[str, Any] = files.read_json(self.record)
         if record["format"] != FORMAT:
             raise UserError(
                 f"{self.path} has run format {record['format']}; this version reads {FORMAT}. Choose another name=…"

@@ -112,6 +112,7 @@ def test_mistakes_in_the_question_are_said(make: Make, capsys: pytest.CaptureFix
         (command(root, "--reference", "slu"), "there is no such group; did you mean 'silu'? The groups: bezier, silu"),
         (command(root, "--allow", "data,luck"), "--allow luck: choose of data, code, config"),
         (command(root, "--effect", "-1"), "--effect must be above 0, not -1"),
+        (command(root, "--out", root / "silu-0" / "run.json"), "this is a file, and a folder is wanted"),
         (command(root, "--at", "250"), "was measured from 80 to 240 images, and not at 250"),
         (command(tmp_path / "nowhere"), f"there is no run in {tmp_path / 'nowhere'}"),
     ]:

@@ -147,6 +147,7 @@ def test_weights_outside_of_a_run_need_its_configuration(
         (["--metrics", "rfd", "--images", "1"], "rfd compare sets of at least 2 images, not 1"),
         (["--images", "0"], "--images must be at least 1, not 0"),
         (["--metrics", "psnr", "--guidance", "4"], "--guidance acts on fd, kid, clip_score, prompt_accuracy alone"),
+        (["--guidance", "1", "nan"], "--guidance nan is no number"),
         (["--metrics", "psnr", "--steps", "4"], "--steps acts on fd, kid, clip_score, prompt_accuracy alone"),
         (["--metrics", "flow", "--clip", "nowhere"], "--clip acts on clip_score alone, and none of these is measured"),
         (["--config", "nowhere.yaml"], "--config: there is no file nowhere.yaml"),
@@ -177,6 +178,16 @@ def test_what_is_no_configuration_of_a_run_is_refused(
     other.write_text(text)
     assert evaluate.main([str(run), "--metrics", "psnr", "--config", str(other)]) == 2
     assert str(other) in capsys.readouterr().err
+
+
+def test_evaluations_that_are_not_whole_are_named(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copied = shutil.copytree(run, tmp_path / "run")
+    (copied / "evaluations").mkdir(exist_ok=True)
+    (copied / "evaluations" / "final.json").write_text("{")
+    assert evaluate.main([str(copied), "--metrics", "psnr", "--images", "4", "--device", "cpu"]) == 2
+    assert str(copied / "evaluations" / "final.json") in capsys.readouterr().err
 
 
 def test_a_run_whose_weights_are_gone_is_not_said_to_be_unfinished(

@@ -10,7 +10,8 @@ import pytest
 from fluxflow_exp import weights
 from fluxflow_exp.config import resolve
 from fluxflow_exp.match import main
-from fluxflow_exp.match_widths import model_of
+from fluxflow_exp.match_fit import _widths
+from fluxflow_exp.match_widths import Model, model_of
 from fluxflow_exp.models.compact_vae import shortcuts
 from fluxflow_exp.overrides import compose_config
 from tests.conftest import TOY
@@ -118,8 +119,27 @@ def test_depth_is_changed_in_all_parts_and_never_to_none() -> None:
     assert model.deeper(-1) == {}
 
 
-def test_mistakes_are_said(capsys: pytest.CaptureFixture[str]) -> None:
+def test_widths_that_are_near_and_cannot_be_taken_are_said_to_be_so(capsys: pytest.CaptureFixture[str]) -> None:
+    model = Model({"compressor": {"widths": [16, 32, 64]}}, ["compressor"])  # each stage doubles: a shortcut each
+
+    def cost(tried: Model) -> float:
+        return float(sum(tried.nodes["compressor"]["widths"]))
+
+    found = _widths(model, {}, cost, "params", 114.0, 0.01, {})
+    lines = capsys.readouterr().out.splitlines()
+    assert found.cost == 112.0  # 16 32 66 would be the target itself
+    near = [line for line in lines if "(+0.00%" in line]
+    assert near
+    assert all(line.endswith("; for the slope alone: its shortcuts or proportions are others)") for line in near)
+    assert [line for line in lines if line.endswith("%)")]  # and of what could be taken nothing is said
+
+
+def test_mistakes_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").touch()
     for words, answer in [
+        (["stage=vae", "--axis", "params", "--name", "../silu"], "--name '../silu': choose a word"),
+        (["stage=vae", "--axis", "params", "--out", str(tmp_path / "file")], "this is a file, and a folder is wanted"),
+        (["stage=vae", "--axis", "params", "--config-dir", str(tmp_path / "no")], "there is no such folder"),
         (["stage=vae", "model=fluxflow", "--axis", "params"], "model=fluxflow: compressor, expander have no width"),
         (["stage=full", "--axis", "params"], "stage=full has several steps: name one with --step vae|vae_gan|flow"),
         (["stage=full", "--step", "vea", "--axis", "params"], "--step vea: there is no such step; did you mean 'vae'?"),

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from fluxflow_exp import files, pipeline, replay
 from fluxflow_exp.config import UserError
 from fluxflow_exp.losses.kl import KL
+from fluxflow_exp.run_folder import RunFolder
 from fluxflow_exp.tracking import read_rows
 from fluxflow_exp.trainers.base import Trainer
 from fluxflow_exp.trainers.finite import NonFiniteError, Place
@@ -233,6 +234,42 @@ def test_what_cannot_be_repeated_is_said(
 ) -> None:
     assert replay.main([str(sound), *arguments]) == 2
     assert says in capsys.readouterr().err
+
+
+@pytest.fixture
+def copied(sound: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(sound, tmp_path / "copied"))
+
+
+def test_a_run_whose_weights_are_gone_is_named(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.rmtree(copied / "weights")
+    assert replay.main([str(copied), "--step", "flow", "--update", "2"]) == 2
+    assert f"error: {copied} holds no published weights" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_record_of_a_failure_that_is_not_whole_is_named(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (copied / "non_finite.json").write_text("{")
+    assert replay.main([str(copied)]) == 2
+    assert str(copied / "non_finite.json") in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "says"),
+    [
+        ("device", "cuda", "this run was trained on a GPU (hardware=cpu), and this machine shows none"),
+        ("turbo", True, "the configuration does not fit this version: Key 'turbo' not in 'Hardware' (hardware.turbo)"),
+    ],
+)
+def test_a_run_of_another_machine_or_version_is_said(
+    copied: Path, key: str, value: Any, says: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    folder = RunFolder(copied)
+    values = folder.frozen()
+    values["hardware"][key] = value
+    folder.freeze(values)
+    assert replay.main([str(copied), "--step", "vae", "--update", "1"]) == 2
+    assert says in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_folder_without_a_run_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

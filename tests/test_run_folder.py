@@ -40,16 +40,20 @@ def test_a_folder_of_another_format_is_refused(tmp_path):
         folder.read_record()
 
 
-@pytest.mark.parametrize("text", [None, "{half", "- a list\n", b"\xff\xfe\x00"])
-def test_a_configuration_or_record_that_cannot_be_read_is_named(tmp_path, text):
+@pytest.mark.parametrize("text", ["{half", b"\xff\xfe\x00"])
+def test_a_configuration_or_record_that_is_not_whole_is_named(tmp_path, text):
     folder = RunFolder(tmp_path / "run")
     folder.create(config(), {"name": "run"})
     for path, read in ((folder.config, folder.frozen), (folder.record, folder.read_record)):
-        path.unlink()
-        if text is not None:
-            path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
         with pytest.raises(UserError, match=path.name):
             read()
+    folder.config.write_text("- a list\n")
+    with pytest.raises(UserError, match="holds no configuration"):
+        folder.frozen()
+    folder.config.unlink()
+    with pytest.raises(UserError, match="No such file"):
+        folder.frozen()
 
 
 def test_old_runs_are_numbered_never_overwritten(tmp_path):
