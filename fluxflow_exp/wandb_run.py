@@ -87,7 +87,12 @@ class WandbRun:
             if metrics is not None:
                 self._run.summary.update(metrics)
                 self._refer_to_weights()
+            offline = self._run.settings._offline
             self._run.finish(exit_code=code)
+            if offline:  # the service writes on behind finish(), and a rank of several ends without waiting for it
+                import wandb
+
+                wandb.teardown()
         except Exception as error:
             self._give_up(error)
         self._run = None

@@ -63,13 +63,13 @@ def _rows(folder: RunFolder, step: str, index: int, updates: int, offset: float)
     for update in range(4, updates + 1, 4):
         at = {"update": update, "epoch": 1 + update // 13, "batch": update}
         metrics = {"vae": 1 / update, "kl": 30.0, f"{step}_norm": 0.5, "g": -0.1, "d": float("nan")}
-        extras = {"seconds": 10.0 * update, "batch_time": 10.0, "tflop": 2.0 * update}
+        extras = {"seconds": 10.0 * update, "batch_time": 10.0}
         log.write("train", metrics=metrics, learning_rates={"vae": 1e-3, "discriminator": 1e-4}, extras=extras, **at)
         if update % 8 == 0:
             log.write("held_out", metrics={"val_psnr": 15 + update / 4 + offset}, **at)
             log.write("held_out_raw", metrics={"val_psnr": 14 + update / 4 + offset}, **at)
             log.write("samples", metrics={}, texts={"pictures": _pictures(folder, step, index, update)}, **at)
-    health = [{"logit_gap": 0.2, "active_units": 0.75}, {"logit_gap": 4.0, "active_units": 0.5}]
+    health = [{"logit_gap": 0.2, "active_units": 12.0}, {"logit_gap": 4.0, "active_units": 3.0}]
     with log.path.open("a", encoding="utf-8") as file:
         for update, numbers in zip((8, 16), health, strict=True):
             row = {

@@ -3,6 +3,7 @@
 from typing import Any
 
 from fluxflow_exp.card.panels import BALANCE, HELD_OUT, POINTS, RATES, Track, marks, overlaid, panels
+from fluxflow_exp.trainers.checkup import Checkup
 
 
 def row(
@@ -63,3 +64,12 @@ def test_many_rows_become_means_of_neighbours_and_the_last_row() -> None:
 def test_values_over_decades_have_a_logarithmic_axis() -> None:
     wide, negative = panels(Track({"vae": [row(1, a=1.0, b=-1.0), row(2, a=100.0, b=100.0)]}))
     assert (wide["log"], negative["log"]) == (True, False)
+
+
+def test_the_ratio_of_gradients_is_titled_in_the_order_in_which_it_is_taken() -> None:
+    checkup = Checkup.__new__(Checkup)
+    checkup.recent = [row(update, discriminator_norm=4.0, vae_norm=2.0) for update in (1, 2)]
+    found = checkup._of_rows(0)
+    assert found == {"gradient_ratio": 2.0}
+    (panel,) = panels(Track({"vae_gan": [row(update, "health", **found) for update in (1, 2)]}))
+    assert panel["title"].startswith("Gradient norms, discriminator over autoencoder")

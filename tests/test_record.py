@@ -90,6 +90,7 @@ def test_metrics_are_picked_by_name_and_guidance_of_averaged_weights() -> None:
     found = [ONE, replace(ONE, guidance=1.0), replace(ONE, ema=False), replace(ONE, metric="ssim", guidance=None)]
     assert record.select(found, "fd@4") == [ONE]
     assert record.select(found, "fd") == found[:2]
+    assert record.select([replace(ONE, metric="psnr", guidance=None)], "psnr@4") == []
     assert record.names(found) == ["fd@4", "fd@1", "ssim"]
 
 

@@ -147,6 +147,13 @@ def test_json_holds_the_same_without_pictures(run: RunFolder, tmp_path: Path) ->
     assert not (run.path / "report.html").exists()
 
 
+def test_counts_are_no_shares_and_what_is_only_predicted_has_no_reality(run: RunFolder) -> None:
+    found = facts.as_json(facts.read(run))
+    (active,) = [panel for panel in found["panels"] if panel["title"] == "Active latent channels"]
+    assert (active["unit"], active["series"][0]["y"][:2]) == ("", [12.0, 3.0])
+    assert found["plan"][0]["tflop_an_update"] == (1.9, None)  # no row of a run holds its work
+
+
 def test_what_is_no_run_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert report.cli([str(tmp_path)]) == 2
     assert "there is no run in" in capsys.readouterr().err

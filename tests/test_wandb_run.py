@@ -198,6 +198,15 @@ def test_health_goes_with_the_rows_and_says_how_many_warnings_there_are(run: Run
     assert server.values[-1]["vae/logit_gap"] == 0.5
 
 
+def test_an_offline_run_is_whole_when_it_is_finished(run: RunFolder) -> None:
+    """Also in a process that does not run W&B's own clean-up at its end, as a rank of several."""
+    tracked = wandb_run.WandbRun(run, Tracking(mode="offline"), Console())
+    tracked.start()
+    tracked.catch_up("flow")
+    tracked.finish(code=0)
+    assert [row["_step"] for row in history(run.path)] == list(range(7))
+
+
 def test_rows_after_a_rewind_are_not_sent_twice(run: RunFolder, online: Any) -> None:
     server = online(6)  # the process that was killed had sent two rows of the flow step that are written again
     run.metrics("flow").write_text(run.metrics("flow").read_text().splitlines(True)[0])

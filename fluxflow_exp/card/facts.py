@@ -125,7 +125,6 @@ def planned(card: Card) -> list[dict[str, Any]]:
         update = done.get("updates", rows[-1]["global_step"] if rows else 0)
         last: dict[str, float] = next((row["extras"] for row in reversed(rows) if "seconds" in row["extras"]), {})
         seconds = done.get("seconds", last.get("seconds"))
-        tflop = last.get("tflop")
         forecast = predicted.get(step, {})
         found.append(
             {
@@ -135,7 +134,7 @@ def planned(card: Card) -> list[dict[str, Any]]:
                 "seconds_an_update": (forecast.get("seconds"), seconds / update if seconds and update else None),
                 "hours": (forecast.get("hours"), seconds / 3600 if seconds is not None else None),
                 "peak_gib": (forecast.get("peak_gib"), done.get("peak_gib")),
-                "tflop_an_update": (forecast.get("tflop"), tflop / update if tflop and update else None),
+                "tflop_an_update": (forecast.get("tflop"), None),  # counted from the configuration, never measured
                 "ended_by": done.get("ended_by"),
             }
         )

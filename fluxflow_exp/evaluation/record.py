@@ -107,9 +107,7 @@ def select(records: list[Record], metric: str) -> list[Record]:
     """Those of averaged weights that `metric` names: `fd`, or `fd@4` at guidance 4."""
     name, _, guidance = metric.partition("@")
     return [
-        record
-        for record in records
-        if record.ema and record.metric == name and (not guidance or f"{record.guidance:g}" == guidance)
+        record for record in records if record.ema and record.metric == name and guidance in ("", _guidance(record))
     ]
 
 
@@ -117,7 +115,7 @@ def names(records: list[Record]) -> list[str]:
     """What `select` takes, for messages."""
     return list(
         dict.fromkeys(
-            record.metric if record.guidance is None else f"{record.metric}@{record.guidance:g}"
+            record.metric if record.guidance is None else f"{record.metric}@{_guidance(record)}"
             for record in records
             if record.ema
         )
@@ -146,6 +144,11 @@ def table(records: list[Record]) -> str:
         )
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     return "\n".join("  ".join(word.ljust(w) for word, w in zip(line, widths, strict=True)).rstrip() for line in lines)
+
+
+def _guidance(record: Record) -> str | None:
+    """As a metric's name has it behind the @."""
+    return None if record.guidance is None else f"{record.guidance:g}"
 
 
 def _key(record: Record) -> tuple[Any, ...]:

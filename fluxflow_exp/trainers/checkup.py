@@ -6,7 +6,7 @@ The numbers are functions of the update: of weights, held-out images and earlier
 from __future__ import annotations
 
 import statistics
-from types import TracebackType
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -97,7 +97,7 @@ class Checkup:
         return {name: statistics.median(values) for name, values in found.items() if values}
 
 
-class Activity:
+class Activity(ExitStack):
     """Inside a `with` block: which channels of the activations in `parts` change over images and positions.
 
     A channel whose values all lie within a millionth of its activation's largest one counts as dead: a ReLU that is
@@ -105,24 +105,19 @@ class Activity:
     """
 
     def __init__(self, parts: list[nn.Module]) -> None:
+        super().__init__()  # keeps the hooks, and removes them at the end of the block
         self.seen: dict[nn.Module, _Range] = {}
-        self._parts, self._handles = parts, []  # type: tuple[list[nn.Module], list[Any]]
+        self._parts = parts
 
     def __enter__(self) -> Activity:
         for part in self._parts:
             before: nn.Module | None = None
             for module in part.modules():
                 if isinstance(module, ACTIVATIONS):
-                    self._handles.append(module.register_forward_hook(_Watch(self, _own_channels(before, module))))
+                    self.enter_context(module.register_forward_hook(_Watch(self, _own_channels(before, module))))
                 elif isinstance(module, nn.Conv2d | nn.Linear):
                     before = module
         return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for handle in self._handles:
-            handle.remove()
 
     def numbers(self) -> dict[str, float]:
         """`dead_activations`: share of all channels, `dead_in_one`: the largest share in one activation; {} of none."""

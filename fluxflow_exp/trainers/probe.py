@@ -6,8 +6,8 @@ Only for updates that are done again: each look makes the host wait for the devi
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from functools import partial
-from types import TracebackType
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -29,10 +29,11 @@ class Seen(NamedTuple):
     values: int
 
 
-class Probe:
+class Probe(ExitStack):
     """Inside a `with` block: everything that the modules of `parts` compute, in the order in which they do it."""
 
     def __init__(self, parts: dict[str, nn.Module]) -> None:
+        super().__init__()  # keeps the hooks, and removes them at the end of the block
         self.seen: list[Seen] = []
         self.origins: dict[Direction, tuple[int, str]] = {}  # place in `seen`, and the module that it begins in
         self._names = {
@@ -40,18 +41,12 @@ class Probe:
         }
         self._fed_well: dict[str, bool] = {}  # module → whether its inputs were finite
         self._hooked: set[nn.Parameter] = set()
-        self._handles: list[Any] = []
 
     def __enter__(self) -> Probe:
         for module in self._names:
-            self._handles += [module.register_forward_pre_hook(self._before), module.register_forward_hook(self._after)]
+            self.enter_context(module.register_forward_pre_hook(self._before))
+            self.enter_context(module.register_forward_hook(self._after))
         return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for handle in self._handles:
-            handle.remove()
 
     def origin(self, error: NonFiniteError) -> tuple[int, str] | None:
         """Place in `seen` and name of the module that `error` comes from; None: it arises in the loss itself."""
@@ -68,12 +63,12 @@ class Probe:
             if parameter.requires_grad and parameter not in self._hooked:
                 self._hooked.add(parameter)
                 handle = parameter.register_hook(partial(self._gradient, name))  # type: ignore[no-untyped-call]
-                self._handles.append(handle)
+                self.enter_context(handle)
         if not any(module.children()):
             for tensor in _tensors(inputs):
                 if tensor.requires_grad and not tensor.is_leaf:
                     handle = tensor.register_hook(partial(self._gradient, name))  # type: ignore[no-untyped-call]
-                    self._handles.append(handle)
+                    self.enter_context(handle)
 
     def _after(self, module: nn.Module, inputs: Any, output: Any) -> None:
         for tensor in _tensors(output):
