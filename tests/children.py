@@ -8,6 +8,7 @@ import socket
 import sys
 import tempfile
 from collections.abc import Callable
+from multiprocessing import forkserver
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -19,7 +20,9 @@ Fault = Callable[[], None]
 
 
 def warm_up() -> None:
+    """Start the server, which children that the package starts are forked from as well."""
     CONTEXT.set_forkserver_preload(["tests.children", "fluxflow_exp.pipeline", "fluxflow_exp.plot", "tests.warm"])
+    forkserver.ensure_running()
 
 
 def start(values: dict[str, Any], log: Path, *faults: Fault) -> BaseProcess:
