@@ -49,6 +49,14 @@ def toy(output: Path, *overrides: str, stage: str = "quickstart") -> dict[str, A
     return resolve(compose_config([f"stage={stage}", *TOY, *steps, f"output_root={output}", *overrides]))
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Workers get neighbouring tests, so that what a file trains for all of its tests is trained by few of them."""
+    from xdist.scheduler import WorkStealingScheduling
+
+    return WorkStealingScheduling(config, log) if config.getoption("dist") == "load" else None
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _forkserver() -> None:
     if not INTERPRETED:  # there, nothing trains
