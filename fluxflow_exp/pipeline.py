@@ -184,6 +184,8 @@ class Pipeline:
                 self._step(index, name, step, earlier)
             earlier.append(name)
         if self.ranks.first:
+            self.graphs.wait()
+            summary.draw_graphs(self.folder, self.console)
             publishing.publish_final(self.folder, earlier)
             self.folder.mirror()
 
@@ -204,8 +206,8 @@ class Pipeline:
         publishing.publish_step(setup, trainer, self.config)
         if self.ranks.first:
             summary.finish_step(setup, trainer, final)
-            self.graphs.wait()
-            summary.draw_graphs(self.folder, self.console)
+            if index < setup.steps:  # after the last step they are drawn anyway
+                self.graphs.refresh()
             verify.write_digests(self.folder)
             self.folder.mirror()
         self.ranks.meet()  # the next step reads what the first rank has published

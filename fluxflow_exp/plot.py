@@ -9,13 +9,14 @@ import statistics
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
+import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
+from PIL import Image
 
 from fluxflow_exp import files, health
 from fluxflow_exp.tracking import Row, read_rows
@@ -58,13 +59,13 @@ def overlay(graphs: dict[str, Path], output: Path) -> Path:
         found[label] = {**_series(steps, "train", "metrics"), **_series(steps, "held_out", "metrics")}
     names = [name for name in COMPARED if any(name in series for series in found.values())]
     columns = min(3, max(len(names), 1))
-    figure, grid = plt.subplots(-(-len(names) // columns) or 1, columns, figsize=(6 * columns, 12), squeeze=False)
+    figure, grid = _grid(-(-len(names) // columns) or 1, columns, size=(6 * columns, 12))
     for axes in grid.flat[len(names) :]:
         axes.axis("off")
     for axes, name in zip(grid.flat, names, strict=False):
         lines = {label: series[name] for label, series in found.items() if name in series}
         _lines(axes, lines, tuple(lines), name, [], log=not name.startswith(("val_psnr", "prompt")))
-    return _save(figure, output)
+    return _save(_rendered(figure), output)
 
 
 def draw(graph: Path) -> list[Path]:
@@ -81,19 +82,17 @@ def draw(graph: Path) -> list[Path]:
         "learning_rates": lambda axes: _lines(axes, rates, tuple(rates), "learning rate", marks),
         "batch_times": lambda axes: _lines(axes, extras, ("batch_time",), "seconds a batch", marks),
     }
-    written = []
-    for name, panel in panels.items():
-        figure, axes = plt.subplots(figsize=(8, 4.5))
-        panel(axes)
-        written.append(_save(figure, graph / f"{name}.png"))
-    figure, grid = plt.subplots(2, 3, figsize=(18, 9))
+    figure, grid = _grid(2, 3, size=(18, 9))
     for axes, panel in zip(grid.flat, panels.values(), strict=False):
         panel(axes)
     accuracies = tuple(n for n in held_out if n.startswith("prompt_accuracy"))
     _lines(grid[1, 1], held_out, ("val_psnr",), "held-out PSNR (dB)", marks, log=False)
     shown = ("val_flow", "val_l1")
     _lines(grid[1, 2], held_out, shown, "held-out loss", marks)
-    written.append(_save(figure, graph / "training_overview.png"))
+    overview = _rendered(figure)
+    cells = {name: _cell(overview, *divmod(index, 3)) for index, name in enumerate(panels)}
+    written = [_save(cell, graph / f"{name}.png") for name, cell in cells.items()]
+    written.append(_save(overview, graph / "training_overview.png"))
     vitals = _series(steps, "health", "metrics")
     if vitals:
         written.append(_draw_health(vitals, marks, graph / "health.png"))
@@ -104,7 +103,7 @@ def draw(graph: Path) -> list[Path]:
 
 def _draw_health(vitals: Series, marks: list[tuple[int, str]], path: Path) -> Path:
     """The numbers of `health` rows, with the limits beyond which they are warned of as dashed lines."""
-    figure, grid = plt.subplots(2, 3, figsize=(18, 9))
+    figure, grid = _grid(2, 3, size=(18, 9))
     shares = ("dead_activations", "dead_in_one")
     panels: list[tuple[tuple[str, ...], str, tuple[float, ...], bool]] = [
         (("logit_gap", "hinge_loss"), "discriminator, held out", (health.DISCRIMINATOR_WINS,), False),
@@ -115,11 +114,8 @@ def _draw_health(vitals: Series, marks: list[tuple[int, str]], path: Path) -> Pa
         (("loss_spike",), "largest robust score of a loss", (health.SPIKE,), False),
     ]
     for axes, (names, label, limits, log) in zip(grid.flat, panels, strict=True):
-        _lines(axes, vitals, names, label, marks, log=log)
-        if any(name in vitals for name in names):
-            for limit in limits:
-                axes.axhline(limit, color="tab:red", linestyle="--", linewidth=0.9)
-    return _save(figure, path)
+        _lines(axes, vitals, names, label, marks, log=log, limits=limits)
+    return _save(_rendered(figure), path)
 
 
 def _steps(graph: Path) -> dict[str, list[Row]]:
@@ -161,7 +157,9 @@ def _lines(
     marks: list[tuple[int, str]],
     *,
     log: bool = True,
+    limits: tuple[float, ...] = (),
 ) -> None:
+    """Draw the series called `names` that there are, the beginnings of steps, and `limits` as dashed lines."""
     present = [name for name in names if name in series]
     for name in present:
         axes.plot(
@@ -170,10 +168,11 @@ def _lines(
             linewidth=1.2,
             marker="." if len(series[name][0]) < 30 else "",
         )
-    smallest = min((min(series[name][1]) for name in present), default=1.0)
-    # The generator's hinge loss is negative when it wins; a symmetric scale keeps it in the picture.
+    for limit in limits if present else ():
+        axes.axhline(limit, color="tab:red", linestyle="--", linewidth=0.9)
     if log and present:
-        axes.set_yscale("log" if smallest > 0 else "symlog")
+        values = [*limits, *(value for name in present for value in series[name][1])]
+        _logarithmic(axes, min(values), max(values))
     for position, name in marks:
         axes.axvline(position, color="0.8", linewidth=0.8)
         axes.text(
@@ -193,10 +192,44 @@ def _lines(
         axes.text(0.5, 0.5, "nothing logged", transform=axes.transAxes, ha="center", color="0.5")
 
 
-def _save(figure: Figure, path: Path) -> Path:
-    figure.tight_layout()
-    files.write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=110, format="png"))
-    plt.close(figure)
+def _grid(rows: int, columns: int, *, size: tuple[float, float]) -> tuple[Figure, Any]:
+    """An empty picture of `size` inches, and its panels as an array (rows, columns)."""
+    width, height = size
+    figure = Figure(figsize=size, dpi=110)
+    # Margins in inches that every label fits into: tight_layout draws all of a picture once more to measure them.
+    grid = figure.subplots(rows, columns, squeeze=False)
+    inner = (width / columns - 1.25, height / rows - 0.8)
+    figure.subplots_adjust(
+        left=0.8 / width, right=1 - 0.45 / width, bottom=0.5 / height, top=1 - 0.3 / height,
+        wspace=1.25 / inner[0], hspace=0.8 / inner[1],
+    )  # fmt: skip
+    return figure, grid
+
+
+def _logarithmic(axes: Axes, smallest: float, largest: float) -> None:
+    """Plain numbers at the major ticks alone: typesetting powers of ten took most of the time that a picture took."""
+    # The generator's hinge loss is negative when it wins; a symmetric scale keeps it in the picture.
+    axes.set_yscale("log" if smallest > 0 else "symlog")
+    axes.yaxis.set_major_formatter("{x:.4g}")
+    axes.yaxis.set_minor_locator(NullLocator())
+    if smallest > 0:
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if largest < 300 * smallest else (1,)))
+
+
+def _rendered(figure: Figure) -> Image.Image:
+    canvas: Any = FigureCanvasAgg(figure)  # matplotlib has no types here
+    canvas.draw()
+    return Image.fromarray(np.asarray(canvas.buffer_rgba()))
+
+
+def _cell(picture: Image.Image, row: int, column: int) -> Image.Image:
+    """A panel of a rendered grid of 2 x 3, as a picture of its own that need not be drawn again."""
+    width, height = picture.width // 3, picture.height // 2
+    return picture.crop((column * width, row * height, (column + 1) * width, (row + 1) * height))
+
+
+def _save(picture: Image.Image, path: Path) -> Path:
+    files.write_atomically(path, lambda temporary: picture.save(temporary, format="png"))
     return path
 
 

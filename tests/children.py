@@ -6,9 +6,12 @@ import random
 import signal
 import socket
 import sys
+import tempfile
 from collections.abc import Callable
+from multiprocessing import forkserver
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from subprocess import CompletedProcess
 from typing import Any
 
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -17,7 +20,9 @@ Fault = Callable[[], None]
 
 
 def warm_up() -> None:
+    """Start the server, which children that the package starts are forked from as well."""
     CONTEXT.set_forkserver_preload(["tests.children", "fluxflow_exp.pipeline", "fluxflow_exp.plot", "tests.warm"])
+    forkserver.ensure_running()
 
 
 def start(values: dict[str, Any], log: Path, *faults: Fault) -> BaseProcess:
@@ -56,6 +61,19 @@ def finish(values: dict[str, Any], log: Path, *faults: Fault) -> int:
     child.join(300)
     assert child.exitcode is not None, f"the child hangs; see {log}"
     return child.exitcode
+
+
+def command(folder: Path, *words: str) -> "CompletedProcess[str]":
+    """What `fluxflow-train WORDS…` says and leaves in `folder`; it is spared what a new interpreter imports."""
+    with tempfile.TemporaryDirectory() as apart:
+        out, err = Path(apart) / "out", Path(apart) / "err"
+        child = CONTEXT.Process(target=_command, args=(folder, words, out, err, dict(os.environ)))
+        child.start()
+        child.join(120)
+        if child.exitcode is None:
+            child.kill()
+        assert child.exitcode is not None, f"the command hangs: {out.read_text()}{err.read_text()}"
+        return CompletedProcess(words, child.exitcode, out.read_text(), err.read_text())
 
 
 class KillDuring:
@@ -100,7 +118,7 @@ def lively_scaler() -> None:
 
 
 def moments(n: int, *, seed: int) -> list[KillDuring]:
-    """`n` moments to be killed at: in every kind of place at least once, then at random."""
+    """`n` moments to be killed at: in every kind of place at least once, then at random; at the run's end last."""
     rng = random.Random(seed)
     places = [
         ("torch", "save", "torn"),
@@ -112,12 +130,12 @@ def moments(n: int, *, seed: int) -> list[KillDuring]:
         ("fluxflow_exp.weights", "publish", "after"),
         ("fluxflow_exp.summary", "finish_step", "before"),
         ("fluxflow_exp.summary", "finish_step", "after"),
-        ("fluxflow_exp.plot", "draw", "before"),
     ]
-    chosen = places + [rng.choice(places[:4]) for _ in range(n - len(places))]
+    chosen = places + [rng.choice(places[:4]) for _ in range(n - 1 - len(places))]
     rng.shuffle(chosen)
     reach = {"_update": 3, "_log": 2, "save": 2}
-    return [KillDuring(m, f, rng.randint(1, reach.get(f, 1)), moment) for m, f, moment in chosen[:n]]
+    while_training = [KillDuring(m, f, rng.randint(1, reach.get(f, 1)), moment) for m, f, moment in chosen[: n - 1]]
+    return [*while_training, KillDuring("fluxflow_exp.plot", "draw", 1)]
 
 
 def _train(
@@ -125,9 +143,7 @@ def _train(
 ) -> None:
     os.environ |= {key: str(value) for key, value in (environment or {}).items()}
     log.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(log, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
-    os.dup2(descriptor, 1)
-    os.dup2(descriptor, 2)
+    _say_to(log, 1, 2)
     from fluxflow_exp import pipeline
     from fluxflow_exp.config import UserError
     from fluxflow_exp.console import fail
@@ -139,3 +155,21 @@ def _train(
     except UserError as error:
         fail(list(error.args))
         raise
+
+
+def _command(folder: Path, words: tuple[str, ...], out: Path, err: Path, environment: dict[str, str]) -> None:
+    os.environ.clear()
+    os.environ |= environment
+    os.chdir(folder)
+    _say_to(out, 1)
+    _say_to(err, 2)
+    sys.argv = ["fluxflow-train", *words]
+    from fluxflow_exp.main import cli
+
+    cli()
+
+
+def _say_to(log: Path, *descriptors: int) -> None:
+    opened = os.open(log, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+    for descriptor in descriptors:
+        os.dup2(opened, descriptor)

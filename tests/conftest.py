@@ -10,6 +10,7 @@ import pytest
 from fluxflow_exp.config import resolve
 from fluxflow_exp.overrides import compose_config
 from tests.children import warm_up
+from tests.interpreted import INTERPRETED
 from tests.studies import Make, make_run
 
 # The suite talks to no dashboard; tests of W&B itself take this away.
@@ -48,9 +49,18 @@ def toy(output: Path, *overrides: str, stage: str = "quickstart") -> dict[str, A
     return resolve(compose_config([f"stage={stage}", *TOY, *steps, f"output_root={output}", *overrides]))
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Workers get neighbouring tests, so that what a file trains for all of its tests is trained by few of them."""
+    from xdist.scheduler import WorkStealingScheduling
+
+    return WorkStealingScheduling(config, log) if config.getoption("dist") == "load" else None
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _forkserver() -> None:
-    warm_up()
+    if not INTERPRETED:  # there, nothing trains
+        warm_up()
 
 
 @pytest.fixture

@@ -97,7 +97,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Any]]:
     return root / "quickstart", entries
 
 
-@pytest.mark.parametrize("count", [2, 4])
+@pytest.mark.parametrize("count", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_the_global_batch_and_its_draws_do_not_depend_on_the_ranks(
     tmp_path: Path, alone: tuple[Path, list[Any]], count: int
 ) -> None:

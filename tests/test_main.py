@@ -8,13 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.children import command
 from tests.conftest import TOY, TOY_STEPS
-
-
-def command(folder: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "fluxflow_exp", *overrides], cwd=folder, capture_output=True, text=True, timeout=120
-    )
 
 
 def test_mistakes_are_listed_together_without_a_traceback_and_nothing_is_left(tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 """A sweep: checked whole, frozen, continued by the same command, and told apart job by job."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from fluxflow_exp.overrides import compose_config
 from fluxflow_exp.preflight import problems
 from fluxflow_exp.run_folder import RunFolder
 from fluxflow_exp.sweep import digest
+from tests.children import command
 from tests.conftest import TOY
 
 REPOSITORY = Path(__file__).parents[1]
@@ -24,11 +24,8 @@ TEMPLATES = REPOSITORY / "multirun_templates"
 SHORT = ["-m", "stage=vae", *TOY, "stage.steps.vae.batch_size=8", "stage.steps.vae.n_epochs=1"]
 
 
-def launch(folder: Path, *overrides: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "fluxflow_exp", *SHORT, *overrides],
-        cwd=folder, capture_output=True, text=True, timeout=timeout, env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
-    )  # fmt: skip
+def launch(folder: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
+    return command(folder, *SHORT, *overrides)
 
 
 def table(said: str) -> dict[str, str]:
@@ -83,7 +80,7 @@ def test_every_job_is_checked_before_the_first_one_runs(tmp_path: Path) -> None:
 
 
 def test_a_signal_stops_the_whole_sweep_and_the_same_command_continues_it(tmp_path: Path) -> None:
-    long = ["seed=0,1", "stage.steps.vae.n_epochs=60", "evaluation.every_epochs=60", "samples.every_epochs=60"]
+    long = ["seed=0,1", "stage.steps.vae.n_epochs=20", "evaluation.every_epochs=20", "samples.every_epochs=20"]
     child = subprocess.Popen(
         [sys.executable, "-m", "fluxflow_exp", *SHORT, *long], cwd=tmp_path, stdout=subprocess.PIPE, text=True
     )
@@ -113,8 +110,7 @@ def test_plans_can_be_made_where_the_gpu_is_not(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_an_extended_run_is_not_stale(tmp_path: Path) -> None:
     for more in ([], ["stage.steps.vae.n_epochs=2", "resume=extend"]):
-        command = [sys.executable, "-m", "fluxflow_exp", *SHORT[1:], *more]
-        subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, timeout=120)
+        assert command(tmp_path, *SHORT[1:], *more).returncode == 0
     assert status.main([str(tmp_path / "outputs")]) == 0
 
 
@@ -127,7 +123,8 @@ def test_slurm_without_slurm_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.slow
-def test_each_job_has_memory_of_its_own_through_submitit(tmp_path: Path) -> None:
+def test_each_job_has_memory_of_its_own_through_submitit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))  # of the jobs, which are new interpreters
     done = launch(tmp_path, "hydra/launcher=slurm_local", "hardware.devices=2", "seed=5")
     assert done.returncode == 0, done.stderr + done.stdout
     assert "Submitted 1 job" in done.stdout

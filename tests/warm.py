@@ -1,6 +1,14 @@
-"""Imported once by the server that test children are forked from: what each of them would else compose for its card."""
+"""Imported once by the server that test children are forked from: what each of them would else do for itself."""
 
+import torch
+from PIL import Image
+
+from fluxflow_exp import report  # noqa: F401
+from fluxflow_exp.card import facts, page  # noqa: F401
 from fluxflow_exp.card.parents import shipped
 
 for stage in ("quickstart", "vae"):
     shipped(stage)
+Image.init()
+# The first optimizer imports torch's compiler, which takes as long as torch itself.
+torch.optim.AdamW([torch.zeros(1)])

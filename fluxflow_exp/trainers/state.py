@@ -69,7 +69,7 @@ def save(trainer: Trainer, *, final: bool) -> None:
             setup.folder.mirror()
     if ranks.first:
         setup.folder.count_time(spent=trainer.spent.take())
-        if not final:  # after the last save they are drawn anyway
+        if not final:  # after a step's last save the pipeline sees to them
             setup.graphs.refresh()
     said = setup.clock.saved(time.monotonic() - started)
     if said:
