@@ -37,11 +37,15 @@ class Chain(nn.Sequential, Region):
 def set_up_compilation(*, exact: bool) -> None:
     """Torch's settings for regions, once a process. `exact`: kernels are chosen by rule, not by their speed."""
     import torch._dynamo
+    import torch._functorch.config
     import torch._inductor.config
 
     # A region's kinds and shapes are few and known; each is compiled for itself, at full speed.
     torch._dynamo.config.recompile_limit = 128
     torch._dynamo.config.accumulated_recompile_limit = 1024
+    # An adaptive GAN weight walks the last region's graph twice. Torch 2.11 compiles a region's backward pass at the
+    # first walk, and for a step without a GAN as one that may reuse what was saved: the second walk is then an error.
+    torch._functorch.config.donated_buffer = False
     if exact:
         torch._inductor.config.deterministic = True
 

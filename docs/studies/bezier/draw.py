@@ -3,6 +3,7 @@
 python docs/studies/bezier/draw.py
 """
 
+import argparse
 import json
 import statistics
 from pathlib import Path
@@ -33,6 +34,7 @@ METRICS = {"psnr": "PSNR, dB (higher is better)", "st_lpips": "ST-LPIPS (lower)"
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     runs = json.loads((HERE / "results.json").read_text())["runs"]
     figure, axes = plt.subplots(1, 3, figsize=(12, 4), constrained_layout=True)
     for place, (metric, label) in zip(axes, METRICS.items(), strict=True):
