@@ -4,13 +4,14 @@ Runs that differ in anything else are refused: a difference of means says nothin
 """
 
 import argparse
+import shlex
 import sys
 from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
 
-from fluxflow_exp import compare_curves, compare_report, compare_runs
-from fluxflow_exp.compare_curves import BUDGETS, COUNTED, TIMED, Curve
+from fluxflow_exp import compare_curves, compare_metrics, compare_report, compare_runs
+from fluxflow_exp.compare_curves import BUDGETS, TIMED, Curve
 from fluxflow_exp.compare_pairs import Comparison, Group, Question, pairs
 from fluxflow_exp.compare_runs import Found, Run
 from fluxflow_exp.config import UserError
@@ -34,26 +35,26 @@ def compare(
     all runs reached; `allow`: kinds of differences (data, code, config) that are put up with.
     """
     groups = _referred(compare_runs.group(runs, question.by), reference)
-    compare_curves.check_metric(runs, question.metric)
+    compare_metrics.check_metric(runs, question.metric)
     found = compare_runs.differences(runs, question.by)
     if found.machines and question.budget in TIMED:
         found.unlike.append(found.machines)
-    problems = [
-        f"{each}. Only {question.by} may differ; --allow {each.kind} compares all the same"
-        for each in found.unlike
-        if each.kind not in allow
-    ]
     unrecorded = _said(lambda: compare_curves.check_budget(runs, question.budget))
-    problems += unrecorded + _said(lambda: compare_curves.check_evaluated(runs, question.metric))
+    problems = unrecorded + _said(lambda: compare_metrics.check_evaluated(runs, question.metric))
     curves: dict[str, Curve] = {}
     for run in runs if not unrecorded else []:
         problems += _said(partial(_read, run, question, curves))
     target: list[float] = []
     if len(curves) == len(runs):
         unfinished = [] if at is not None else _unfinished(runs, curves, question.budget)
-        problems += unfinished or _said(
-            lambda: target.append(compare_curves.equal_budget(curves, question.budget, at=at))
-        )
+        problems = (
+            unfinished or _said(lambda: target.append(compare_curves.equal_budget(curves, question.budget, at=at)))
+        ) + problems
+    problems += [
+        f"{each}. Only {question.by} may differ; --allow {each.kind} compares all the same"
+        for each in found.unlike
+        if each.kind not in allow
+    ]
     if problems:
         raise UserError(*problems)
     return _made(groups, curves, target[0], question, found)
@@ -74,7 +75,7 @@ def _made(
     ]
     held = pairs(made, question)
     judged = sum(each.difference.half_width is not None for each in held)
-    return Comparison(question, at, made, held, found, _notes(made, question, found, judged), curves)
+    return Comparison(question, at, made, held, found, _notes(made, at, question, found, judged), curves)
 
 
 def _referred(groups: dict[str, list[Run]], reference: str | None) -> dict[str, list[Run]]:
@@ -114,7 +115,7 @@ def _unfinished(runs: list[Run], curves: dict[str, Curve], budget: str) -> list[
     ]
 
 
-def _notes(groups: list[Group], question: Question, found: Found, judged: int) -> list[str]:
+def _notes(groups: list[Group], at: float, question: Question, found: Found, judged: int) -> list[str]:
     """What a reader must know beside the numbers."""
     notes = [f"these runs differ in more than {question.by}, which was allowed: {each}" for each in found.unlike]
     if found.following:
@@ -126,7 +127,7 @@ def _notes(groups: list[Group], question: Question, found: Found, judged: int) -
             f"the {judged} pairs are judged together (Holm): that any of them is called better by chance alone happens "
             "in at most 1 of 20 such comparisons"
         )
-    if question.budget not in COUNTED:
+    if any(compare_curves.further(end, at) for group in groups for end in group.ends):
         notes.append(
             "runs that ended later are read before their end, where their schedule may not have lowered the learning "
             "rate yet"
@@ -184,7 +185,7 @@ def main(arguments: list[str] | None = None) -> int:
     words = sys.argv[1:] if arguments is None else arguments
     options = _parser().parse_args(words)
     allow = [kind for kind in options.allow.split(",") if kind]
-    higher = options.better == "higher" if options.better else compare_curves.higher_is_better(options.metric)
+    higher = options.better == "higher" if options.better else compare_metrics.higher_is_better(options.metric)
     problems = [f"--allow {kind}: choose of {', '.join(KINDS)}" for kind in allow if kind not in KINDS]
     if options.effect is not None and not options.effect > 0:
         problems.append(f"--effect must be above 0, not {options.effect:g}")
@@ -193,7 +194,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         runs = compare_runs.find(options.out)
         if higher is None:
-            compare_curves.check_metric(runs, options.metric)
+            compare_metrics.check_metric(runs, options.metric)
             problems.append(
                 f"whether more {options.metric} is better, its name does not tell: add --better higher|lower"
             )
@@ -210,6 +211,12 @@ def main(arguments: list[str] | None = None) -> int:
     folder = options.folder or runs[0].folder.path.parent / "comparison"
     for path in compare_report.write(found, folder, words):
         print(path)
+    older = compare_report.outdated(found, folder)
+    if older:
+        page = folder / "comparison.html"
+        report = ["python", "-m", "fluxflow_exp.report", *map(str, options.out)]
+        report += ["--output", str(page)] if options.folder else []
+        print(f"Note: {page} is of {older}; {shlex.join(report)} draws it again")
     if options.wandb:
         from fluxflow_exp import compare_wandb
 

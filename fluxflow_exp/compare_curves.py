@@ -7,11 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from fluxflow_exp import compare_work
+from fluxflow_exp.compare_metrics import evaluated, logged
 from fluxflow_exp.compare_runs import Run, apart, listed
 from fluxflow_exp.config import UserError
-from fluxflow_exp.evaluation import record
-from fluxflow_exp.evaluation.record import Record
-from fluxflow_exp.overrides import did_you_mean
 from fluxflow_exp.significance import half_width
 from fluxflow_exp.tracking import Row, read_rows
 
@@ -22,12 +20,8 @@ BUDGETS = {
 }  # fmt: skip
 COUNTED = ("images", "updates", "params")  # that all runs of one configuration spend alike, to the last update
 TIMED = ("seconds", "gpu_hours")  # what training rows count in `extras.seconds`
-HIGHER = ("psnr", "ssim", "accuracy", "clip")
-LOWER = (
-    "loss", "lpips", "l1", "l2", "mse", "mae", "flow", "kl", "vae", "fid", "fd", "rfd", "kid", "distance", "dist",
-    "error",
-)  # fmt: skip
 PARAMETERS_ALIKE = 0.01  # models within it count as equally large
+ROUNDING = 1e-9  # budgets within it, relative, are one: ten digits are shown of them
 
 
 @dataclass(frozen=True)
@@ -52,40 +46,10 @@ class Band:
     half_width: list[float] | None
 
 
-def higher_is_better(metric: str) -> bool | None:
-    """By the words in the metric's name; None: they do not tell."""
-    words = metric.lower().partition("@")[0].split("_")
-    if any(word in HIGHER for word in words):
-        return True
-    return False if any(word in LOWER for word in words) else None
-
-
-def check_metric(runs: list[Run], metric: str) -> None:
-    """UserError: some run does not have the held-out metric."""
-    there = {run.name: _metrics(run) for run in runs}
-    without = [name for name, metrics in there.items() if metric not in metrics]
-    if not without:
-        return
-    known = sorted({name for metrics in there.values() for name in metrics})
-    if len(without) == len(runs):
-        raise UserError(
-            f"--metric {metric}: no run has such a held-out metric{did_you_mean(metric, known) or '.'} "
-            f"There are: {', '.join(known) or 'none at all'}"
-        )
-    raise UserError(
-        *(
-            f"--metric {metric}: {run.name} has no row of it{'' if run.finished else ', and is not finished'}; "
-            f"its held-out metrics: {', '.join(sorted(there[run.name])) or 'none yet'}"
-            for run in runs
-            if run.name in without
-        )
-    )
-
-
 def read(run: Run, metric: str, budget: str) -> Curve:
     """The curve of `metric`, steps one after another. UserError: there is none, or a value is not finite."""
     spent, points = 0.0, []
-    measured = [] if metric in _logged(run) else evaluated(run, metric)
+    measured = [] if metric in logged(run) else evaluated(run, metric)
     for step, settings in run.values["stage"]["steps"].items():
         rows = read_rows(run.folder.metrics(step))
         if not rows:
@@ -106,29 +70,6 @@ def read(run: Run, metric: str, budget: str) -> Curve:
     return Curve([x for x, _ in points], [y for _, y in points])
 
 
-def evaluated(run: Run, metric: str) -> list[Record]:
-    """What `fluxflow_exp.evaluate` measured of the run, one record at most. UserError: it did so in several ways."""
-    found = record.select(record.of_run(run.folder.path), metric)
-    ways = [reason for each in found[1:] if (reason := record.comparable(found[0], each))]
-    if ways:
-        named = [name for name in record.names(found) if "@" in name]
-        folder = run.folder.path / record.FOLDER
-        choice = f"Name one: {', '.join(named)}" if len(named) > 1 else f"Remove {folder} and measure it in one way"
-        raise UserError(f"{run.name}: {metric} was measured in several ways: {ways[0]}. {choice}")
-    return found[-1:]
-
-
-def check_evaluated(runs: list[Run], metric: str) -> None:
-    """UserError: the runs' evaluations of the metric, where it comes from these, are not alike."""
-    found = {run.name: evaluated(run, metric)[0] for run in runs if metric not in _logged(run)}
-    (first, one), *others = found.items() or [("", None)]
-    unlike = [
-        f"{metric} of {first} and of {name}: {reason}" for name, other in others if (reason := _unlike(one, other))
-    ]
-    if unlike:
-        raise UserError(f"{listed(unlike)}. Measure all alike: python -m fluxflow_exp.evaluate RUN, same options")
-
-
 def met(curves: dict[str, Curve]) -> float | None:
     """The largest budget that all runs reached; None: one ended before another was first measured."""
     least = min(curve.budget[-1] for curve in curves.values())
@@ -137,7 +78,11 @@ def met(curves: dict[str, Curve]) -> float | None:
 
 def equal_budget(curves: dict[str, Curve], budget: str, *, at: float | None) -> float:
     """The largest budget that all runs reached, or `at`. UserError: some have no row there."""
-    target = _largest(curves, budget) if at is None else at
+    target, end = at, min(curve.budget[-1] for curve in curves.values())
+    if target is None:
+        target = _largest(curves, budget)
+    elif not further(target, end):
+        target = min(target, end)  # the end as a message gave it, rounded, is the end
     outside = [
         f"{name} was measured from {_number(curve.budget[0])} to {_number(curve.budget[-1])} {BUDGETS[budget]}, "
         f"and not at {_number(target)}"
@@ -157,7 +102,8 @@ def _largest(curves: dict[str, Curve], budget: str) -> float:
         early, late = min(ends, key=lambda name: ends[name]), max(curves, key=lambda name: curves[name].budget[0])
         raise UserError(
             f"there is no budget at which all runs were measured: {early} ended at {_number(ends[early])} "
-            f"{BUDGETS[budget]}, and {late} was first measured at {_number(curves[late].budget[0])}"
+            f"{BUDGETS[budget]}, and {late} was first measured at {_number(curves[late].budget[0])}. Train again with "
+            "a smaller evaluation.every_epochs or, where that is 1, for more epochs"
         )
     if budget in COUNTED:
         reached: dict[str, list[str]] = {}
@@ -166,6 +112,11 @@ def _largest(curves: dict[str, Curve], budget: str) -> float:
         if len(reached) > 1:
             raise UserError(f"{budget} end at {apart(reached)}. --at {_number(least)} compares where all have been")
     return least
+
+
+def further(end: float, at: float) -> bool:
+    """Whether `end` lies beyond `at`, by more than sums of floating-point numbers differ."""
+    return end > at and not math.isclose(end, at, rel_tol=ROUNDING)
 
 
 def band(curves: list[Curve], until: float) -> Band:
@@ -224,26 +175,6 @@ def _check_parameters(runs: list[Run]) -> None:
     if max(sizes) > min(sizes) * (1 + PARAMETERS_ALIKE):
         sized = {f"{size:,}": [name for name, count in counts.items() if count == size] for size in sizes}
         raise UserError(f"parameters differ by more than {100 * PARAMETERS_ALIKE:.0f} %: {apart(sized)}")
-
-
-def _unlike(one: Record | None, other: Record | None) -> str | None:
-    return record.comparable(one, other) if one and other else None
-
-
-def _metrics(run: Run) -> set[str]:
-    """Names of logged held-out metrics, and of evaluations: bare, and with the guidance of samples."""
-    records = record.of_run(run.folder.path)
-    return _logged(run) | {*record.names(records)} | {each.metric for each in records if each.ema}
-
-
-def _logged(run: Run) -> set[str]:
-    return {
-        name
-        for step in run.values["stage"]["steps"]
-        for row in read_rows(run.folder.metrics(step))
-        if row["kind"] == "held_out"
-        for name in row["metrics"]
-    }
 
 
 def _axis(run: Run, step: str, rows: list[Row], budget: str, *, batch_size: int) -> Callable[[int], float]:

@@ -70,6 +70,11 @@ class Comparison:
     notes: list[str]
     curves: dict[str, Curve]  # by run
 
+    @property
+    def judged(self) -> int:
+        """How many pairs have an interval, and were judged together."""
+        return sum(pair.difference.half_width is not None for pair in self.pairs)
+
 
 def pairs(groups: list[Group], question: Question) -> list[Pair]:
     """The second less the first of every two groups, or of the reference and each other one; judged together."""
@@ -90,7 +95,7 @@ def pair(reference: Group, other: Group, found: Difference, question: Question, 
     """`judged`: how many pairs were judged together."""
     effect = question.effect if question.effect is not None else abs(found.mean)
     needed = seeds_needed(effect, found)
-    interval = f"95 % interval{f', corrected for {judged} pairs,' if judged > 1 else ''}"
+    interval = f"95 % interval{f', Holm-corrected for {judged} pairs,' if judged > 1 else ''}"
     sentence = _sentence(reference.name, other.name, found, needed, question, interval)
     return Pair(reference.name, other.name, found, needed, sentence)
 
@@ -134,15 +139,16 @@ def _sentence(
         return f"{winner} is better than {loser} by {by} ({interval} {low} to {high}, {seeds})"
     return (
         f"{reference} and {other} are not distinguishable at {seeds} ({winner} is ahead by {by}, "
-        f"{interval} {low} to {high}); {_would_show(found, needed, question)}"
+        f"{interval} {low} to {high}); {_would_show(found, needed, question, by)}"
     )
 
 
-def _would_show(found: Difference, needed: int | None, question: Question) -> str:
-    effect = question.effect if question.effect is not None else abs(found.mean)
-    if not effect:
+def _would_show(found: Difference, needed: int | None, question: Question, observed: str) -> str:
+    """`observed`: the difference as the sentence gives it."""
+    if question.effect is None and not found.mean:
         return "no difference was observed to count seeds for: name one with --effect"
-    of = f"a difference of {plain(effect, effect)}{question.unit}"
+    asked = question.effect
+    of = f"a difference of {observed if asked is None else f'{plain(asked, asked)}{question.unit}'}"
     if needed is None:
         return f"more than {MOST_SEEDS:,} would be needed to show {of}"
     if needed <= min(found.seeds):

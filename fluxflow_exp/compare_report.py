@@ -1,5 +1,7 @@
 """What a comparison leaves: a table, `comparison.md`, `comparison.json` and `comparison.png`."""
 
+import html
+import re
 import shlex
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ from fluxflow_exp.compare_curves import BUDGETS
 from fluxflow_exp.compare_pairs import Comparison, Group, Pair, plain, reached
 from fluxflow_exp.significance import CONFIDENCE, POWER
 
+CAPTION = re.compile(r'aria-label="([^"]{1,200}, by [^"]{1,200} \((?:higher|lower) is better\))"')  # of a page's table
 HEAD = ("group", "seeds", "mean", "± 95 %", "std", "runs ended at")
 
 
@@ -32,6 +35,18 @@ def write(comparison: Comparison, folder: Path, words: list[str]) -> list[Path]:
     files.write_json(names[1], facts(comparison, words))
     files.write_text(names[0], _markdown(comparison, words))
     return names
+
+
+def outdated(comparison: Comparison, folder: Path) -> str | None:
+    """What the page of fluxflow_exp.report in `folder` is of, if it is not of this comparison."""
+    path = folder / "comparison.html"
+    if not path.exists():
+        return None
+    page = html.unescape(path.read_text(encoding="utf-8"))
+    if all(pair.sentence in page for pair in comparison.pairs):
+        return None
+    caption = CAPTION.search(page)
+    return caption[1] if caption else "another comparison, or of none"
 
 
 def _title(comparison: Comparison) -> str:
@@ -101,7 +116,7 @@ def facts(comparison: Comparison, words: list[str]) -> dict[str, Any]:
         "budget": {"kind": question.budget, "unit": BUDGETS[question.budget], "at": comparison.at},
         "confidence": CONFIDENCE,
         "groups": [_group_facts(group, comparison) for group in comparison.groups],
-        "pairs": [_pair_facts(pair) for pair in comparison.pairs],
+        "pairs": [_pair_facts(pair, comparison) for pair in comparison.pairs],
         "following_keys": comparison.found.following,
         "unlike": [{"kind": each.kind, "key": each.key, "values": each.values} for each in comparison.found.unlike],
         "notes": comparison.notes,
@@ -127,8 +142,8 @@ def _group_facts(group: Group, comparison: Comparison) -> dict[str, Any]:
     }
 
 
-def _pair_facts(pair: Pair) -> dict[str, Any]:
-    found = pair.difference
+def _pair_facts(pair: Pair, comparison: Comparison) -> dict[str, Any]:
+    found, judged = pair.difference, comparison.judged
     interval = None if found.half_width is None else [found.mean - found.half_width, found.mean + found.half_width]
     return {
         "reference": pair.reference,
@@ -136,6 +151,7 @@ def _pair_facts(pair: Pair) -> dict[str, Any]:
         "difference": found.mean,  # other less reference
         "interval": interval,
         "confidence": found.confidence,  # above 0.95 where several pairs are judged together
+        "correction": f"Holm, {judged} pairs" if judged > 1 and interval else None,
         "p": found.p,
         "p_adjusted": found.adjusted,
         "distinguishable": found.shown,

@@ -11,13 +11,15 @@ from fluxflow_exp.config import UserError
 from fluxflow_exp.overrides import did_you_mean
 from fluxflow_exp.run_folder import RunFolder, flatten
 
-ABSENT = "(absent)"
+ABSENT, THERE = "(absent)", "(there)"
+STEPS = "stage.steps."
 NAMED = 3  # runs that a message lists by name
-# What changes neither what a run learns nor what it costs: names, places, pictures, and facts for the planner.
+# What changes neither what a run learns nor what its other metrics say: names, places, pictures, further metrics, and
+# facts for the planner.
 ASIDE = (
     "name", "output_root", "resume", "validate", "seed", "tracking", "checkpoint", "publish", "samples", "log_every",
-    "health", "cache.path", "hardware.slurm", "hardware.memory_gib", "hardware.bf16_tflops",
-    "hardware.memory_bandwidth_gbs", "hardware.price_per_hour",
+    "health", "evaluation.metrics", "evaluation.raw", "cache.path", "hardware.slurm",
+    "hardware.memory_gib", "hardware.bf16_tflops", "hardware.memory_bandwidth_gbs", "hardware.price_per_hour",
 )  # fmt: skip
 # Keys that read another one under another name; all others read their like (model.expander.activation, …).
 READS = {"lr": "learning_rate"}
@@ -54,6 +56,18 @@ class Unlike:
 
     def __str__(self) -> str:
         return f"{self.key}: {apart(self.values)}"
+
+
+@dataclass
+class Section(Unlike):
+    """Keys that only some runs have, as one: those of steps, or below `key`."""
+
+    def __str__(self) -> str:
+        there, lacking = self.values[THERE], self.values[ABSENT]
+        verb = "are" if self.key.startswith("steps ") else "is"
+        return f"{self.key} {verb} " + (
+            f"not in {listed(lacking)}" if len(lacking) < len(there) else f"only in {listed(there)}"
+        )
 
 
 @dataclass
@@ -102,7 +116,7 @@ def group(runs: list[Run], by: str) -> dict[str, list[Run]]:
     if len(groups) < 2:
         have = f"all {len(runs)} runs have" if len(runs) > 1 else "there is one run, with"
         raise UserError(f"--by {by}: {have} {next(iter(groups))}; two values make a comparison")
-    twice = [line for name, members in groups.items() for line in _twice(name, members)]
+    twice = [line for name, members in groups.items() for line in _twice(name, members, by)]
     if twice:
         raise UserError(*twice)
     return {name: sorted(members, key=lambda run: run.seed) for name, members in groups.items()}
@@ -119,14 +133,47 @@ def differences(runs: list[Run], by: str) -> Found:
     varying = {key: values for key, values in varying.items() if len(values) > 1 and key != by and not _aside(key)}
     sources = {by, *(key for key in varying if _belongs(key, by))}
     following = [key for key in varying if key in sources or any(_copies(runs, key, source) for source in sources)]
-    unlike = [
+    varying = {key: values for key, values in varying.items() if key not in following}
+    sections, within = _sections(runs, varying)
+    unlike: list[Unlike] = [*sections]
+    unlike += [
         Unlike("data" if _is_data(key) else "config", key, values)
         for key, values in varying.items()
-        if key not in following
+        if key not in within
     ]
     machines = Unlike("config", "machine (run.json)", _grouped(runs, lambda run: _made_with(run).get("machine")))
     unlike += _data(runs) + _code(runs) + _upstream(runs)
+    unlike.sort(key=_rank)
     return Found(unlike, following, machines if len(machines.values) > 1 else None)
+
+
+def _rank(unlike: Unlike) -> int:
+    """What explains other differences comes first: steps, then the stage, then data."""
+    firsts = ("step ", "steps ", "stage.name")
+    return 0 if unlike.key.startswith(firsts) else 1 if unlike.kind == "data" else 2
+
+
+def _sections(runs: list[Run], keys: Iterable[str]) -> tuple[list[Section], set[str]]:
+    """The outermost sections that some runs do not have at all, and which of `keys` lie in these."""
+    inside = {run.name: {key[:at] for key in run.flat for at, sign in enumerate(key) if sign == "."} for run in runs}
+    found: dict[tuple[str, ...], dict[str, None]] = {}  # runs that lack them → sections
+    within = set()
+    for key in keys:
+        lacking = tuple(run.name for run in runs if key not in run.flat)
+        parts = key.split(".")
+        for section in (".".join(parts[:length]) for length in range(1, len(parts))) if lacking else ():
+            if not any(section in inside[name] for name in lacking):
+                found.setdefault(lacking, {})[section] = None
+                within.add(key)
+                break
+    made = []
+    for lacking, sections in found.items():
+        values = {THERE: [run.name for run in runs if run.name not in lacking], ABSENT: list(lacking)}
+        steps = [each.rpartition(".")[2] for each in sections if each.startswith(STEPS) and each.count(".") == 2]
+        named = [f"step{'s' if len(steps) > 1 else ''} {' and '.join(steps)}"] if steps else []
+        others = [each for each in sections if not (each.startswith(STEPS) and each.count(".") == 2)]
+        made += [Section("data" if _is_data(each) else "config", each, values) for each in [*named, *others]]
+    return made, within
 
 
 def apart(values: dict[str, list[str]]) -> str:
@@ -142,13 +189,21 @@ def listed(names: list[str]) -> str:
     return ", ".join(names[:NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
-def _twice(name: str, members: list[Run]) -> list[str]:
-    seeds = {run.seed: [other.name for other in members if other.seed == run.seed] for run in members}
+def _twice(name: str, members: list[Run], by: str) -> list[str]:
+    seeds = {run.seed: [other for other in members if other.seed == run.seed] for run in members}
     return [
-        f"{len(names)} runs are {name} with seed={seed}: {listed(names)}. Name one of them"
-        for seed, names in seeds.items()
-        if len(names) > 1
+        f"{_apart_in(runs, by)}{len(runs)} runs are {name} with seed={seed}: {listed([run.name for run in runs])}. "
+        f"Leave {'one' if len(runs) == 2 else 'all but one'} out"
+        for seed, runs in seeds.items()
+        if len(runs) > 1
     ]
+
+
+def _apart_in(runs: list[Run], by: str) -> str:
+    """The first differences between runs that should be one, in words."""
+    unlike = differences(runs, by).unlike
+    more = f"; and {len(unlike) - NAMED} more" if len(unlike) > NAMED else ""
+    return f"{'; '.join(str(each) for each in unlike[:NAMED])}{more}. So " if unlike else ""
 
 
 def _aside(key: str) -> bool:
@@ -178,7 +233,11 @@ def _data(runs: list[Run]) -> list[Unlike]:
     """Steps whose files were not the same; runs that recorded none of it are not asked."""
     recorded = [run for run in runs if run.record.get("data")]
     steps = dict.fromkeys(step for run in recorded for step in run.record["data"])
-    found = [Unlike("data", f"data of step {step} (run.json)", _grouped(recorded, _data_of(step))) for step in steps]
+    having = {step: [run for run in recorded if step in run.values["stage"]["steps"]] for step in steps}
+    found = [
+        Unlike("data", f"data of step {step} (run.json)", _grouped(those, _data_of(step)))
+        for step, those in having.items()
+    ]
     return [each for each in found if len(each.values) > 1]
 
 

@@ -8,7 +8,7 @@ from fluxflow_exp.compare_pairs import Comparison
 from fluxflow_exp.wandb_run import unreachable
 
 GROUPS = ("group", "seeds", "mean", "half_width", "std")
-PAIRS = ("reference", "other", "difference", "low", "high", "p_adjusted", "distinguishable", "sentence")
+PAIRS = ("reference", "other", "difference", "low", "high", "correction", "p_adjusted", "distinguishable", "sentence")
 
 
 def send(comparison: Comparison, facts: dict[str, Any], folder: Path, project: str) -> str:
@@ -54,4 +54,4 @@ def _group(facts: dict[str, Any]) -> list[Any]:
 def _pair(facts: dict[str, Any]) -> list[Any]:
     low, high = facts["interval"] or (None, None)
     ends = [facts["reference"], facts["other"], facts["difference"], low, high]
-    return [*ends, facts["p_adjusted"], facts["distinguishable"], facts["sentence"]]
+    return [*ends, facts["correction"], facts["p_adjusted"], facts["distinguishable"], facts["sentence"]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import shlex
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -32,14 +33,16 @@ exit code: 0 measured; 2 something is wrong, and what. psnr, flow and prompt_acc
 pip install "fluxflow-exp[eval]"; lpips needs classifier weights, clip_score a --clip."""
 
 
-def evaluate(options: argparse.Namespace) -> tuple[list[record.Record], dict[str, str]]:
-    """The records of what `options` (of `parser`) ask for, and why other metrics were left out.
+def evaluate(options: argparse.Namespace) -> tuple[list[record.Record], dict[str, str], Path | None]:
+    """The records of what `options` (of `parser`) ask for, why other metrics were left out, and the run that has them.
 
     UserError: something that was asked for by name cannot be measured.
     """
     from fluxflow_exp.evaluation.subject import Subject
 
     subject = Subject(options.source, config=options.config)
+    inside = f"{subject.run.path}, {subject.file.relative_to(subject.run.path)}" if subject.run else str(subject.file)
+    print(f"EVALUATE: {inside}", flush=True)
     chosen, left_out = _chosen(options, subject)
     absent = names.lacking(chosen, features=options.features)
     if absent:
@@ -54,10 +57,10 @@ def evaluate(options: argparse.Namespace) -> tuple[list[record.Record], dict[str
     _check_used(options, chosen, left_out)
     evaluator.wanted = _wanted(options, chosen, subject)
     records = evaluator.run()
-    path = subject.run.path / record.FOLDER / f"{subject.name}.json" if subject.run else None
-    if path:
-        record.write(path, subject.file, records)
-    return records, left_out
+    if subject.run is None:
+        return records, left_out, None
+    record.write(subject.run.path / record.FOLDER / f"{subject.name}.json", subject.file, records)
+    return records, left_out, subject.run.path
 
 
 def _chosen(options: argparse.Namespace, subject: Subject) -> tuple[list[str], dict[str, str]]:
@@ -73,7 +76,8 @@ def _chosen(options: argparse.Namespace, subject: Subject) -> tuple[list[str], d
         autoencoder = measure.of == "reconstructions"
         lacking = subject.lacks(AUTOENCODER if autoencoder else (*AUTOENCODER, *FLOW))
         if lacking:
-            reasons[name] = f"{subject.file} comes with no {' and no '.join(lacking)}"
+            trained = "" if autoencoder else f": {name} needs a run with a flow step"
+            reasons[name] = f"{subject.file} comes with no {' and no '.join(lacking)}{trained}"
         elif name == "clip_score" and options.clip is None:
             reasons[name] = "no CLIP was given (--clip NAME_OR_FOLDER)"
     return _sorted_out(list(names.MEASURES), asked, reasons)
@@ -239,13 +243,16 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if problems:
             raise UserError(*problems)
-        records, left_out = evaluate(options)
+        records, left_out, run = evaluate(options)
     except UserError as error:
         fail([str(problem) for problem in error.args])
         return 2
     print(record.table(records))
     for name, reason in left_out.items():
         print(f"left out: {name}: {reason}")
+    if run:
+        report = shlex.join(["python", "-m", "fluxflow_exp.report", str(run)])
+        print(f"Kept in {run / record.FOLDER}; {report} puts it on the card")
     if options.json:
         files.write_json(options.json, {"results": [asdict(each) for each in records], "left_out": left_out})
     return 0

@@ -74,7 +74,7 @@ def main(arguments: list[str] | None = None) -> int:
         from fluxflow_exp import files
 
         files.write_json(options.json, {**found, "file": str(path)})
-    return 0 if abs(found["difference"]) <= found["tolerance"] else 1
+    return 0 if match_report.matched(found) else 1
 
 
 def match(asked: Asked) -> dict[str, Any]:
@@ -84,6 +84,7 @@ def match(asked: Asked) -> dict[str, Any]:
     reference, theirs = _subject(asked.reference, asked)
     candidate, mine = _subject(asked.overrides, asked)
     print(f"MATCH: {_named(mine)} like {_named(theirs)}, by {asked.axis}, step {candidate.step}", flush=True)
+    print("  counting the work of the reference, predicting its memory and time …", flush=True)
     first = match_axes.figures(reference, theirs)
     target = first.on(asked.axis)
     rounds: list[Round] = []
@@ -99,6 +100,7 @@ def match(asked: Asked) -> dict[str, Any]:
         print(f"  reference: {match_fit.shown(target, asked.axis)}", flush=True)
         fitted = match_fit.fit(candidate, mine, asked.axis, target)
         reached = fitted.cost
+    print("  the same of the candidate …", flush=True)
     second = match_axes.figures(candidate, mine.changed(fitted.changes))
     return {
         "axis": asked.axis,

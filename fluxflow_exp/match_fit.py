@@ -29,12 +29,14 @@ def fit(subject: Subject, model: Model, axis: str, target: float) -> Fitted:
         depth = model.deeper(blocks) if blocks else {}
         if blocks and not depth:
             continue
+        if depth:
+            print(f"  another depth: {_listed(depth)}", flush=True)
         found = _widths(model, depth, cost, axis, target, tolerance, {}, axis == "time")
         if best is None or abs(found.cost - target) < abs(best.cost - target):
             best = found
         if abs(best.cost / target - 1) <= tolerance:
             break
-        print(f"  widths reach {best.cost / target - 1:+.2%} and no nearer: another depth", flush=True)
+        print(f"  allowed widths reach {found.cost / target - 1:+.2%} and no nearer", flush=True)
     assert best
     return best
 
@@ -89,12 +91,19 @@ def _widths(
 
     def tried(widths: Widths) -> float:
         if widths not in known:
+            print(f"  widths {' '.join(map(str, widths))}: ", end="", flush=True)  # the cost may take a minute
             known[widths] = cost(base.changed(base.changes(widths)))
             off = known[widths] / target - 1
             # Without this a reader wonders why one that is near was not taken.
-            why = "" if space.admits(widths) else "; for the slope alone: its shortcuts or proportions are others"
-            print(f"  widths {' '.join(map(str, widths))}: {shown(known[widths], axis)} ({off:+.2%}{why})", flush=True)
+            why = (
+                f"; only to learn the slope: its {forbidden} would differ" if (forbidden := _forbidden(widths)) else ""
+            )
+            print(f"{shown(known[widths], axis)} ({off:+.2%}{why})", flush=True)
         return known[widths]
+
+    def _forbidden(widths: Widths) -> str:
+        """What of a model with these widths is not as it should be."""
+        return "" if space.admits(widths) else "proportions" if space.allowed(widths) else "shortcuts"
 
     found = search(space, tried, target, tolerance=tolerance)
     return Fitted({**depth, **base.changes(found.widths)}, found.cost)

@@ -35,6 +35,10 @@ def table(found: dict[str, Any]) -> str:
     return "\n".join([*lines, *_measured(found)])
 
 
+def matched(found: dict[str, Any]) -> bool:
+    return bool(abs(found["difference"]) <= found["tolerance"])
+
+
 def _measured(found: dict[str, Any]) -> list[str]:
     if not found["measured"]:
         return []
@@ -67,10 +71,9 @@ def write_model(folder: Path, name: str, asked: "Asked", found: dict[str, Any]) 
             there = there.setdefault(section, {})
         there[last] = list(value) if isinstance(value, list) else value
     reference = found["reference"]
-    head = (
-        f"# As {reference['model']} with {reference['activation']}, by {found['axis']}: {found['difference']:+.2%}.\n"
-        f"# {_command(asked)}\n"
-    )
+    off = "" if matched(found) else f", not matched: the tolerance is {found['tolerance']:.0%}"
+    like = f"{reference['model']} with {reference['activation']}"
+    head = f"# As {like}, by {found['axis']}: {found['difference']:+.2%}{off}.\n# {_command(asked)}\n"
     path = folder / "model" / f"{name}.yaml"
     files.write_text(path, head + yaml.safe_dump(body, sort_keys=False, default_flow_style=None, width=120))
     return path
@@ -83,9 +86,16 @@ def commands(path: Path, name: str, asked: "Asked", found: dict[str, Any]) -> st
     new = [f"{'+' if key.endswith('mlp_ratio') else ''}{key}={_flat(value)}" for key, value in found["changes"].items()]
     others = [each for each in asked.overrides if each not in own]
     folder = path.parent.parent
+    wrote = f"Wrote {path}. Train it with:"
+    if not matched(found):
+        wrote = (
+            f"NOT MATCHED: no model was found within {found['tolerance']:.0%} of the reference by {found['axis']}; the "
+            f"nearest is {found['difference']:+.2%} off, and a comparison with it is not at equal {found['axis']}.\n"
+            f"Wrote {path}, the nearest. To train it all the same:"
+        )
     return "\n".join(
         [
-            f"Wrote {path}. Train it with:",
+            wrote,
             f"  {shlex.join(['python', '-m', 'fluxflow_exp', '--config-dir', str(folder), f'model={name}', *others])}",
             "or, without the file, give:",
             f"  {shlex.join([*words, *new])}",

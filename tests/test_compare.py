@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from fluxflow_exp import benchmark, compare, pipeline
+from fluxflow_exp.card import comparison
 from fluxflow_exp.compare_pairs import plain
 from fluxflow_exp.run_folder import RunFolder
 from tests.conftest import toy
@@ -23,6 +24,7 @@ def test_a_difference_is_told_with_its_paired_interval(make: Make, capsys: pytes
     facts = json.loads((root / "comparison" / "comparison.json").read_text())
     (pair,) = facts["pairs"]
     assert (pair["reference"], pair["other"], pair["paired"]) == ("silu", "bezier", True)
+    assert pair["correction"] is None
     assert pair["difference"] == pytest.approx(0.3)
     assert pair["interval"] == pytest.approx([0.3 - 0.248414, 0.3 + 0.248414], abs=1e-5)
 
@@ -63,7 +65,9 @@ def test_an_end_of_the_interval_that_is_below_zero_does_not_look_like_zero(
     # Differences 0.147, 0.247, 0.347: half width 0.2484.
     root = study(make, [20.147, 21.247, 22.347], [20.0, 21.0, 22.0])
     assert compare.main(command(root)) == 0
-    assert "(bezier is ahead by 0.247 dB, 95 % interval -0.001 to 0.495)" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "(bezier is ahead by 0.247 dB, 95 % interval -0.001 to 0.495)" in said
+    assert "would show a difference of 0.247 dB in" in said  # the same number has the same digits
 
 
 def test_equal_runs_are_equal(make: Make, capsys: pytest.CaptureFixture[str]) -> None:
@@ -97,14 +101,16 @@ def test_three_groups_make_three_pairs_from_the_reference_on(make: Make, capsys:
     assert compare.main(command(path.parent, "--reference", "silu")) == 0
     said = capsys.readouterr().out
     assert "the 3 pairs are judged together (Holm)" in said
-    assert said.count("95 % interval, corrected for 3 pairs,") == 3
+    assert said.count("95 % interval, Holm-corrected for 3 pairs,") == 3
     facts = json.loads((path.parent / "comparison" / "comparison.json").read_text())
     assert [(pair["reference"], pair["other"]) for pair in facts["pairs"]] == [
         ("silu", "bezier"), ("silu", "gelu"), ("bezier", "gelu"),
     ]  # fmt: skip
     assert all(pair["p_adjusted"] >= pair["p"] and pair["confidence"] >= 0.95 for pair in facts["pairs"])
     assert compare.main(command(path.parent, "--reference", "silu", "--pairs", "reference")) == 0
-    assert capsys.readouterr().out.count("95 % interval, corrected for 2 pairs,") == 2
+    assert capsys.readouterr().out.count("95 % interval, Holm-corrected for 2 pairs,") == 2
+    facts = json.loads((path.parent / "comparison" / "comparison.json").read_text())
+    assert [pair["correction"] for pair in facts["pairs"]] == ["Holm, 2 pairs"] * 2
 
 
 def test_the_report_is_written_where_it_is_asked_for(make: Make, tmp_path: Path) -> None:
@@ -121,6 +127,23 @@ def test_the_report_is_written_where_it_is_asked_for(make: Make, tmp_path: Path)
     assert band["mean"] == pytest.approx([19.0, 20.0, 21.0])
     assert band["half_width"] == pytest.approx([4.302653 / 3**0.5] * 3)  # seeds are 1 apart
     assert not (root / "comparison").exists()
+
+
+def test_a_page_of_another_comparison_beside_it_is_named(
+    make: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, out = study(make, [20.2, 21.3], [20.0, 21.0]), tmp_path / "a folder"
+    said, page = [], out / "comparison.html"
+    for words in [[], ["--budget", "updates"], ["--effect", "1"]]:
+        assert compare.main(command(root, "--out", str(out), *words)) == 0
+        said.append(capsys.readouterr().out)
+        if not words:
+            facts = json.loads((out / "comparison.json").read_text())
+            page.write_text(comparison._compared(facts) or "")
+    assert "comparison.html" not in said[0]
+    assert "comparison.html" not in said[1]  # the same sentence of the same runs
+    again = f"python -m fluxflow_exp.report {root} --output '{page}' draws it again"
+    assert f"Note: {page} is of val_psnr at 240 images, by model.activation (higher is better); {again}" in said[2]
 
 
 @pytest.mark.parametrize(

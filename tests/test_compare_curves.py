@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from fluxflow_exp import compare, compare_curves, compare_runs
+from fluxflow_exp import compare, compare_curves, compare_metrics, compare_runs
 from fluxflow_exp.compare_curves import BUDGETS, Curve, equal_budget
 from fluxflow_exp.config import UserError
 from fluxflow_exp.run_folder import RunFolder
@@ -22,7 +22,7 @@ from tests.studies import BATCH, GPU, Make, command, study
     ],
 )  # fmt: skip
 def test_which_direction_is_better(metric: str, higher: bool | None) -> None:
-    assert compare_curves.higher_is_better(metric) is higher
+    assert compare_metrics.higher_is_better(metric) is higher
 
 
 def test_seconds_are_compared_where_the_slowest_has_been(make: Make) -> None:
@@ -46,6 +46,47 @@ def test_runs_that_were_never_measured_at_one_budget_are_told_so(
     said = " ".join(capsys.readouterr().err.split())
     assert f"{early} ended at {ends[0]} {BUDGETS[budget]}, and {late} was first measured at {ends[1]}" in said
     assert "--at" not in said  # there is no budget to name
+    assert "a smaller evaluation.every_epochs or, where that is 1, for more epochs" in said
+
+
+def test_the_end_that_a_message_gives_rounded_is_the_end(make: Make, capsys: pytest.CaptureFixture[str]) -> None:
+    make("bezier", 0, [1.0, 2.0, 3.0], seconds=1 / 3 - 1e-13)  # ends below the 10 s that a message can say
+    path = make("silu", 0, [1.0, 2.0, 3.0], seconds=0.5, finished=False)
+    assert compare.main(command(path.parent, "--budget", "seconds")) == 2
+    assert "; --at 10 compares" in capsys.readouterr().err
+    assert compare.main(command(path.parent, "--budget", "seconds", "--at", "10")) == 0
+    assert compare.main(command(path.parent, "--budget", "seconds", "--at", "10.001")) == 2
+
+
+@pytest.mark.parametrize(("seconds", "early"), [(2.0 + 1e-14, False), (2.5, True)])
+def test_being_read_before_the_end_is_said_where_it_is_so(
+    make: Make, capsys: pytest.CaptureFixture[str], seconds: float, early: bool
+) -> None:
+    make("bezier", 0, [1.0, 2.0, 3.0], seconds=2.0)
+    path = make("silu", 0, [1.0, 2.0, 3.0], seconds=seconds)
+    assert compare.main(command(path.parent, "--budget", "seconds")) == 0
+    assert ("are read before their end" in capsys.readouterr().out) == early
+
+
+@pytest.mark.parametrize(
+    ("metric", "flow", "answer"),
+    [
+        ("fd@4", False, "fd is of samples: it takes runs with a flow step, each measured first: "),
+        ("fd@4", True, "First measure it: python -m fluxflow_exp.evaluate RUN --metrics fd --guidance 4. There are: "),
+        ("flow", False, "flow is of a flow transformer: it takes runs with a flow step"),
+        ("rfd", False, "First measure it: python -m fluxflow_exp.evaluate RUN --metrics rfd. There are: val_psnr"),
+    ],
+)
+def test_a_metric_that_evaluate_measures_is_asked_for_there(
+    make: Make, capsys: pytest.CaptureFixture[str], metric: str, flow: bool, answer: str
+) -> None:
+    trained = {"stage.steps.vae.optimizers": {"flow": {"lr": 1e-3}}} if flow else {}
+    make("bezier", 0, [1.0, 2.0, 3.0], config=trained)
+    path = make("silu", 0, [1.0, 2.0, 3.0], config=trained)
+    assert compare.main(command(path.parent, metric=metric)) == 2
+    said = capsys.readouterr().err
+    assert answer in said
+    assert "did you mean" not in said
 
 
 def test_an_unfinished_run_that_met_no_other_gets_no_budget_proposed(

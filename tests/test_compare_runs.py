@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from fluxflow_exp import compare
-from tests.studies import GPU, Make, command, make_run, study
+from tests.studies import BATCH, GPU, Make, command, make_run, study
 
 
 def test_runs_of_unequal_length_are_refused(make: Make, capsys: pytest.CaptureFixture[str]) -> None:
@@ -83,6 +83,33 @@ def test_names_places_and_pictures_may_differ(make: Make) -> None:
     assert compare.main(command(path.parent)) == 0
 
 
+@pytest.mark.parametrize(
+    ("key", "may"),
+    [("metrics", True), ("raw", True), ("images", False), ("every_epochs", False), ("features", False)],
+)
+def test_further_metrics_may_differ_and_what_decides_the_values_may_not(make: Make, key: str, may: bool) -> None:
+    make("bezier", 0, [1.0, 2.0, 3.0], config={"evaluation": {key: 1}})
+    path = make("silu", 0, [1.0, 2.0, 3.0], config={"evaluation": {key: 2}})
+    assert compare.main(command(path.parent)) == (0 if may else 2)
+
+
+def test_steps_that_a_run_lacks_are_one_line_behind_what_matters_more(
+    make: Make, capsys: pytest.CaptureFixture[str]
+) -> None:
+    step = {"batch_size": BATCH, "data": None, "trainer": {"kl": {"weight": 1.0}, "spade": "never"}}
+    short = make("bezier", 0, [1.0, 2.0, 3.0], config={"data.n_images": 90, "model.text": None})
+    config = {"stage.name": "full", "stage.steps.gan": step, "stage.steps.flow": step, "model.text": {"width": 2}}
+    long = make("silu", 0, [1.0, 2.0, 3.0], config=config, finished=False)
+    assert compare.main(command(short.parent)) == 2
+    lines = [line.strip() for line in capsys.readouterr().err.splitlines()]
+    assert [line.partition(".")[0].partition(":")[0] for line in lines[1:4]] == [
+        f"- {long} is not finished", f"- steps gan and flow are only in {long}", "- stage",
+    ]  # fmt: skip
+    assert lines[4].startswith("- data.n_images: 90 in")
+    assert any(line.startswith(f"- model.text is only in {long}. Only model.activation") for line in lines)
+    assert "trainer" not in " ".join(lines)
+
+
 def test_the_machine_may_differ_where_time_does_not_count(make: Make, capsys: pytest.CaptureFixture[str]) -> None:
     make("bezier", 0, [1.0, 2.0, 3.0])
     path = make("silu", 0, [1.0, 2.0, 3.0], record={"made_with": {"machine": GPU, "torch": "2.11"}})
@@ -139,6 +166,11 @@ def test_two_runs_of_one_group_and_seed_are_refused(make: Make, capsys: pytest.C
     root = study(make, [20.2], [20.0])
     again = make_run(root / "again", "silu", 0, [1.0, 2.0, 3.0])
     assert compare.main(command(root)) == 2
-    assert f"2 runs are silu with seed=0: {again}, {root / 'silu-0'}" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: 2 runs are silu with seed=0: {again}, {root / 'silu-0'}. Leave one out")
+    again = make_run(root / "again", "silu", 0, [1.0, 2.0, 3.0], config={"data.n_images": 90})
+    assert compare.main(command(root)) == 2
+    differing = f"data.n_images: 90 in {again}; 80 in {root / 'silu-0'}. So 2 runs are silu with seed=0: {again}, "
+    assert capsys.readouterr().err.startswith(f"error: {differing}")
     again.rename(again.with_name("silu-0.old-1"))  # moved aside: it does not count any more
     assert compare.main(command(root)) == 0

@@ -167,7 +167,20 @@ def test_guidance_of_an_autoencoder_is_refused_with_the_reason(run: Path, capsys
     assert evaluate.main([str(run / "weights" / "vae.safetensors"), "--guidance", "4", "--device", "cpu"]) == 2
     said = capsys.readouterr().err
     assert "none of these is measured: " in said
-    assert "comes with no flow_processor and no text_encoder" in said
+    assert "comes with no flow_processor and no text_encoder: fd needs a run with a flow step" in said
+
+
+def test_the_run_is_named_first_and_what_puts_it_on_the_card_last(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for source in (run, run / "weights" / "vae.safetensors"):
+        measure(source, "--metrics", "psnr", "--images", "70", out=tmp_path / "out.json")
+        said = capsys.readouterr()
+        name = "final" if source == run else "vae"
+        assert said.out.startswith(f"EVALUATE: {run}, weights/{name}.safetensors\n")
+        assert f"python -m fluxflow_exp.report {run} puts it on the card" in said.out
+        # No terminal is there: a line for what is done instead of a bar, and no empty ones.
+        assert said.err.splitlines() == ["Reading held-out images …", "Reconstructing, averaged weights …"]
 
 
 @pytest.mark.parametrize("text", ["hello\n", "model: [\n", "model: {}\nseed: 0\n"])
@@ -211,7 +224,8 @@ def test_a_gpu_that_is_not_there_is_said_in_the_commands_own_words(
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("nowhere", "there is no file"),
+        ("nowhere", "there is no run or file"),
+        ("../quikstart", "quikstart; did you mean 'quickstart'?"),
         ("weights", "is no run folder"),
         ("weights/vae.raw.safetensors", "name vae.safetensors beside it, and add --raw"),
     ],

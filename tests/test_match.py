@@ -1,6 +1,7 @@
 """`python -m fluxflow_exp.match`: a model as large as another one."""
 
 import json
+import re
 import shlex
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,8 @@ def test_parameters_are_equal_to_a_hundredth_and_the_file_is_the_model(
     again = resolve(compose_config([*shared, *shlex.split(line)]))
     again["model"]["name"] = "tiny_silu_params"
     assert again["model"] == made["model"]
+    assert "Train it with" in said
+    assert "NOT MATCHED" not in said
     for word in ("TFLOP an image", "peak memory", "s an update (h200)", "expander", f"{count / target - 1:+.2%}"):
         assert word in said
 
@@ -130,8 +133,23 @@ def test_widths_that_are_near_and_cannot_be_taken_are_said_to_be_so(capsys: pyte
     assert found.cost == 112.0  # 16 32 66 would be the target itself
     near = [line for line in lines if "(+0.00%" in line]
     assert near
-    assert all(line.endswith("; for the slope alone: its shortcuts or proportions are others)") for line in near)
+    assert all(line.endswith("; only to learn the slope: its shortcuts would differ)") for line in near)
     assert [line for line in lines if line.endswith("%)")]  # and of what could be taken nothing is said
+
+
+def test_the_nearest_that_is_not_near_enough_is_not_called_matched(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fluxflow_exp.match_fit.TOLERANCES", {"params": 1e-9})
+    assert main([*VAE, *LIKE, *WIDER, "--axis", "params", "--out", str(tmp_path)]) == 1
+    said = capsys.readouterr().out
+    assert re.search(r"^  allowed widths reach [+-]\d+\.\d\d% and no nearer$", said, re.MULTILINE)
+    assert "another depth: compressor.blocks=2, expander.blocks=2" in said
+    off = re.search(r"^NOT MATCHED: .*; the nearest is ([+-]\S+%) off", said, re.MULTILINE)
+    assert off
+    assert "Train it with" not in said
+    head = (tmp_path / "model" / "tiny_silu_params.yaml").read_text().splitlines()[0]
+    assert head == f"# As tiny with bezier, by params: {off[1]}, not matched: the tolerance is 0%."
 
 
 def test_mistakes_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

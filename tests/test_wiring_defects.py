@@ -169,6 +169,26 @@ def test_an_adaptive_weight_that_turns_negative_is_found(tmp_path: Path) -> None
     assert failed(broken) == ["no term has a negative weight"]
 
 
+@pytest.mark.parametrize(
+    ("step", "change", "note"),
+    [
+        ("vae", "kl.weight=0", "loss kl has weight 0: it adds nothing"),
+        ("vae_gan", "adversarial.weight=0", "loss adversarial has weight 0 in g: it adds nothing"),
+        ("vae_gan", "reconstruction.mse=0", None),  # l1 has some
+    ],
+)
+def test_a_loss_of_weight_0_is_found(tmp_path: Path, step: str, change: str, note: str | None) -> None:
+    warming = f"stage.steps.{step}.trainer.kl.warmup=0.9"  # longer than the updates of each kind that are looked at
+    found = gradients.checks(probe_of(tmp_path, step, warming, f"stage.steps.{step}.trainer.{change}"))
+    assert [each.note for each in found if not each.passed] == ([note] if note else [])
+
+
+def test_the_weight_shown_is_that_after_the_warm_up(tmp_path: Path) -> None:
+    found = gradients.checks(probe_of(tmp_path, "vae", "stage.steps.vae.trainer.kl.warmup=0.5"))
+    (note,) = [each.note for each in found if each.check == "no term has a negative weight"]
+    assert note == "at the end: l1 1, mse 1, kl 0.001"
+
+
 @pytest.mark.parametrize("defect", ["never executed", "a copy"])
 def test_averages_that_do_not_average_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, defect: str) -> None:
     probe = probe_of(tmp_path, "vae")

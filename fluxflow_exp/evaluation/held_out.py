@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -56,8 +57,13 @@ class HeldOut:
 
 
 def progress(parts: Any, description: str, *, total: int) -> Iterator[Any]:
-    """Pass parts on with a bar on standard error."""
-    yield from track(parts, description=description, total=total, console=Console(stderr=True), transient=True)
+    """Pass parts on with a bar on standard error, or where that is no terminal a line."""
+    console = Console(stderr=True)
+    if console.is_terminal:
+        yield from track(parts, description=description, total=total, console=console, transient=True)
+        return
+    print(f"{description} …", file=sys.stderr, flush=True)
+    yield from parts
 
 
 def data_of(values: dict[str, Any], step: str, overrides: list[str]) -> DataSet:

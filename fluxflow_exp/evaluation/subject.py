@@ -12,6 +12,7 @@ from torch import nn
 from fluxflow_exp import weights
 from fluxflow_exp.config import UserError
 from fluxflow_exp.evaluation import digests
+from fluxflow_exp.overrides import did_you_mean
 from fluxflow_exp.run_folder import IDENTITY, RunFolder, read_config
 
 Kind = Literal["ema", "raw"]
@@ -113,6 +114,9 @@ class Subject:
 
 def _file(source: Path) -> Path:
     """The weights that `source` names: of a run its final ones, or those of its last finished step."""
+    if not source.exists():
+        beside = [path.name for path in source.parent.iterdir()] if source.parent.is_dir() else []
+        raise UserError(f"there is no run or file {source}{did_you_mean(source.name, beside)}")
     if not source.is_dir():
         return source
     if not RunFolder(source).exists():

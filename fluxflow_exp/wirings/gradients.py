@@ -12,11 +12,12 @@ from fluxflow_exp.trainers.base import Trainer
 from fluxflow_exp.wirings.check import Check
 from fluxflow_exp.wirings.probe import Probe, advance
 
+Weighed = dict[str, list[float]]  # term → its weight in one update after another
 LOGIT_SHIFTS = (-5.0, 5.0)  # so that a discriminator takes every image for real, or none
 
 
 def checks(probe: Probe) -> list[Check]:
-    """Every declared loss reaches exactly the parts that it names, and none has a negative weight."""
+    """Every declared loss reaches exactly the parts that it names, with a weight that is not 0 or negative."""
     trainer = probe.build(probe.config)
     found: dict[str, set[str]] = {}
     for batch, index in _updates(probe):
@@ -24,11 +25,12 @@ def checks(probe: Probe) -> list[Check]:
             found[term] = found.get(term, set()) | parts
         advance(trainer, batch, index)
     trained = {part for player in trainer.players.values() for part in player.parts}
+    weighed = _weighed(probe)
     losses = {key for key, node in probe.config.stage.steps[probe.step].trainer.items() if _is_loss(node)}
     return [
         *(_reach(probe, trainer, term, parts, trained) for term, parts in found.items()),
-        *(_summed(probe, loss, trainer, set(found)) for loss in sorted(losses)),
-        *_weights(probe),
+        *(_summed(probe, loss, trainer, set(found), weighed) for loss in sorted(losses)),
+        _weights(probe, weighed),
     ]
 
 
@@ -88,16 +90,51 @@ def _reach(probe: Probe, trainer: Trainer, term: str, found: set[str], trained: 
     return Check(probe.step, name, found == wanted, said if found == wanted else f"{said}, not {_listed(wanted)}")
 
 
-def _summed(probe: Probe, loss: str, trainer: Trainer, terms: set[str]) -> Check:
-    """A loss that is configured has a term in the sum; what belongs to none by name belongs to the trainer's one."""
+def _summed(probe: Probe, loss: str, trainer: Trainer, terms: set[str], weighed: list[Weighed]) -> Check:
+    """A loss that is configured has a term in the sum, and weight there on each side that it trains.
+
+    What belongs to no loss by name belongs to the trainer's one.
+    """
     own = {term for term in terms if trainer.METRICS.get(term) in (loss, None) or term == loss}
-    note = f"by {_listed(own)}" if own else "no update has a term of it in the sum"
-    return Check(probe.step, f"loss {loss} is summed", bool(own), note)
+    name = f"loss {loss} is summed"
+    if not own:
+        return Check(probe.step, name, False, "no update has a term of it in the sum")
+    # A term without weight may stand beside one that has some (l1 beside mse), but not beside an opponent's.
+    sides: dict[Any, list[str]] = {}
+    for term in sorted(own):
+        sides.setdefault(trainer.REACHES.get(term, term), []).append(term)
+    idle = [side for side in sides.values() if all(_idle(term, weighed) for term in side)]
+    if not idle:
+        return Check(probe.step, name, True, f"by {_listed(own)}")
+    of = "" if len(idle) == len(sides) else f" in {_listed({term for side in idle for term in side})}"
+    return Check(probe.step, name, False, f"loss {loss} has weight 0{of}: it adds nothing")
 
 
-def _weights(probe: Probe) -> list[Check]:
-    """Weights that terms are summed with, whatever a discriminator thinks of what it sees."""
-    least: dict[str, float] = {}
+def _idle(term: str, weighed: list[Weighed]) -> bool:
+    return all(value == 0 for each in weighed for value in each.get(term, []))
+
+
+def _weights(probe: Probe, weighed: list[Weighed]) -> Check:
+    """No term has a negative weight, whatever a discriminator thinks of what it sees."""
+    terms = dict.fromkeys(term for each in weighed for term in each)
+    values = {term: [value for each in weighed for value in each.get(term, [])] for term in terms}
+    wrong = {
+        term: next(v for v in found if not v >= 0) for term, found in values.items() if not all(v >= 0 for v in found)
+    }
+    # Early in a step a warm-up, or an adaptive weight, stands at 0: what says something is the end.
+    last = {term: min(each[term][-1] for each in weighed if term in each) for term in terms}
+    note = ", ".join(f"{term} {value:.3g}" for term, value in (wrong or last).items())
+    return Check(
+        probe.step, "no term has a negative weight", not wrong, f"{'least' if wrong else 'at the end'}: {note}"
+    )
+
+
+def _weighed(probe: Probe) -> list[Weighed]:
+    """Weights that terms are summed with, in updates of each kind and in the step's last; each way of a discriminator.
+
+    The last one is past every warm-up; no weights are moved by it.
+    """
+    found: list[Weighed] = []
     for shift in LOGIT_SHIFTS:
         trainer = probe.build(probe.config)
         if "discriminator" in trainer.setup.parts:
@@ -106,15 +143,20 @@ def _weights(probe: Probe) -> list[Check]:
                 bias.add_(shift)
         elif shift != LOGIT_SHIFTS[0]:
             break
+        values: Weighed = {}
+        batch = probe.batches(probe.config)[0]
         for batch, index in _updates(probe):
-            for _, weights in _turns(trainer, batch, index):
-                for term, weight in weights.items():
-                    value = float(weight)
-                    least[term] = min(least.get(term, value), value) if value == value else value
+            _note(values, trainer, batch, index)
             advance(trainer, batch, index)
-    wrong = {term: value for term, value in least.items() if not value >= 0}
-    note = ", ".join(f"{term} {value:.3g}" for term, value in (wrong or least).items())
-    return [Check(probe.step, "no term has a negative weight", not wrong, f"least: {note}")]
+        _note(values, trainer, batch, trainer.length.updates - 1)
+        found.append(values)
+    return found
+
+
+def _note(values: Weighed, trainer: Trainer, batch: Batch, index: int) -> None:
+    for _, weights in _turns(trainer, batch, index):
+        for term, weight in weights.items():
+            values.setdefault(term, []).append(float(weight))
 
 
 def _listed(names: set[str]) -> str:
