@@ -50,8 +50,8 @@ def not_finite(kind: Literal["loss", "gradient"], name: str, ids: list[str], *, 
     shown = ", ".join(ids[:SHOWN]) + (f" and {len(ids) - SHOWN} more" if len(ids) > SHOWN else "")
     return NonFiniteError(
         f"the {kind} {name!r} is not finite at {where}; samples: {shown}. The weights were not changed by it, and "
-        "checkpoints from before are intact. Try a lower learning rate, hardware.precision=fp32 where it is another, or "
-        "look at these samples",
+        "checkpoints from before are intact. Try a lower learning rate, hardware.precision=fp32 where it is another, "
+        "or look at these samples",
         where,
         name.removesuffix("_norm") if kind == "gradient" else where.players[0],
         name if kind == "loss" else None,
