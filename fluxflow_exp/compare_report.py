@@ -171,25 +171,30 @@ def _draw(comparison: Comparison, path: Path) -> None:
 
     question = comparison.question
     figure, axes = plt.subplots(figsize=(8, 4.5))
+    # By name, as on the page of several runs, whichever group is the reference.
+    colours = {name: f"C{index % 10}" for index, name in enumerate(sorted(group.name for group in comparison.groups))}
     for group in comparison.groups:
         band = group.band
         seeds = f"{len(group.runs)} seed{'s' if len(group.runs) > 1 else ''}"
-        (line,) = axes.plot(
+        axes.plot(
             band.budget,
             band.mean,
+            color=colours[group.name],
             label=f"{group.name} ({seeds})",
             linewidth=1.2,
             marker="." if len(band.budget) < 30 else "",
         )
         if band.half_width:
             low, high = ([m + sign * h for m, h in zip(band.mean, band.half_width, strict=True)] for sign in (-1, 1))
-            axes.fill_between(band.budget, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
+            axes.fill_between(band.budget, low, high, color=colours[group.name], alpha=0.2, linewidth=0)
     axes.axvline(comparison.at, color="0.8", linewidth=0.8)
     axes.set_xlabel(
         {"updates": "optimizer updates", "params": "optimizer updates"}.get(question.budget, _unit(question.budget))
     )
     axes.set_ylabel(f"{question.metric}{f' ({question.unit.strip()})' if question.unit else ''}")
-    axes.set_title("mean over seeds and its 95 % interval", fontsize=9, color="0.4", loc="left")
+    axes.set_title(
+        "mean over seeds and its 95 % interval; sentences judge pairs of seeds", fontsize=9, color="0.4", loc="left"
+    )
     axes.grid(alpha=0.25)
     axes.legend(fontsize=8)
     figure.tight_layout()

@@ -48,9 +48,10 @@ def test_rates_and_norms_have_a_line_a_player() -> None:
     assert all([line["name"] for line in panel["series"]] == ["vae", "discriminator"] for panel in found.values())
 
 
-def test_a_value_that_was_not_finite_is_a_gap_and_what_was_logged_once_no_curve() -> None:
-    (panel,) = panels(Track({"vae": [row(1, kl=None, once=1.0), row(2, kl=2.0)]}))
-    assert panel["series"][0]["y"] == [None, 2.0]
+def test_a_value_that_was_not_finite_is_a_gap_and_what_was_logged_once_a_point() -> None:
+    gap, point = panels(Track({"vae": [row(1, kl=None, once=1.0), row(2, kl=2.0)]}))
+    assert gap["series"][0]["y"] == [None, 2.0]
+    assert point["series"][0] == {"name": "once", "x": [1], "y": [1.0]}
 
 
 def test_many_rows_become_means_of_neighbours_and_the_last_row() -> None:

@@ -178,6 +178,22 @@ def test_a_run_that_has_only_begun_has_a_card(tmp_path: Path) -> None:
     }
 
 
+def test_a_run_that_was_stopped_says_where_and_shows_its_last_metrics(run: RunFolder) -> None:
+    record = run.read_record()
+    del record["steps"]["flow"]
+    record["restarts"] = 0
+    run.write_record(record)
+    run.summary.unlink()
+    text = Page(report.write_card(run)).text
+    assert "interrupted" in text
+    assert "of 72, step 3 of 3" in text  # 24 + 16 + 32 updates
+    assert "not restarted" in text
+    assert "never interrupted" not in text
+    found = facts.results(facts.read(run))[-1]
+    assert (found["step"], found["implementation"]) == ("flow", facts.OURS)
+    assert (found["metric"], found["value"], found["update"]) == ("val_psnr", 23.0, 32)  # its last held-out row
+
+
 def test_a_run_leaves_its_card_and_where_its_time_went(tmp_path: Path) -> None:
     values = toy(tmp_path, "log_every=1", "stage.steps.vae.n_epochs=2", "stage.steps.vae.batch_size=8", stage="vae")
     kill = KillDuring("fluxflow_exp.trainers.base:Trainer", "_log", 5, "after")

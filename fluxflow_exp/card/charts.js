@@ -43,6 +43,7 @@
 
   function range(values, log) {
     let low = Math.min(...values), high = Math.max(...values);
+    if (low === 0 && high === 0) return [0, 1];
     if (low === high) return log ? [low / 2, high * 2] : [low - (Math.abs(low) / 10 || 1), high + (Math.abs(high) / 10 || 1)];
     const pad = (high - low) * 0.05;
     return log ? [low / 1.1, high * 1.1] : [low - pad, high + pad];
@@ -69,10 +70,13 @@
     for (const value of across)
       svg("text", { x: x(value), y: HEIGHT - 4, "text-anchor": x(value) > width - RIGHT - 14 ? "end" : "middle" }, root, value.toLocaleString("en"));
     const inside = data.marks.filter((mark) => mark.x >= first && mark.x < last);
+    let free = 0; // where the last label ends
     if (data.marks.length > 1)
       for (const mark of inside) {
         svg("line", { class: "mark", x1: x(mark.x), x2: x(mark.x), y1: TOP, y2: HEIGHT - BOTTOM }, root);
+        if (x(mark.x) < free) continue;
         svg("text", { x: x(mark.x) + 3, y: TOP - 4 }, root, mark.label);
+        free = x(mark.x) + 8 + 7 * mark.label.length;
       }
     panel.series.forEach((line, index) => {
       let path = "", pen = "M";

@@ -77,11 +77,12 @@ def read(folder: RunFolder) -> Card:
 
 
 def results(card: Card) -> list[dict[str, Any]]:
-    """Each metric with where it comes from: of evaluations, then of the ends of the steps."""
+    """Each metric with where it comes from: of evaluations, then of the ends of the steps, or where one stands."""
     found = list(card.evaluations)
-    for step, entry in card.record["steps"].items():
+    for step in card.steps:
         of_step = card.values["stage"]["steps"][step]
-        for metric, value in entry.get("final", {}).items():
+        update, last = _last(card, step)
+        for metric, value in last.items():
             prompts = metric.startswith("prompt")
             key = "prompts" if prompts else "images"
             title, unit = panels.TITLES.get(metric, (metric, ""))
@@ -92,7 +93,7 @@ def results(card: Card) -> list[dict[str, Any]]:
                     "value": value,
                     "unit": unit or None,
                     "step": step,
-                    "update": entry["updates"],
+                    "update": update,
                     "ema": of_step.get("ema") is not None,
                     "n": card.flat.get(f"evaluation.{key}"),
                     "seed": card.values["seed"],
@@ -101,6 +102,15 @@ def results(card: Card) -> list[dict[str, Any]]:
                 }
             )
     return found
+
+
+def _last(card: Card, step: str) -> tuple[int, dict[str, Any]]:
+    """The update of the last metrics of a step, and these."""
+    entry = card.record["steps"].get(step)
+    if entry:
+        return entry["updates"], entry.get("final", {})
+    rows = [row for row in card.track.steps[step] if row["kind"] == "held_out"]
+    return (rows[-1]["global_step"], rows[-1]["metrics"]) if rows else (0, {})
 
 
 def warnings(card: Card) -> list[dict[str, Any]]:

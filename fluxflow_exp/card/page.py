@@ -51,7 +51,7 @@ def _header(card: Card) -> Html:
         parts |= entry.get("parameters", {})
     tiles = [(*_headline(each), each["step"]) for each in _headlines(card)]
     tiles.append(("updates", count(card.track.updates), _of_steps(card)))
-    tiles.append(("run time", duration(record["wall_seconds"]), _interrupted(record)))
+    tiles.append(("run time", duration(record["wall_seconds"]), _interrupted(card)))
     if card.costs.unit != "hours":
         price = None if card.costs.price is None else f"{card.costs.price:.2f} USD"
         tiles.append((card.costs.unit, hours(card.costs.hours), price))
@@ -93,13 +93,21 @@ def _headline(result: dict[str, Any]) -> tuple[str, str]:
 
 
 def _of_steps(card: Card) -> str:
+    """How many steps there are; of a run that has not ended, where it stands."""
     names = card.steps
-    return f"{len(names)} steps" if len(names) > 1 else f"step {names[0]}"
+    if card.state.state == "done":
+        return f"{len(names)} steps" if len(names) > 1 else f"step {names[0]}"
+    planned = [card.record.get("planned", {}).get(name, {}).get("updates") for name in names]
+    whole = f"of {count(sum(planned))}, " if all(planned) else ""
+    at = max((index for index, name in enumerate(names, start=1) if card.track.steps[name]), default=1)
+    return f"{whole}step {at} of {len(names)}"
 
 
-def _interrupted(record: dict[str, Any]) -> str:
-    times = record["restarts"]
-    return f"{times} restart{'s' if times != 1 else ''}" if times else "never interrupted"
+def _interrupted(card: Card) -> str:
+    times = card.record["restarts"]
+    if times:
+        return f"{times} restart{'s' if times != 1 else ''}"
+    return "never interrupted" if card.state.state == "done" else "not restarted"
 
 
 def _metrics(card: Card) -> Html | None:
@@ -220,7 +228,7 @@ def _cost(card: Card) -> Html:
 def _starts(card: Card) -> Html | None:
     starts = card.record.get("starts", [])
     if not starts:
-        return tag("p", f"{_interrupted(card.record)}; times were not recorded when this run began.")
+        return tag("p", f"{_interrupted(card)}; times were not recorded when this run began.")
     rows = []
     for start in starts:
         lost = start.get("lost")

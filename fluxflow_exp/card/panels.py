@@ -35,6 +35,7 @@ TITLES = {
     "latent_std": ("Latents' standard deviation", ""),
     "latent_max": ("Latents' largest value", ""),
     "dead_activations": ("Dead activations", "share"),
+    "loss_spike": ("Largest outlier among losses", "robust deviations"),
     "dead_in_one": ("Dead activations, in the worst one", "share"),
     "val_psnr": ("PSNR", "dB"),
     "val_l1": ("L1", ""),
@@ -74,12 +75,11 @@ Lines = dict[tuple[str, str], dict[str, list[tuple[float, float | None]]]]
 
 
 def panels(track: Track) -> list[dict[str, Any]]:
-    """The panels of one run, section by section: of all that was logged more than once."""
+    """The panels of one run, section by section; what was logged once is a point."""
     found = _lines(track)
     return [
         _panel(section, name, [{"name": line, **_thin(points)} for line, points in lines.items()], [track])
         for (section, name), lines in _ordered(found)
-        if max(map(len, lines.values())) > 1
     ]
 
 
@@ -91,11 +91,7 @@ def overlaid(tracks: dict[str, Track]) -> list[dict[str, Any]]:
             for line, points in lines.items():
                 title = name if len(lines) == 1 or line == WEIGHTS["held_out"] else f"{name}: {line}"
                 found.setdefault((section, title), []).append({"name": run, **_thin(points)})
-    return [
-        _panel(section, name, series, list(tracks.values()))
-        for (section, name), series in _ordered(found)
-        if max(len(each["x"]) for each in series) > 1
-    ]
+    return [_panel(section, name, series, list(tracks.values())) for (section, name), series in _ordered(found)]
 
 
 def marks(track: Track) -> list[dict[str, Any]]:
