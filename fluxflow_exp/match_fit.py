@@ -95,9 +95,8 @@ def _widths(
             known[widths] = cost(base.changed(base.changes(widths)))
             off = known[widths] / target - 1
             # Without this a reader wonders why one that is near was not taken.
-            why = (
-                f"; only to learn the slope: its {forbidden} would differ" if (forbidden := _forbidden(widths)) else ""
-            )
+            forbidden = _forbidden(widths)
+            why = f"; only to learn the slope: its {forbidden} would differ" if forbidden else ""
             print(f"{shown(known[widths], axis)} ({off:+.2%}{why})", flush=True)
         return known[widths]
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from fluxflow_exp import files, report, summary
-from fluxflow_exp.card import facts, page
+from fluxflow_exp.card import comparison, facts, page
 from fluxflow_exp.config import UserError
 from fluxflow_exp.console import Console
 from fluxflow_exp.run_folder import RunFolder
@@ -192,6 +192,26 @@ def test_a_run_that_was_stopped_says_where_and_shows_its_last_metrics(run: RunFo
     found = facts.results(facts.read(run))[-1]
     assert (found["step"], found["implementation"]) == ("flow", facts.OURS)
     assert (found["metric"], found["value"], found["update"]) == ("val_psnr", 23.0, 32)  # its last held-out row
+
+
+def test_what_was_not_finite_is_said_once_and_counts_the_updates_before_it(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    folder.create(toy(tmp_path), {"name": "run", "overrides": [], "made_with": None, "upstream": {}})
+    folder.write_record({**folder.read_record(), "started": True})
+    message = "the loss 'l1' is not finite at update 2 of step 'vae'"
+    files.write_json(folder.non_finite, {"step": "vae", "update": 2, "module": None, "message": message})
+    files.write_json(folder.failure, {"reason": message})
+    card = facts.read(folder)
+    assert (card.state.state, facts.updates(card)) == ("failed", 1)
+    assert Page(report.write_card(folder)).text.count(message) == 1
+
+
+def test_groups_have_the_colours_of_their_order_whatever_the_order_of_the_runs(tmp_path: Path) -> None:
+    made = [make_carded(tmp_path, name, f"model.activation={name}") for name in ("bezier", "silu")]
+    for order in (made, made[::-1]):
+        cards = [facts.read(folder) for folder in order]
+        looks = comparison._looks(cards, ["model.activation"], [card.name for card in cards])
+        assert {each["name"]: each["color"] for each in looks} == {"bezier": 0, "silu": 1}
 
 
 def test_a_run_leaves_its_card_and_where_its_time_went(tmp_path: Path) -> None:

@@ -102,12 +102,13 @@ def _of(cards: Sequence[Card]) -> str:
 
 
 def _looks(cards: Sequence[Card], keys: Sequence[str], names: Sequence[str]) -> list[dict[str, Any]]:
-    """A colour for each set of values but the seed, and a dash pattern for each seed of one."""
+    """A colour for each set of values but the seed, in their order, and a dash pattern for each seed of one."""
     groups: dict[tuple[str, ...], list[str]] = {}
     for card, name in zip(cards, names, strict=True):
         values = tuple(shown(card.flat.get(key, ABSENT)) for key in keys if key != "seed")
         groups.setdefault(values, []).append(name)
-    colours = {name: (colour, dash) for colour, each in enumerate(groups.values()) for dash, name in enumerate(each)}
+    ordered = [groups[values] for values in sorted(groups)]
+    colours = {name: (colour, dash) for colour, each in enumerate(ordered) for dash, name in enumerate(each)}
     return [{"name": name, "color": colours[name][0], "dash": colours[name][1]} for name in names]
 
 

@@ -104,6 +104,13 @@ def results(card: Card) -> list[dict[str, Any]]:
     return found
 
 
+def updates(card: Card) -> int:
+    """Updates of all steps that are known: up to the last row, or to the one that was not finite."""
+    found = card.non_finite
+    broken = card.track.offsets.get(found["step"], 0) + found["update"] - 1 if found else 0
+    return max(card.track.updates, broken)
+
+
 def _last(card: Card, step: str) -> tuple[int, dict[str, Any]]:
     """The update of the last metrics of a step, and these."""
     entry = card.record["steps"].get(step)

@@ -50,7 +50,7 @@ def _header(card: Card) -> Html:
     for entry in record["steps"].values():
         parts |= entry.get("parameters", {})
     tiles = [(*_headline(each), each["step"]) for each in _headlines(card)]
-    tiles.append(("updates", count(card.track.updates), _of_steps(card)))
+    tiles.append(("updates", count(facts.updates(card)), _of_steps(card)))
     tiles.append(("run time", duration(record["wall_seconds"]), _interrupted(card)))
     if card.costs.unit != "hours":
         price = None if card.costs.price is None else f"{card.costs.price:.2f} USD"
@@ -60,12 +60,13 @@ def _header(card: Card) -> Html:
     choices = [f"stage {values['stage']['name']}", f"model {values['model']['name']}"]
     activation, size = values["model"].get("activation"), values["data"].get("img_size")
     choices += [*([str(activation)] if activation else []), *([f"{size} px"] if size else []), f"seed {values['seed']}"]
+    told = card.state.state == "failed" and card.non_finite  # by the warnings, in the same words
     return tag(
         "header",
         tag("p", "Run card", class_="kind"),
         tag("h1", card.name, tag("span", card.state.state, class_=f"state {card.state.state}")),
         tag("p", " · ".join(choices), class_="lead"),
-        tag("p", card.state.note, class_="note") if card.state.note else None,
+        tag("p", card.state.note, class_="note") if card.state.note and not told else None,
         tag("dl", *(_tile(*each) for each in tiles), class_="tiles"),
     )
 
