@@ -25,6 +25,7 @@ Series = dict[str, tuple[list[float], list[float]]]  # name → updates, values
 
 LOSSES = ("vae", "lpips", "flow", "g", "d", "r1")
 COMPARED = ("vae", "kl", "lpips", "g", "d", "flow", "val_psnr", "val_flow", "prompt_accuracy")
+LETTER = 0.016  # of a panel's width, in the size of the names of steps
 
 
 def cli() -> None:
@@ -173,8 +174,13 @@ def _lines(
     if log and present:
         values = [*limits, *(value for name in present for value in series[name][1])]
         _logarithmic(axes, min(values), max(values))
+    left, right = axes.get_xlim()
+    free = left  # where the last name ends
     for position, name in marks:
         axes.axvline(position, color="0.8", linewidth=0.8)
+        if position < free:
+            continue
+        free = position + LETTER * (len(name) + 1) * (right - left)
         axes.text(
             position,
             1.01,
