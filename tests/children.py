@@ -14,15 +14,26 @@ from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
 
+import pytest
+
+from tests import file_faults
+
 CONTEXT = multiprocessing.get_context("forkserver")
 Fault = Callable[[], None]
 """Something that a child does to the package before it trains: a planted defect, or a kill at a chosen moment."""
 
 
 def warm_up() -> None:
-    """Start the server, which children that the package starts are forked from as well."""
+    """Start the server, which children that the package starts are forked from as well.
+
+    It has the library of tests.file_faults loaded, where there is a compiler.
+    """
     CONTEXT.set_forkserver_preload(["tests.children", "fluxflow_exp.pipeline", "fluxflow_exp.plot", "tests.warm"])
-    forkserver.ensure_running()
+    faults = file_faults.library()
+    with pytest.MonkeyPatch.context() as patch:
+        if faults:
+            patch.setenv("LD_PRELOAD", str(faults), prepend=":")
+        forkserver.ensure_running()
 
 
 def start(values: dict[str, Any], log: Path, *faults: Fault) -> BaseProcess:

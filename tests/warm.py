@@ -1,5 +1,7 @@
 """Imported once by the server that test children are forked from: what each of them would else do for itself."""
 
+import os
+
 import torch
 from PIL import Image
 
@@ -7,6 +9,7 @@ from fluxflow_exp import report  # noqa: F401
 from fluxflow_exp.card import facts, page  # noqa: F401
 from fluxflow_exp.card.parents import shipped
 
+os.environ.pop("LD_PRELOAD", None)  # tests.file_faults is for the children, not for what they start
 for stage in ("quickstart", "vae"):
     shipped(stage)
 Image.init()
