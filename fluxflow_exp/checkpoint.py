@@ -6,12 +6,14 @@
 import os
 import re
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from fluxflow_exp import files
+from fluxflow_exp.config import UserError
 
 FORMAT = 1
 NAME = re.compile(r"(?P<index>\d{2})-(?P<step>.+)-(?P<update>\d{8})(?P<final>-final)?-(?P<digest>[0-9a-f]{16})\.pt")
@@ -27,17 +29,16 @@ class CheckpointStore:
 
     def save(self, state: dict[str, Any], *, index: int, step: str, update: int, final: bool = False) -> Path:
         """Write `state`; a failure (a full disk, say) raises OSError and leaves earlier checkpoints alone."""
-        self.folder.mkdir(parents=True, exist_ok=True)
         mark = "-final" if final else ""
         stem = f"{index:02d}-{step}-{update:08d}{mark}"
         temporary = self.folder / f"tmp-{os.getpid()}-{stem}"
-        try:
-            _write(temporary, {"format": FORMAT, **state})
-            path = self.folder / f"{stem}-{files.digest(temporary)[:16]}.pt"
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-        files.sync_folder(self.folder)
+        with files.naming(self.folder / f"{stem}-….pt"):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with files.removing(temporary):
+                files.write_stream(temporary, partial(torch.save, {"format": FORMAT, **state}))
+                path = self.folder / f"{stem}-{files.digest(temporary)[:16]}.pt"
+                temporary.replace(path)
+            files.sync_folder(self.folder)
         self._prune()
         return path
 
@@ -52,10 +53,18 @@ class CheckpointStore:
         return None
 
     def load(self, path: Path, *, map_location: torch.device | str = "cpu") -> dict[str, Any]:
-        """The state in a checkpoint. ValueError: it has another format."""
-        state: dict[str, Any] = torch.load(path, map_location=map_location, weights_only=True)
+        """The state in a checkpoint. UserError: it is none, or has another format."""
+        try:
+            with files.naming(path), path.open("rb") as file:
+                state = torch.load(file, map_location=map_location, weights_only=True)
+        except (OSError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:  # torch and pickle raise what they like upon what is no checkpoint
+            raise not_ours(path, str(error).partition("\n")[0]) from error
+        if not isinstance(state, dict) or "format" not in state:
+            raise not_ours(path, "it holds no state of a run")
         if state["format"] != FORMAT:
-            raise ValueError(f"{path} has checkpoint format {state['format']}; this version reads {FORMAT}")
+            raise not_ours(path, f"it has checkpoint format {state['format']}; this version reads {FORMAT}")
         return state
 
     def paths(self) -> list[Path]:
@@ -73,16 +82,17 @@ class CheckpointStore:
             leftover.unlink(missing_ok=True)
 
 
+def not_ours(path: Path, why: str) -> UserError:
+    """What to say of a checkpoint whose bytes are those of its name, and of which nothing can be continued."""
+    return UserError(
+        f"{path} is no checkpoint that can be continued from: {why}. Its digest is that of its name, so that the disk "
+        "has not damaged it. Move it away, and the same command continues from the one before"
+    )
+
+
 def is_intact(path: Path) -> bool:
     """Whether a checkpoint's content has the digest that its name says."""
     return files.digest(path).startswith(_parse(path)["digest"])
-
-
-def _write(path: Path, state: dict[str, Any]) -> None:
-    with path.open("wb") as file:
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _parse(path: Path) -> dict[str, str]:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, TypeVar
 from rich.console import Console as Terminal
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from fluxflow_exp.files import naming
+
 if TYPE_CHECKING:
     from fluxflow_exp.trainers.setup import Setup
 
@@ -44,17 +46,17 @@ class Console:
         if self._log is None:
             self._early += f"\n{text}"
             return
-        with self._log.open("a", encoding="utf-8") as file:
+        with naming(self._log), self._log.open("a", encoding="utf-8") as file:
             file.write(f"{text}\n")
 
     def say(self, text: str) -> None:
         if self._quiet:
             return
-        self.log(text)
         if self._bar:
             self._bar.console.print(text, markup=False, highlight=False)
         else:
             print(text, flush=True)
+        self.log(text)  # last: where the disk does not take it, it has been said all the same
 
     def open_step(self, setup: Setup, *, description: str, epochs: int) -> None:
         self.say(f"\nPIPELINE STEP {setup.index}/{setup.steps}: {setup.name}")

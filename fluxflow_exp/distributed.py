@@ -216,7 +216,8 @@ class Watch:
                 return
             if self.ranks.first:
                 print(f"error: {message}", flush=True)
-                self.on_failure(message)
+                with suppress(OSError):  # the process ends, whatever its disk says
+                    self.on_failure(message)
             os._exit(1)
 
 

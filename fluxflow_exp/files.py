@@ -1,28 +1,28 @@
-"""Writing that cannot be torn: a temporary name, fsync, rename."""
+"""Reading and writing: what is written cannot be torn, and what fails says which file it was."""
 
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from fluxflow_exp.config import UserError
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` fill a temporary file, then give it `path`'s name. On failure `path` is as it was."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Let `write` fill a temporary file, then give it `path`'s name. OSError: it failed, and `path` is as it was."""
     temporary = path.with_name(f"tmp-{os.getpid()}-{path.name}")
-    try:
-        write(temporary)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    sync_folder(path.parent)
+    with naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with removing(temporary):
+            write(temporary)
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        sync_folder(path.parent)
 
 
 def copy_atomically(source: Path, target: Path) -> None:
@@ -32,6 +32,59 @@ def copy_atomically(source: Path, target: Path) -> None:
         shutil.copy2(source, temporary)
 
     write_atomically(target, copy)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """An OSError inside names `path`: that of a write or of a temporary file does not say which file was meant."""
+    try:
+        yield
+    except OSError as error:
+        error.filename, error.filename2 = str(path), None
+        raise
+
+
+@contextmanager
+def removing(temporary: Path) -> Iterator[None]:
+    """What fails inside leaves no `temporary` file; where the disk does not let it go, the failure is told alone."""
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
+
+
+class Sink:
+    """What torch and NumPy write to: afterwards `error` is the file's own, of which theirs do not tell."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file = file
+        self.error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        try:
+            return self.file.write(data)
+        except OSError as error:
+            self.error = self.error or error
+            raise
+
+    def flush(self) -> None:
+        self.file.flush()
+
+
+def write_stream(path: Path, write: Callable[[Sink], object]) -> None:
+    """Let `write` fill a file, durably. OSError: the file's own, whatever `write` makes of it."""
+    with path.open("wb") as file:
+        sink = Sink(file)
+        try:
+            write(sink)
+        except Exception as error:
+            if sink.error:
+                raise sink.error from error
+            raise
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def sync_folder(folder: Path) -> None:
@@ -55,14 +108,26 @@ def write_text(path: Path, text: str) -> None:
 def read_json(path: Path) -> Any:
     """UserError: the file is not whole."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        with naming(path):
+            return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} cannot be read: {error}") from error
+
+
+def read_fields(path: Path, **fields: type | tuple[type, ...]) -> dict[str, Any]:
+    """A JSON object that has at least these `fields`, of these types. UserError: it is another thing."""
+    found = read_json(path)
+    if not isinstance(found, dict):
+        raise UserError(f"{path} cannot be read: it holds no JSON object")
+    for name, kind in fields.items():
+        if not isinstance(found.get(name), kind):
+            raise UserError(f"{path} cannot be read: {name!r} in it is {found.get(name, 'not there')!r:.80}")
+    return found
 
 
 def digest(path: Path) -> str:
     """SHA-256 of a file's bytes, hexadecimal."""
-    with path.open("rb") as file:
+    with naming(path), path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

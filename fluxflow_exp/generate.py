@@ -116,7 +116,7 @@ def _write(made: Iterable[torch.Tensor], prompts: list[Prompt], output: Path) ->
             pictures.save(image, output / f"{next(stems)}_gen.webp")
         shown += list(images[: max(GRID_LIMIT - len(shown), 0)])
     captions = [prompt.text for prompt in prompts[: len(shown)]]
-    pictures.captioned(torch.stack(shown), captions).save(output / "grid.webp", quality=95)
+    pictures.save_picture(pictures.captioned(torch.stack(shown), captions), output / "grid.webp", quality=95)
 
 
 def read_prompts(path: Path) -> list[Prompt]:

@@ -2,11 +2,14 @@
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
+
+from fluxflow_exp.files import naming
 
 MIN_TILE = 96  # pixels; smaller images are enlarged on sheets, pixel by pixel
 
@@ -23,8 +26,14 @@ def to_pil(image: Tensor) -> Image.Image:
 
 def save(image: Tensor, path: Path) -> None:
     """Write one uint8 (3, height, width) image, lossless."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    to_pil(image).save(path, lossless=True)
+    save_picture(to_pil(image), path, lossless=True)
+
+
+def save_picture(picture: Image.Image, path: Path, **options: Any) -> None:
+    """Write a picture, whose format `path` tells, with Pillow's `options`."""
+    with naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        picture.save(path, **options)
 
 
 def short_hash(text: str) -> str:

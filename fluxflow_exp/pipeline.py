@@ -1,17 +1,13 @@
 """For each step of the stage: done? then go on; else build its parts and trainer, fit, publish weights."""
 
-import os
-import shlex
-import sys
 import time
-import traceback
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
-from fluxflow_exp import distributed, plan, publishing, sharding, summary, verify, weights
+from fluxflow_exp import distributed, failures, plan, publishing, sharding, summary, verify, weights
 from fluxflow_exp.checkpoint import CheckpointStore
 from fluxflow_exp.config import UserError, instantiate, typed
 from fluxflow_exp.console import Console
@@ -26,7 +22,6 @@ from fluxflow_exp.runs import open_run
 from fluxflow_exp.schema import RunConfig, Step
 from fluxflow_exp.seeding import seed_initialisation
 from fluxflow_exp.trainers import diagnosis
-from fluxflow_exp.trainers.accumulation import LESS_MEMORY
 from fluxflow_exp.trainers.base import Trainer
 from fluxflow_exp.trainers.finite import NonFiniteError
 from fluxflow_exp.trainers.setup import Length, Setup
@@ -54,10 +49,15 @@ def run(values: dict[str, Any], *, swept: str = "", started: float | None = None
             _train(values, config, folder, machine, ranks, console, stop, started)
     except Exception as error:
         cause = ranks.cause()
-        _record_failure(UserError(cause) if cause else error, folder, console, ranks)
-        if cause:
-            raise UserError(cause) from error
-        raise
+        told = UserError(cause) if cause else failures.of_run(error, folder)
+        if ranks.first and console.logs:  # it had the folder
+            failures.record(error, told, folder, console)
+            with suppress(OSError):
+                summary.write_card(folder, console)
+        ranks.fail(str(told) or type(told).__name__)
+        if told is error:
+            raise
+        raise told from error
     ranks.leave()
 
 
@@ -89,27 +89,26 @@ def _train(
     wandb = WandbRun(folder, config.tracking, console)
     if ranks.first:
         wandb.start()
-    code = 1
     try:
         if ranks.first:
             folder.record_data(digests(data))
         Pipeline(config, folder, machine, ranks, console, lengths, data, stop, wandb).run()
-        code = 0
-    except (UserError, OSError, torch.OutOfMemoryError) as error:
-        raise UserError(_after_failure(error, folder)) from error
     except Interrupted as interrupted:
-        console.say(f"Stopped by {interrupted}; everything is saved in {folder.path}. {_how_to_continue()}")
-        _close(folder, stopped=True)
+        console.say(f"Stopped by {interrupted}; everything is saved in {folder.path}. {failures.how_to_continue()}")
+        _close(folder, closing="stopped")
         wandb.finish(code=128 + interrupted.signum)
         ranks.leave()
         if stop.hand_back(interrupted.signum) and ranks.watch and not ranks.first:
             # A task that ends takes the job down, and the first one still has to put it back into the queue.
             ranks.watch.outlast_first()
         raise SystemExit(128 + interrupted.signum) from interrupted
-    finally:
-        _close(folder)
-        if code:
-            wandb.finish(code=code)
+    except BaseException:
+        with suppress(OSError, UserError):  # the first error is the one to be told
+            _close(folder, closing="ended")
+        with suppress(OSError):
+            wandb.finish(code=1)
+        raise
+    _close(folder, closing="ended")
     if ranks.first:
         summary.write(folder, console)
         verify.write_digests(folder)
@@ -128,26 +127,13 @@ def _plan(
     return lengths, plan.describe(config, lengths, data, machine, count)
 
 
-def _how_to_continue() -> str:
-    if "SUBMITIT_EXECUTOR" in os.environ:
-        return "The scheduler starts the job again, or the command that launched it does"
-    return f"The same command continues it:\n  {shlex.join(['python', '-m', 'fluxflow_exp', *sys.argv[1:]])}"
-
-
-def _close(folder: RunFolder, *, stopped: bool = False) -> None:
-    """Let go of the folder, once; `stopped`: after a save, so that nothing is lost."""
+def _close(folder: RunFolder, *, closing: str) -> None:
+    """Let go of the folder; `closing`: "stopped" after a save, so that nothing is lost, or "ended"."""
     if folder.locked:
-        folder.count_time(closing="stopped" if stopped else "ended")
-        folder.unlock()
-
-
-def _record_failure(error: Exception, folder: RunFolder, console: Console, ranks: Ranks) -> None:
-    """Leave the reason in the run folder, if this run had it, and tell the other ranks."""
-    if ranks.first and console.logs:
-        console.log("".join(traceback.format_exception(error)))
-        folder.record_failure(str(error) or type(error).__name__)
-        summary.write_card(folder, console)
-    ranks.fail(str(error) or type(error).__name__)
+        try:
+            folder.count_time(closing=closing)
+        finally:
+            folder.unlock()
 
 
 class Pipeline:
@@ -276,14 +262,3 @@ class Pipeline:
     def _announce_fresh(self, name: str, part: str, earlier: list[str]) -> None:
         if earlier and not self.checkpoints.newest(name):  # a step that continues has said it before
             self.console.say(f"Step {name}: {part} starts from fresh weights (no earlier step made it)")
-
-
-def _after_failure(error: Exception, folder: RunFolder) -> str:
-    if isinstance(error, OSError):
-        return (
-            f"a file could not be read or written: {error}. The last checkpoint in {folder.checkpoints} is intact; "
-            "free space or repair the disk, and the same command continues"
-        )
-    if isinstance(error, torch.OutOfMemoryError):
-        return f"out of memory where a smaller micro-batch does not help: {error}. {LESS_MEMORY}"
-    return str(error)

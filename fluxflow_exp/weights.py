@@ -7,6 +7,8 @@ ones, `final.safetensors` the averaged weights of every part of the pipeline but
 """
 
 import json
+import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +39,20 @@ def publish(path: Path, parts: dict[str, State], facts: Facts) -> None:
         for name, tensor in state.items()
     }
     metadata = {KEY: json.dumps({"format": FORMAT, **facts}, sort_keys=True)}
-    files.write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata))
+    files.write_atomically(path, lambda temporary: write(temporary, tensors, metadata))
+
+
+def write(path: Path, tensors: State, metadata: dict[str, str] | None = None) -> None:
+    """Write a safetensors file. OSError: the disk does not take it."""
+    for leftover in path.parent.glob(".tmp*"):  # save_file writes to such a name first; a killed process leaves it
+        leftover.unlink(missing_ok=True)
+    try:
+        save_file(tensors, path, metadata)
+    except SafetensorError as error:
+        number = re.search(r"os error (\d+)", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
 
 
 def read_facts(path: Path) -> Facts:

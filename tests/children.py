@@ -165,7 +165,7 @@ def _train(
         pipeline.run(values)
     except UserError as error:
         fail(list(error.args))
-        raise
+        sys.exit(2)
 
 
 def _command(folder: Path, words: tuple[str, ...], out: Path, err: Path, environment: dict[str, str]) -> None:

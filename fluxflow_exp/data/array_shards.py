@@ -4,8 +4,9 @@
 """
 
 import time
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -31,7 +32,7 @@ class ArrayShards:
 
     def write(self, number: int, array: NDArray[Any], record: Any) -> None:
         """Make a shard, durably."""
-        files.write_atomically(self._path(number, "npy"), lambda temporary: np.save(temporary, array))
+        files.write_atomically(self._path(number, "npy"), partial(files.write_stream, write=partial(_save, array)))
         files.write_json(self._path(number, "json"), record)
 
     def tidy(self) -> None:
@@ -52,6 +53,10 @@ class ArrayShards:
 
     def _path(self, number: int, extension: str) -> Path:
         return self.folder / f"{number:05d}.{extension}"
+
+
+def _save(array: NDArray[Any], sink: files.Sink) -> None:
+    np.save(cast(Any, sink), array)
 
 
 def _mapped(path: Path) -> NDArray[Any]:

@@ -150,7 +150,7 @@ class FlowTrainer(Trainer):
                 pictures.save(image, self.setup.folder.samples / name)
             self.write_row("samples", {}, pictures=dict(zip(names, prompts, strict=True)))
             sheet = pictures.captioned(images, prompts)
-            sheet.save(self.setup.folder.samples / f"{stem}_grid{mark}.webp", quality=95)
+            pictures.save_picture(sheet, self.setup.folder.samples / f"{stem}_grid{mark}.webp", quality=95)
 
     def _arguments(self, micro: Micro) -> tuple[Tensor, ...]:
         data = self._latents(self.latents.posterior(micro.images), self.posterior_noise[micro.rows])

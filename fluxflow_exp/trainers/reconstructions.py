@@ -30,7 +30,7 @@ def write(trainer: AutoencoderTrainer, suffix: str) -> None:
         for image, key in zip(batch, ids, strict=True):
             pictures.save(image, setup.folder.samples / f"{stem}_{pictures.short_hash(key)}{row}.webp")
     sheet = pictures.rows_of(list(made.values()), labels=[ROWS[row] for row in made])
-    sheet.save(setup.folder.samples / f"{stem}{GRID}", quality=95)
+    pictures.save_picture(sheet, setup.folder.samples / f"{stem}{GRID}", quality=95)
     trainer.write_row("samples", {}, pictures={f"{stem}{GRID}": ", ".join(ROWS[row] for row in made)})
 
 

@@ -1,0 +1,82 @@
+"""How a command ends that cannot go on: by the first error, in words, with what to do.
+
+Never by a traceback of what a user can put right.
+"""
+
+import errno
+import functools
+import os
+import shlex
+import sys
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from typing import ParamSpec, TypeVar
+
+from fluxflow_exp.config import UserError
+from fluxflow_exp.console import Console, fail
+from fluxflow_exp.run_folder import RunFolder
+
+WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)  # what only a write ends in
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+
+
+def command(main: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """Let a command end with exit code 2 and a line on standard error where it cannot go on."""
+
+    @functools.wraps(main)
+    def guarded(*arguments: Arguments.args, **options: Arguments.kwargs) -> Result:
+        try:
+            return main(*arguments, **options)
+        except UserError as error:
+            fail([str(problem) for problem in error.args])
+        except BrokenPipeError:  # who reads the output has seen enough; nothing may be flushed into it at the exit
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        except OSError as error:
+            fail([of_file(error)])
+        sys.exit(2)
+
+    return guarded
+
+
+def of_file(error: OSError) -> str:
+    """Which file could not be read or written, and why."""
+    verb = "written" if error.errno in WRITING else "read or written"
+    named = f"{error.filename}: " if error.filename else ""
+    return f"a file could not be {verb}: {named}{error.strerror or error}"
+
+
+def of_run(error: Exception, folder: RunFolder) -> Exception:
+    """What a run says of the error that ends it: a UserError if a user can put it right."""
+    if isinstance(error, OSError):
+        with suppress(OSError):
+            kept = any(folder.checkpoints.glob("*.pt"))
+            saved = f"The last checkpoint in {folder.checkpoints} is intact" if kept else "No checkpoint was made yet"
+            return UserError(
+                f"{of_file(error)}. {saved}; free space or repair the disk, and the same command "
+                f"{'continues' if kept else 'begins again'}"
+            )
+        return UserError(of_file(error))
+    import torch
+
+    if isinstance(error, torch.OutOfMemoryError):
+        from fluxflow_exp.trainers.accumulation import LESS_MEMORY
+
+        return UserError(f"out of memory where a smaller micro-batch does not help: {error}. {LESS_MEMORY}")
+    return error
+
+
+def record(error: Exception, told: Exception, folder: RunFolder, console: Console) -> None:
+    """Leave an error, and what is told of it, in the run folder, as far as its disk takes it."""
+    with suppress(OSError):
+        console.log("".join(traceback.format_exception(error)))
+    with suppress(OSError):
+        folder.record_failure(str(told) or type(told).__name__)
+
+
+def how_to_continue() -> str:
+    if "SUBMITIT_EXECUTOR" in os.environ:
+        return "The scheduler starts the job again, or the command that launched it does"
+    return f"The same command continues it:\n  {shlex.join(['python', '-m', 'fluxflow_exp', *sys.argv[1:]])}"

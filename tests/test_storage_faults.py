@@ -1,0 +1,70 @@
+"""A disk that is full, broken or read-only, at any file operation of a run: one clear error, and nothing is lost."""
+
+import errno
+import shutil
+from pathlib import Path
+
+import pytest
+
+from fluxflow_exp.outcome import differences
+from tests.children import finish
+from tests.conftest import toy
+from tests.file_faults import FileFault, needs_compiler, operations
+
+pytestmark = needs_compiler
+ERRORS = (errno.ENOSPC, errno.EIO, errno.EROFS)
+SHORT = (
+    "stage.steps.vae.max_updates=2",
+    "checkpoint.every_updates=1",
+    "samples.count=1",
+    "evaluation.images=2",
+    "health.images=null",
+)
+
+
+def run(root: Path, log: Path, *faults: FileFault) -> int:
+    """Two updates of a VAE below `root`, mirrored there as well; the exit code."""
+    return finish(toy(root, *SHORT, f"checkpoint.mirror={root}/volume", stage="vae"), log, *faults)
+
+
+def fails_clearly(root: Path, log: Path, fault: FileFault) -> list[str]:
+    """What is wrong with how the run ends by `fault`."""
+    code, text = run(root, log, fault), log.read_text()
+    told = [line for line in text.splitlines() if line.startswith("error:")]
+    clear = len(told) == 1 and told[0].startswith("error: a file could not be ") and "same command" in told[0]
+    return [] if code == 2 and clear and "Traceback" not in text else [f"{fault}: exit code {code}\n{text}"]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("undisturbed")
+    assert run(root, root / "log") == 0, (root / "log").read_text()
+    return root
+
+
+def test_one_clear_error_after_another_and_the_same_bytes_in_the_end(tmp_path: Path, undisturbed: Path) -> None:
+    root, log = tmp_path / "run", tmp_path / "log"
+    for number, (error, at) in enumerate(zip(ERRORS * 2, (2, 47, 139, 330, 60, 216), strict=True)):
+        assert fails_clearly(root, log, FileFault((root,), at=at, error=error, half=bool(number % 2))) == []
+        log.unlink()
+    assert run(root, log) == 0, log.read_text()
+    assert differences(undisturbed / "vae", root / "vae")[0] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("error", ERRORS, ids=errno.errorcode.get)
+@pytest.mark.parametrize("reads", [False, True], ids=["writes", "reads"])
+def test_at_every_operation(tmp_path: Path, undisturbed: Path, error: int, reads: bool) -> None:
+    if reads and error != errno.EIO:
+        pytest.skip("a read fails by EIO alone")
+    wrong, log = [], tmp_path / "operations"
+    assert run(tmp_path / "whole", tmp_path / "log", FileFault((tmp_path / "whole",), log=log, reads=reads)) == 0
+    for each in operations(log)[:: 7 if reads else 1]:
+        root, log = tmp_path / str(each.number), tmp_path / "log"
+        wrong += fails_clearly(root, log, FileFault((root,), at=each.number, error=error, half=True, reads=reads))
+        log.unlink()
+        code = run(root, log)
+        found = differences(undisturbed / "vae", root / "vae")[0] if code == 0 else [log.read_text()]
+        wrong += [f"after {each}: {line}" for line in found]
+        shutil.rmtree(root)
+    assert wrong == []
