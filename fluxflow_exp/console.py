@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from rich.console import Console as Terminal
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.console import RenderableType
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.text import Text
 
 from fluxflow_exp.files import naming
 
@@ -24,12 +26,25 @@ RULE = "=" * 80
 LINE_SECONDS = 60.0  # between lines about long work where there is no bar
 
 
+class StepBar(Progress):
+    """Where a step is, a bar, and when it will end; below it the losses, so that 80 columns cut nothing."""
+
+    def __init__(self, terminal: Terminal) -> None:
+        self.losses = "the first update is under way; on a GPU it compiles for about a minute"
+        columns = (TextColumn("{task.description}"), BarColumn(None), TextColumn("{task.fields[eta]}"))
+        super().__init__(*columns, console=terminal, expand=True)
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        yield from super().get_renderables()
+        yield Text(self.losses, overflow="fold")
+
+
 class Console:
     """Says things on the terminal, and from `log_to` on in a file as well; `quiet` for all ranks but the first."""
 
     def __init__(self, *, quiet: bool = False) -> None:
         self._terminal = Terminal(highlight=False, soft_wrap=True)
-        self._bar: Progress | None = None
+        self._bar: StepBar | None = None
         self._quiet, self._early = quiet, ""
         self._log: Path | None = None
 
@@ -63,14 +78,10 @@ class Console:
         if description:
             self.say(f"Description: {description}")
         self.say(f"Duration: {epochs} epochs, {setup.length.updates} updates\n{RULE}")
+        self._rows = 0  # shown of this step
         if self._terminal.is_terminal and not self._quiet:
-            self._bar = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                TimeRemainingColumn(),
-                console=self._terminal,
-            )
-            self._task = self._bar.add_task(setup.name, total=setup.length.updates)
+            self._bar = StepBar(self._terminal)
+            self._task = self._bar.add_task(f"{setup.name} ({setup.index}/{setup.steps})", total=None, eta="")
             self._bar.start()
 
     def close_step(self) -> None:
@@ -78,24 +89,40 @@ class Console:
             self._bar.stop()
             self._bar = None
 
+    def advance(self, setup: Setup, update: int) -> None:
+        """Move the bar on, if there is one."""
+        if self._bar:
+            self._bar.update(self._task, completed=update, total=setup.length.updates)
+
     def progress(self, setup: Setup, update: int, metrics: dict[str, float], seconds: float, per_batch: float) -> None:
-        """The line of FluxFlow's form; `seconds` is the step's training time, `per_batch` the recent rate."""
+        """The line of FluxFlow's form; `seconds` is the step's training time, `per_batch` the recent rate.
+
+        From the second one of a step on, with the time that the rest will take: the first holds what is compiled.
+        """
         if self._quiet:
             return
         length = setup.length
         epochs = -(-length.updates // length.updates_per_epoch)
-        fields = [
-            f"[{_clock(seconds)}] Step {setup.name} ({setup.index}/{setup.steps})",
+        where = [
+            f"Step {setup.name} ({setup.index}/{setup.steps})",
             f"Epoch {length.epoch(update)}/{epochs}",
             f"Batch {length.batch(update)}/{length.updates_per_epoch}",
+        ]
+        losses = [
             *(f"{label}: {metrics[name]:.4f}" for name, label in SHOWN.items() if name in metrics),
             f"{per_batch:.2f}s/batch" if per_batch >= 0.1 else f"{per_batch:.3f}s/batch",
         ]
+        self._rows += 1
+        eta = [f"ETA {_clock((length.updates - update) * per_batch)}"] if self._rows > 1 else []
+        line = " | ".join([f"[{_clock(seconds)}] {where[0]}", *where[1:], *losses, *eta])
         if self._bar:
-            self.log(" | ".join(fields))
-            self._bar.update(self._task, completed=update, description=" | ".join(fields[1:]))
+            self.log(line)
+            self._bar.losses = " | ".join(losses)
+            place = " | ".join([where[0].removeprefix("Step "), *where[1:]])
+            self._bar.update(self._task, description=place, eta="".join(eta))
+            self.advance(setup, update)
         else:
-            self.say(" | ".join(fields))
+            self.say(line)
 
     def track(self, parts: Iterable[Part], description: str, *, total: int) -> Iterator[Part]:
         """Pass `parts` on, showing how many of `total` are done: a bar on a terminal, elsewhere a line a minute."""
@@ -108,7 +135,7 @@ class Console:
                     said = time.monotonic()
                     self.say(f"{description}: {done / total:.0%}")
             return
-        task = self._bar.add_task(description, total=total)
+        task = self._bar.add_task(description, total=total, eta="")
         for part in parts:
             yield part
             self._bar.advance(task)

@@ -17,6 +17,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from fluxflow_exp import commands
 from fluxflow_exp.config import UserError, conf_dir, resolve
 from fluxflow_exp.console import fail
 from fluxflow_exp.overrides import Failure, compose_config, override_problems
@@ -36,7 +37,8 @@ WITH_VALUE = ("--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--confi
 
 def cli() -> None:
     """Check the command line as a whole, then let Hydra compose and run."""
-    former = _former_options(sys.argv[1:])
+    other = commands.meant(sys.argv[1:])
+    former = [other] if other else _former_options(sys.argv[1:])
     if former:
         fail(former)
         sys.exit(2)
@@ -53,7 +55,11 @@ def cli() -> None:
             from fluxflow_exp import launchers  # they import all that a job does
 
             launchers.register()
-    main()
+    try:
+        main()
+    finally:  # Hydra leaves by sys.exit after its help
+        if arguments.help:
+            print(commands.listed())
 
 
 @hydra.main(version_base="1.3", config_path=conf_dir(), config_name="config")

@@ -93,15 +93,18 @@ def describe(
     """The plan, for the first lines of a run and for validate=true."""
     counts = {part: _count(getattr(config.model, part)) for part in _all_parts(config)}
     sets = {id(d): d for d in data.values()}
+    labels = {id(data[name]): _data_label(config, step) for name, step in config.stage.steps.items()}
     lines = [
         f"PIPELINE EXECUTION PLAN: {config.name} (stage={config.stage.name}, seed={config.seed})",
         f"  machine: {machine.describe()}",
         f"  model:   {config.model.name}, activation {config.model.activation}: "
         + ", ".join(f"{part} {_short(count)}" for part, count in counts.items()),
-        *(f"  data:    {_data_line(d)}" for d in sets.values()),
+        *(f"  data:    {labels[key]}{': ' if labels[key] else ''}{_data_line(d)}" for key, d in sets.items()),
     ]
     for index, (name, step) in enumerate(config.stage.steps.items(), start=1):
         lines += _step_lines(index, name, step, lengths[name], ranks)
+        if len(sets) > 1:
+            lines.append(f"    data: {_data_label(config, step)}")
         lines += _left_out(data[name], step.batch_size)
         lines += _cache_line(*cache_folder(config, name, data[name], lengths[name]))
     total = sum(each.updates for each in lengths.values())
@@ -109,7 +112,7 @@ def describe(
 
 
 def _step_lines(index: int, name: str, step: Step, size: Length, ranks: int) -> list[str]:
-    losses = {k: v for k, v in step.trainer.items() if isinstance(v, dict) and "_target_" in v}
+    losses = [k for k, v in step.trainer.items() if isinstance(v, dict) and "_target_" in v and k != "objective"]
     optimizers = ", ".join(
         f"{player} {_name(node)} lr {node['lr']:g} ({_name(step.schedulers[player])})"
         for player, node in step.optimizers.items()
@@ -126,7 +129,8 @@ def _step_lines(index: int, name: str, step: Step, size: Length, ranks: int) -> 
         f"  Step {index}: {name}: {step.n_epochs} epochs x {size.updates_per_epoch} = {whole} updates "
         f"of {size.batch_size} images ({split}){cut}",
         f"    trains: {', '.join(trained_parts(step))}" + (f"; uses frozen: {', '.join(still)}" if still else ""),
-        f"    losses: {', '.join(losses)}{guidance}; EMA {step.ema.decay if step.ema else 'off'}",
+        f"    losses: {', '.join(losses) or 'flow'}{guidance}; EMA {step.ema.decay if step.ema else 'off'}",
+        *_manner(step),
         f"    optimizers: {optimizers}",
         *([f"    ends early when {transition.describe(step.transition_on)}"] if step.transition_on.metric else []),
     ]
@@ -148,6 +152,31 @@ def _left_out(data: DataSet, batch_size: int) -> list[str]:
     return [
         f"    note: {rare} of {len(data.train)} samples have a shape that fewer than {batch_size} share, and are never "
         "trained on: lower batch_size or data.buckets"
+    ]
+
+
+def _data_label(config: RunConfig, step: Step) -> str:
+    """The names of the data sets that a step trains on, and where they lie; empty for drawings."""
+    named = config.data.get("datasets")
+    if named is None or (isinstance(step.data, dict) and "_target_" in step.data):
+        return _place(config.data if step.data is None else step.data)
+    picked = config.data["default"] if step.data is None else step.data
+    names = [picked] if isinstance(picked, str) else [f"{name} x {weight:g}" for name, weight in picked.items()]
+    return ", ".join(names) + (f" ({_place(named[picked])})" if isinstance(picked, str) else "")
+
+
+def _place(node: dict[str, Any]) -> str:
+    found = node.get("data_path", node.get("urls", ""))
+    return found if isinstance(found, str) else ", ".join(found)
+
+
+def _manner(step: Step) -> list[str]:
+    """What a step's losses are of: the objective of a flow, the conditioning of an autoencoder."""
+    objective, spade = step.trainer.get("objective"), step.trainer.get("spade", "never")
+    times = f", times {objective['time_distribution']}" if objective and "time_distribution" in objective else ""
+    return [
+        *([f"    objective: {_name(objective)}{times}"] if objective else []),
+        *([f"    SPADE: {spade}"] if spade != "never" else []),
     ]
 
 

@@ -1,9 +1,22 @@
 """What long work says where there is no terminal."""
 
+import io
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
+from rich.console import Console as Terminal
 
 from fluxflow_exp import console
 from fluxflow_exp.console import Console
+from fluxflow_exp.trainers.setup import Length
+
+METRICS = {"vae": 0.25, "kl": 12.5, "g": -0.125, "d": 1.5, "lpips": 0.0625, "l1": 3.0}
+LOSSES = "VAE: 0.2500 | KL: 12.5000 | G: -0.1250 | D: 1.5000 | LPIPS: 0.0625"
+
+
+def step(name: str = "vae_gan_spade") -> Any:
+    return SimpleNamespace(name=name, index=2, steps=3, length=Length(1000, 100, 8, 8))
 
 
 def test_work_off_a_terminal_says_how_far_it_is(
@@ -17,3 +30,28 @@ def test_work_off_a_terminal_says_how_far_it_is(
 def test_short_work_off_a_terminal_takes_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert list(Console().track("ab", "Writing", total=2)) == ["a", "b"]
     assert capsys.readouterr().out.splitlines() == ["Writing …"]
+
+
+def test_a_line_holds_place_losses_rate_and_from_the_second_on_the_time_that_is_left(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    said = Console()
+    said.open_step(step(), description="", epochs=10)
+    said.progress(step(), 100, METRICS, 61.0, 0.61)
+    said.progress(step(), 210, METRICS, 3700.0, 0.05)
+    first, second = capsys.readouterr().out.splitlines()[-2:]
+    where = "Step vae_gan_spade (2/3)"
+    assert first == f"[00:01:01] {where} | Epoch 1/10 | Batch 100/100 | {LOSSES} | 0.61s/batch"
+    assert second == f"[01:01:40] {where} | Epoch 3/10 | Batch 10/100 | {LOSSES} | 0.050s/batch | ETA 00:00:39"
+
+
+def test_eighty_columns_cut_neither_losses_nor_rate_off_the_bar() -> None:
+    shown = io.StringIO()
+    said = Console()
+    said._terminal = Terminal(file=shown, force_terminal=True, width=80, color_system=None)
+    said.open_step(step(), description="", epochs=10)
+    for update in (100, 210):
+        said.progress(step(), update, METRICS, 61.0, 0.61)
+    said.close_step()
+    for word in ("vae_gan_spade (2/3) | Epoch 3/10 | Batch 10/100", LOSSES, "0.61s/batch", "ETA 00:08:01"):
+        assert word in shown.getvalue(), word

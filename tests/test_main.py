@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from fluxflow_exp import commands
 from tests.children import command
 from tests.conftest import TOY, TOY_STEPS
 
@@ -94,3 +95,12 @@ def test_a_second_interrupt_ends_in_one_line(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 130
     assert done.stderr == "error: stopped at once. The same command continues from the last save\n"
+
+
+def test_help_ends_with_the_further_commands_and_a_commands_name_is_answered(tmp_path: Path) -> None:
+    done = command(tmp_path, "--help")
+    assert done.returncode == 0
+    assert done.stdout.rstrip().endswith(commands.listed())
+    done = command(tmp_path, "status", "outputs")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "  python -m fluxflow_exp.status outputs\n" in done.stderr

@@ -138,6 +138,9 @@ class AutoencoderTrainer(Trainer):
                     self.noise((count, *batch.images.shape[1:]), f"instance {k}") for k in ("real", "fake")
                 ]
 
+    def scheduled(self) -> dict[str, float]:
+        return {"kl_beta": self.kl.beta(self.update_index - 1, updates=self.length.updates)}
+
     def end_update(self) -> dict[str, Tensor]:
         if self.lecam:
             self.lecam.end_update(self.setup.ranks.mean)

@@ -56,8 +56,7 @@ class Trainer(ABC):
         self.ended_by: str | None = None  # why the step ended before its last epoch
         self.skipped = False  # an fp16 overflow kept the last update from some weights
         self.numbers = Numbers(self.machine.device, self.ranks.gather)
-        # Whether the numbers of an update are needed before the next: otherwise the host runs ahead of the GPU, and
-        # the optimizers themselves leave out updates that are not finite.
+        # Whether numbers are read at each update: else the host runs ahead, and optimizers leave out the non-finite.
         self.prompt = (
             self.machine.device.type == "cpu"
             or any(scaler.is_enabled() for scaler in self.scalers.values())
@@ -104,8 +103,11 @@ class Trainer(ABC):
         return ()
 
     def facts(self) -> dict[str, Any] | None:
-        """What a generator must know beside the weights; None for parts that do not generate."""
-        return None
+        return None  # what a generator must know beside the weights; nothing for parts that do not generate
+
+    def scheduled(self) -> dict[str, float]:
+        """Weights of losses that change with the update, as they were in the last one."""
+        return {}
 
     def averaged(self, *, raw: bool = False) -> ExitStack:
         """Averaged weights in place of the trained ones, inside a `with` block; with `raw` these stay."""
@@ -143,7 +145,7 @@ class Trainer(ABC):
         """Continue from the step's newest checkpoint, or make ready for its first update."""
         self.open_source()
         state.begin(self)
-        self._logged = (self.update_index, self.seconds)
+        self._logged, self._first = (self.update_index, self.seconds), self.update_index + 1
         self._began = time.monotonic() - self.seconds
         self.setup.folder.report_bad(self.setup.data.bad, self.setup.data)
 
@@ -151,7 +153,7 @@ class Trainer(ABC):
         """One update, its row, and what is due to be looked at. NonFiniteError."""
         self._update(batch)
         self.update_index += 1
-        if self.prompt or self._row_is_due():
+        if self.prompt or self._row_is_due() or self.update_index == self._first:
             self.settle()
         self.seconds = time.monotonic() - self._began
         if self.watch:
@@ -167,8 +169,7 @@ class Trainer(ABC):
 
     def _agree(self, batch: Batch) -> tuple[int, bool]:
         """The signal that asked a rank to stop (0: none), and whether a save is due; the same on every rank."""
-        setup = self.setup
-        due = self.ranks.first and setup.clock.due(self.update_index)
+        setup, due = self.setup, self.ranks.first and self.setup.clock.due(self.update_index)
         mine = [setup.stop.signum or 0, int(due), len(batch.bad), self.accumulation.micro_batches()]
         signum, due_somewhere, bad, micro_batches = self.ranks.largest(mine)
         self.accumulation.agree(micro_batches)
@@ -227,8 +228,9 @@ class Trainer(ABC):
                 player.train(False)
         further = self.end_update()
         if further:
-            values = torch.stack(list(further.values()))
-            self.numbers.add(TurnNumbers(self._place(turn), list(further), [], values, {}, batch.ids))
+            self.numbers.add(
+                TurnNumbers(self._place(turn), list(further), [], torch.stack(list(further.values())), {}, batch.ids)
+            )
 
     def _step(self, turn: Turn, terms: Terms, batch: Batch) -> None:
         """Clip and apply. What is not finite reaches no weight."""
@@ -261,15 +263,17 @@ class Trainer(ABC):
         return self.update_index % self.setup.log_every == 0 or self.update_index == self.length.updates
 
     def _log(self) -> None:
-        setup, update = self.setup, self.update_index
-        if not self._row_is_due():
+        setup, update, metrics = self.setup, self.update_index, self.latest
+        setup.console.advance(setup, update)
+        if not self._row_is_due() and update != self._first:  # the first is shown at once: a row may be minutes away
             return
-        self.settle()  # the step may have ended just now
-        metrics = self.window.take()
         per_batch = (self.seconds - self._logged[1]) / max(update - self._logged[0], 1)
-        self._logged = (update, self.seconds)
-        rates = {name: player.rate() for name, player in self.players.items()}
-        self.write_row("train", metrics, rates, {"seconds": self.seconds, "batch_time": per_batch})
+        if self._row_is_due():
+            self.settle()  # the step may have ended just now
+            metrics = self.window.take() | self.scheduled()
+            self._logged = (update, self.seconds)
+            rates = {name: player.rate() for name, player in self.players.items()}
+            self.write_row("train", metrics, rates, {"seconds": self.seconds, "batch_time": per_batch})
         setup.console.progress(setup, update, metrics, self.seconds, per_batch)
 
     def write_row(
@@ -282,13 +286,12 @@ class Trainer(ABC):
         warnings: dict[str, str] | None = None,
     ) -> None:
         """Log `metrics` of the present update with `warnings` of them, or the `pictures` that were made after it."""
-        update, length = self.update_index, self.length
         if self.ranks.first:
             self.rows.write(
                 kind,
-                update=update,
-                epoch=length.epoch(update),
-                batch=length.batch(update),
+                update=self.update_index,
+                epoch=self.length.epoch(self.update_index),
+                batch=self.length.batch(self.update_index),
                 metrics=metrics,
                 learning_rates=learning_rates,
                 extras=extras,

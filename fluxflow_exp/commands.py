@@ -1,0 +1,46 @@
+"""The commands beside training: `python -m fluxflow_exp.NAME`."""
+
+import difflib
+import shlex
+
+COMMANDS = {
+    "generate": "pictures from prompts, the same as fluxflow-generate",
+    "evaluate": "held-out quality of a trained model",
+    "compare": "groups of runs, at equal budget",
+    "match": "a model made as large or as slow as another",
+    "status": "what has become of runs",
+    "report": "a run's card; several runs on one page",
+    "plot": "the graphs of runs",
+    "plan": "memory, time, money and disk before a run",
+    "benchmark": "how fast each step is here",
+    "wiring": "whether all that is configured acts",
+    "replay": "an update done again, to find what was not finite",
+    "drill": "proof that a configuration survives kills",
+    "verify": "whether a run folder is what was written",
+    "sync": "offline W&B records sent",
+    "convert": "FluxFlow Training's YAML and weights",
+    "data.pack": "a folder of images as WebDataset shards",
+}
+
+
+def listed() -> str:
+    """One line for each command."""
+    width = max(map(len, COMMANDS))
+    lines = [f"  python -m fluxflow_exp.{name:<{width}}  {purpose}" for name, purpose in COMMANDS.items()]
+    return "\n".join(["Further commands, each with a --help of its own:", *lines])
+
+
+def meant(arguments: list[str]) -> str | None:
+    """What to type where the first argument is the name of a command, or nearly; None: it is not."""
+    first = arguments[0] if arguments else ""
+    if not first or first[0] in "-+~" or "=" in first:
+        return None
+    by_word = {name.rpartition(".")[2]: name for name in COMMANDS} | {name: name for name in COMMANDS}
+    near = difflib.get_close_matches(first, by_word, 1, 0.75)
+    if not near:
+        return None
+    name = by_word[near[0]]
+    return (
+        f"{first!r} is no override (KEY=VALUE). The command {name} is called so:\n"
+        f"  {shlex.join(['python', '-m', f'fluxflow_exp.{name}', *arguments[1:]])}"
+    )
