@@ -4,7 +4,7 @@ import difflib
 import shlex
 
 COMMANDS = {
-    "generate": "pictures from prompts, the same as fluxflow-generate",
+    "generate": "pictures from prompts (fluxflow-generate)",
     "evaluate": "held-out quality of a trained model",
     "compare": "groups of runs, at equal budget",
     "match": "a model made as large or as slow as another",
@@ -14,8 +14,8 @@ COMMANDS = {
     "plan": "memory, time, money and disk before a run",
     "benchmark": "how fast each step is here",
     "wiring": "whether all that is configured acts",
-    "replay": "an update done again, to find what was not finite",
-    "drill": "proof that a configuration survives kills",
+    "replay": "an update again: what was not finite",
+    "drill": "whether a configuration survives kills",
     "verify": "whether a run folder is what was written",
     "sync": "offline W&B records sent",
     "convert": "FluxFlow Training's YAML and weights",

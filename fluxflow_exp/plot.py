@@ -79,7 +79,7 @@ def draw(graph: Path) -> list[Path]:
     marks = _marks(steps)
     panels: dict[str, Callable[[Axes], None]] = {
         "training_losses": lambda axes: _lines(axes, train, LOSSES, "loss", marks),
-        "kl_loss": lambda axes: _lines(axes, train, ("kl",), "KL (nats a position)", marks),
+        "kl_loss": lambda axes: _divergence(axes, train, marks),
         "learning_rates": lambda axes: _lines(axes, rates, tuple(rates), "learning rate", marks),
         "batch_times": lambda axes: _lines(axes, extras, ("batch_time",), "seconds a batch", marks),
     }
@@ -196,6 +196,20 @@ def _lines(
         axes.legend(fontsize=8)
     else:
         axes.text(0.5, 0.5, "nothing logged", transform=axes.transAxes, ha="center", color="0.5")
+
+
+def _divergence(axes: Axes, train: Series, marks: list[tuple[int, str]]) -> None:
+    """The divergence, and on the right β, the weight that it has."""
+    _lines(axes, train, ("kl",), "KL (nats a position)", marks)
+    if "kl_beta" not in train:
+        return
+    right = axes.twinx()
+    right.plot(*train["kl_beta"], color="tab:orange", linewidth=1.0, linestyle="--", label="β")
+    right.set_ylim(0, 1.1 * max(train["kl_beta"][1]) or 1)
+    right.yaxis.set_major_formatter("{x:.2g}")
+    right.set_ylabel("β, its weight")
+    right.legend(fontsize=8, loc="upper right")
+    axes.legend(fontsize=8, loc="upper left")
 
 
 def _grid(rows: int, columns: int, *, size: tuple[float, float]) -> tuple[Figure, Any]:

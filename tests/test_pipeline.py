@@ -111,12 +111,40 @@ def test_every_activation_trains_through_the_pipeline(tmp_path: Path, activation
     assert "prompt_accuracy" in json.loads((tmp_path / "quickstart" / "summary.json").read_text())["metrics"]
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "sgd", "rmsprop"])
-@pytest.mark.parametrize("scheduler", ["plateau", "step"])
-def test_optimizers_and_schedulers_train(tmp_path: Path, optimizer: str, scheduler: str) -> None:
-    steps = ["~stage.steps.vae_gan", "~stage.steps.flow"]
-    pipeline.run(toy(tmp_path, f"optimizer={optimizer}", f"scheduler={scheduler}", *steps))
-    assert (tmp_path / "quickstart" / "summary.json").exists()
+# What an optimizer's state holds by parameter, beside the count of steps.
+STATES = {
+    "adam": {"exp_avg", "exp_avg_sq"},
+    "adamw": {"exp_avg", "exp_avg_sq"},
+    "rmsprop": {"square_avg"},
+    "sgd": {"momentum_buffer"},
+}
+# Factor of the rate after `u` of 8 updates, with the values that conf/scheduler has.
+FACTORS = {
+    "exponential": lambda u: 0.01 ** (u / 8),
+    "linear": lambda u: 1 - 0.9 * u / 8,
+    "plateau": lambda u: 1.0,
+    "step": lambda u: 0.3 ** min(u // 2, 3),
+}
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "scheduler"), [("adam", "plateau"), ("adamw", "linear"), ("rmsprop", "step"), ("sgd", "exponential")]
+)
+def test_the_optimizer_and_the_scheduler_that_are_named_train(tmp_path: Path, optimizer: str, scheduler: str) -> None:
+    small = [*TOY, "stage.steps.vae.n_epochs=2", "stage.steps.vae.batch_size=8", "log_every=1", "samples.count=1"]
+    chosen = ["stage=vae", *small, f"optimizer={optimizer}", f"scheduler={scheduler}", f"output_root={tmp_path}"]
+    pipeline.run(resolve(compose_config([*chosen, "optimizer.lr=0.004", "evaluation.every_epochs=null"])))
+    run = tmp_path / "vae"
+    rows = [json.loads(line) for line in (run / "graph" / "training_metrics_vae.jsonl").read_text().splitlines()]
+    rates = [row["learning_rates"]["vae"] for row in rows if row["kind"] == "train"]
+    assert rates == pytest.approx([0.004 * FACTORS[scheduler](u) for u in range(1, 9)])
+    (last,) = (run / "checkpoints").glob("*-final-*.pt")
+    saved = torch.load(last, weights_only=True)["players"]["vae"]["optimizer"]
+    assert all(set(state) - {"step"} == STATES[optimizer] for state in saved["state"].values())
+    # torch's Adam and AdamW share a state; this flag of the group tells them apart.
+    assert saved["param_groups"][0].get("decoupled_weight_decay", False) == (optimizer == "adamw")
+    betas = [row["metrics"]["kl_beta"] for row in rows if row["kind"] == "train"]
+    assert betas == pytest.approx([1e-4 if u else 0.0 for u in range(8)])
 
 
 def test_a_second_process_in_the_folder_is_refused(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import sys
 
 import pytest
+from matplotlib.axes import Axes
 
 from fluxflow_exp.plot import cli, draw
 from fluxflow_exp.tracking import MetricLog
@@ -36,6 +37,19 @@ def test_health_is_drawn_where_it_was_looked_for(tmp_path):
     written = draw(tmp_path)
     assert tmp_path / "health.png" in written
     assert len(written) == 7
+
+
+def test_the_weight_of_the_divergence_is_drawn_beside_it(tmp_path, monkeypatch):
+    log = MetricLog(tmp_path / "training_metrics_vae.jsonl")
+    for update, beta in ((10, 0.0), (20, 5e-5), (30, 1e-4)):
+        log.write("train", update=update, epoch=1, batch=update, metrics={"kl": 3.0 - update / 20, "kl_beta": beta})
+    drawn = []
+    plain = Axes.plot
+    monkeypatch.setattr(
+        Axes, "plot", lambda axes, *a, **k: (drawn.append((k.get("label"), a)), plain(axes, *a, **k))[1]
+    )
+    draw(tmp_path)
+    assert ("β", ([10, 20, 30], [0.0, 5e-5, 1e-4])) in drawn
 
 
 def test_several_runs_are_laid_over_each_other(tmp_path, monkeypatch, capsys):

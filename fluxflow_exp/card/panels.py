@@ -20,6 +20,7 @@ ABOUT_BALANCE = ("g", "d", "r1", "g_weight", "lecam", "logit_gap", "gradient_rat
 TITLES = {
     "vae": ("Autoencoder loss", ""),
     "kl": ("KL", "nats a position"),
+    "kl_beta": ("β, the weight of KL", ""),
     "l1": ("L1", ""),
     "mse": ("Squared error", ""),
     "lpips": ("LPIPS", ""),
