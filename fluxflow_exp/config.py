@@ -76,6 +76,8 @@ def typed(values: dict[str, Any]) -> RunConfig:
         raise UserError(f"the configuration does not fit this version: {str(error).splitlines()[0]}{where}") from error
 
 
-def _follow(node: dict[str, Any], run_wide: dict[str, Any]) -> dict[str, Any]:
+def _follow(node: Any, run_wide: Any) -> Any:
     """A player's node without a target of its own is the run's node with the player's keys laid over it."""
+    if not isinstance(node, dict) or not isinstance(run_wide, dict):
+        return node  # preflight says what it is instead
     return node if "_target_" in node else {**copy.deepcopy(run_wide), **node}

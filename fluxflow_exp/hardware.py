@@ -77,11 +77,7 @@ class Machine:
 
 def hardware_problems(hardware: schema.Hardware) -> list[str]:
     """What `hardware` asks for and this machine lacks; one line each."""
-    problems = [
-        f"hardware.{key} must be positive, not {value:g}"
-        for key in ("memory_gib", "bf16_tflops", "memory_bandwidth_gbs", "price_per_hour")
-        if (value := getattr(hardware, key)) is not None and value <= 0
-    ]
+    problems = []
     if hardware.device not in ("auto", "cpu", "cuda"):
         problems.append(f"hardware.device is 'auto', 'cpu' or 'cuda' (one GPU), not {hardware.device!r}")
     if hardware.precision not in ("auto", *PRECISIONS):
@@ -103,8 +99,6 @@ def hardware_problems(hardware: schema.Hardware) -> list[str]:
 def parallel_problems(hardware: schema.Hardware) -> list[str]:
     """What cannot be asked for on any machine."""
     problems = []
-    if hardware.devices < 1 or hardware.slurm.nodes < 1:
-        problems.append("hardware.devices and hardware.slurm.nodes must be at least 1")
     if hardware.slurm.signal_seconds >= 60 * hardware.slurm.minutes:
         problems.append(
             f"hardware.slurm.signal_seconds={hardware.slurm.signal_seconds} is no less than the time limit "

@@ -215,7 +215,7 @@ class Pipeline:
             unfreeze=step.unfreeze,
             transition_on=step.transition_on,
             ema_decay=step.ema.decay if step.ema else None,
-            gradient_clip=step.gradient_clip,
+            gradient_clip=step.gradient_clip or None,  # 0, too, is off
             cfg_dropout_prob=step.cfg_dropout_prob,
             data=self.data[name],
             num_workers=config.hardware.num_workers,

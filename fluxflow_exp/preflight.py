@@ -1,23 +1,14 @@
 """Everything that can be wrong with a configuration, found at once, before any data is read."""
 
-import dataclasses
-import inspect
-import json
 import os
-import typing
 from pathlib import Path
 from typing import Any
 
-from pydantic import ConfigDict, PydanticSchemaGenerationError, TypeAdapter, ValidationError
-
-from fluxflow_exp import datasets, pictures, steps
-from fluxflow_exp.config import locate
+from fluxflow_exp import datasets, frame, pictures, steps, targets
 from fluxflow_exp.evaluation import names as evaluated
 from fluxflow_exp.hardware import hardware_problems, parallel_problems
-from fluxflow_exp.overrides import did_you_mean, suggest_key
-from fluxflow_exp.schema import Hardware, MicroBatch, RunConfig, Slurm, Stage, Step
+from fluxflow_exp.schema import Hardware, MicroBatch, Slurm
 
-LIVE = {"setup", "optimizer", "updates", "params", "assets"}  # arguments given as live objects
 LPIPS_NETS = ("alex", "vgg", "squeeze")
 CHOICES = {
     "resume": ("auto", "fresh", "extend"),
@@ -32,7 +23,7 @@ def problems(values: dict[str, Any], *, here: bool = True) -> list[str]:
 
     `here` is whether it will run on this machine: if not, the machine's own devices are not looked at.
     """
-    found = _frame(values, RunConfig, "") + _missing(values, "")
+    found = frame.problems(values)
     for key, allowed in CHOICES.items():
         section, _, leaf = key.rpartition(".")
         if section and section not in values:  # frozen by a version that had no such section: it has its defaults
@@ -41,12 +32,9 @@ def problems(values: dict[str, Any], *, here: bool = True) -> list[str]:
         if value not in allowed:
             found.append(f"{key} is one of {', '.join(allowed)}, not {value!r}")
     minutes = (values.get("checkpoint") or {}).get("every_minutes")
-    if not (minutes in (None, "auto") or (isinstance(minutes, int | float) and minutes > 0)):
+    if minutes not in (None, "auto") and (isinstance(minutes, bool) or not isinstance(minutes, int | float)):
         found.append(f"checkpoint.every_minutes is a number of minutes, auto or null, not {minutes!r}")
-    looked_at = (values.get("health") or {}).get("images")
-    if looked_at is not None and looked_at < 1:
-        found.append(f"health.images is at least 1, or null for no health rows, not {looked_at!r}")
-    found += target_problems(values, "")
+    found = _once(found + targets.problems(values, ""))
     found += (
         datasets.path_problems(values.get("data"), "data") + _output(values) + _samples(values.get("samples") or {})
     )
@@ -64,91 +52,18 @@ def _hardware(values: dict[str, Any]) -> Hardware:
     return Hardware(**{**values, "micro_batch": MicroBatch(**values["micro_batch"]), "slurm": Slurm(**values["slurm"])})
 
 
-def _frame(value: Any, kind: type, path: str) -> list[str]:
-    """Keys of `value` that the dataclass `kind` does not have, at any depth of the frame."""
-    if not isinstance(value, dict):
-        return []
-    hints = typing.get_type_hints(kind)
-    found = [f"{path}{key}: there is no such key{suggest_key(key, list(hints))}" for key in value if key not in hints]
-    for key, hint in hints.items():
-        where = f"{path}{key}."
-        if dataclasses.is_dataclass(_bare(hint)):
-            found += _frame(value.get(key), _bare(hint), where)
-        elif kind is Stage and key == "steps":
-            for name, step in (value.get(key) or {}).items():
-                found += _frame(step, Step, f"{where}{name}.")
-    return found
+def _once(lines: list[str]) -> list[str]:
+    """`lines` without those that repeat another one of a value that they took over from there."""
 
+    def taken_over(line: str) -> bool:
+        key, _, text = line.partition(" ")
+        section, _, leaf = key.rpartition(".")
+        above = [".".join(section.split(".")[:depth]) for depth in range(1, section.count(".") + 1)]
+        above += [group for group in ("optimizer", "scheduler") if f".{group}s." in section]
+        return any(f"{each}.{leaf} {text}" in known for each in above)
 
-def _bare(hint: Any) -> Any:
-    """X of `X | None`."""
-    arguments = [a for a in typing.get_args(hint) if a is not type(None)]
-    return arguments[0] if len(arguments) == 1 and not isinstance(hint, type) else hint
-
-
-def _missing(value: Any, path: str) -> list[str]:
-    if isinstance(value, dict):
-        return [line for key, child in value.items() for line in _missing(child, f"{path}{key}.")]
-    if value == "???":
-        key = path.rstrip(".")
-        return [f"{key} is not set: give {key}=…"]
-    return []
-
-
-def target_problems(value: Any, path: str) -> list[str]:
-    """Compare every `_target_` node's keys and values with the signature of what it names."""
-    if isinstance(value, list):
-        return [line for i, child in enumerate(value) for line in target_problems(child, f"{path}{i}.")]
-    if not isinstance(value, dict):
-        return []
-    found = [line for key, child in value.items() for line in target_problems(child, f"{path}{key}.")]
-    if "_target_" in value:
-        found += _target(value, path.rstrip("."))
-    return found
-
-
-def _target(node: dict[str, Any], path: str) -> list[str]:
-    try:
-        target = locate(node["_target_"])
-    except (ImportError, AttributeError) as error:
-        return [f"{path}._target_: cannot find {node['_target_']!r} ({error})"]
-    parameters = dict(inspect.signature(target).parameters)
-    open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    given = {k: v for k, v in node.items() if k not in ("_target_", "_partial_")}
-    allowed = [name for name in parameters if name not in LIVE]
-    found = [
-        f"{path}.{key}: {node['_target_']} takes no {key!r}{did_you_mean(key, allowed)}"
-        for key in given
-        if key not in parameters and not open_ended
-    ]
-    needed = [
-        name
-        for name, p in parameters.items()
-        if p.default is p.empty and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
-    ]
-    found += [
-        f"{path}.{name} is not set: {node['_target_']} needs it"
-        for name in needed
-        if name not in given and name not in LIVE
-    ]
-    return found + _types(target, given, path)
-
-
-def _types(target: Any, given: dict[str, Any], path: str) -> list[str]:
-    hints = typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
-    found = []
-    for key, value in given.items():
-        if key not in hints or value == "???" or "_target_" in json.dumps(value, default=str):
-            continue
-        try:
-            adapter = TypeAdapter(hints[key], config=ConfigDict(arbitrary_types_allowed=True))
-            adapter.validate_json(json.dumps(value), strict=True)
-        except PydanticSchemaGenerationError:
-            continue  # a type of torch's own, which pydantic cannot judge
-        except ValidationError as error:
-            reason = error.errors()[0]["msg"]
-            found.append(f"{path}.{key}={value!r}: {reason[0].lower()}{reason[1:]}")
-    return found
+    known = set(lines)
+    return [line for line in lines if not taken_over(line)]
 
 
 def _samples(samples: dict[str, Any]) -> list[str]:

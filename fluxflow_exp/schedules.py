@@ -12,6 +12,8 @@ from typing import Any, Protocol
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
+from fluxflow_exp.bounds import Fraction, NonNegativeFloat, NonNegativeInt, PositiveFloat
+
 
 class Schedule(Protocol):
     def step(self) -> None: ...
@@ -64,11 +66,13 @@ class Plateau:
         self._inner.load_state_dict(state)
 
 
-def constant(optimizer: Optimizer, *, updates: int, warmup: float = 0) -> Schedule:
+def constant(optimizer: Optimizer, *, updates: int, warmup: NonNegativeFloat = 0) -> Schedule:
     return _warmed(optimizer, updates, warmup, lambda progress: 1.0)
 
 
-def cosine(optimizer: Optimizer, *, updates: int, warmup: float = 0, floor: float = 0.0) -> Schedule:
+def cosine(
+    optimizer: Optimizer, *, updates: int, warmup: NonNegativeFloat = 0, floor: NonNegativeFloat = 0.0
+) -> Schedule:
     """Half a cosine from 1 to `floor` (Loshchilov & Hutter 2017, eq. 5, without restarts)."""
     return _warmed(
         optimizer,
@@ -78,19 +82,30 @@ def cosine(optimizer: Optimizer, *, updates: int, warmup: float = 0, floor: floa
     )
 
 
-def linear(optimizer: Optimizer, *, updates: int, warmup: float = 0, floor: float = 0.0) -> Schedule:
+def linear(
+    optimizer: Optimizer, *, updates: int, warmup: NonNegativeFloat = 0, floor: NonNegativeFloat = 0.0
+) -> Schedule:
     """A straight fall from 1 to `floor`."""
     return _warmed(optimizer, updates, warmup, lambda progress: 1 + (floor - 1) * progress)
 
 
-def exponential(optimizer: Optimizer, *, updates: int, warmup: float = 0, floor: float = 0.01) -> Schedule:
+def exponential(
+    optimizer: Optimizer, *, updates: int, warmup: NonNegativeFloat = 0, floor: PositiveFloat = 0.01
+) -> Schedule:
     """floor ** progress: a constant relative fall from 1 to `floor`, which must be positive."""
     if floor <= 0:
         raise ValueError(f"scheduler.floor must be positive for an exponential fall, not {floor}")
     return _warmed(optimizer, updates, warmup, lambda progress: float(floor**progress))
 
 
-def step(optimizer: Optimizer, *, updates: int, warmup: float = 0, drops: int = 3, factor: float = 0.3) -> Schedule:
+def step(
+    optimizer: Optimizer,
+    *,
+    updates: int,
+    warmup: NonNegativeFloat = 0,
+    drops: NonNegativeInt = 3,
+    factor: PositiveFloat = 0.3,
+) -> Schedule:
     """`drops` falls by `factor`, equally spaced over the horizon."""
     return _warmed(
         optimizer,
@@ -104,9 +119,9 @@ def plateau(
     optimizer: Optimizer,
     *,
     updates: int,
-    factor: float = 0.5,
-    patience: int = 3,
-    threshold: float = 1e-3,
+    factor: Fraction = 0.5,
+    patience: NonNegativeInt = 3,
+    threshold: NonNegativeFloat = 1e-3,
 ) -> Schedule:
     """Falls by `factor` after `patience` evaluations without a relative improvement of `threshold`."""
     del updates  # a plateau has no horizon

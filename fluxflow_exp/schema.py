@@ -6,9 +6,21 @@ Intervals count optimizer updates unless their name says otherwise.
 """
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
+from annotated_types import Ge, Gt
 from omegaconf import MISSING
+
+from fluxflow_exp.bounds import (
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Real,
+    Share,
+    ShareBelowOne,
+    Whole,
+)
 
 
 @dataclass
@@ -18,9 +30,9 @@ class Model:
     name: str = MISSING
     activation: str = MISSING  # bezier | silu | gelu | relu
     spade: bool = MISSING  # SPADE layers in the expander; by default as the stage asks
-    vae_dim: int = MISSING  # latent channels
-    text_dim: int = MISSING  # width of the text encoder's tokens
-    learning_rate: float = MISSING  # what this width trains well at; the optimizer files read it
+    vae_dim: PositiveInt = MISSING  # latent channels
+    text_dim: PositiveInt = MISSING  # width of the text encoder's tokens
+    learning_rate: PositiveFloat = MISSING  # what this width trains well at; the optimizer files read it
     compressor: Any = MISSING
     expander: Any = MISSING
     flow_processor: Any = MISSING
@@ -32,7 +44,7 @@ class Model:
 class Ema:
     """Exponential moving average of weights; the decay warms up as min(decay, (1 + n) / (10 + n))."""
 
-    decay: float = 0.999
+    decay: ShareBelowOne = 0.999
 
 
 @dataclass
@@ -40,12 +52,12 @@ class Transition:
     """When a step ends early. Values that an update did not log, or that are not finite, count for nothing."""
 
     metric: str | None = None  # a logged loss or a held-out metric; null: the step has its n_epochs
-    below: float | None = None  # ends when the smoothed metric is below this
-    above: float | None = None  # or above this
-    patience: int | None = None  # or has not improved for so many epochs (held-out: evaluations)
-    min_delta: float = 0.0  # what counts as an improvement
-    max_epochs: int | None = None  # or after so many epochs
-    smoothing: int = 20  # values of a logged loss that are averaged; held-out metrics are taken as they are
+    below: Real | None = None  # ends when the smoothed metric is below this
+    above: Real | None = None  # or above this
+    patience: PositiveInt | None = None  # or has not improved for so many epochs (held-out: evaluations)
+    min_delta: NonNegativeFloat = 0.0  # what counts as an improvement
+    max_epochs: PositiveInt | None = None  # or after so many epochs
+    smoothing: PositiveInt = 20  # values of a logged loss that are averaged; held-out metrics are taken as they are
 
 
 @dataclass
@@ -53,9 +65,9 @@ class Step:
     """One step of the pipeline."""
 
     description: str = ""  # shown when the step begins
-    n_epochs: int = MISSING  # passes over the data
-    max_updates: int | None = None  # ends the step early
-    batch_size: int = MISSING  # global: images an update
+    n_epochs: PositiveInt = MISSING  # passes over the data
+    max_updates: PositiveInt | None = None  # ends the step early
+    batch_size: PositiveInt = MISSING  # global: images an update
     trainer: Any = MISSING  # _target_ with the losses; an absent (null) loss is off
     freeze: list[str] = field(default_factory=list)  # parts that this step must not change
     unfreeze: list[str] = field(default_factory=list)  # pretrained parts that this step trains (text_encoder)
@@ -63,9 +75,9 @@ class Step:
     data: Any = None  # null: the run's; with data=multi a name, or weights by name
     optimizers: dict[str, Any] = field(default_factory=dict)  # by player
     schedulers: dict[str, Any] = field(default_factory=dict)  # by player
-    gradient_clip: float | None = 1.0  # L2 norm over a player's gradients
+    gradient_clip: NonNegativeFloat | None = 1.0  # L2 norm over a player's gradients; 0 or null: off
     ema: Ema | None = field(default_factory=Ema)
-    cfg_dropout_prob: float = 0.0  # share of captions replaced by the empty one (flow steps)
+    cfg_dropout_prob: Share = 0.0  # share of captions replaced by the empty one (flow steps)
     transition_on: Transition = field(default_factory=Transition)  # ends the step before its n_epochs
 
 
@@ -80,8 +92,8 @@ class Stage:
 class MicroBatch:
     """Images a forward pass, by kind of trainer. auto: the whole batch, or as much of it as turns out to fit."""
 
-    autoencoder: Any = "auto"  # images | auto (null is the same)
-    flow: Any = "auto"  # images | auto (null is the same)
+    autoencoder: Annotated[Any, Ge(1)] = "auto"  # images | auto (null is the same)
+    flow: Annotated[Any, Ge(1)] = "auto"  # images | auto (null is the same)
 
 
 @dataclass
@@ -93,12 +105,12 @@ class Slurm:
     qos: str | None = None
     constraint: str | None = None
     gres: str | None = None  # of a node, e.g. gpu:a6000:1; null: gpu:DEVICES, nothing on a CPU
-    cpus_per_task: int | None = None  # null: one, and one for each data loading process
+    cpus_per_task: PositiveInt | None = None  # null: one, and one for each data loading process
     mem_per_cpu: str | None = None  # e.g. 4G
-    nodes: int = 1
-    minutes: int = 360  # time limit of a job; it saves and is requeued before
-    signal_seconds: int = 180  # warning before that: longer than an update and a save
-    requeues: int = 1000  # how often a job that ran out of time is queued again
+    nodes: PositiveInt = 1
+    minutes: PositiveInt = 360  # time limit of a job; it saves and is requeued before
+    signal_seconds: PositiveInt = 180  # warning before that: longer than an update and a save
+    requeues: NonNegativeInt = 1000  # how often a job that ran out of time is queued again
     setup: list[str] = field(default_factory=list)  # shell lines before the program, e.g. module load cuda
 
 
@@ -106,7 +118,7 @@ class Slurm:
 class Hardware:
     name: str = MISSING
     device: str = MISSING  # auto | cpu | cuda
-    devices: int = 1  # GPUs (or processes, on a CPU) of a machine; one rank each
+    devices: PositiveInt = 1  # GPUs (or processes, on a CPU) of a machine; one rank each
     parallel: str = "ddp"  # ddp | fsdp (the flow transformer spread over the ranks)
     gpu: str | None = None  # part of the card's name; another card gets a warning
     precision: str = MISSING  # fp32 | bf16 | fp16 | auto (bf16 on a GPU, fp32 on a CPU)
@@ -116,20 +128,20 @@ class Hardware:
     compile: bool | None = None  # torch.compile of the models' blocks; null: on a GPU
     cuda_graphs: bool | None = None  # one GPU replays flow and plain VAE passes; null: with compile, but for fp16
     activation_checkpointing: bool = False
-    num_workers: int = 0  # data loading processes; 0 reads in the training process
-    threads: int | None = None  # CPU threads of torch; null: torch's own choice
+    num_workers: NonNegativeInt = 0  # data loading processes; 0 reads in the training process
+    threads: PositiveInt | None = None  # CPU threads of torch; null: torch's own choice
     slurm: Slurm = field(default_factory=Slurm)
-    memory_gib: float | None = None  # that a run can use of a card; for fluxflow_exp.plan, as what follows
-    bf16_tflops: float | None = None  # of a large dense matrix product
-    memory_bandwidth_gbs: float | None = None  # GB/s
-    price_per_hour: float | None = None  # of a card, in US dollars
+    memory_gib: PositiveFloat | None = None  # that a run can use of a card; for fluxflow_exp.plan, as what follows
+    bf16_tflops: PositiveFloat | None = None  # of a large dense matrix product
+    memory_bandwidth_gbs: PositiveFloat | None = None  # GB/s
+    price_per_hour: PositiveFloat | None = None  # of a card, in US dollars
 
 
 @dataclass
 class Checkpoint:
-    every_minutes: Any = "auto"  # minutes; auto: from the cost of a save and how often the machine is lost; null: never
-    every_updates: int | None = None
-    keep: int = 2  # newest files kept, beside each step's last one
+    every_minutes: Annotated[Any, Gt(0)] = "auto"  # minutes; auto: by a save's cost and the odds of a kill; null: never
+    every_updates: PositiveInt | None = None
+    keep: PositiveInt = 2  # newest files kept, beside each step's last one
     mirror: str | None = None  # folder on a volume that outlives the machine; every save is copied there
 
 
@@ -137,36 +149,36 @@ class Checkpoint:
 class Samples:
     """Pictures made while training, with EMA weights; originals and noise stay the same all along."""
 
-    every_epochs: int | None = 1  # end-of-epoch pictures; null: none
-    every_updates: int | None = None  # mid-epoch pictures
-    samples_per_checkpoint: int | None = None  # pictures at every n-th checkpoint as well; null: none
-    count: int = 8  # held-out images or prompts
+    every_epochs: PositiveInt | None = 1  # end-of-epoch pictures; null: none
+    every_updates: PositiveInt | None = None  # mid-epoch pictures
+    samples_per_checkpoint: PositiveInt | None = None  # pictures at every n-th checkpoint as well; null: none
+    count: PositiveInt = 8  # held-out images or prompts
     sample_captions: list[str] | None = None  # null: held-out captions of the data
     sample_sizes: list[Any] | None = None  # pixels: 512, or [width, height]; null: the training size
     test_image_address: list[str] | None = None  # image files to reconstruct; null: held-out images
-    steps: int = 25  # sampler steps
-    guidance_scale: float = 4.0
+    steps: PositiveInt = 25  # sampler steps
+    guidance_scale: NonNegativeFloat = 4.0
 
 
 @dataclass
 class Evaluation:
-    every_epochs: int | None = 1  # held-out metrics, with EMA weights
+    every_epochs: PositiveInt | None = 1  # held-out metrics, with EMA weights
     metrics: list[str] = field(default_factory=lambda: ["psnr"])  # psnr ssim ms_ssim lpips rfd | fd kid of samples
     raw: bool = False  # the same with raw weights as well, in rows of kind held_out_raw
     features: str = "efficientnet_lite0"  # of rfd, fd, kid; inception, a timm or Hugging Face name, or a folder
     lpips_net: str = "alex"  # alex | vgg | squeeze
     lpips_weights_file: str | None = None  # torchvision's weights of it; null: the torch hub cache
-    images: int = 256  # held-out images read
-    prompts: int = 240  # images generated at the end of a flow step; 0: none
-    steps: int = 25
-    guidance_scale: float = 4.0
+    images: PositiveInt = 256  # held-out images read
+    prompts: NonNegativeInt = 240  # images generated at the end of a flow step; 0: none
+    steps: PositiveInt = 25
+    guidance_scale: NonNegativeFloat = 4.0
 
 
 @dataclass
 class Health:
     """Signs of training going wrong, looked for whenever held-out metrics are due: docs/how-to/health.md."""
 
-    images: int | None = 64  # held-out images looked at; null: nothing is looked for
+    images: PositiveInt | None = 64  # held-out images looked at; null: nothing is looked for
 
 
 @dataclass
@@ -191,18 +203,18 @@ class Tracking:
     entity: str | None = None  # team or user; null: the key's own
     tags: list[str] = field(default_factory=list)  # beside stage and model
     notes: str | None = None
-    init_seconds: float = 30.0  # then offline
-    finish_seconds: float = 120.0  # for what is left to upload at the end; the rest is for fluxflow_exp.sync
+    init_seconds: PositiveFloat = 30.0  # then offline
+    finish_seconds: PositiveFloat = 120.0  # for what is left to upload at the end; the rest is for fluxflow_exp.sync
 
 
 @dataclass
 class RunConfig:
     name: str = MISSING  # of the run's folder; by default the stage's
-    seed: int = 0  # of everything that is drawn
+    seed: Whole = 0  # of everything that is drawn
     output_root: str = "outputs"  # folder of run folders
     resume: str = "auto"  # auto | fresh (moves the old folder aside) | extend (more epochs)
     validate: bool = False  # check, print the plan, train nothing
-    log_every: int = 20  # updates between lines and metric rows
+    log_every: PositiveInt = 20  # updates between lines and metric rows
     model: Model = MISSING
     data: Any = MISSING
     stage: Stage = MISSING

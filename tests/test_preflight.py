@@ -89,7 +89,7 @@ def test_a_card_that_is_not_there_is_said_and_nothing_else(card):
         ("stage.steps.vae.trainer._target_=nowhere.Trainer", "cannot find 'nowhere.Trainer'"),
         ("stage.steps.vae.batch_size=0", "batch_size must be at least 1"),
         ("hardware.micro_batch.flow=5", "batch_size=32 is not a multiple of hardware.micro_batch.flow=5"),
-        ("hardware.micro_batch.flow=0", "hardware.micro_batch.flow is a number of images or auto, not 0"),
+        ("hardware.micro_batch.flow=0", "hardware.micro_batch.flow must be at least 1, not 0"),
         ("hardware.micro_batch.flow=all", "hardware.micro_batch.flow is a number of images or auto, not 'all'"),
         ("stage.steps.vae.freeze=[compresor]", "did you mean 'compressor'?"),
         ("stage.steps.vae.freeze=[compressor,expander]", "trains nothing of compressor and expander"),

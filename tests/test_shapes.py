@@ -45,8 +45,3 @@ def test_a_circle_covers_its_area():
     assert covered.sum() == pytest.approx(3.14159 * (0.95 * 20) ** 2, rel=0.01)
     assert covered[32, 32] == 1
     assert covered[0, 0] == 0
-
-
-def test_images_that_are_too_small_are_refused():
-    with pytest.raises(ValueError, match="at least 16"):
-        Shapes(img_size=8)

@@ -6,14 +6,15 @@ python docs/reference/make_config.py
 import dataclasses
 import inspect
 import re
+import types
 import typing
 from pathlib import Path
 from typing import Any
 
 from omegaconf import MISSING
 
-from fluxflow_exp import schema
-from fluxflow_exp.config import conf_dir
+from fluxflow_exp import bounds, schema, targets
+from fluxflow_exp.config import conf_dir, locate
 
 HEAD = """# Configuration reference
 
@@ -23,6 +24,7 @@ key of it can be set after that. Intervals count optimizer updates unless their 
 `python -m fluxflow_exp --cfg job` prints the whole configuration of a command.
 """
 GROUPS = ("model", "model/text_encoder", "data", "stage", "loss", "optimizer", "scheduler", "hardware", "tracking")
+TARGET = re.compile(r"_target_: ([\w.]+)")
 
 
 def text() -> str:
@@ -37,9 +39,12 @@ def text() -> str:
         schema.Health,
         schema.Publish,
         schema.Cache,
+        schema.Slurm,
+        schema.Tracking,
     ]
     for kind in classes:
         parts.append(_table(kind))
+    parts += ["\n## Arguments of what is built\n\nOf torch's optimizers, those whose range is checked.\n", _arguments()]
     for group in GROUPS:
         parts.append(f"\n## Group `{group}`\n")
         parts += [_choice(path) for path in sorted((Path(conf_dir()) / group).glob("*.yaml"))]
@@ -50,7 +55,7 @@ def _table(kind: type) -> str:
     doc = inspect.getdoc(kind) or ""
     about = "" if doc.startswith(f"{kind.__name__}(") else f"\n{doc}\n"
     comments = dict(re.findall(r"^    (\w+):.*?  # (.*)$", inspect.getsource(kind), re.MULTILINE))
-    hints = typing.get_type_hints(kind)
+    hints = typing.get_type_hints(kind, include_extras=True)
     said = {name: comment.replace("|", "\\|") for name, comment in comments.items()}
     rows = [
         f"| `{f.name}` | {_type(hints[f.name])} | {_default(f)} | {said.get(f.name, '')} |"
@@ -60,10 +65,54 @@ def _table(kind: type) -> str:
 
 
 def _type(hint: Any) -> str:
-    name = hint.__name__ if isinstance(hint, type) and not typing.get_args(hint) else str(hint)
-    return (
-        name.replace("typing.", "").replace("fluxflow_exp.schema.", "").replace("|", "or").replace("NoneType", "null")
-    )
+    ranged = bounds.range_of(hint)
+    name = _plain(hint).replace("|", "or")
+    if not ranged:
+        return name
+    whole = not re.search("float|Any", name)
+    return f"{name}, {bounds.in_words(ranged, whole=whole)}"
+
+
+def _plain(hint: Any) -> str:
+    """A type's name without the metadata of its annotation."""
+    if typing.get_origin(hint) is typing.Annotated:
+        return _plain(hint.__origin__)
+    arguments = typing.get_args(hint)
+    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
+        return " | ".join(_plain(each) for each in arguments)
+    if typing.get_origin(hint) is typing.Literal:
+        return " | ".join(str(each) for each in arguments)
+    if arguments:
+        return f"{hint.__origin__.__name__}[{', '.join(_plain(each) for each in arguments)}]"
+    return str(getattr(hint, "__name__", hint)).replace("NoneType", "null")
+
+
+def _arguments() -> str:
+    """A table for each class and function that the groups name: its arguments, their types and ranges."""
+    found = {
+        target: None
+        for group in GROUPS
+        for path in sorted((Path(conf_dir()) / group).glob("*.yaml"))
+        for target in TARGET.findall(path.read_text(encoding="utf-8"))
+    }
+    return "".join(_signature(target) for target in found)
+
+
+def _signature(target: str) -> str:
+    called = locate(target)
+    hints, parameters = targets.hints_of(called), inspect.signature(called).parameters
+    rows = [
+        f"| `{name}` | {_type(hints[name])} | {_shown(p.default)} |"
+        for name, p in parameters.items()
+        if name not in targets.LIVE
+        and name in hints
+        and (target.startswith("fluxflow") or bounds.range_of(hints[name]))
+    ]
+    return "\n".join([f"\n### `{target}`\n", "| argument | type | default |", "|---|---|---|", *rows, ""])
+
+
+def _shown(value: Any) -> str:
+    return "needed" if value is inspect.Parameter.empty else "null" if value is None else f"`{value}`"
 
 
 def _default(field: dataclasses.Field[Any]) -> str:

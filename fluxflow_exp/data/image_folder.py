@@ -2,10 +2,12 @@
 
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from annotated_types import Ge
 from torch import Tensor
 
+from fluxflow_exp.bounds import Fraction, PositiveInt, Share
 from fluxflow_exp.data.images import Bad, Entry, Images, Look, check_fraction, file_state, is_held_out, prefixed
 from fluxflow_exp.data.transforms import check_colour
 
@@ -30,15 +32,15 @@ class ImageFolder:
         *,
         data_path: str,
         captions_file: str,
-        img_size: int = 256,
+        img_size: PositiveInt = 256,
         crop: Literal["centre", "random"] = "centre",
         flip: bool = False,
         background: str = "white",
-        buckets: float | None = None,
-        reduced_min_sizes: list[int] | None = None,
+        buckets: Annotated[float, Ge(1)] | None = None,
+        reduced_min_sizes: list[PositiveInt] | None = None,
         fixed_prompt_prefix: str | None = None,
-        validation_fraction: float = 0.1,
-        max_bad_fraction: float = 0.05,
+        validation_fraction: Fraction = 0.1,
+        max_bad_fraction: Share = 0.05,
     ) -> None:
         folder, captions = Path(data_path).expanduser(), Path(captions_file).expanduser()
         if not folder.is_dir():

@@ -6,19 +6,22 @@ draws them has learnt to combine what it read. A reader (`shapes_reader`) tells 
 
 import random
 from itertools import product
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+from annotated_types import Ge
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fluxflow_exp.bounds import PositiveInt, Whole
 from fluxflow_exp.data import shapes_reader
 from fluxflow_exp.data.sample import Sample, digest
 from fluxflow_exp.data.shapes_geometry import COLOURS, KINDS, Triple, caption_of, render
 from fluxflow_exp.seeding import derive
 
 HELD_OUT_EVERY = 7
+SMALLEST = 16  # pixels a side: below, shapes cannot be told apart
 
 
 class Shapes:
@@ -27,9 +30,14 @@ class Shapes:
     max_bad_fraction = 0.0
     reads_back = True
 
-    def __init__(self, *, img_size: int = 32, n_images: int = 16384, n_validation: int = 256, seed: int = 0) -> None:
-        if img_size < 16:
-            raise ValueError(f"img_size must be at least 16 for the shapes to be told apart, not {img_size}")
+    def __init__(
+        self,
+        *,
+        img_size: Annotated[int, Ge(SMALLEST)] = 32,
+        n_images: PositiveInt = 16384,
+        n_validation: PositiveInt = 256,
+        seed: Whole = 0,
+    ) -> None:
         self.img_size = img_size
         self.bad: list[tuple[str, str]] = []
         trained, held_out = split_triples()

@@ -5,12 +5,14 @@ import hashlib
 import io
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from annotated_types import Ge, MinLen
 from braceexpand import braceexpand
 from rich.progress import track
 from torch import Tensor
 
+from fluxflow_exp.bounds import Fraction, PositiveInt, Share
 from fluxflow_exp.data import tar
 from fluxflow_exp.data.images import Bad, Entry, Images, Look, check_fraction, file_state, is_held_out, prefixed
 from fluxflow_exp.data.sample import Source, Stream
@@ -72,23 +74,23 @@ class WebDataset:
     def __init__(
         self,
         *,
-        urls: str | list[str],
+        urls: str | Annotated[list[str], MinLen(1)],
         image_key: str | None = None,
         label_key: str = "txt",
         caption_key: str | None = None,
-        epoch_size: int | None = None,
-        shuffle_buffer: int = 1000,
-        validation_images: int = 256,
+        epoch_size: PositiveInt | None = None,
+        shuffle_buffer: PositiveInt = 1000,
+        validation_images: PositiveInt = 256,
         token_env: str | None = None,
-        img_size: int = 256,
+        img_size: PositiveInt = 256,
         crop: Literal["centre", "random"] = "centre",
         flip: bool = False,
         background: str = "white",
-        buckets: float | None = None,
-        reduced_min_sizes: list[int] | None = None,
+        buckets: Annotated[float, Ge(1)] | None = None,
+        reduced_min_sizes: list[PositiveInt] | None = None,
         fixed_prompt_prefix: str | None = None,
-        validation_fraction: float = 0.1,
-        max_bad_fraction: float = 0.05,
+        validation_fraction: Fraction = 0.1,
+        max_bad_fraction: Share = 0.05,
     ) -> None:
         check_fraction(validation_fraction)
         check_colour(background)

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
-from fluxflow_exp import datasets, preflight
+from fluxflow_exp import datasets, targets
 from fluxflow_exp.config import UserError, resolve, typed
 from fluxflow_exp.data.loader import Batch, read_all
 from fluxflow_exp.data.sample import DataSet
@@ -86,7 +86,7 @@ def data_of(values: dict[str, Any], step: str, overrides: list[str]) -> DataSet:
     elif overrides:
         laid = OmegaConf.merge({"data": data}, OmegaConf.from_dotlist([word.lstrip("+") for word in overrides]))
         data = OmegaConf.to_container(laid)["data"]  # type: ignore[index, call-overload]
-    problems = preflight.target_problems(data, "data") + datasets.path_problems(data, "data")
+    problems = targets.problems(data, "data.") + datasets.path_problems(data, "data")
     if problems:
         raise UserError(*problems)
     config = typed({**values, "data": data, "stage": {**values["stage"], "steps": {step: only}}})

@@ -1,9 +1,13 @@
 """Hinge GAN loss on patch logits, lazy R1, and the adaptive generator weight."""
 
+from typing import Annotated
+
 import torch
 import torch.nn.functional as F
+from annotated_types import Interval
 from torch import Tensor, nn
 
+from fluxflow_exp.bounds import NonNegativeFloat, PositiveFloat, PositiveInt
 from fluxflow_exp.losses.terms import Terms, per_sample
 
 
@@ -22,14 +26,14 @@ class Adversarial:
     def __init__(
         self,
         *,
-        weight: float = 0.1,
+        weight: NonNegativeFloat = 0.1,
         adaptive: bool = True,
-        adaptive_limit: float = 100.0,
-        start: float = 0.0,
-        r1_gamma: float = 1.0,
-        r1_interval: int = 16,
-        instance_noise: float = 0.0,
-        instance_noise_decay: float = 0.9999,
+        adaptive_limit: PositiveFloat = 100.0,
+        start: NonNegativeFloat = 0.0,
+        r1_gamma: NonNegativeFloat = 1.0,
+        r1_interval: PositiveInt = 16,
+        instance_noise: NonNegativeFloat = 0.0,
+        instance_noise_decay: Annotated[float, Interval(gt=0, le=1)] = 0.9999,
     ) -> None:
         if min(weight, start, r1_gamma, instance_noise) < 0 or r1_interval < 1:
             raise ValueError(

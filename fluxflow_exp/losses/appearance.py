@@ -7,6 +7,7 @@ stands: they steer tint and saturation beside a reconstruction loss, and replace
 import torch
 from torch import Tensor
 
+from fluxflow_exp.bounds import PositiveFloat
 from fluxflow_exp.losses.terms import Terms
 
 SMALL = 1e-4  # keeps the deviation of an even image differentiable
@@ -15,7 +16,7 @@ SMALL = 1e-4  # keeps the deviation of an even image differentiable
 class ColorStatistics:
     """Squared differences of each channel's mean and standard deviation, averaged over channels."""
 
-    def __init__(self, *, weight: float = 0.05) -> None:
+    def __init__(self, *, weight: PositiveFloat = 0.05) -> None:
         self.weights = {"color_stats": _positive("color_stats", weight)}
 
     def __call__(self, reconstruction: Tensor, images: Tensor) -> Terms:
@@ -33,7 +34,7 @@ class Histogram:
     sorted values are compared in pairs, so that every pixel gets a gradient.
     """
 
-    def __init__(self, *, weight: float = 0.02) -> None:
+    def __init__(self, *, weight: PositiveFloat = 0.02) -> None:
         self.weights = {"histogram": _positive("histogram", weight)}
 
     def __call__(self, reconstruction: Tensor, images: Tensor) -> Terms:
@@ -49,7 +50,7 @@ class Contrast:
     An even original has no contrast to compare with: deviations below 0.01 count as 0.01.
     """
 
-    def __init__(self, *, weight: float = 0.1) -> None:
+    def __init__(self, *, weight: PositiveFloat = 0.1) -> None:
         self.weights = {"contrast": _positive("contrast", weight)}
 
     def __call__(self, reconstruction: Tensor, images: Tensor) -> Terms:

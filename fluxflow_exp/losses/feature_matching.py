@@ -3,13 +3,14 @@
 import torch
 from torch import Tensor
 
+from fluxflow_exp.bounds import PositiveFloat
 from fluxflow_exp.losses.terms import Terms, per_sample
 
 
 class FeatureMatching:
     """`weight` × L1 between the discriminator's features of reconstructions and of images, averaged over layers."""
 
-    def __init__(self, *, weight: float = 1.0) -> None:
+    def __init__(self, *, weight: PositiveFloat = 1.0) -> None:
         if weight <= 0:
             raise ValueError(f"feature_matching: weight must be positive, not {weight}")
         self.weight = weight

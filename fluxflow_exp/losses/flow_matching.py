@@ -4,6 +4,7 @@ from typing import Any
 
 from torch import Tensor
 
+from fluxflow_exp.bounds import PositiveFloat, Real
 from fluxflow_exp.losses import times as time_draws
 from fluxflow_exp.losses.terms import Terms, per_sample
 from fluxflow_exp.losses.times import TimeDistribution
@@ -23,9 +24,9 @@ class RectifiedFlow:
         self,
         *,
         time_distribution: TimeDistribution = "logit_normal",
-        time_mean: float = 0.0,
-        time_std: float = 1.0,
-        shift: float = 1.0,
+        time_mean: Real = 0.0,
+        time_std: PositiveFloat = 1.0,
+        shift: PositiveFloat = 1.0,
     ) -> None:
         if time_std <= 0 or shift <= 0:
             raise ValueError(f"time_std and shift must be positive, not {time_std} and {shift}")

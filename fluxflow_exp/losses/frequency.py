@@ -3,6 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor
 
+from fluxflow_exp.bounds import NonNegativeFloat
 from fluxflow_exp.losses.terms import Terms, per_sample
 
 
@@ -13,7 +14,7 @@ class Frequency:
     `reconstruction` to 0 for that. Pixels beyond the border do not count in the mean.
     """
 
-    def __init__(self, *, low: float = 1.0, high: float = 0.5) -> None:
+    def __init__(self, *, low: NonNegativeFloat = 1.0, high: NonNegativeFloat = 0.5) -> None:
         if min(low, high) < 0 or low + high == 0:
             raise ValueError(f"frequency weights must be ≥ 0 and not both 0: low={low} high={high}")
         self.weights = {"l1_low": low, "l1_high": high}

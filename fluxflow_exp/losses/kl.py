@@ -4,6 +4,7 @@ import math
 
 from torch import Tensor
 
+from fluxflow_exp.bounds import NonNegativeFloat
 from fluxflow_exp.losses.terms import Terms
 
 
@@ -16,7 +17,9 @@ class KL:
     `warmup`: a share of the step's updates when ≤ 1, else a number of updates.
     """
 
-    def __init__(self, *, weight: float = 1e-4, warmup: float = 0.0, free_bits: float = 0.0) -> None:
+    def __init__(
+        self, *, weight: NonNegativeFloat = 1e-4, warmup: NonNegativeFloat = 0.0, free_bits: NonNegativeFloat = 0.0
+    ) -> None:
         if min(weight, warmup, free_bits) < 0:
             raise ValueError(f"kl: weight, warmup and free_bits must be ≥ 0: {weight}, {warmup}, {free_bits}")
         self.weight, self.warmup, self.free_bits = weight, warmup, free_bits

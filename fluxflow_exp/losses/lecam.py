@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fluxflow_exp.bounds import PositiveFloat, ShareBelowOne
 from fluxflow_exp.losses.terms import Terms, per_sample
 
 
@@ -16,7 +17,7 @@ class LeCam:
     first update's own; that update is not penalised.
     """
 
-    def __init__(self, *, weight: float = 0.01, decay: float = 0.99) -> None:
+    def __init__(self, *, weight: PositiveFloat = 0.01, decay: ShareBelowOne = 0.99) -> None:
         if weight <= 0 or not 0 <= decay < 1:
             raise ValueError(f"lecam: weight must be positive and decay in [0, 1), not {weight}, {decay}")
         self.weight, self.decay = weight, decay

@@ -2,11 +2,13 @@
 
 import warnings
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
+from annotated_types import Ge
 from torch import Tensor
 
+from fluxflow_exp.bounds import PositiveFloat, PositiveInt
 from fluxflow_exp.losses.terms import Terms, per_sample
 
 Network = Literal["vgg", "alex", "squeeze"]
@@ -33,11 +35,11 @@ class Perceptual:
         self,
         *,
         net: Network = "vgg",
-        weight: float = 0.1,
+        weight: PositiveFloat = 0.1,
         pretrained: bool = True,
         weights_file: str | None = None,
-        every: int = 1,
-        crop: int | None = None,
+        every: PositiveInt = 1,
+        crop: Annotated[int, Ge(SMALLEST)] | None = None,
     ) -> None:
         if weight <= 0 or every < 1 or (crop is not None and crop < SMALLEST):
             raise ValueError(

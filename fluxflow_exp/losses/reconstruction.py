@@ -2,6 +2,7 @@
 
 from torch import Tensor
 
+from fluxflow_exp.bounds import NonNegativeFloat
 from fluxflow_exp.losses.terms import Terms, per_sample
 
 
@@ -11,7 +12,7 @@ class Reconstruction:
     A weight of 0 leaves the term out of the sum; it is still measured and logged.
     """
 
-    def __init__(self, *, l1: float = 1.0, mse: float = 1.0) -> None:
+    def __init__(self, *, l1: NonNegativeFloat = 1.0, mse: NonNegativeFloat = 1.0) -> None:
         if min(l1, mse) < 0 or l1 + mse == 0:
             raise ValueError(f"reconstruction weights must be ≥ 0 and not both 0: l1={l1} mse={mse}")
         self.weights = {"l1": l1, "mse": mse}

@@ -5,10 +5,13 @@ shortcut (Chen et al. 2024, DC-AE, section 3.2): averaged pixel-unshuffle, repea
 """
 
 from itertools import pairwise
+from typing import Annotated
 
 import torch
+from annotated_types import MinLen
 from torch import Tensor, nn
 
+from fluxflow_exp.bounds import NonNegativeInt, PositiveInt
 from fluxflow_exp.models.layers import (
     ActivationName,
     Chain,
@@ -33,7 +36,12 @@ class Compressor(nn.Module):
     """
 
     def __init__(
-        self, *, vae_dim: int, widths: list[int], blocks: int = 1, activation: ActivationName = "silu"
+        self,
+        *,
+        vae_dim: PositiveInt,
+        widths: Annotated[list[PositiveInt], MinLen(1)],
+        blocks: NonNegativeInt = 1,
+        activation: ActivationName = "silu",
     ) -> None:
         super().__init__()
         self.vae_dim, self.downscale = vae_dim, 2 ** len(widths)
@@ -76,9 +84,9 @@ class Expander(nn.Module):
     def __init__(
         self,
         *,
-        vae_dim: int,
-        widths: list[int],
-        blocks: int = 1,
+        vae_dim: PositiveInt,
+        widths: Annotated[list[PositiveInt], MinLen(1)],
+        blocks: NonNegativeInt = 1,
         spade: bool = False,
         activation: ActivationName = "silu",
     ) -> None:

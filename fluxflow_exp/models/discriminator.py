@@ -2,6 +2,7 @@
 
 from torch import Tensor, nn
 
+from fluxflow_exp.bounds import PositiveInt
 from fluxflow_exp.models.layers import AlignedConv2d
 
 
@@ -12,7 +13,9 @@ class PatchDiscriminator(nn.Module):
     Leaky ReLU whatever the model's activation: the opponent is not what is compared.
     """
 
-    def __init__(self, *, base_channels: int = 64, depth: int = 3, max_channels: int = 512) -> None:
+    def __init__(
+        self, *, base_channels: PositiveInt = 64, depth: PositiveInt = 3, max_channels: PositiveInt = 512
+    ) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         previous = 3

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fluxflow_exp.bounds import PositiveFloat, PositiveInt
 from fluxflow_exp.models.layers import ActivationName, Region, make_activation, run
 from fluxflow_exp.models.text_encoder import Text, padded
 
@@ -31,13 +32,13 @@ class FlowProcessor(nn.Module):
     def __init__(
         self,
         *,
-        vae_dim: int,
-        width: int,
-        depth: int,
-        heads: int,
-        text_dim: int,
-        patch_size: int = 1,
-        mlp_ratio: float = 4.0,
+        vae_dim: PositiveInt,
+        width: PositiveInt,
+        depth: PositiveInt,
+        heads: PositiveInt,
+        text_dim: PositiveInt,
+        patch_size: PositiveInt = 1,
+        mlp_ratio: PositiveFloat = 4.0,
         activation: ActivationName = "silu",
     ) -> None:
         super().__init__()

@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fluxflow_exp.bounds import NonNegativeInt, PositiveInt
 from fluxflow_exp.models.bezier import TrainableBezier
 from fluxflow_exp.models.dilated_conv import DilatedConv2d
 from fluxflow_exp.models.layers import (
@@ -49,11 +50,11 @@ class Compressor(nn.Module):
     def __init__(
         self,
         *,
-        vae_dim: int = 128,
-        downscales: int = 4,
-        attn_layers: int = 4,
-        attn_heads: int = 8,
-        attn_ff_mult: int = 2,
+        vae_dim: PositiveInt = 128,
+        downscales: PositiveInt = 4,
+        attn_layers: NonNegativeInt = 4,
+        attn_heads: PositiveInt = 8,
+        attn_ff_mult: PositiveInt = 2,
         activation: ActivationName = "bezier",
     ) -> None:
         super().__init__()
@@ -117,7 +118,12 @@ class Expander(nn.Module):
     has_spade = True
 
     def __init__(
-        self, *, vae_dim: int = 128, upscales: int = 4, spade: bool = False, activation: ActivationName = "bezier"
+        self,
+        *,
+        vae_dim: PositiveInt = 128,
+        upscales: PositiveInt = 4,
+        spade: bool = False,
+        activation: ActivationName = "bezier",
     ) -> None:
         super().__init__()
         self.spade, self.checkpointing = spade, False

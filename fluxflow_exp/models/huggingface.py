@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fluxflow_exp.bounds import PositiveInt
 from fluxflow_exp.models.layers import to_device
 from fluxflow_exp.models.text_encoder import Text
 
@@ -22,7 +23,7 @@ class HuggingFaceTextEncoder(nn.Module):
     config_json: Tensor
     tokenizer_json: Tensor
 
-    def __init__(self, *, name: str, max_length: int = 77, assets: dict[str, Tensor] | None = None) -> None:
+    def __init__(self, *, name: str, max_length: PositiveInt = 77, assets: dict[str, Tensor] | None = None) -> None:
         super().__init__()
         self.max_length = max_length
         if assets is None:

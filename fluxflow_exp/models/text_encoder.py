@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fluxflow_exp.bounds import NonNegativeInt, PositiveInt
 from fluxflow_exp.models.layers import ActivationName, make_activation, to_device
 
 START, PADDING, SYMBOLS = 256, 257, 258
@@ -36,11 +37,11 @@ class ByteTextEncoder(nn.Module):
     def __init__(
         self,
         *,
-        width: int,
-        depth: int = 2,
-        heads: int = 4,
-        max_length: int = 256,
-        bytes_per_token: int = 1,
+        width: PositiveInt,
+        depth: NonNegativeInt = 2,
+        heads: PositiveInt = 4,
+        max_length: PositiveInt = 256,
+        bytes_per_token: PositiveInt = 1,
         activation: ActivationName = "gelu",
     ) -> None:
         super().__init__()

@@ -120,9 +120,4 @@ def problems(rule: dict[str, Any], known: dict[str, str | None], losses: dict[st
         found.append("needs below, above, patience or max_epochs")
     if rule["below"] is not None and rule["above"] is not None:
         found.append("takes below or above, not both")
-    found += [
-        f"{key} must be at least 1, not {rule[key]}"
-        for key in ("patience", "max_epochs", "smoothing")
-        if rule[key] is not None and rule[key] < 1
-    ]
     return found

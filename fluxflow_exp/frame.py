@@ -1,0 +1,119 @@
+"""What is wrong with the frame of a configuration: unknown keys, missing values, numbers out of range, no nodes."""
+
+import dataclasses
+import typing
+from typing import Any, NamedTuple
+
+from fluxflow_exp import bounds
+from fluxflow_exp.config import PARTS
+from fluxflow_exp.overrides import suggest_key
+from fluxflow_exp.schema import RunConfig, Stage, Step
+
+
+class Problem(NamedTuple):
+    """What is wrong at one key."""
+
+    key: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.key} {self.text}"
+
+
+def problems(values: dict[str, Any]) -> list[str]:
+    """One line for each thing wrong with the frame's own keys in the resolved configuration `values`."""
+    numbers = finite_problems(values, "") + _ranges(values, RunConfig, "")
+    return _keys(values, RunConfig, "") + _missing(values, "") + [str(each) for each in numbers] + _nodes(values)
+
+
+def _frame(value: Any, kind: type, path: str) -> typing.Iterator[tuple[str, Any, type]]:
+    """Each mapping of the frame that `value` holds, with its path and dataclass."""
+    if not isinstance(value, dict):
+        return
+    yield path, value, kind
+    for key, hint in typing.get_type_hints(kind).items():
+        where = f"{path}{key}."
+        if dataclasses.is_dataclass(_bare(hint)):
+            yield from _frame(value.get(key), _bare(hint), where)
+        elif kind is Stage and key == "steps":
+            for name, step in (value.get(key) or {}).items():
+                yield from _frame(step, Step, f"{where}{name}.")
+
+
+def _keys(values: Any, kind: type, path: str) -> list[str]:
+    """Keys that a dataclass of the frame does not have."""
+    return [
+        f"{where}{key}: there is no such key{suggest_key(key, list(hints))}"
+        for where, value, part in _frame(values, kind, path)
+        for hints in [typing.get_type_hints(part)]
+        for key in value
+        if key not in hints
+    ]
+
+
+def _ranges(values: Any, kind: type, path: str) -> list[Problem]:
+    """Numbers of the frame that leave the range of their field."""
+    return [
+        Problem(f"{where}{key}", wrong)
+        for where, value, part in _frame(values, kind, path)
+        for key, hint in typing.get_type_hints(part, include_extras=True).items()
+        if key in value
+        for wrong in [bounds.problem(hint, value[key])]
+        if wrong
+    ]
+
+
+def finite_problems(value: Any, path: str) -> list[Problem]:
+    """Numbers that are not finite, wherever they stand."""
+    if isinstance(value, dict | list):
+        pairs = value.items() if isinstance(value, dict) else enumerate(value)
+        return [each for key, child in pairs for each in finite_problems(child, f"{path}{key}.")]
+    wrong = bounds.finite_problem(value)
+    return [Problem(path.rstrip("."), wrong)] if wrong else []
+
+
+def _bare(hint: Any) -> Any:
+    """X of `X | None`."""
+    arguments = [a for a in typing.get_args(hint) if a is not type(None)]
+    return arguments[0] if len(arguments) == 1 and not isinstance(hint, type) else hint
+
+
+def _missing(value: Any, path: str) -> list[str]:
+    if isinstance(value, dict):
+        return [line for key, child in value.items() for line in _missing(child, f"{path}{key}.")]
+    if value == "???":
+        key = path.rstrip(".")
+        return [f"{key} is not set: give {key}=…"]
+    return []
+
+
+def _nodes(values: dict[str, Any]) -> list[str]:
+    """Places of what is built that hold something else: a word, a number, nothing, the keys of no class."""
+    found = []
+    for group in ("optimizer", "scheduler"):
+        if group in values:
+            found += _node(values[group], group, f"choose one: {group}=…")
+    if "data" in values and not (isinstance(values["data"], dict) and "datasets" in values["data"]):
+        found += _node(values["data"], "data", "choose one: data=…")
+    model = values.get("model") or {}
+    for part in PARTS:
+        if part in model:
+            found += _node(model[part], f"model.{part}", "choose a model: model=…")
+    for name, step in ((values.get("stage") or {}).get("steps") or {}).items():
+        where = f"stage.steps.{name}"
+        found += _node(step.get("trainer"), f"{where}.trainer", "as the stage file has it")
+        for group in ("optimizer", "scheduler"):
+            for player, node in (step.get(f"{group}s") or {}).items():
+                key = f"{where}.{group}s.{player}"
+                if node != {}:  # follows a run's that is none itself
+                    found += _node(node, key, f"choose one: {group}@{key}=…")
+    return found
+
+
+def _node(node: Any, key: str, way_out: str) -> list[str]:
+    if node == "???" or (isinstance(node, dict) and isinstance(node.get("_target_"), str)):
+        return []
+    if isinstance(node, dict):
+        return [f"{key} names nothing to build (no _target_): {way_out}"]
+    shown = "null" if node is None else repr(node)
+    return [f"{key} is what is built, with a _target_ and its arguments, not {shown}: {way_out}"]

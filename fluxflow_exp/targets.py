@@ -1,0 +1,111 @@
+"""What is wrong with the nodes that name what is built: their keys and values against the signature of their target."""
+
+import inspect
+import json
+import typing
+from typing import Any
+
+from pydantic import ConfigDict, PydanticSchemaGenerationError, TypeAdapter, ValidationError
+
+from fluxflow_exp import bounds
+from fluxflow_exp.config import locate
+from fluxflow_exp.overrides import did_you_mean
+
+LIVE = {"setup", "optimizer", "updates", "params", "assets"}  # arguments given as live objects
+# Of torch's optimizers, whose signatures declare no ranges.
+OPTIMIZER_RANGES: dict[str, Any] = {
+    "lr": bounds.PositiveFloat,
+    "betas": list[bounds.ShareBelowOne],
+    "eps": bounds.NonNegativeFloat,
+    "weight_decay": bounds.NonNegativeFloat,
+    "momentum": bounds.ShareBelowOne,
+    "dampening": bounds.Share,
+    "alpha": bounds.Share,
+}
+
+
+def problems(value: Any, path: str) -> list[str]:
+    """One line for each thing wrong with every `_target_` node of `value`, which stands at `path` ("a.b." or "")."""
+    if isinstance(value, list):
+        return [line for i, child in enumerate(value) for line in problems(child, f"{path}{i}.")]
+    if not isinstance(value, dict):
+        return []
+    found = [line for key, child in value.items() for line in problems(child, f"{path}{key}.")]
+    if "_target_" in value:
+        found += _target(value, path.rstrip("."))
+    return found
+
+
+def hints_of(target: Any) -> dict[str, Any]:
+    """Argument → annotation, with its range, of what a `_target_` names."""
+    hints = typing.get_type_hints(target.__init__ if inspect.isclass(target) else target, include_extras=True)
+    if str(getattr(target, "__module__", "")).startswith("torch.optim."):
+        hints |= {name: hint for name, hint in OPTIMIZER_RANGES.items() if name in inspect.signature(target).parameters}
+    return hints
+
+
+def _target(node: dict[str, Any], path: str) -> list[str]:
+    try:
+        target = locate(node["_target_"])
+    except (ImportError, AttributeError) as error:
+        return [f"{path}._target_: cannot find {node['_target_']!r} ({error})"]
+    parameters = dict(inspect.signature(target).parameters)
+    open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    given = {k: v for k, v in node.items() if k not in ("_target_", "_partial_")}
+    allowed = [name for name in parameters if name not in LIVE]
+    found = [
+        f"{path}.{key}: {node['_target_']} takes no {key!r}{did_you_mean(key, allowed)}"
+        for key in given
+        if key not in parameters and not open_ended
+    ]
+    needed = [
+        name
+        for name, p in parameters.items()
+        if p.default is p.empty and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
+    ]
+    found += [
+        f"{path}.{name} is not set: {node['_target_']} needs it"
+        for name in needed
+        if name not in given and name not in LIVE
+    ]
+    return found + _values(target, given, path)
+
+
+def _values(target: Any, given: dict[str, Any], path: str) -> list[str]:
+    """Values of another type than their argument's, or out of its range."""
+    hints = hints_of(target)
+    found = []
+    for key, value in given.items():
+        if key not in hints or value == "???" or bounds.finite_problem(value):
+            continue
+        if "_target_" in json.dumps(value, default=str):
+            continue  # built by itself, and looked at there
+        wrong = bounds.problem(hints[key], value)
+        if wrong:
+            found.append(f"{path}.{key} {wrong}")
+            continue
+        reason = _type_problem(hints[key], value)
+        if reason:
+            found.append(f"{path}.{key}={value!r}: {reason}")
+    return found
+
+
+def _type_problem(hint: Any, value: Any) -> str | None:
+    built = [each for each in (hint, *typing.get_args(hint)) if _is_built(each)]
+    if built:
+        off = type(None) in typing.get_args(hint)
+        return None if value is None and off else f"must be built: a _target_ of {built[0].__module__} with arguments"
+    try:
+        adapter = TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True))
+        adapter.validate_json(json.dumps(value), strict=True)
+    except PydanticSchemaGenerationError:
+        return None  # a type of torch's own, which pydantic cannot judge
+    except ValidationError as error:
+        reason = error.errors()[0]["msg"]
+        return f"{reason[0].lower()}{reason[1:]}"
+    return None
+
+
+def _is_built(hint: Any) -> bool:
+    """Whether an argument takes an object of this package."""
+    return inspect.isclass(hint) and hint.__module__.startswith("fluxflow_exp.")
