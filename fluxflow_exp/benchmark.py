@@ -75,7 +75,8 @@ def _measured(values: dict[str, Any], scratch: Path, updates: int, only: list[st
             "torch": torch.__version__,
             "python": sys.version.split()[0],
             "machine": machine.describe(),
-            "matrix_tflops": matrix_rate(machine),
+            # What bounds a CPU is seldom its matrix product: small caches and threads do, and shares of it mislead.
+            "matrix_tflops": matrix_rate(machine) if machine.device.type == "cuda" else None,
             "steps": {},
         }
         for name in pipeline.config.stage.steps:
@@ -132,7 +133,7 @@ class _Measurement:
         self._run(batches[1:])
         return batches, first
 
-    def take(self, matrix_tflops: float) -> dict[str, Any]:
+    def take(self, matrix_tflops: float | None) -> dict[str, Any]:
         trainer, length = self.trainer, self.trainer.length
         batches, first = self.warm_up()
         alone = self.times(batches, self.updates)
@@ -154,7 +155,7 @@ class _Measurement:
             "peak_gib": peak,
             "tflop": tflop,
             "tflops": tflop / mean,
-            "share_of_matrix_rate": tflop / mean / matrix_tflops,
+            "share_of_matrix_rate": tflop / mean / matrix_tflops if matrix_tflops else None,
             "with_loader_seconds": {"median": statistics.median(loaded), "mean": statistics.mean(loaded)},
             "data_wait": max(0.0, 1 - mean / statistics.mean(loaded)),
             "first_update_seconds": first,
@@ -239,14 +240,16 @@ def _peak(machine: Machine) -> float | None:
 
 
 def table(found: dict[str, Any], *, kernels: bool = False) -> str:
-    lines = [f"{found['machine']}; torch {found['torch']}; matrix product {found['matrix_tflops']:.4g} TFLOP/s"]
+    matrix = f"; matrix product {found['matrix_tflops']:.4g} TFLOP/s" if found["matrix_tflops"] else ""
+    lines = [f"{found['machine']}; torch {found['torch']}{matrix}"]
     for name, step in found["steps"].items():
+        share = step["share_of_matrix_rate"]
         spread = f"{step['seconds']['least']:.4g} to {step['seconds']['most']:.4g}"
         lines += [
             f"Step {name}: {step['batch_size']} images an update, {step['micro_batch']} at a time",
             f"  {step['seconds']['median']:.4g} s an update ({spread}), {step['images_per_second']:.4g} images/s",
-            f"  {step['tflop']:.4g} TFLOP an update: {step['tflops']:.4g} TFLOP/s, "
-            f"{step['share_of_matrix_rate']:.0%} of the matrix product's",
+            f"  {step['tflop']:.4g} TFLOP an update: {step['tflops']:.4g} TFLOP/s"
+            + (f", {share:.0%} of the matrix product's" if share is not None else ""),
             f"  waiting for data: {step['data_wait']:.1%} of the time",
             f"  first update (whatever is compiled, is in it): {step['first_update_seconds']:.3g} s",
         ]

@@ -35,10 +35,16 @@ class Forecast:
     dollars: float | None
     checkpoints_gib: float  # on the disk, at most
     latent_cache_gib: float | None  # of a flow step
+    measured: bool = False  # whether `seconds` were, on this machine
 
 
-def forecast(config: RunConfig, name: str, length: Length, data: DataSet, *, ranks: int) -> Forecast:
-    """Rehearse step `name`, whose length is `length`, on one of `ranks` cards."""
+def forecast(
+    config: RunConfig, name: str, length: Length, data: DataSet, *, ranks: int, measured: float | None = None
+) -> Forecast:
+    """Rehearse step `name`, whose length is `length`, on one of `ranks` cards.
+
+    `measured`: seconds of an update, where they need not be estimated from a card's facts.
+    """
     hardware = config.hardware
     share = Length(length.updates, length.updates_per_epoch, length.batch_size // ranks, length.micro_batch)
     with rehearsal(config, name, share, data) as tried:
@@ -49,7 +55,7 @@ def forecast(config: RunConfig, name: str, length: Length, data: DataSet, *, ran
         peak = costs[worst].peak / GIB
         times = {kind: cost.seconds(each.operations, hardware) for kind, each in costs.items()}
         known = [shares[kind] * time for kind, time in times.items() if time is not None]
-        average = sum(known) if known else None
+        average = measured if measured is not None else sum(known) if known else None
         hours = None if average is None else average * length.updates / 3600
         saved = config.checkpoint.keep + 1  # one is being written
         return Forecast(
@@ -70,6 +76,7 @@ def forecast(config: RunConfig, name: str, length: Length, data: DataSet, *, ran
             dollars=cost.money(None if hours is None else 3600 * hours, hardware, cards=ranks),
             checkpoints_gib=(saved * tried.checkpoint_bytes() + tried.weights_bytes()) / GIB,
             latent_cache_gib=_cache(tried, data),
+            measured=measured is not None,
         )
 
 
@@ -162,7 +169,8 @@ def _room(found: Forecast, hardware: Hardware) -> str:
 def _time(found: Forecast) -> str:
     if found.seconds is None or found.hours is None:
         return "not predicted: choose a card, or set hardware.bf16_tflops and hardware.memory_bandwidth_gbs"
-    return f"about {found.seconds:.3g} s an update, {_duration(found.hours)} for the step (an estimate; reading aside)"
+    how = "measured on this machine" if found.measured else "an estimate"
+    return f"about {found.seconds:.3g} s an update, {_duration(found.hours)} for the step ({how}; reading aside)"
 
 
 def _dollars(value: float | None, hours: float | None) -> str:

@@ -1,7 +1,10 @@
 """What has become of runs: one line each, read from their folders."""
 
 import os
+import shutil
 import subprocess
+import sys
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,10 +83,22 @@ def is_submitted(folder: RunFolder) -> bool:
     return any(state not in ("COMPLETED", "CANCELLED", "FAILED", "TIMEOUT") for state in asked.stdout.split())
 
 
-def table(rows: list[tuple[str, Entry]]) -> str:
-    """Aligned lines, and a count of each state."""
-    width = max((len(name) for name, _ in rows), default=0)
-    lines = [f"  {name:<{width}}  {entry.state:<11}  {entry.note}".rstrip() for name, entry in rows]
+def table(rows: list[tuple[str, Entry]], *, columns: int | None = None) -> str:
+    """Aligned lines, and a count of each state; on a terminal, or with `columns`, notes are wrapped to its width."""
+    if columns is None:
+        columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else 10_000
+    names = min(max((len(name) for name, _ in rows), default=0), max(columns // 2, 20))
+    lines = []
+    for name, entry in rows:
+        head = f"  {name:<{names}}  {entry.state:<11}  "
+        if len(name) > names:
+            lines.append(f"  {name}")
+            head = f"  {'':<{names}}  {entry.state:<11}  "
+        notes = textwrap.wrap(entry.note, max(columns - len(head), 20), break_on_hyphens=False) or [""]
+        lines += [
+            f"{start}{note}".rstrip()
+            for start, note in zip([head, *[" " * len(head)] * len(notes)], notes, strict=False)
+        ]
     return "\n".join([*lines, f"  {count([entry for _, entry in rows])}"])
 
 

@@ -4,11 +4,14 @@
 """
 
 import argparse
+import statistics
 import sys
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from fluxflow_exp import files, weights
 from fluxflow_exp.config import UserError, instantiate, locate, resolve, typed
@@ -250,17 +253,32 @@ def _predict(values: dict[str, Any]) -> dict[str, Any]:
     for index, (name, step) in enumerate(config.stage.steps.items(), start=1):
         size = length(step, data[name], config, ranks=ranks)
         print("\n".join(_step_lines(index, name, step, size, ranks)[:1]), flush=True)
-        found.append(forecast.forecast(config, name, size, data[name], ranks=ranks))
+        measured = _seconds_here(values, name) if _on_cpu(config) else None
+        found.append(forecast.forecast(config, name, size, data[name], ranks=ranks, measured=measured))
         print("\n".join(forecast.lines(found[-1], hardware)), flush=True)
     total = forecast.total(found)
     print(forecast.total_line(total))
     return {"name": config.name, "hardware": hardware.name, "steps": [asdict(each) for each in found], "total": total}
 
 
+def _on_cpu(config: RunConfig) -> bool:
+    """Whether the run would train on this machine's CPU, so that an update can be timed."""
+    device = config.hardware.device
+    return device == "cpu" or (device == "auto" and not torch.cuda.is_available())
+
+
+def _seconds_here(values: dict[str, Any], name: str) -> float:
+    """Seconds of an update of step `name` with all of its players: the median of three."""
+    from fluxflow_exp import benchmark  # which needs this module
+
+    with benchmark.warm({**values, "tracking": {**values["tracking"], "mode": "off"}}, name) as times:
+        return statistics.median(times(3))
+
+
 def _reservations(config: RunConfig) -> list[str]:
     """Where the prediction cannot be what a run will meet."""
     hardware, found = config.hardware, []
-    if hardware.device == "cpu":
+    if _on_cpu(config):
         found.append("memory is that of a GPU: a CPU takes more, and nothing of it is predicted")
     if config.model.activation == "bezier" and find_spec("triton") is None:
         found.append("without the package triton a Bezier activation is predicted as it is on a CPU: with more memory")

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 from PIL import Image
 
-from fluxflow_exp import files, health
+from fluxflow_exp import files, health, ledger
 from fluxflow_exp.tracking import Row, read_rows
 
 Series = dict[str, tuple[list[float], list[float]]]  # name → updates, values
@@ -34,13 +34,14 @@ def cli() -> None:
         description="Draw the graphs of runs into their graph/ folders; of several runs also one picture of all.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folder, e.g. outputs/quickstart")
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run or sweep folders, e.g. outputs/vae")
     parser.add_argument(
         "--overlay", type=Path, default=Path("comparison.png"), help="picture of several runs, one line a run"
     )
     arguments = parser.parse_args()
-    graphs = [run if run.name == "graph" else run / "graph" for run in arguments.runs]
-    empty = [run for run, graph in zip(arguments.runs, graphs, strict=True) if not _steps(graph)]
+    runs = [run for folder in arguments.runs for run in _runs(folder)]
+    graphs = [run if run.name == "graph" else run / "graph" for run in runs]
+    empty = [run for run, graph in zip(runs, graphs, strict=True) if not _steps(graph)]
     if empty:
         names = ", ".join(map(str, empty))
         print(f"error: no metric rows (graph/training_metrics_*.jsonl) in {names}; name a run folder", file=sys.stderr)
@@ -49,7 +50,14 @@ def cli() -> None:
         for path in draw(graph):
             print(path)
     if len(graphs) > 1:
-        print(overlay({str(run): graph for run, graph in zip(arguments.runs, graphs, strict=True)}, arguments.overlay))
+        print(overlay({str(run): graph for run, graph in zip(runs, graphs, strict=True)}, arguments.overlay))
+
+
+def _runs(folder: Path) -> list[Path]:
+    """The run that stands in `folder`, or those below it that have rows: a sweep's."""
+    if folder.name == "graph" or (folder / "graph").is_dir():
+        return [folder]
+    return [run.path for run in ledger.runs_below(folder) if _steps(run.graph)] or [folder]
 
 
 def overlay(graphs: dict[str, Path], output: Path) -> Path:
@@ -204,12 +212,13 @@ def _divergence(axes: Axes, train: Series, marks: list[tuple[int, str]]) -> None
     if "kl_beta" not in train:
         return
     right = axes.twinx()
-    right.plot(*train["kl_beta"], color="tab:orange", linewidth=1.0, linestyle="--", label="β")
+    right.plot(*train["kl_beta"], color="tab:orange", linewidth=1.0, linestyle="--", label="β (right)")
     right.set_ylim(0, 1.1 * max(train["kl_beta"][1]) or 1)
     right.yaxis.set_major_formatter("{x:.2g}")
-    right.set_ylabel("β, its weight")
-    right.legend(fontsize=8, loc="upper right")
-    axes.legend(fontsize=8, loc="upper left")
+    # Inside, since the margin is the next panel's.
+    right.tick_params(direction="in", pad=-32, labelsize=7, colors="tab:orange")
+    right.legend(fontsize=8, loc="lower right")
+    axes.legend(fontsize=8, loc="lower center")
 
 
 def _grid(rows: int, columns: int, *, size: tuple[float, float]) -> tuple[Figure, Any]:

@@ -27,7 +27,7 @@ def test_numbers_of_each_step_are_printed_and_written(tmp_path: Path, capsys: py
         assert 0 < seconds["least"] <= seconds["median"] <= seconds["most"]
         assert step["images_per_second"] == pytest.approx(8 / seconds["mean"])
         assert step["tflops"] == pytest.approx(step["tflop"] / seconds["mean"])
-        assert step["share_of_matrix_rate"] == pytest.approx(step["tflops"] / found["matrix_tflops"])
+        assert step["share_of_matrix_rate"] is None, "a CPU is not bound by its matrix product"
         assert 0 <= step["data_wait"] < 1
         assert step["peak_gib"] is None, "there is no GPU"
         assert f"Step {name}: 8 images an update" in said

@@ -56,9 +56,14 @@ def test_what_does_not_fit_is_said_with_what_does(capsys: pytest.CaptureFixture[
     assert "whatever the micro-batch: try hardware.activation_checkpointing=true" in capsys.readouterr().out
 
 
-def test_without_a_cards_facts_time_and_fit_are_left_open(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([*VAE, "hardware=cpu", "stage.steps.vae.max_updates=5"]) == 0
+def test_on_a_cpu_time_is_measured_and_fit_is_left_open(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    written = tmp_path / "plan.json"
+    assert main([*VAE, "hardware=cpu", "stage.steps.vae.max_updates=5", "--json", str(written)]) == 0
     said = capsys.readouterr().out
-    assert "not predicted: choose a card" in said
+    (step,) = json.loads(written.read_text())["steps"]
+    assert step["measured"]
+    assert step["hours"] == pytest.approx(step["seconds"] * 5 / 3600)
+    assert "for the step (measured on this machine; reading aside)" in said
+    assert "money:      set hardware.price_per_hour" in said
     assert "set hardware.memory_gib" in said
     assert "memory is that of a GPU" in said

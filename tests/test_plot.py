@@ -49,7 +49,7 @@ def test_the_weight_of_the_divergence_is_drawn_beside_it(tmp_path, monkeypatch):
         Axes, "plot", lambda axes, *a, **k: (drawn.append((k.get("label"), a)), plain(axes, *a, **k))[1]
     )
     draw(tmp_path)
-    assert ("β", ([10, 20, 30], [0.0, 5e-5, 1e-4])) in drawn
+    assert ("β (right)", ([10, 20, 30], [0.0, 5e-5, 1e-4])) in drawn
 
 
 def test_several_runs_are_laid_over_each_other(tmp_path, monkeypatch, capsys):
@@ -65,6 +65,22 @@ def test_several_runs_are_laid_over_each_other(tmp_path, monkeypatch, capsys):
     cli()
     assert picture.stat().st_size > 1000
     assert len(capsys.readouterr().out.splitlines()) == 13
+
+
+def test_of_a_sweep_all_runs_with_rows_are_drawn(tmp_path, monkeypatch, capsys):
+    for job in ("a", "b", "queued"):
+        (tmp_path / "sweep" / job).mkdir(parents=True)
+        (tmp_path / "sweep" / job / "run.json").write_text("{}")
+    for job in "ab":
+        log = MetricLog(tmp_path / "sweep" / job / "graph" / "training_metrics_vae.jsonl")
+        log.path.parent.mkdir()
+        log.write("train", update=1, epoch=1, batch=1, metrics={"vae": 1.0})
+    picture = tmp_path / "both.png"
+    monkeypatch.setattr(sys, "argv", ["plot", str(tmp_path / "sweep"), "--overlay", str(picture)])
+    cli()
+    said = capsys.readouterr().out.splitlines()
+    assert said[-1] == str(picture)
+    assert [job for job in ("a", "b", "queued") if f"{tmp_path}/sweep/{job}/graph/kl_loss.png" in said] == ["a", "b"]
 
 
 def test_a_folder_without_rows_is_said(tmp_path, monkeypatch, capsys):
