@@ -3,13 +3,14 @@
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from fluxflow_exp.config import UserError
+
+CHUNK_BYTES = 1 << 20
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
@@ -25,13 +26,18 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         sync_folder(path.parent)
 
 
-def copy_atomically(source: Path, target: Path) -> None:
-    """Copy a file with its times."""
-
-    def copy(temporary: Path) -> None:
-        shutil.copy2(source, temporary)
-
-    write_atomically(target, copy)
+def copy(source: Path, target: Path) -> str:
+    """Copy a file with its times, durably; the SHA-256 of what was read, hexadecimal."""
+    found = hashlib.sha256()
+    with source.open("rb") as reading, target.open("wb") as writing:
+        times = os.fstat(reading.fileno())
+        while chunk := reading.read(CHUNK_BYTES):
+            found.update(chunk)
+            writing.write(chunk)
+        writing.flush()
+        os.utime(writing.fileno(), ns=(times.st_atime_ns, times.st_mtime_ns))
+        os.fsync(writing.fileno())
+    return found.hexdigest()
 
 
 @contextmanager

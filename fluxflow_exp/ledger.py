@@ -29,9 +29,9 @@ class Entry:
 
 
 def runs_below(folder: Path) -> list[RunFolder]:
-    """The run folders at or below `folder`; those that were moved aside are left out."""
+    """The run folders at or below `folder`; those that were moved aside, or are half restored, are left out."""
     found = sorted(folder.rglob("run.json")) if folder.is_dir() else []
-    return [RunFolder(p.parent) for p in found if ".old-" not in p.parent.name]
+    return [RunFolder(p.parent) for p in found if ".old-" not in p.parent.name and not p.parent.name.startswith("tmp-")]
 
 
 def inspect(folder: RunFolder, values: dict[str, Any] | None = None) -> Entry:

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from fluxflow_exp import distributed, failures, plan, publishing, sharding, summary, verify, weights
+from fluxflow_exp import distributed, failures, mirror, plan, publishing, sharding, summary, verify, weights
 from fluxflow_exp.checkpoint import CheckpointStore
 from fluxflow_exp.config import UserError, instantiate, typed
 from fluxflow_exp.console import Console
@@ -16,6 +16,7 @@ from fluxflow_exp.distributed import Ranks
 from fluxflow_exp.graphs import Graphs
 from fluxflow_exp.hardware import Machine, prepare
 from fluxflow_exp.interval import SaveClock
+from fluxflow_exp.mirror import Mirror
 from fluxflow_exp.preemption import Interrupted, StopRequest
 from fluxflow_exp.run_folder import RunFolder, run_path
 from fluxflow_exp.runs import open_run
@@ -41,8 +42,7 @@ def run(values: dict[str, Any], *, swept: str = "", started: float | None = None
         Console().say(_plan(config, build_data(config), machine)[1])
         return
     ranks = distributed.start(machine.device, config.hardware.devices)
-    mirror = Path(config.checkpoint.mirror).expanduser() if config.checkpoint.mirror else None
-    folder = RunFolder(run_path(values, swept), mirror=mirror, first=ranks.first)
+    folder = RunFolder(run_path(values, swept), mirror=Mirror.of(values, swept), first=ranks.first)
     console = Console(quiet=not ranks.first)
     try:
         with StopRequest() as stop:
@@ -80,6 +80,8 @@ def _train(
     console.say(text)
     opened = open_run(folder, values, lengths, console, machine=machine.describe()) if ranks.first else None
     if ranks.from_first(opened) == "complete":
+        if ranks.first:
+            mirror.follow(folder, console)
         return
     if ranks.first:
         console.log_to(folder.log)
@@ -113,8 +115,8 @@ def _train(
         summary.write(folder, console)
         verify.write_digests(folder)
         summary.write_card(folder, console)
-        folder.mirror()
         wandb.finish(code=0, metrics=final_metrics(folder))
+        mirror.finish(folder)
 
 
 def _plan(
@@ -173,7 +175,6 @@ class Pipeline:
             self.graphs.wait()
             summary.draw_graphs(self.folder, self.console)
             publishing.publish_final(self.folder, earlier)
-            self.folder.mirror()
 
     def _step(self, index: int, name: str, step: Step, earlier: list[str]) -> None:
         self.machine.forget_peak()
@@ -195,7 +196,7 @@ class Pipeline:
             if index < setup.steps:  # after the last step they are drawn anyway
                 self.graphs.refresh()
             verify.write_digests(self.folder)
-            self.folder.mirror()
+            mirror.follow(self.folder, self.console)
         self.ranks.meet()  # the next step reads what the first rank has published
 
     def setup(self, index: int, name: str, step: Step, earlier: list[str]) -> Setup:

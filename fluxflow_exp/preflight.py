@@ -117,4 +117,13 @@ def _output(values: dict[str, Any]) -> list[str]:
             found.append(f"{key}={value}: {nearest} is a file, so nothing can be written below it")
         elif not os.access(nearest, os.W_OK):
             found.append(f"{key}={value}: no permission to write to {nearest}")
-    return found
+    return found + _mirror(values, wanted["checkpoint.mirror"])
+
+
+def _mirror(values: dict[str, Any], asked: Any) -> list[str]:
+    if not asked:
+        return []
+    run = Path(values["output_root"]).expanduser() / str(values["name"])
+    if not Path(asked).expanduser().resolve().is_relative_to(run.resolve()):
+        return []
+    return [f"checkpoint.mirror={asked} lies in the run folder {run}: name a folder on another disk"]

@@ -1,11 +1,12 @@
-"""The folder of a run: its files, its identity, its lock, its mirror."""
+"""The folder of a run: its files, its identity, its lock."""
 
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
-import shutil
+import secrets
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +19,7 @@ from fluxflow_exp.config import UserError
 
 if TYPE_CHECKING:
     from fluxflow_exp.data.sample import DataSet
+    from fluxflow_exp.mirror import Mirror
 
 FORMAT = 1
 IDENTITY = ("model", "data", "stage", "optimizer", "scheduler", "seed")
@@ -27,9 +29,9 @@ LOCK_SECONDS = 120.0 if "SLURM_JOB_ID" in os.environ else 5.0
 
 
 class RunFolder:
-    def __init__(self, path: Path, *, mirror: Path | None = None, first: bool = True) -> None:
+    def __init__(self, path: Path, *, mirror: Mirror | None = None, first: bool = True) -> None:
         """`first`: this is the first rank, the one that writes."""
-        self.path, self.mirror_root, self.first = path, mirror, first
+        self.path, self.mirror, self.first = path, mirror, first
         self.checkpoints, self.weights = path / "checkpoints", path / "weights"
         self.graph, self.samples = path / "graph", path / "samples"
         self.config, self.record, self.summary = (
@@ -56,6 +58,7 @@ class RunFolder:
             folder.mkdir(parents=True, exist_ok=True)
         self.freeze(config)
         counts: dict[str, Any] = {
+            "id": secrets.token_hex(4),
             "started": False,
             "restarts": 0,
             "kills": 0,
@@ -171,11 +174,21 @@ class RunFolder:
 
     def move_aside(self) -> Path:
         """Rename the folder, so that a fresh run can take its name; nothing is deleted."""
-        number = 1
-        while (target := self.path.with_name(f"{self.path.name}.old-{number}")).exists():
-            number += 1
+        target = free_name(self.path)
         self.path.rename(target)
         return target
+
+    def replace_by(self, folder: Path) -> Path | None:
+        """Give `folder` this one's name; what had it is moved aside. Where to; None: it held nothing."""
+        for each in (self.checkpoints, self.weights, self.graph, self.samples):
+            (folder / each.name).mkdir(exist_ok=True)
+        aside = None
+        if self.path.is_dir():
+            (self.path / ".lock").unlink(missing_ok=True)
+            aside = self.move_aside() if any(self.path.iterdir()) else None
+        folder.rename(self.path)
+        files.sync_folder(self.path.parent)
+        return aside
 
     def report_bad(self, bad: list[tuple[str, str]], data: DataSet) -> None:
         """List samples that could not be read, once each. UserError: they are too many."""
@@ -195,31 +208,6 @@ class RunFolder:
                 f"{data.max_bad_fraction}; {self.bad_samples} lists them with the reasons. Repair them, "
                 "or raise the limit"
             )
-
-    def restore(self) -> bool:
-        """Bring the run back from its mirror if this machine has lost it; whether there was anything to bring."""
-        copy = self._copy()
-        if copy is None or self.exists() or not (copy / "run.json").exists():
-            return False
-        shutil.copytree(copy, self.path, dirs_exist_ok=True)
-        return True
-
-    def mirror(self) -> None:
-        """Copy what changed to the mirror, the record last, so that the copy is never ahead of its files."""
-        copy = self._copy()
-        if copy is None:
-            return
-        sources = [p for p in sorted(self.path.rglob("*")) if p.is_file() and _mirrored(p)]
-        for source in [p for p in sources if p != self.record] + [self.record]:
-            target = copy / source.relative_to(self.path)
-            if not _same(source, target):
-                files.copy_atomically(source, target)
-        for stale in (copy / "checkpoints").glob("*.pt"):
-            if not (self.checkpoints / stale.name).exists():
-                stale.unlink()
-
-    def _copy(self) -> Path | None:
-        return self.mirror_root / self.path.name if self.mirror_root else None
 
     def _read_bad(self) -> set[str]:
         if not self.bad_samples.exists():
@@ -254,6 +242,41 @@ def identity_differences(config: dict[str, Any], frozen: dict[str, Any]) -> dict
     }
 
 
+def is_extension(config: dict[str, Any], frozen: dict[str, Any]) -> bool:
+    """Whether `config` asks for more epochs of the frozen run's last step, and says so."""
+    last = list(config["stage"]["steps"])[-1]
+    longer = {f"stage.steps.{last}.{key}" for key in EXTENSIBLE}
+    differing = identity_differences(config, frozen)
+    return config["resume"] == "extend" and bool(differing) and set(differing) <= longer
+
+
+def tell(differing: dict[str, tuple[Any, Any]]) -> str:
+    """A line for each key."""
+    return "\n".join(f"    {key}: {theirs!r} there, {mine!r} asked" for key, (theirs, mine) in differing.items())
+
+
+def identity(record: dict[str, Any]) -> str:
+    """Eight hexadecimal digits that no other run has, however it is called and wherever it lies."""
+    if "id" in record:
+        return str(record["id"])
+    began = [start["time"] for start in record.get("starts", [])[:1]]
+    known = [record.get(key) for key in ("name", "seed", "commit")]
+    return hashlib.sha256(json.dumps([*known, *began]).encode()).hexdigest()[:8]
+
+
+def starts(record: dict[str, Any]) -> list[str]:
+    """What tells each start of a run from all others, of this run and of its copies on other machines."""
+    return [str(start.get("id") or f"{start['time']} {start['machine']}") for start in record.get("starts", [])]
+
+
+def free_name(path: Path) -> Path:
+    """`<path>.old-<number>` that nothing has yet."""
+    number = 1
+    while (found := path.with_name(f"{path.name}.old-{number}")).exists():
+        number += 1
+    return found
+
+
 def read_config(path: Path) -> dict[str, Any]:
     """The values of a run's config.yaml. UserError: it is not there, or not whole."""
     try:
@@ -275,14 +298,3 @@ def flatten(value: Any, path: str) -> list[tuple[str, Any]]:
 def _add_time(record: dict[str, Any], start: dict[str, Any], seconds: float) -> None:
     record["wall_seconds"] = round(record["wall_seconds"] + seconds, 3)
     start["seconds"] = round(start["seconds"] + seconds, 3)
-
-
-def _mirrored(path: Path) -> bool:
-    return path.name != ".lock" and not path.is_symlink() and not path.name.startswith("tmp-")
-
-
-def _same(source: Path, target: Path) -> bool:
-    if not target.exists():
-        return False
-    a, b = source.stat(), target.stat()
-    return a.st_size == b.st_size and a.st_mtime_ns == b.st_mtime_ns

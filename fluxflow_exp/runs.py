@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
+import secrets
 import subprocess
 import sys
 from dataclasses import asdict
@@ -12,10 +13,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fluxflow_exp import __version__, config, files, summary
+from fluxflow_exp import __version__, config, files, mirror, summary
 from fluxflow_exp.config import UserError
 from fluxflow_exp.console import Console
-from fluxflow_exp.run_folder import EXTENSIBLE, RunFolder, identity_differences
+from fluxflow_exp.run_folder import RunFolder, identity_differences, is_extension, tell
 
 if TYPE_CHECKING:
     from fluxflow_exp.trainers.setup import Length
@@ -32,8 +33,8 @@ def open_run(
     """
     if values["resume"] == "fresh" and folder.exists():
         console.say(f"The earlier run was moved to {folder.move_aside()}")
-    if folder.restore():
-        console.say(f"Brought {folder.path} back from its mirror")
+    for line in mirror.bring_back(folder, values) if values["resume"] != "fresh" else []:
+        console.say(line)
     made_with = {"machine": machine, **_versions()}
     devices = values["hardware"]["devices"] * values["hardware"]["slurm"]["nodes"]
     planned = {"planned": {name: asdict(each) for name, each in lengths.items()}}
@@ -95,6 +96,7 @@ def _start(
     record.setdefault("starts", []).append(  # runs that began before starts were listed have none
         {
             "time": datetime.now(UTC).isoformat(timespec="seconds"),
+            "id": secrets.token_hex(4),
             "after": (closed or "killed") if again else None,
             "machine": made_with["machine"],
             "devices": devices,
@@ -135,10 +137,7 @@ def differences(folder: RunFolder, values: dict[str, Any]) -> dict[str, tuple[An
 
 def extends(folder: RunFolder, values: dict[str, Any]) -> bool:
     """Whether the command asks for more epochs of the last step, and says so."""
-    last = list(values["stage"]["steps"])[-1]
-    longer = {f"stage.steps.{last}.{key}" for key in EXTENSIBLE}
-    differing = differences(folder, values)
-    return values["resume"] == "extend" and bool(differing) and set(differing) <= longer
+    return is_extension(values, folder.frozen())
 
 
 def refuse_other(folder: RunFolder, values: dict[str, Any]) -> None:
@@ -146,9 +145,8 @@ def refuse_other(folder: RunFolder, values: dict[str, Any]) -> None:
     differing = differences(folder, values)
     if not differing or extends(folder, values):
         return
-    lines = [f"    {key}: {theirs!r} there, {mine!r} asked" for key, (theirs, mine) in differing.items()]
     raise UserError(
-        f"{folder.path} holds a run with another configuration:\n" + "\n".join(lines) + "\n"
+        f"{folder.path} holds a run with another configuration:\n{tell(differing)}\n"
         "  Give this one its own name=…, or resume=fresh (moves the old folder aside), or, for more epochs of "
         "the last step alone, resume=extend"
     )

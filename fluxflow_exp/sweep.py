@@ -12,9 +12,10 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from fluxflow_exp import ledger, preflight, runs
+from fluxflow_exp import ledger, mirror, preflight, runs
 from fluxflow_exp.config import UserError, resolve
 from fluxflow_exp.console import fail
+from fluxflow_exp.mirror import Mirror
 from fluxflow_exp.overrides import Failure
 from fluxflow_exp.run_folder import RunFolder, run_path
 
@@ -137,18 +138,27 @@ def _problems(labels: list[str], composed: list[dict[str, Any] | str], *, here: 
 
 
 def _job(label: str, overrides: list[str], values: dict[str, Any]) -> Job:
-    mirror = values["checkpoint"]["mirror"]
-    folder = RunFolder(
-        run_path(values, job_folder(values, overrides, label)), mirror=Path(mirror).expanduser() if mirror else None
-    )
-    folder.restore()
-    entry = ledger.inspect(folder, values)
+    name = job_folder(values, overrides, label)
+    folder = RunFolder(run_path(values, name), mirror=Mirror.of(values, name))
+    entry = _bring_back(folder, values, label) or ledger.inspect(folder, values)
     if entry.state == ledger.STALE and values["resume"] == "fresh":
         print(f"{label}: the stale run was moved to {folder.move_aside()}")
         entry = ledger.Entry(ledger.NEW)
     if entry.state == ledger.DONE and runs.extends(folder, values):
         entry = ledger.Entry(ledger.INTERRUPTED, "to be extended")
     return Job(label, overrides, values, folder, entry)
+
+
+def _bring_back(folder: RunFolder, values: dict[str, Any], label: str) -> ledger.Entry | None:
+    """Bring a job back from its mirror; what it is if the mirror has another one of its name."""
+    if folder.in_use():
+        return None
+    try:
+        for line in mirror.bring_back(folder, values):
+            print(f"{label}: {line}")
+    except UserError as error:
+        return ledger.Entry(ledger.NEW if values["resume"] == "fresh" else ledger.STALE, " ".join(str(error).split()))
+    return None
 
 
 def _freeze(job: Job) -> None:

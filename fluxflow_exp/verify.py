@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.progress import track
 
-from fluxflow_exp import files
+from fluxflow_exp import files, tally
 from fluxflow_exp.console import fail
 from fluxflow_exp.run_folder import RunFolder
 
@@ -48,6 +48,8 @@ def problems(folder: RunFolder) -> tuple[list[str], int]:
         for step in folder.read_record()["steps"]
         if not any(folder.checkpoints.glob(f"??-{step}-????????-final-*.pt"))
     ]
+    record = folder.read_record()
+    found += tally.missing_rows(folder, record) + tally.missing_pictures(folder, record)
     return found, len(listed) + len(saved)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
+from fluxflow_exp import mirror, tally
 from fluxflow_exp.config import UserError
 from fluxflow_exp.data.sample import Stream
 from fluxflow_exp.tracking import Row
@@ -43,6 +44,7 @@ def begin(trainer: Trainer) -> None:
             f"Step {setup.name}: continuing after update {trainer.update_index} of {trainer.length.updates}"
         )
     if ranks.first:
+        tally.rewind(setup.folder, setup.name, trainer.update_index)
         _record_lost(trainer, trainer.rows.rewind(trainer.update_index))
     setup.clock.saved()
     trainer.spent.begin()
@@ -57,7 +59,7 @@ def _record_lost(trainer: Trainer, dropped: list[Row]) -> None:
 
 
 def save(trainer: Trainer, *, final: bool) -> None:
-    """Write a checkpoint of a settled trainer, and refresh what follows one: mirror, record, graphs."""
+    """Write a checkpoint of a settled trainer, and refresh what follows one: record, mirror, graphs."""
     setup, ranks = trainer.setup, trainer.ranks
     trainer.settle()
     started = time.monotonic()
@@ -66,7 +68,8 @@ def save(trainer: Trainer, *, final: bool) -> None:
         if ranks.first:
             trainer.rows.sync()
             setup.checkpoints.save(saved, index=setup.index, step=setup.name, update=trainer.update_index, final=final)
-            setup.folder.mirror()
+            tally.keep(setup.folder, setup.name, trainer.update_index)
+            mirror.follow(setup.folder, setup.console)
     if ranks.first:
         setup.folder.count_time(spent=trainer.spent.take())
         if not final:  # after a step's last save the pipeline sees to them

@@ -1,0 +1,232 @@
+"""A run's second copy, on a volume that outlives the machine: `<mirror>/<run>-<id>/`, in generations.
+
+Of a run and its mirror, the newer one wins. Nothing is deleted on either side but generations that have been replaced.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from glob import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fluxflow_exp import files, generation, progress, tally
+from fluxflow_exp.config import UserError
+from fluxflow_exp.generation import File, Generation
+from fluxflow_exp.progress import Progress
+from fluxflow_exp.run_folder import (
+    RunFolder,
+    free_name,
+    identity,
+    identity_differences,
+    is_extension,
+    run_path,
+    starts,
+    tell,
+)
+
+if TYPE_CHECKING:
+    from fluxflow_exp.console import Console
+
+# What stays in the copy if it is gone from the run folder: no run takes such files away.
+KEPT = ("weights/", "samples/", "graph/", "evaluations/", "config.yaml", "code.diff")
+
+
+@dataclass(frozen=True)
+class Mirror:
+    """Below `root`; `run` is the run's name, of a sweep's job with the sweep's before it."""
+
+    root: Path
+    run: str
+
+    @classmethod
+    def of(cls, values: dict[str, Any], swept: str = "") -> Mirror | None:
+        """What a resolved configuration asks for; `swept` is the name of a sweep's job folder."""
+        root = values["checkpoint"]["mirror"]
+        run = run_path(values, swept).relative_to(Path(values["output_root"]).expanduser())
+        return cls(Path(root).expanduser(), run.as_posix()) if root else None
+
+    def save(self, folder: RunFolder) -> None:
+        """Make the run as it is now the newest generation.
+
+        OSError: it cannot be written. UserError: what is there is not to be replaced by it.
+        """
+        record, config = folder.read_record(), folder.frozen()
+        home = self.root / f"{self.run}-{identity(record)}"
+        before = generation.newest(home)
+        if before:
+            _refuse_loss(before, folder, record)
+        entries = _store(folder, home, before.files if before else {})
+        if before and entries == before.files:
+            return
+        names = [Path(name).name for name in entries if name.startswith("checkpoints/")]
+        made = Generation(
+            home=home,
+            number=before.number + 1 if before else 1,
+            run=self.run,
+            identity=identity(record),
+            starts=starts(record),
+            progress=Progress.of(names, finished=len(record["steps"]), complete="summary.json" in entries),
+            time=datetime.now(UTC).isoformat(timespec="seconds"),
+            config=config,
+            files=entries,
+        )
+        if before and made.progress < before.progress:
+            raise UserError(f"it is ahead ({before.progress}) of {folder.path} ({made.progress})")
+        made.write()
+        if before:
+            before.remove(kept=made)
+
+    def bring_back(self, folder: RunFolder, values: dict[str, Any]) -> list[str]:
+        """Put the copy in place of a run folder that is lost, damaged or behind it; what there is to say.
+
+        The folder as it was is kept under another name. UserError: the copy is of another run, or not whole.
+        """
+        partial = folder.path.with_name(f"tmp-{folder.path.name}.part")
+        shutil.rmtree(partial, ignore_errors=True)
+        here = progress.read(folder)
+        if here is None:
+            found = self._of_this_name(folder, values)
+            return _put_in_place(found, folder, partial, "") if found else []
+        record = folder.read_record()
+        found = self._of_identity(folder, record)
+        if found is None:
+            return []
+        if identity_differences(values, found.config) and not is_extension(values, found.config):
+            return []  # the folder's own configuration is compared by whoever opens it
+        lost = tally.missing_rows(folder, record)
+        if lost:
+            return _put_in_place(found, folder, partial, f": {'; '.join(lost)} here")
+        if found.progress > here:
+            return _put_in_place(found, folder, partial, f", which is ahead (here: {here})", least=here)
+        if found.number and not _leads_to(found.starts, starts(record)):
+            aside = found.home.rename(free_name(found.home))
+            return [f"The copy on the mirror has gone another way ({found.progress}); it is kept in {aside}"]
+        generation.tidy(found.home)
+        return []
+
+    def _of_identity(self, folder: RunFolder, record: dict[str, Any]) -> Generation | None:
+        """The copy of this very run that is farthest."""
+        own = identity(record)
+        homes = (self.root / self.run).parent.glob(f"*-{own}")
+        found = [*map(generation.newest, homes), generation.plain(self.root / folder.path.name)]
+        return max(
+            (each for each in found if each and each.identity == own),
+            key=lambda each: (each.progress, each.number),
+            default=None,
+        )
+
+    def _of_this_name(self, folder: RunFolder, values: dict[str, Any]) -> Generation | None:
+        """The latest copy of a run of this name and configuration. UserError: there are only others of the name."""
+        place = self.root / self.run
+        homes = sorted(place.parent.glob(escape(place.name) + "-" + "[0-9a-f]" * 8))
+        copies = [*map(generation.newest, homes), generation.plain(self.root / folder.path.name)]
+        named = [each for each in copies if each and each.run == self.run]
+        differing = [identity_differences(values, each.config) for each in named]
+        same = [
+            each for each, keys in zip(named, differing, strict=True) if not keys or is_extension(values, each.config)
+        ]
+        if named and not same:
+            raise UserError(
+                f"{named[-1].home} is the copy of another run of this name ({named[-1].progress}):\n"
+                f"{tell(differing[-1])}\n"
+                "  Give this one its own name=…, or say resume=fresh to start anew; the copy stays"
+            )
+        return max(same, key=lambda each: each.time, default=None)
+
+
+def bring_back(folder: RunFolder, values: dict[str, Any]) -> list[str]:
+    """What `Mirror.bring_back` does and says, if the run has a mirror. UserError: as there, or it cannot be read."""
+    if folder.mirror is None:
+        return []
+    try:
+        return folder.mirror.bring_back(folder, values)
+    except OSError as error:
+        if progress.read(folder):
+            return [f"Note: the mirror {folder.mirror.root} cannot be looked at ({error})"]
+        raise UserError(
+            f"a run cannot be brought back from the mirror {folder.mirror.root}: {error}. Repair it, or say "
+            "checkpoint.mirror=null to begin without"
+        ) from error
+
+
+def follow(folder: RunFolder, console: Console) -> None:
+    """Copy what a save has left to the run's mirror, if it has one; a failure is said, and training goes on."""
+    try:
+        finish(folder)
+    except UserError as error:
+        console.say(f"Note: {error}; training goes on, and the next save tries again")
+
+
+def finish(folder: RunFolder) -> None:
+    """Copy the run to its mirror, if it has one. UserError: the copy is not what the folder is."""
+    if folder.mirror is None:
+        return
+    try:
+        folder.mirror.save(folder)
+    except (OSError, UserError) as error:
+        raise UserError(f"the copy on the mirror {folder.mirror.root} stays behind {folder.path}: {error}") from error
+
+
+def _refuse_loss(before: Generation, folder: RunFolder, record: dict[str, Any]) -> None:
+    if not _leads_to(before.starts, starts(record)):
+        raise UserError(f"another process has gone on with this run there ({before.progress})")
+    lost = tally.missing_rows(folder, record)
+    if lost:
+        raise UserError(f"it has what is missing here: {'; '.join(lost)}")
+
+
+def _store(folder: RunFolder, home: Path, known: dict[str, File]) -> dict[str, File]:
+    """Copy to `home` what is not `known` there; all files of the new generation."""
+    entries: dict[str, File] = {}
+    fresh = set()
+    for source in filter(generation.is_copied, sorted(folder.path.rglob("*"))):
+        name = source.relative_to(folder.path).as_posix()
+        same = known.get(name)
+        if same and _is_unchanged(source, same, name) and same.is_there(home, name):
+            entries[name] = same
+            continue
+        try:
+            entry = generation.take(source, home, name)
+        except FileNotFoundError:
+            if source.exists() or generation.NEEDED.fullmatch(name):
+                raise
+            continue  # what works beside the run, graphs or W&B, has taken it away
+        if generation.fits(name, entry.sha256 or ""):
+            entries[name] = entry
+            fresh.add((home / name).parent)
+    for name, entry in known.items():
+        if name not in entries and name.startswith(KEPT) and entry.is_there(home, name):
+            entries[name] = entry
+    for each in fresh:
+        files.sync_folder(each)
+    return entries
+
+
+def _is_unchanged(source: Path, known: File, name: str) -> bool:
+    if name.startswith("checkpoints/"):
+        return True  # the name has the digest
+    stat = source.stat()
+    return (stat.st_size, stat.st_mtime_ns) == (known.bytes, known.changed)
+
+
+def _put_in_place(
+    found: Generation, folder: RunFolder, partial: Path, why: str, *, least: Progress | None = None
+) -> list[str]:
+    """Restore a copy beside the run folder, then give it the folder's name, if it is farther than `least`."""
+    damaged = found.restore(partial)
+    lines = [f"Note: {len(damaged)} files of {found.home} are damaged: {', '.join(damaged)}"] if damaged else []
+    there = progress.read(RunFolder(partial))
+    if least and there and there <= least:
+        shutil.rmtree(partial)
+        return lines
+    aside = folder.replace_by(partial)
+    kept = f"; the folder as it was is kept as {aside}" if aside else ""
+    return [*lines, f"Brought {folder.path} back from its mirror ({there}){why}{kept}"]
+
+
+def _leads_to(earlier: list[str], later: list[str]) -> bool:
+    """Whether a run with the starts `later` has gone on from what one with the starts `earlier` was."""
+    return later[: len(earlier)] == earlier
