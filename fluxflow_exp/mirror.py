@@ -12,7 +12,7 @@ from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fluxflow_exp import files, generation, progress, tally
+from fluxflow_exp import failures, files, generation, progress, tally
 from fluxflow_exp.config import UserError
 from fluxflow_exp.generation import File, Generation
 from fluxflow_exp.progress import Progress
@@ -53,7 +53,7 @@ class Mirror:
 
         OSError: it cannot be written. UserError: what is there is not to be replaced by it.
         """
-        record, config = folder.read_record(), folder.frozen()
+        record = folder.read_record()
         home = self.root / f"{self.run}-{identity(record)}"
         before = generation.newest(home)
         if before:
@@ -61,6 +61,7 @@ class Mirror:
         entries = _store(folder, home, before.files if before else {})
         if before and entries == before.files:
             return
+        same = before is not None and entries["config.yaml"] == before.files["config.yaml"]
         names = [Path(name).name for name in entries if name.startswith("checkpoints/")]
         made = Generation(
             home=home,
@@ -70,7 +71,7 @@ class Mirror:
             starts=starts(record),
             progress=Progress.of(names, finished=len(record["steps"]), complete="summary.json" in entries),
             time=datetime.now(UTC).isoformat(timespec="seconds"),
-            config=config,
+            config=before.config if before and same else folder.frozen(),
             files=entries,
         )
         if before and made.progress < before.progress:
@@ -145,19 +146,21 @@ def bring_back(folder: RunFolder, values: dict[str, Any]) -> list[str]:
         return folder.mirror.bring_back(folder, values)
     except OSError as error:
         if progress.read(folder):
-            return [f"Note: the mirror {folder.mirror.root} cannot be looked at ({error})"]
+            return [f"Note: the mirror {folder.mirror.root} cannot be looked at: {failures.of_file(error)}"]
         raise UserError(
-            f"a run cannot be brought back from the mirror {folder.mirror.root}: {error}. Repair it, or say "
+            f"a run cannot be brought back from the mirror {folder.mirror.root}: {failures.of_file(error)}. Repair it, or say "
             "checkpoint.mirror=null to begin without"
         ) from error
 
 
-def follow(folder: RunFolder, console: Console) -> None:
-    """Copy what a save has left to the run's mirror, if it has one; a failure is said, and training goes on."""
+def follow(
+    folder: RunFolder, console: Console, *, then: str = "training goes on, and the next save tries again"
+) -> None:
+    """Copy what a save has left to the run's mirror, if it has one; a failure is said, with what happens `then`."""
     try:
         finish(folder)
     except UserError as error:
-        console.say(f"Note: {error}; training goes on, and the next save tries again")
+        console.say(f"Note: {error}; {then}")
 
 
 def finish(folder: RunFolder) -> None:
@@ -167,7 +170,8 @@ def finish(folder: RunFolder) -> None:
     try:
         folder.mirror.save(folder)
     except (OSError, UserError) as error:
-        raise UserError(f"the copy on the mirror {folder.mirror.root} stays behind {folder.path}: {error}") from error
+        reason = failures.of_file(error) if isinstance(error, OSError) else str(error)
+        raise UserError(f"the copy on the mirror {folder.mirror.root} is behind {folder.path}: {reason}") from error
 
 
 def _refuse_loss(before: Generation, folder: RunFolder, record: dict[str, Any]) -> None:

@@ -81,7 +81,7 @@ def _train(
     opened = open_run(folder, values, lengths, console, machine=machine.describe()) if ranks.first else None
     if ranks.from_first(opened) == "complete":
         if ranks.first:
-            mirror.follow(folder, console)
+            mirror.follow(folder, console, then="the same command tries again")
         return
     if ranks.first:
         console.log_to(folder.log)
@@ -97,7 +97,7 @@ def _train(
         Pipeline(config, folder, machine, ranks, console, lengths, data, stop, wandb).run()
     except Interrupted as interrupted:
         console.say(f"Stopped by {interrupted}; everything is saved in {folder.path}. {failures.how_to_continue()}")
-        _close(folder, closing="stopped")
+        _close(folder, closing="stopped", console=console)
         wandb.finish(code=128 + interrupted.signum)
         ranks.leave()
         if stop.hand_back(interrupted.signum) and ranks.watch and not ranks.first:
@@ -129,11 +129,13 @@ def _plan(
     return lengths, plan.describe(config, lengths, data, machine, count)
 
 
-def _close(folder: RunFolder, *, closing: str) -> None:
+def _close(folder: RunFolder, *, closing: str, console: Console | None = None) -> None:
     """Let go of the folder; `closing`: "stopped" after a save, so that nothing is lost, or "ended"."""
     if folder.locked:
         try:
             folder.count_time(closing=closing)
+            if console:
+                mirror.follow(folder, console, then="the same command tries again")
         finally:
             folder.unlock()
 

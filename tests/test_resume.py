@@ -168,5 +168,5 @@ def test_a_mirror_brings_the_run_to_another_machine(tmp_path: Path, undisturbed:
     assert finish(values, tmp_path / "log") == 0, (tmp_path / "log").read_text()
     assert "back from its mirror" in (tmp_path / "log").read_text()
     assert_same(tmp_path / "first" / "quickstart", undisturbed["fp32"])
-    copied = {p.name for p in (tmp_path / "volume" / "quickstart" / "weights").iterdir()}
-    assert "final.safetensors" in copied
+    (copied,) = (tmp_path / "volume").glob("quickstart-*/weights/final.*.safetensors")
+    assert copied.read_bytes() == (undisturbed["fp32"] / "weights" / "final.safetensors").read_bytes()

@@ -62,17 +62,3 @@ def test_old_runs_are_numbered_never_overwritten(tmp_path):
         folder.create(config(seed=number), {"name": "run"})
         assert folder.move_aside().name == f"run.old-{number}"
     assert RunFolder(tmp_path / "run.old-1").frozen()["seed"] == 1
-
-
-def test_the_mirror_follows_and_drops_rotated_checkpoints(tmp_path):
-    folder = RunFolder(tmp_path / "run", mirror=tmp_path / "volume")
-    folder.create(config(), {"name": "run"})
-    (folder.checkpoints / "a.pt").write_text("one")
-    folder.mirror()
-    (folder.checkpoints / "a.pt").unlink()
-    (folder.checkpoints / "b.pt").write_text("two")
-    folder.mirror()
-    copied = {p.name for p in (tmp_path / "volume" / "run" / "checkpoints").iterdir()}
-    assert copied == {"b.pt"}
-    assert (tmp_path / "volume" / "run" / "run.json").read_bytes() == folder.record.read_bytes()
-    assert not folder.restore()
