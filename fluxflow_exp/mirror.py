@@ -148,8 +148,8 @@ def bring_back(folder: RunFolder, values: dict[str, Any]) -> list[str]:
         if progress.read(folder):
             return [f"Note: the mirror {folder.mirror.root} cannot be looked at: {failures.of_file(error)}"]
         raise UserError(
-            f"a run cannot be brought back from the mirror {folder.mirror.root}: {failures.of_file(error)}. Repair it, or say "
-            "checkpoint.mirror=null to begin without"
+            f"a run cannot be brought back from the mirror {folder.mirror.root}: {failures.of_file(error)}. "
+            "Repair it, or say checkpoint.mirror=null to begin without"
         ) from error
 
 
