@@ -145,33 +145,42 @@ def bring_back(folder: RunFolder, values: dict[str, Any]) -> list[str]:
     try:
         return folder.mirror.bring_back(folder, values)
     except OSError as error:
+        reason, root = failures.of_file(error), folder.mirror.root
         if progress.read(folder):
-            return [f"Note: the mirror {folder.mirror.root} cannot be looked at: {failures.of_file(error)}"]
+            return [f"Note: {reason}; the mirror {root} was not looked at"]
         raise UserError(
-            f"a run cannot be brought back from the mirror {folder.mirror.root}: {failures.of_file(error)}. "
-            "Repair it, or say checkpoint.mirror=null to begin without"
+            f"{reason}. {folder.path} holds no run, and the mirror {root} may: repair it, and the same command brings "
+            "the run back, or say checkpoint.mirror=null to begin without"
         ) from error
 
 
-def follow(
-    folder: RunFolder, console: Console, *, then: str = "training goes on, and the next save tries again"
-) -> None:
-    """Copy what a save has left to the run's mirror, if it has one; a failure is said, with what happens `then`."""
-    try:
-        finish(folder)
-    except UserError as error:
-        console.say(f"Note: {error}; {then}")
+def follow(folder: RunFolder, console: Console, *, then: str = "training goes on, and the next save") -> None:
+    """Copy what a save has left to the run's mirror, if it has one; a failure is said, and what tries again `then`."""
+    reason = _fails(folder)
+    if reason:
+        console.say(f"Note: {reason}; {then} tries again")
 
 
 def finish(folder: RunFolder) -> None:
     """Copy the run to its mirror, if it has one. UserError: the copy is not what the folder is."""
+    reason = _fails(folder)
+    if reason:
+        raise UserError(f"{reason}. The folder is whole; the same command tries again")
+
+
+def _fails(folder: RunFolder) -> str | None:
+    """Copy the run to its mirror, if it has one; why that was not possible."""
     if folder.mirror is None:
-        return
+        return None
     try:
         folder.mirror.save(folder)
-    except (OSError, UserError) as error:
-        reason = failures.of_file(error) if isinstance(error, OSError) else str(error)
-        raise UserError(f"the copy on the mirror {folder.mirror.root} is behind {folder.path}: {reason}") from error
+    except OSError as error:
+        reason = failures.of_file(error)
+    except UserError as error:
+        reason = f"the mirror {folder.mirror.root} is not written to: {error}"
+    else:
+        return None
+    return f"{reason}; the copy of {folder.path} on the mirror is behind it"
 
 
 def _refuse_loss(before: Generation, folder: RunFolder, record: dict[str, Any]) -> None:

@@ -81,7 +81,7 @@ def _train(
     opened = open_run(folder, values, lengths, console, machine=machine.describe()) if ranks.first else None
     if ranks.from_first(opened) == "complete":
         if ranks.first:
-            mirror.follow(folder, console, then="the same command tries again")
+            mirror.follow(folder, console, then="the same command")
         return
     if ranks.first:
         console.log_to(folder.log)
@@ -135,7 +135,7 @@ def _close(folder: RunFolder, *, closing: str, console: Console | None = None) -
         try:
             folder.count_time(closing=closing)
             if console:
-                mirror.follow(folder, console, then="the same command tries again")
+                mirror.follow(folder, console, then="the same command")
         finally:
             folder.unlock()
 
