@@ -46,6 +46,7 @@ def run(values: dict[str, Any], *, swept: str = "", started: float | None = None
     console = Console(quiet=not ranks.first)
     try:
         with StopRequest() as stop:
+            stop.alone = ranks.count == 1
             _train(values, config, folder, machine, ranks, console, stop, started)
     except Exception as error:
         cause = ranks.cause()
@@ -179,6 +180,9 @@ class Pipeline:
             publishing.publish_final(self.folder, earlier)
 
     def _step(self, index: int, name: str, step: Step, earlier: list[str]) -> None:
+        (signum,) = self.ranks.largest([self.stop.signum or 0])
+        if signum:  # since the step before had its last batch
+            raise Interrupted(signum)
         self.machine.forget_peak()
         setup = self.setup(index, name, step, earlier)
         try:

@@ -2,10 +2,14 @@
 
 import os
 import signal
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+Part = TypeVar("Part")
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 SCHEDULERS = (signal.SIGUSR1, signal.SIGUSR2)  # what SLURM sends before it takes a node away
 
 
@@ -18,20 +22,50 @@ class Interrupted(Exception):
 
 
 class StopRequest:
-    """Whether a signal asked this process to stop, inside a `with` block. A second SIGINT stops at once."""
+    """Whether a signal asked this process to stop, inside a `with` block. A second SIGINT stops at once.
+
+    SIGHUP, of a terminal that is gone, counts unless the process was started to outlive it (nohup).
+    """
 
     def __init__(self) -> None:
         self.signum: int | None = None
+        self.alone = True  # no other rank waits for this process
+        self._idle = self._twice = False
         self._process = os.getpid()
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
-        self._previous = {signum: signal.signal(signum, self._receive) for signum in SIGNALS}
+        heard = [s for s in SIGNALS if s != signal.SIGHUP or signal.getsignal(s) != signal.SIG_IGN]
+        self._previous = {signum: signal.signal(signum, self._receive) for signum in heard}
         return self
 
     def __exit__(self, *error: object) -> None:
         for signum, handler in self._previous.items():
             signal.signal(signum, handler)
+
+    @contextmanager
+    def idle(self) -> Iterator[None]:
+        """Inside nothing is done that a save would miss: a signal that comes raises Interrupted at once.
+
+        Of several ranks none stops by itself.
+        """
+        if self._twice:  # the exception was swallowed, as in a destructor
+            raise KeyboardInterrupt
+        self._idle = self.alone
+        try:
+            yield
+        finally:
+            self._idle = False
+
+    def while_idle(self, parts: Iterable[Part]) -> Iterator[Part]:
+        """Pass `parts` on; the wait for each is `idle`."""
+        waiting = iter(parts)
+        while True:
+            with self.idle():
+                part = next(waiting, None)
+            if part is None:
+                return
+            yield part
 
     def hand_back(self, signum: int) -> bool:
         """Let the handler act that was there before, and say whether there was one.
@@ -48,8 +82,12 @@ class StopRequest:
         if os.getpid() != self._process:  # a data worker, forked with this handler
             return
         if self.signum is not None and signum == signal.SIGINT:
+            self._twice = True
             raise KeyboardInterrupt
         self.signum = signum
         name = signal.Signals(signum).name
-        # os.write: print could be interrupted in the middle of its own buffer
-        os.write(1, f"{name}: saving at the end of this update, then stopping\n".encode())
+        with suppress(OSError):  # the terminal is gone
+            # os.write: print could be interrupted in the middle of its own buffer
+            os.write(1, f"{name}: saving at the end of this update, then stopping\n".encode())
+        if self._idle:
+            raise Interrupted(signum)

@@ -1,11 +1,13 @@
 """Signals set a flag, and leave the handlers of others as they were."""
 
+import errno
 import os
 import signal
+from collections.abc import Iterator
 
 import pytest
 
-from fluxflow_exp.preemption import SIGNALS, StopRequest
+from fluxflow_exp.preemption import SIGNALS, Interrupted, StopRequest
 
 
 @pytest.mark.parametrize("signum", SIGNALS)
@@ -49,3 +51,50 @@ def test_a_forked_data_worker_does_not_answer_for_the_run() -> None:
             os._exit(0 if stop.signum is None else 1)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
         assert stop.signum is None
+
+
+def test_a_signal_while_nothing_is_done_ends_the_wait() -> None:
+    with StopRequest() as stop:
+
+        def parts() -> Iterator[int]:
+            yield 1
+            os.kill(os.getpid(), signal.SIGTERM)
+            yield 2
+
+        passed = stop.while_idle(parts())
+        assert next(passed) == 1
+        with pytest.raises(Interrupted, match="SIGTERM"):
+            next(passed)
+        stop.alone = False  # the other ranks wait for this one
+        assert list(stop.while_idle(parts())) == [1, 2]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_second_ctrl_c_that_was_swallowed_is_heard_later() -> None:
+    class Deaf:
+        def __del__(self) -> None:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with StopRequest() as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        Deaf()
+        with pytest.raises(KeyboardInterrupt), stop.idle():
+            pass
+
+
+def test_nohup_is_respected_and_a_terminal_that_is_gone_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    previous = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with StopRequest() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert stop.signum is None
+    finally:
+        signal.signal(signal.SIGHUP, previous)
+
+    def gone(descriptor: int, said: bytes) -> int:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "write", gone)
+    with StopRequest() as stop:
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert stop.signum == signal.SIGHUP

@@ -1,15 +1,16 @@
 """Reading samples in a given order, each once and without augmentation: for writing what is made of them."""
 
+import os
 import random
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
-from fluxflow_exp.data.loader import start_worker
 from fluxflow_exp.data.sample import BadSampleError, Sample, Source
+from fluxflow_exp.data.workers import reading
 
 
 class Read(NamedTuple):
@@ -22,17 +23,21 @@ class Read(NamedTuple):
     bad: dict[int, str]  # row → reason
 
 
-def read_lists(source: Source, lists: list[list[int]], *, num_workers: int) -> Iterator[Read]:
-    """The samples at each of the lists of indices; bad ones are noted in their place."""
-    loader: DataLoader[Any] = DataLoader(
-        _Plain(source),
+def read_lists(source: Source, lists: list[list[int]], *, num_workers: int, image_bytes: int = 0) -> Generator[Read]:
+    """The samples at each of the lists of indices; bad ones are noted in their place.
+
+    `image_bytes`: of one image, if it is known. Whoever does not read to the end closes the generator.
+    """
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # ranks that share this machine's memory
+    with reading(
+        dataset=_Plain(source),
         sampler=lists,
         batch_size=None,
-        num_workers=num_workers,
-        worker_init_fn=start_worker,
         collate_fn=_unchanged,
-    )
-    yield from loader
+        num_workers=num_workers,
+        batch_bytes=here * max(map(len, lists), default=0) * image_bytes,
+    ) as found:
+        yield from found
 
 
 class _Plain(Dataset[Read]):

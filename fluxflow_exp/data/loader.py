@@ -4,19 +4,19 @@ For data with an index nothing here depends on the number of worker processes, s
 another machine; a stream has to keep it within an epoch.
 """
 
+import os
 import random
-import signal
-import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, get_worker_info
+from torch.utils.data import Dataset, IterableDataset, Sampler, get_worker_info
 
 from fluxflow_exp.config import UserError
 from fluxflow_exp.data.ahead import pinned, read_ahead
 from fluxflow_exp.data.sample import BadSampleError, Indexed, Rows, Sample, Source, Stored, Stream, Tokens
+from fluxflow_exp.data.workers import reading
 from fluxflow_exp.seeding import derive, generator
 
 MAX_ATTEMPTS = 100
@@ -90,16 +90,18 @@ def load_batches(
     pin_memory: bool,
     rank: int = 0,
     ranks: int = 1,
-) -> Iterator[Batch]:
+    image_bytes: int = 0,
+) -> Generator[Batch]:
     """The batches of updates [first_update, last_update), over as many epochs as that takes.
 
-    Of several ranks each gets its equal share of every batch, in order. UserError: so many samples in a row are bad
-    that no replacement was found. ValueError: the batch does not divide by the ranks.
+    Of several ranks each gets its equal share of every batch, in order. `image_bytes`: of one image, if it is known.
+    Whoever does not read to the end closes the generator, which ends its workers. UserError: so many samples in a row
+    are bad that no replacement was found, or a worker failed. ValueError: the batch does not divide by the ranks.
     """
     if batch_size % ranks:
         raise ValueError(f"a batch of {batch_size} does not divide by {ranks} ranks")
     share = batch_size // ranks
-    reading: dict[str, Any]
+    how: dict[str, Any]
     if isinstance(source, Stream):
         per_epoch = updates_per_epoch(source, batch_size)
         slots = Slots(rank, ranks, max(num_workers, 1))
@@ -108,7 +110,7 @@ def load_batches(
                 f"{slots.ranks * slots.workers} readers share {source.max_readers} streamed shards, so that some would "
                 f"have none: set hardware.num_workers to {source.max_readers // ranks} or less"
             )
-        reading = {
+        how = {
             "dataset": _Streaming(source, seed, share, range(first_update, last_update), per_epoch, slots),
             "batch_size": None,
         }
@@ -119,17 +121,12 @@ def load_batches(
             reader = _RowReader(source, seed, pin_memory=pin_memory)
             yield from _batches(read_ahead(reader, positions, gpu=pin_memory), share)
             return
-        reading = {"dataset": _Reader(source, seed), "batch_sampler": positions, "collate_fn": _collate}
-    loader: DataLoader[Any] = DataLoader(
-        **reading,
-        num_workers=num_workers,
-        # Ranks were started by a server, and torch would start their workers by one as well: each would import torch.
-        multiprocessing_context="fork" if num_workers and sys.platform == "linux" else None,
-        pin_memory=pin_memory,
-        worker_init_fn=start_worker,
-        prefetch_factor=4 if num_workers else None,
-    )
-    yield from _batches(_plainly(loader), share)
+        how = {"dataset": _Reader(source, seed), "batch_sampler": positions, "collate_fn": _collate}
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # ranks that share this machine's memory
+    with reading(
+        **how, num_workers=num_workers, pin_memory=pin_memory, batch_bytes=here * share * image_bytes
+    ) as found:  # fmt: skip
+        yield from _batches(found, share)
 
 
 def _batches(read: Iterable[tuple[Rows, Bad]], share: int) -> Iterator[Batch]:
@@ -142,14 +139,6 @@ def _batches(read: Iterable[tuple[Rows, Bad]], share: int) -> Iterator[Batch]:
         yield Batch(
             rows.values, list(rows.captions), list(rows.ids), [(name, reason) for name, reason in bad], rows.tokens
         )
-
-
-def _plainly(loader: Iterable[Any]) -> Iterator[Any]:
-    """Pass batches on; a UserError of a worker process loses the traceback that was put around its message."""
-    try:
-        yield from loader
-    except UserError as error:
-        raise UserError(str(error).rpartition("UserError: ")[2].strip()) from None
 
 
 def read_all(source: Source, indices: Iterable[int], *, seed: int) -> Batch:
@@ -281,10 +270,3 @@ def _collate(read: Sequence[tuple[Sample | None, Bad]]) -> tuple[Rows, Bad]:
     images = torch.stack([sample.image for sample in samples]) if samples else torch.empty(0)
     bad = [each for _, found in read for each in found]
     return Rows(images, [s.caption for s in samples], [s.id for s in samples], None), bad
-
-
-def start_worker(worker: int) -> None:
-    """The training process answers signals; a worker that died of one would fail the save that it asks for."""
-    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
-        signal.signal(signum, signal.SIG_IGN)
-    torch.set_num_threads(1)

@@ -2,8 +2,8 @@
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Generator
+from contextlib import ExitStack, closing
 from typing import Any, ClassVar
 
 import torch
@@ -18,7 +18,7 @@ from fluxflow_exp.preemption import Interrupted
 from fluxflow_exp.seeding import generator
 from fluxflow_exp.spent import Spent
 from fluxflow_exp.tracking import MetricLog, Window
-from fluxflow_exp.trainers import state
+from fluxflow_exp.trainers import loop, state
 from fluxflow_exp.trainers.accumulation import Accumulation
 from fluxflow_exp.trainers.finite import Place
 from fluxflow_exp.trainers.look import Look
@@ -126,19 +126,16 @@ class Trainer(ABC):
     def fit(self) -> dict[str, float]:
         """Train from wherever the last checkpoint stands to the end of the step; returns the last held-out metrics."""
         self.begin()
-        for batch in self.spent.waiting(self.batches(self.update_index, self.length.updates)):
-            self.advance(batch)
-            finished = self.update_index == self.length.updates
-            signum, due = self._agree(batch)
-            if finished or signum or due:
-                state.save(self, final=finished)
-                if not signum:  # a machine that is wanted back draws no pictures
-                    self.look.after_save()
-            if finished:
-                break
-            if signum:
-                self.ranks.meet()  # no rank leaves before the first has saved
-                raise Interrupted(signum)
+        begun = self.update_index
+        try:
+            signum = loop.run(self)
+        except Interrupted:  # in the wait for a batch
+            if self.update_index > begun:
+                state.save(self, final=False)
+            raise
+        if signum:
+            self.ranks.meet()  # no rank leaves before the first has saved
+            raise Interrupted(signum)
         return self.held_out
 
     def begin(self) -> None:
@@ -167,16 +164,6 @@ class Trainer(ABC):
             self.window.add(metrics)
             self.latest = metrics
 
-    def _agree(self, batch: Batch) -> tuple[int, bool]:
-        """The signal that asked a rank to stop (0: none), and whether a save is due; the same on every rank."""
-        setup, due = self.setup, self.ranks.first and self.setup.clock.due(self.update_index)
-        mine = [setup.stop.signum or 0, int(due), len(batch.bad), self.accumulation.micro_batches()]
-        signum, due_somewhere, bad, micro_batches = self.ranks.largest(mine)
-        self.accumulation.agree(micro_batches)
-        if bad:
-            setup.folder.report_bad(self.ranks.gather(batch.bad), setup.data)
-        return signum, bool(due_somewhere)
-
     def noise(self, shape: tuple[int, ...], purpose: str) -> Tensor:
         """Standard normal numbers for the whole global batch of this update, on the device."""
         source = generator(self.setup.seed, self.setup.name, self.update_index, purpose, device=self.machine.device)
@@ -200,10 +187,13 @@ class Trainer(ABC):
             self.length.updates = self.update_index
             self.setup.console.say(f"Step {self.setup.name} ends after update {self.update_index}: {reason}")
 
-    def batches(self, first: int, last: int, *, alone: bool = False) -> Iterator[Batch]:
-        """This rank's shares of the training batches of updates [first, last); `alone`: whole batches."""
+    def batches(self, first: int, last: int, *, alone: bool = False) -> Generator[Batch]:
+        """This rank's shares of the training batches of updates [first, last); `alone`: whole batches.
+
+        Whoever does not read to the end closes it. Interrupted: a signal came in the wait for a batch.
+        """
         ranks = Ranks() if alone else self.ranks
-        return load_batches(
+        found = load_batches(
             self.source,
             seed=self.setup.seed,
             batch_size=self.length.batch_size,
@@ -213,7 +203,10 @@ class Trainer(ABC):
             pin_memory=self.machine.device.type == "cuda",
             rank=ranks.rank,
             ranks=ranks.count,
+            image_bytes=3 * self.setup.data.img_size**2,
         )
+        with closing(found):
+            yield from self.setup.stop.while_idle(found)
 
     def _update(self, batch: Batch) -> None:
         """One optimizer update of each player; `numbers` gets the named terms, averaged over the global batch."""

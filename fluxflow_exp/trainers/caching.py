@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import random
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
+from contextlib import closing
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -99,29 +100,32 @@ class Encoder:
             need += len(members) * sizes[group]
         return f"Latent cache: {images:,} images", need
 
-    def write_latents(self, cache: LatentCache, numbers: list[int]) -> Iterator[None]:
+    def write_latents(self, cache: LatentCache, numbers: list[int]) -> Generator[None]:
         """Write these shards, one at each step."""
         micro = self.trainer.length.micro_batch
         parts = {
             n: [cache.contents[n][i : i + micro] for i in range(0, len(cache.contents[n]), micro)] for n in numbers
         }
         lists = [part for number in numbers for part in parts[number]]
-        reading = read_lists(self.source, lists, num_workers=self.setup.num_workers)
-        for number in numbers:
-            entries, count = Entries([], [], {}), len(cache.contents[number])
-            found = torch.zeros((count, 0))  # of a shard of bad samples alone
-            for read in islice(reading, len(parts[number])):
-                first = len(entries.ids)
-                if read.rows:
-                    moments = self.moments(read.images, [read.ids[row] for row in read.rows])
-                    if not found.numel():
-                        found = moments.new_zeros((count, *moments.shape[1:]))
-                    found[[first + row for row in read.rows]] = moments
-                entries.ids.extend(read.ids)
-                entries.captions.extend(read.captions)
-                entries.bad.update({str(first + row): reason for row, reason in read.bad.items()})
-            cache.write(number, found.numpy(), entries)
-            yield
+        image_bytes = 3 * self.setup.data.img_size**2
+        reading = read_lists(self.source, lists, num_workers=self.setup.num_workers, image_bytes=image_bytes)
+        with closing(reading):
+            batches = self.setup.stop.while_idle(reading)
+            for number in numbers:
+                entries, count = Entries([], [], {}), len(cache.contents[number])
+                found = torch.zeros((count, 0))  # of a shard of bad samples alone
+                for read in islice(batches, len(parts[number])):
+                    first = len(entries.ids)
+                    if read.rows:
+                        moments = self.moments(read.images, [read.ids[row] for row in read.rows])
+                        if not found.numel():
+                            found = moments.new_zeros((count, *moments.shape[1:]))
+                        found[[first + row for row in read.rows]] = moments
+                    entries.ids.extend(read.ids)
+                    entries.captions.extend(read.captions)
+                    entries.bad.update({str(first + row): reason for row, reason in read.bad.items()})
+                cache.write(number, found.numpy(), entries)
+                yield
 
     def tokens_need(self, cache: TokenCache, missing: list[int]) -> tuple[str, int]:
         """What is to be written, and its bytes if every caption had as many tokens as the longest."""
@@ -129,7 +133,7 @@ class Encoder:
         longest = self.tokens([max(captions, key=lambda caption: len(caption.encode()))])[0]
         return f"Text cache: {len(captions):,} captions", len(captions) * longest.nbytes
 
-    def write_tokens(self, cache: TokenCache, numbers: list[int]) -> Iterator[None]:
+    def write_tokens(self, cache: TokenCache, numbers: list[int]) -> Generator[None]:
         """Write these shards, one at each step."""
         micro = self.trainer.length.micro_batch
         for number in numbers:
@@ -225,7 +229,7 @@ class Encoder:
 def _fill(
     trainer: FlowTrainer,
     shards: ArrayShards,
-    write: Callable[[list[int]], Iterator[None]],
+    write: Callable[[list[int]], Generator[None]],
     need: Callable[[list[int]], tuple[str, int]],
 ) -> None:
     """Write the shards that are missing, each rank every n-th of them."""
@@ -238,11 +242,12 @@ def _fill(
     ranks.meet()
     writing = write(missing[ranks.rank :: ranks.count])
     rounds = -(-len(missing) // ranks.count)
-    for _ in setup.console.track(range(rounds), f"Writing {shards.folder.name}", total=rounds):
-        next(writing, None)
-        (signum,) = ranks.largest([setup.stop.signum or 0])
-        if signum:
-            raise Interrupted(signum)
+    with closing(writing):
+        for _ in setup.console.track(range(rounds), f"Writing {shards.folder.name}", total=rounds):
+            next(writing, None)
+            (signum,) = ranks.largest([setup.stop.signum or 0])
+            if signum:
+                raise Interrupted(signum)
     ranks.meet()
     if ranks.first:
         shards.tidy()

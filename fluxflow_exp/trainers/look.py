@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from fluxflow_exp.tracking import read_rows
 from fluxflow_exp.trainers.checkup import Checkup
 
 if TYPE_CHECKING:
@@ -17,7 +18,9 @@ class Look:
 
     def __init__(self, trainer: Trainer) -> None:
         self.trainer = trainer
-        self.saves = 0  # of this process
+        self.saves = 0  # that were due, over restarts
+        self.owed = False  # pictures belong to the newest checkpoint that are not drawn yet
+        self._drawn: int | None = None  # the update after which pictures were made
         self.checkup = Checkup(trainer)
 
     def after_update(self) -> None:
@@ -34,14 +37,40 @@ class Look:
             elif samples.every_updates and update % samples.every_updates == 0:
                 self._draw(f"{epoch:03d}_{length.batch(update):05d}")
 
-    def after_save(self) -> None:
-        """Pictures at every n-th checkpoint, unless this update made some anyway."""
+    def count_save(self) -> None:
+        """A save is due now: see whether pictures belong to it, which is every n-th, unless this update made some.
+
+        With `checkpoint.every_updates` that hangs on the update alone; saves by the clock are counted.
+        """
         trainer = self.trainer
-        every, update, length = trainer.setup.samples.samples_per_checkpoint, trainer.update_index, trainer.length
+        every, update, by = trainer.setup.samples.samples_per_checkpoint, trainer.update_index, trainer.setup.clock
         self.saves += 1
-        if every and self.saves % every == 0 and not length.ends_epoch(update):
+        if by.every_updates:
+            number, counts = -(-update // by.every_updates), update % by.every_updates == 0
+        else:
+            number, counts = self.saves, True
+        counts = counts or update == trainer.length.updates
+        self.owed = bool(every) and counts and number % (every or 1) == 0 and self._drawn != update
+
+    def after_save(self) -> None:
+        """Draw the pictures of this checkpoint."""
+        trainer = self.trainer
+        if self.owed:
+            update, length = trainer.update_index, trainer.length
             with torch.no_grad():
                 self._draw(f"{length.epoch(update):03d}_{length.batch(update):05d}")
+
+    def catch_up(self) -> None:
+        """Draw what a process that is gone owed to the checkpoint that was loaded."""
+        ranks = self.trainer.ranks
+        if self.owed:
+            wanted = self.trainer.setup.samples.samples_per_checkpoint is not None
+            self.owed = ranks.from_first(wanted and ranks.first and not self._has_row())
+        self.after_save()
+
+    def _has_row(self) -> bool:
+        rows = read_rows(self.trainer.rows.path)
+        return any((row["kind"], row["global_step"]) == ("samples", self.trainer.update_index) for row in rows)
 
     def evaluate(self) -> None:
         """Held-out metrics: logged, and followed by a transition and by schedules."""
@@ -67,6 +96,7 @@ class Look:
             return trainer.ranks.from_first(trainer.evaluate(last=last, raw=raw) if looks else {})
 
     def _draw(self, suffix: str) -> None:
+        self._drawn, self.owed = self.trainer.update_index, False
         self.trainer.settle()
         if self.trainer.ranks.first or self.trainer.sharded:
             with self.trainer.spent.during("pictures"):

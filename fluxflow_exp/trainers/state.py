@@ -24,6 +24,8 @@ def state_of(trainer: Trainer) -> dict[str, Any]:
         "held_out": trainer.held_out,
         "watch": trainer.watch.state_dict() if trainer.watch else None,
         "ended_by": trainer.ended_by,
+        "saves": trainer.look.saves,
+        "owes_pictures": trainer.look.owed,
         "readers": readers(trainer.setup),
         "players": {name: player.state_dict() for name, player in trainer.players.items()},
         "scalers": {name: scaler.state_dict() for name, scaler in trainer.scalers.items()},
@@ -46,6 +48,7 @@ def begin(trainer: Trainer) -> None:
     if ranks.first:
         tally.rewind(setup.folder, setup.name, trainer.update_index)
         _record_lost(trainer, trainer.rows.rewind(trainer.update_index))
+    trainer.look.catch_up()
     setup.clock.saved()
     trainer.spent.begin()
 
@@ -90,6 +93,8 @@ def restore(trainer: Trainer, state: dict[str, Any]) -> None:
         )
     trainer.update_index, trainer.seconds = state["update"], state["seconds"]
     trainer.window.sums, trainer.held_out = state["window"], state["held_out"]
+    # Checkpoints of before saves were counted have neither.
+    trainer.look.saves, trainer.look.owed = state.get("saves", 0), state.get("owes_pictures", False)
     if trainer.watch:
         trainer.watch.load_state_dict(state["watch"])
     trainer.end(state["ended_by"])
