@@ -1,6 +1,6 @@
 """Which data a step trains on: checked before any of it is read, then opened."""
 
-from pathlib import Path
+import os
 from typing import Any
 
 from fluxflow_exp.config import UserError, instantiate
@@ -22,10 +22,10 @@ def path_problems(data: Any, where: str) -> list[str]:
     for key, value in data.items():
         if value in (None, "???") or not key.endswith(("_path", "_file")):
             continue
-        path = Path(value).expanduser()
-        if key.endswith("_path") and not path.is_dir():
+        path = os.path.expanduser(value)
+        if key.endswith("_path") and not os.path.isdir(path):
             found.append(f"{where}.{key}: there is no folder {path}")
-        if key.endswith("_file") and not path.is_file():
+        if key.endswith("_file") and not os.path.isfile(path):
             found.append(f"{where}.{key}: there is no file {path}")
     return found
 

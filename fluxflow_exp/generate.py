@@ -1,6 +1,7 @@
 """`fluxflow-generate`: images from prompts and one published weights file."""
 
 import argparse
+import os
 import re
 import sys
 from collections.abc import Iterable
@@ -13,6 +14,7 @@ from rich.progress import track
 from fluxflow_exp import pictures
 from fluxflow_exp.config import UserError
 from fluxflow_exp.console import fail
+from fluxflow_exp.data.captions import lines_of, surrogate_in
 from fluxflow_exp.hardware import PRECISIONS
 from fluxflow_exp.models.text_to_image import TextToImage
 from fluxflow_exp.samplers import SAMPLERS
@@ -74,6 +76,9 @@ def generate(arguments: argparse.Namespace) -> None:
     for name in ("steps", "batch_size", "n_per_prompt"):
         if getattr(arguments, name) < 1:
             raise UserError(f"--{name} must be at least 1, not {getattr(arguments, name)}")
+    broken = surrogate_in(arguments.negative_prompt)
+    if broken:
+        raise UserError(f"--negative_prompt holds {broken}")
     prompts = read_prompts(arguments.text_prompts_path)
     device = _device(arguments.device)
     model = _load(arguments, device)
@@ -121,10 +126,13 @@ def _write(made: Iterable[torch.Tensor], prompts: list[Prompt], output: Path) ->
 
 def read_prompts(path: Path) -> list[Prompt]:
     """The prompts of a folder of .txt files or of one .txt file. UserError: there are none."""
-    if path.is_dir():
-        prompts = [Prompt(p.stem, _text(p).strip()) for p in sorted(path.glob("*.txt"))]
-    elif path.is_file():
-        lines = [line.strip() for line in _text(path).splitlines()]
+    if os.path.isdir(path):
+        found = sorted(path.glob("*.txt"))
+        for skipped in (p.name for p in found if not os.path.isfile(p)):
+            print(f"left out: {skipped} is no file", file=sys.stderr)
+        prompts = [Prompt(p.stem, "\n".join(_lines(p)).strip()) for p in found if os.path.isfile(p)]
+    elif os.path.isfile(path):
+        lines = [line.strip() for line in _lines(path)]
         prompts = [Prompt(f"{i:03d}_{_slug(t)}", t) for i, t in enumerate(filter(None, lines))]
     else:
         raise UserError(f"--text_prompts_path: there is no file or folder {path}")
@@ -133,11 +141,11 @@ def read_prompts(path: Path) -> list[Prompt]:
     return prompts
 
 
-def _text(path: Path) -> str:
+def _lines(path: Path) -> list[str]:
     try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text: {error}") from error
+        return lines_of(path)
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read as UTF-8 text: {error}") from error
 
 
 def _load(arguments: argparse.Namespace, device: torch.device) -> TextToImage:
@@ -154,13 +162,17 @@ def _device(name: str) -> torch.device:
 
 
 def _stems(prompts: list[Prompt]) -> list[str]:
-    """One file stem an image; a number follows where a prompt has several."""
+    """One file stem an image, no two alike; a number follows where a prompt has several."""
+    taken = {prompt.stem for prompt in prompts}
     seen: dict[str, int] = {}
     stems = []
-    for prompt in prompts:
-        number = seen.get(prompt.stem, 0)
-        seen[prompt.stem] = number + 1
-        stems.append(prompt.stem if number == 0 else f"{prompt.stem}_{number}")
+    for stem in (prompt.stem for prompt in prompts):
+        number = seen.get(stem, 0)
+        while number and f"{stem}_{number}" in taken:  # another prompt's
+            number += 1
+        seen[stem] = number + 1
+        stems.append(f"{stem}_{number}" if number else stem)
+        taken.add(stems[-1])
     return stems
 
 

@@ -38,7 +38,7 @@ def save_picture(picture: Image.Image, path: Path, **options: Any) -> None:
 
 def short_hash(text: str) -> str:
     """Six hexadecimal digits that tell samples of a run apart in file names."""
-    return hashlib.sha256(text.encode()).hexdigest()[:6]
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:6]
 
 
 def principal_components(latents: Tensor, size: tuple[int, int]) -> Tensor:

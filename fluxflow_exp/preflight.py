@@ -5,6 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from fluxflow_exp import datasets, frame, pictures, steps, targets
+from fluxflow_exp.data.captions import surrogate_in
+from fluxflow_exp.data.decoding import reason
+from fluxflow_exp.data.transforms import open_rgb
 from fluxflow_exp.evaluation import names as evaluated
 from fluxflow_exp.hardware import hardware_problems, parallel_problems
 from fluxflow_exp.schema import Hardware, MicroBatch, Slurm
@@ -23,7 +26,7 @@ def problems(values: dict[str, Any], *, here: bool = True) -> list[str]:
 
     `here` is whether it will run on this machine: if not, the machine's own devices are not looked at.
     """
-    found = frame.problems(values)
+    found = frame.problems(values) + _unwritable(values, "")
     for key, allowed in CHOICES.items():
         section, _, leaf = key.rpartition(".")
         if section and section not in values:  # frozen by a version that had no such section: it has its defaults
@@ -66,13 +69,24 @@ def _once(lines: list[str]) -> list[str]:
     return [line for line in lines if not taken_over(line)]
 
 
+def _unwritable(value: Any, path: str) -> list[str]:
+    """Texts that are not of whole characters, so that neither config.yaml nor a text encoder can take them."""
+    if isinstance(value, dict):
+        return [line for key, child in value.items() for line in _unwritable(child, f"{path}{key}.")]
+    if isinstance(value, list):
+        return [line for i, child in enumerate(value) for line in _unwritable(child, f"{path}{i}.")]
+    broken = surrogate_in(value) if isinstance(value, str) else None
+    return [f"{path.rstrip('.')}={value!r} holds {broken}"] if broken else []
+
+
 def _samples(samples: dict[str, Any]) -> list[str]:
-    """Test images that do not exist, and sizes that are none."""
-    found = [
-        f"samples.test_image_address: there is no file {name}"
-        for name in samples.get("test_image_address") or []
-        if not Path(name).expanduser().is_file()
-    ]
+    """Test images that cannot be read, and sizes that are none."""
+    found = []
+    for name in samples.get("test_image_address") or []:
+        try:
+            open_rgb(Path(os.path.expanduser(name)))
+        except OSError as error:
+            found.append(f"samples.test_image_address: {name}: {reason(error)}")
     for size in samples.get("sample_sizes") or []:
         try:
             pictures.size_of(size)

@@ -42,6 +42,15 @@ def test_a_picture_that_comes_again_is_kept_once(tmp_path: Path) -> None:
     assert (len(found["keys"]), len(found["images"]), found["small"]) == (5, 1, [True])
 
 
+def test_a_damaged_picture_is_left_out(tmp_path: Path) -> None:
+    damaged = frame(tmp_path, "vae", 2, 1, side=240)
+    (path,) = tmp_path.glob("vae2-*.webp")
+    path.write_bytes(path.read_bytes()[:9000])
+    found = gallery.gallery({"run": [frame(tmp_path, "vae", 1, 0), damaged]}, ["vae"])
+    assert found is not None
+    assert [len(each["rows"][0]["items"]) for each in found["runs"][0]["frames"]] == [1, 0]
+
+
 def test_a_page_stays_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     every = [frame(tmp_path, "vae", n, n, side=240) for n in range(30)]
     found = gallery.gallery({"run": every}, ["vae"])

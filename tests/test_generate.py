@@ -52,6 +52,32 @@ def test_a_folder_of_prompts_names_images_after_its_files(tmp_path: Path) -> Non
     assert [tuple(p) for p in read_prompts(tmp_path)] == [("circle", "a circle"), ("sunset", "a sunset")]
 
 
+def test_prompts_are_lines_of_whole_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A byte order mark is none of it, and only line feeds separate."""
+    lines = ["a red\u2028kite", "a\x0bboat\x85", "one\ttwo\rthree"]
+    (tmp_path / "lines.txt").write_bytes(("\ufeff" + "\r\n".join(lines) + "\n\n").encode())
+    assert [prompt.text for prompt in read_prompts(tmp_path / "lines.txt")] == [line.strip() for line in lines]
+    folder = tmp_path / "folder"
+    (folder / "x.txt").mkdir(parents=True)
+    (folder / "y.txt").write_bytes("\ufeffa kite\r\nin two lines\n".encode())
+    (folder / "z.txt").symlink_to("nowhere")
+    assert [tuple(p) for p in read_prompts(folder)] == [("y", "a kite\nin two lines")]
+    assert capsys.readouterr().err == "left out: x.txt is no file\nleft out: z.txt is no file\n"
+    (folder / "y.txt").write_bytes(b"\xff")
+    with pytest.raises(UserError, match=r"y\.txt cannot be read as UTF-8 text"):
+        read_prompts(folder)
+
+
+def test_no_image_takes_the_name_of_another(final: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "prompts").mkdir()
+    for name in ("cat", "cat_1", "cat_1_1"):
+        (tmp_path / "prompts" / f"{name}.txt").write_text("a cat\n")
+    generate(parser().parse_args(options(final, tmp_path / "prompts", tmp_path / "out", "--n_per_prompt", "3")))
+    found = {path.name.removesuffix("_gen.webp") for path in (tmp_path / "out").glob("*_gen.webp")}
+    assert found == {"cat", "cat_2", "cat_3", "cat_1", "cat_1_2", "cat_1_3", "cat_1_1", "cat_1_1_1", "cat_1_1_2"}
+    assert "9 images" in capsys.readouterr().out
+
+
 def test_an_image_is_the_same_in_any_batch(final: Path) -> None:
     model = TextToImage.load(final)
     prompts = ["a red circle", "a blue star", "a green ring", "a red circle"]

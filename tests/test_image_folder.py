@@ -39,6 +39,28 @@ def test_captions_are_parsed_as_documented(tmp_path):
     assert read_captions(path, prefix="style anime")[0][0].caption == "style anime. one\ttwo"
 
 
+def test_only_line_feeds_separate_captions(tmp_path):
+    (tmp_path / "c.tsv").write_bytes("a.png\tone\u2028two\x0bthree\x85four\rfive\r\nb.png\tsix".encode())
+    entries, bad = read_captions(tmp_path / "c.tsv")
+    assert [e.caption for e in entries] == ["one\u2028two\x0bthree\x85four\rfive", "six"]
+    assert bad == []
+
+
+@pytest.mark.parametrize("name", ["x" * 300 + ".png", "a\0b.png", "loop.png", "folder.png", "file.png/a.png"])
+def test_a_name_that_cannot_be_looked_up_loses_one_sample(folder, name):
+    images = folder / "images"
+    (images / "loop.png").symlink_to("loop.png")
+    (images / "folder.png").mkdir()
+    (images / "file.png").touch()
+    with (folder / "captions.tsv").open("a") as file:
+        file.write(f"\n{name}\ta caption")
+    data = build(folder, validation_fraction=0.3)
+    assert len(data.train.fingerprint()) == 64
+    source = next(s for s in (data.train, data.validation) if name in {e.id for e in s.entries})
+    with pytest.raises(BadSampleError):
+        source.read(len(source) - 1, random.Random(0))
+
+
 def test_the_split_is_by_hash_of_the_name(folder):
     data = build(folder)
     held_out = {e.id for e in data.validation.entries}

@@ -122,6 +122,16 @@ def test_losses_that_could_not_act_are_refused(overrides, expected):
     assert expected in found
 
 
+def test_half_a_character_and_paths_that_cannot_be_are_problems_like_others(tmp_path):
+    values = resolve(compose_config(["stage=quickstart", "hardware=cpu", "samples.sample_captions=[a kite]"]))
+    values["samples"]["sample_captions"] = ["a kite", "half \ud800"]
+    values["data"] |= {"data_path": "x" * 300, "captions_file": "a\0b"}
+    found = problems(values)
+    assert any(line.startswith("samples.sample_captions.1=") and "lone surrogate U+D800" in line for line in found)
+    assert any(line.startswith("data.data_path: there is no folder xxx") for line in found)
+    assert any(line.startswith("data.captions_file: there is no file") for line in found)
+
+
 def test_all_problems_are_listed_together():
     found = check(
         "+foo=1", "stage.steps.vae.trainer.kl.weight=much", "resume=maybe", "data=image_folder", "data.data_path=/none"

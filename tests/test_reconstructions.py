@@ -79,8 +79,15 @@ def test_given_files_captions_and_sizes_are_drawn(tmp_path: Path) -> None:
 
 
 def test_files_and_sizes_that_are_none_are_refused(tmp_path: Path) -> None:
-    found = problems(toy(tmp_path, "samples.test_image_address=[absent.png]", "samples.sample_sizes=[[1,2,3]]"))
-    assert any("there is no file absent.png" in line for line in found)
+    (tmp_path / "torn.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    given = f"samples.test_image_address=[absent.png,{'x' * 300},{tmp_path}/torn.png]"
+    found = problems(toy(tmp_path, given, "samples.sample_sizes=[[1,2,3]]"))
+    for reason in (
+        "absent.png: there is no such file",
+        "xxx: File name too long",
+        "torn.png: is no picture of a known",
+    ):
+        assert any(reason in line for line in found)
     assert any("[width, height], not [1, 2, 3]" in line for line in found)
 
 

@@ -145,6 +145,104 @@ def test_damage_loses_only_what_it_hit_and_is_counted(shards: Path) -> None:
     assert len(found) == len(data.train)
 
 
+def one_shard(folder: Path, members: list[tuple[str, bytes]]) -> Path:
+    """A shard of these members behind eight whole samples."""
+    path = folder / "one.tar"
+    with tarfile.open(path, "w") as archive:
+        for i in range(8):
+            add(archive, f"whole{i}.png", image(i))
+            add(archive, f"whole{i}.txt", b"a picture")
+        for name, data in members:
+            add(archive, name, data)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("members", "name", "reason"),
+    [
+        ([("a.png", b"x"), ("a.txt", b"one"), ("a.png", b"y"), ("a.txt", b"two")], "a", "png member stands twice"),
+        ([("a.png", b"x"), ("a.txt", b"one"), ("a.TXT", b"two")], "a", "txt member stands twice"),
+        ([("a.0001.png", b"x"), ("a.0001.txt", b"one")], "a", "first dot, so that 0001.png is an extension"),
+        ([(f"a.{i:04}.png", b"x") for i in range(999)], "a", "0004.png and 994 more"),
+        ([("a.png", b"x"), ("a.txt", b"\xff")], "a", "txt member cannot be read"),
+        ([("a.png", b"x"), ("a.txt", "\ufeff ".encode())], "a", "empty caption"),
+    ],
+)
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_sample_that_is_not_one_is_told_of_briefly(
+    tmp_path: Path, members: list[tuple[str, bytes]], name: str, reason: str, streamed: bool
+) -> None:
+    path = one_shard(tmp_path, members)
+    if streamed:
+        data = WebDataset(urls=f"pipe:cat {path}", img_size=16, epoch_size=40, validation_fraction=0.3)
+        found = {name: why for batch in load(data, 0, 10) for name, why in batch.bad}
+    else:
+        found = dict(WebDataset(urls=str(path), img_size=16, validation_fraction=0.3).bad)
+    (told,) = (why for key, why in found.items() if key.endswith(name))
+    assert reason in told
+    assert len(told) < 200
+
+
+@pytest.mark.parametrize(
+    ("caption", "expected"),
+    [
+        (b'{"prompt": "half \\ud800"}', "lone surrogate U+D800"),
+        (b"[" * 100_000, "json member cannot be read"),
+        (b"\xef\xbb\xbf" + b'{"prompt": "behind a mark"}', None),
+    ],
+    ids=["surrogate", "too deep", "mark"],
+)
+def test_captions_in_json_are_whole_text_or_told_of(tmp_path: Path, caption: bytes, expected: str | None) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        for i in range(9):
+            add(archive, f"{i}.png", image(i))
+            add(archive, f"{i}.json", caption if i == 0 else b'{"prompt": "a picture"}')
+    data = WebDataset(
+        urls=f"{tmp_path}/a.tar", img_size=16, label_key="json", caption_key="prompt", validation_fraction=0.3
+    )
+    captions = {e.id: e.caption for source in (data.train, data.validation) for e in source.entries}  # type: ignore[union-attr]
+    if expected is None:
+        assert captions["a.tar/0"] == "behind a mark"
+    else:
+        assert len(captions) == 8
+        assert expected in dict(data.bad)["a.tar/0"]
+
+
+def test_text_members_lose_their_byte_order_mark(tmp_path: Path) -> None:
+    path = one_shard(tmp_path, [("a.png", image(9)), ("a.txt", "\ufeffa red\u2028kite".encode())])
+    data = WebDataset(urls=str(path), img_size=16, validation_fraction=0.3)
+    captions = {e.id: e.caption for source in (data.train, data.validation) for e in source.entries}  # type: ignore[union-attr]
+    assert captions["one.tar/a"] == "a red kite"
+
+
+def test_files_that_exist_are_meant_by_their_names(tmp_path: Path) -> None:
+    folder = tmp_path / "data [v2] {a,b}"
+    folder.mkdir()
+    for name in ("shard [1].tar", "shard {1,2}.tar", "plain-1.tar", "plain-2.tar"):
+        (folder / name).touch()
+    for name in ("shard [1].tar", "shard {1,2}.tar"):
+        assert expand(f"{folder}/{name}") == [folder / name]
+    (tmp_path / "data [v2]").mkdir()
+    (tmp_path / "data [v2]" / "x-1.tar").touch()
+    for pattern in ("x-*.tar", "x-{1..1}.tar"):
+        assert expand(f"{tmp_path}/data [v2]/{pattern}") == [tmp_path / "data [v2]" / "x-1.tar"]
+    with pytest.raises(ValueError, match="is a folder"):
+        build(tmp_path, urls=str(folder))
+
+
+def test_a_header_that_leads_backwards_ends(tmp_path: Path) -> None:
+    """CVE-2025-8194: without a check the same header is read again and again."""
+    path = one_shard(tmp_path, [("a.png", image(0)), ("a.txt", b"a picture")])
+    data = bytearray(path.read_bytes())
+    start = data.index(b"a.png\0")
+    data[start + 124 : start + 136] = b"\xff" * 10 + b"\xfc\0"  # -1024 bytes long
+    data[start + 148 : start + 156] = b" " * 8
+    data[start + 148 : start + 156] = b"%06o\0 " % sum(data[start : start + 512])
+    path.write_bytes(data)
+    found = WebDataset(urls=str(path), img_size=16, validation_fraction=0.3)
+    assert found.bad == [("one.tar", "the shard is damaged after 8 samples: a member of negative size")]
+
+
 class Quiet(SimpleHTTPRequestHandler):
     asked: list[str | None] = []
 
@@ -246,25 +344,6 @@ def test_streams_need_an_epoch_and_no_company(shards: Path) -> None:
     ]
     with pytest.raises(ValueError, match="brace range"):
         expand("hf://datasets/o/n/*.tar")
-
-
-def test_a_packed_folder_trains_as_it_did_before(tmp_path: Path) -> None:
-    (tmp_path / "images").mkdir()
-    for i in range(25):
-        (tmp_path / "images" / f"{i}.png").write_bytes(image(i))
-    (tmp_path / "captions.tsv").write_text("".join(f"{i}.png\tpicture {i}\n" for i in range(25)))
-    command = [sys.executable, "-m", "fluxflow_exp.data.pack", tmp_path / "images", tmp_path / "captions.tsv"]
-    made = subprocess.run(
-        [*command, tmp_path / "shards", "--max_samples", "10"], capture_output=True, text=True, check=True,
-        env=os.environ,
-    )  # fmt: skip
-    assert "25 samples in 3 shards" in made.stdout
-    assert "shard-{000000..000002}.tar" in made.stdout
-    data = WebDataset(urls=f"{tmp_path}/shards/*.tar", img_size=16)
-    assert len(data.train) + len(data.validation) == 25
-    again = subprocess.run([*command, tmp_path / "shards"], capture_output=True, text=True, check=False)
-    assert again.returncode == 2
-    assert "not an empty folder" in again.stderr
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ from typing import Any
 from PIL import Image
 
 from fluxflow_exp.card.panels import Track
+from fluxflow_exp.data.decoding import opened
 from fluxflow_exp.sample_files import GRID, tiles_of
 
 BYTES = 6_000_000  # of encoded pictures in a page; base64 makes them a third larger
@@ -38,19 +39,23 @@ class Pictures:
     bytes: int = 0
     _known: dict[str, int] = field(default_factory=dict)
 
-    def add(self, path: Path) -> int:
-        """The number of the picture in `path`."""
-        raw = path.read_bytes()
-        key = hashlib.sha256(raw).hexdigest()
-        if key not in self._known:
-            with Image.open(BytesIO(raw)) as image:
+    def add(self, path: Path) -> int | None:
+        """The number of the picture in `path`; None: it is damaged."""
+        try:
+            raw = path.read_bytes()
+            key = hashlib.sha256(raw).hexdigest()
+            if key in self._known:
+                return self._known[key]
+            with opened(BytesIO(raw)) as image:
                 small = max(image.size) <= PIXELATED
                 if len(raw) > KEPT or max(image.size) > SIDE:
                     raw = _smaller(image)
-            self._known[key] = len(self.urls)
-            self.urls.append(f"data:image/webp;base64,{base64.b64encode(raw).decode()}")
-            self.small.append(small)
-            self.bytes += len(raw)
+        except OSError:
+            return None
+        self._known[key] = len(self.urls)
+        self.urls.append(f"data:image/webp;base64,{base64.b64encode(raw).decode()}")
+        self.small.append(small)
+        self.bytes += len(raw)
         return self._known[key]
 
 
@@ -115,10 +120,11 @@ def _made(
 
 
 def _frame(frame: Frame, pictures: Pictures, tiles: int) -> dict[str, Any]:
-    rows = [
-        {"label": label, "items": [{"i": pictures.add(path), "c": caption} for path, caption in items[:tiles]]}
-        for label, items in frame.rows
-    ]
+    rows = []
+    for label, items in frame.rows:
+        added = [(pictures.add(path), caption) for path, caption in items[:tiles]]
+        shown = [{"i": number, "c": caption} for number, caption in added if number is not None]
+        rows.append({"label": label, "items": shown})
     return {"step": frame.step, "update": frame.update, "rows": rows}
 
 

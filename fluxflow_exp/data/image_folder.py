@@ -8,6 +8,7 @@ from annotated_types import Ge
 from torch import Tensor
 
 from fluxflow_exp.bounds import Fraction, PositiveInt, Share
+from fluxflow_exp.data.captions import lines_of
 from fluxflow_exp.data.images import Bad, Entry, Images, Look, check_fraction, file_state, is_held_out, prefixed
 from fluxflow_exp.data.transforms import check_colour
 
@@ -75,16 +76,17 @@ def _state_in(folder: Path, name: str) -> Any:
 def read_captions(path: Path, *, prefix: str | None = None) -> tuple[list[Entry], Bad]:
     """Entries and unusable lines (id, reason). ValueError: missing, not UTF-8, or without a single entry."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        lines = lines_of(path)
     except FileNotFoundError as error:
         raise ValueError(f"captions_file: there is no file {path}") from error
     except UnicodeDecodeError as error:
         raise ValueError(
             f"captions_file: {path} is not UTF-8 text (byte {error.start}); convert it, e.g. with iconv"
         ) from error
+    except (OSError, ValueError) as error:
+        raise ValueError(f"captions_file: {path} cannot be read: {error}") from error
     entries, bad = [], []
-    for number, line in enumerate(text.split("\n"), start=1):
-        line = line.rstrip("\r")
+    for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         name, tab, caption = line.partition("\t")

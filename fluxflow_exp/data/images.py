@@ -8,10 +8,10 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from PIL import Image
 from rich.progress import track
 
 from fluxflow_exp.data.buckets import Size, Variant, check_scales, variants
+from fluxflow_exp.data.decoding import decoding, reason
 from fluxflow_exp.data.sample import BadSampleError, Sample, digest
 from fluxflow_exp.data.transforms import fit, open_rgb, upright_size
 
@@ -96,7 +96,8 @@ class Images:
         sizes, kept = [], []
         for entry in track(self.entries, description="Reading image sizes"):
             try:
-                sizes.append(upright_size(self.file_of(entry.place)))
+                with decoding():
+                    sizes.append(upright_size(self.file_of(entry.place)))
                 kept.append(entry)
             except OSError as error:
                 self.bad.append((entry.id, reason(error)))
@@ -118,18 +119,19 @@ def load(
     place = (rng.random(), rng.random()) if look.crop == "random" else (0.5, 0.5)
     mirrored = look.flip and rng.random() < 0.5
     try:
-        image: Image.Image = open_rgb(opened(), background=look.background, at_least=max(size))
+        with decoding():
+            image = open_rgb(opened(), background=look.background, at_least=max(size))
+            tensor = fit(image, size, place=place)
     except OSError as error:
         raise BadSampleError(name, reason(error)) from error
-    tensor = fit(image, size, place=place)
     return Sample(tensor.flip(2) if mirrored else tensor, caption, name)
 
 
 def file_state(path: Path) -> tuple[int, int] | None:
-    """Size and time of change (ns) of a file; None: there is none."""
+    """Size and time of change (ns) of a file; None: there is none, or none can have this name."""
     try:
         found = path.stat()
-    except FileNotFoundError:
+    except (OSError, ValueError):
         return None
     return found.st_size, found.st_mtime_ns
 
@@ -141,7 +143,7 @@ def prefixed(caption: str, prefix: str | None) -> str:
 
 def is_held_out(name: str, fraction: float) -> bool:
     """Whether a name belongs to the held-out `fraction`; for fraction 1/k exactly sha256(name) % k == 0."""
-    number = int(hashlib.sha256(name.encode()).hexdigest(), 16)
+    number = int(hashlib.sha256(name.encode(errors="surrogateescape")).hexdigest(), 16)
     bins = round(1 / fraction)
     if abs(bins * fraction - 1) < 1e-9:
         return number % bins == 0
@@ -151,9 +153,3 @@ def is_held_out(name: str, fraction: float) -> bool:
 def check_fraction(fraction: float) -> None:
     if not 0 < fraction < 1:
         raise ValueError(f"validation_fraction must be between 0 and 1, not {fraction}")
-
-
-def reason(error: OSError) -> str:
-    if isinstance(error, FileNotFoundError):
-        return "there is no such file"
-    return str(error).splitlines()[0]

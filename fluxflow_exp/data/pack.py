@@ -1,20 +1,23 @@
 """`python -m fluxflow_exp.data.pack`: a folder with captions becomes tar shards for data=webdataset."""
 
 import argparse
+import os
 import random
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import webdataset
+from PIL import Image
 from rich.progress import track
 
 from fluxflow_exp.config import UserError
 from fluxflow_exp.console import fail
+from fluxflow_exp.data.decoding import EXTENSIONS, opened, reason
 from fluxflow_exp.data.image_folder import read_captions
-from fluxflow_exp.data.images import Entry
 from fluxflow_exp.seeding import derive
+
+SCRATCH = "tmp-pack"  # in the output folder, while it is filled
 
 
 def cli() -> None:
@@ -40,37 +43,94 @@ def cli() -> None:
 def pack(
     *, data_path: Path, captions_file: Path, output: Path, max_megabytes: float, max_samples: int, seed: int
 ) -> None:
-    """Write `output`/shard-NNNNNN.tar. UserError: unusable input, or images that are missing (all are named)."""
+    """Write `output`/shard-NNNNNN.tar, all or none; what a killed try has left is taken away first.
+
+    UserError: unusable input, or images that are missing or no images (the first is named).
+    """
     if max_megabytes <= 0 or max_samples < 1:
         raise UserError(f"--max_megabytes and --max_samples must be positive, not {max_megabytes}, {max_samples}")
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+    scratch = output / SCRATCH
+    if output.exists() and (not output.is_dir() or (any(output.iterdir()) and not scratch.is_dir())):
         raise UserError(f"{output} is not an empty folder; name another")
+    packed = _chosen(captions_file, data_path)
+    random.Random(derive(seed, "pack")).shuffle(packed)
+    _clear(scratch)
+    scratch.mkdir(parents=True)
+    try:
+        _write(scratch, packed, max_megabytes=max_megabytes, max_samples=max_samples)
+        shards = sorted(scratch.iterdir())
+        for shard in shards:
+            shard.rename(output / shard.name)
+        scratch.rmdir()
+    except BaseException:
+        _clear(scratch)
+        raise
+    last = shards[-1].stem.removeprefix("shard-")
+    print(f"{len(packed)} samples in {len(shards)} shards. Train on them:")
+    print(f"  data=webdataset 'data.urls=\"{output}/shard-{{000000..{last}}}.tar\"'")
+
+
+class _Packed(NamedTuple):
+    file: Path
+    extension: str
+    caption: str
+
+
+def _chosen(captions_file: Path, folder: Path) -> list[_Packed]:
+    """What is to be packed; what is left out is told. UserError: images are missing, or are none."""
     try:
         entries, bad = read_captions(captions_file)
     except ValueError as error:
         raise UserError(str(error)) from error
-    missing = [entry.id for entry in entries if not (data_path / entry.place).is_file()]
+    missing = [entry.id for entry in entries if not os.path.isfile(folder / entry.place)]
     if missing:
-        raise UserError(f"{len(missing)} of {len(entries)} images are not in {data_path}; first: {missing[0]}")
+        raise UserError(f"{len(missing)} of {len(entries)} images are not in {folder}; first: {missing[0]}")
+    bad += [(entry.id, "an empty caption, which no shard can have") for entry in entries if not entry.caption]
+    found, unknown = [], []
+    for entry in entries:
+        extension = Path(entry.place).suffix.lower().removeprefix(".")
+        if entry.caption and extension not in EXTENSIONS:
+            try:
+                extension = _by_content(folder / entry.place)
+            except OSError as error:
+                bad.append((entry.id, reason(error)))
+                continue
+            unknown.append(f"{entry.id} as {extension}")
+        if entry.caption:
+            found.append(_Packed(folder / entry.place, extension, entry.caption))
     for name, why in bad:
         print(f"left out: {name}: {why}", file=sys.stderr)
-    random.Random(derive(seed, "pack")).shuffle(entries)
-    output.mkdir(parents=True, exist_ok=True)
-    pattern = str(output / "shard-%06d.tar")
+    if unknown:
+        print(f"{len(unknown)} files are named by their content; first: {unknown[0]}", file=sys.stderr)
+    if not found:
+        raise UserError(f"{captions_file}: nothing of it can be packed")
+    return found
+
+
+def _by_content(path: Path) -> str:
+    """The extension of what the file holds. OSError: it is no picture."""
+    with opened(path) as image:
+        known = Image.registered_extensions()
+        found = next((name for name in EXTENSIONS if known.get(f".{name}") == image.format), None)
+    if found is None:
+        raise OSError(f"is of the format {image.format}, which has no extension of its own: convert it")
+    return found
+
+
+def _write(folder: Path, packed: list[_Packed], *, max_megabytes: float, max_samples: int) -> None:
+    pattern = f"{str(folder.absolute()).replace('%', '%%')}/shard-%06d.tar"
     with webdataset.ShardWriter(pattern, maxcount=max_samples, maxsize=max_megabytes * 1e6, verbose=0) as writer:
-        for sample in track(_samples(entries, data_path), total=len(entries), description="Packing"):
-            writer.write(sample)
-    shards = sorted(output.glob("shard-*.tar"))
-    last = shards[-1].stem.removeprefix("shard-")
-    print(f"{len(entries)} samples in {len(shards)} shards. Train on them:")
-    print(f"  data=webdataset 'data.urls=\"{output}/shard-{{000000..{last}}}.tar\"'")
+        for number, each in enumerate(track(packed, description="Packing")):
+            # A number has no dot: a sample's name ends at its first one, and files may have several.
+            writer.write({"__key__": f"{number:09d}", each.extension: each.file.read_bytes(), "txt": each.caption})
 
 
-def _samples(entries: list[Entry], folder: Path) -> Iterator[dict[str, Any]]:
-    for number, entry in enumerate(entries):
-        path = folder / entry.place
-        extension = path.suffix.lower().lstrip(".")
-        yield {"__key__": f"{number:09d}", extension: path.read_bytes(), "txt": entry.caption}
+def _clear(scratch: Path) -> None:
+    """Take away what a try has left that did not come to its end."""
+    if scratch.is_dir():
+        for left in [*scratch.iterdir(), *scratch.parent.glob("shard-*.tar")]:
+            left.unlink()
+        scratch.rmdir()
 
 
 if __name__ == "__main__":

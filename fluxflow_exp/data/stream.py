@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 ATTEMPTS, FIRST_DELAY, TIMEOUT = 5, 2.0, 60.0  # of a connection; seconds, doubled each time
 HELD_OUT_SEARCH = 50  # held-out images are looked for among this many times as many samples
-Raw = tuple[str, dict[str, bytes]]  # key, members
+Raw = tuple[str, dict[str, bytes | tar.Unusable]]  # key, members
 
 
 class Streamed:
@@ -127,7 +127,7 @@ class Streamed:
             yield from held
             held = []
 
-    def _usable(self, members: dict[str, bytes]) -> bool:
+    def _usable(self, members: dict[str, bytes | tar.Unusable]) -> bool:
         """Whether a skipped sample was given out before; decoding tells, as it did then."""
         try:
             self._decode("", members, random.Random(0))
@@ -135,9 +135,9 @@ class Streamed:
             return False
         return True
 
-    def _decode(self, name: str, members: dict[str, bytes], rng: random.Random) -> Sample:
+    def _decode(self, name: str, members: dict[str, bytes | tar.Unusable], rng: random.Random) -> Sample:
         try:
-            caption, image = self.keys.caption_of(members, bytes), self.keys.image_of(members)
+            image, caption = self.keys.image_of(members), self.keys.caption_of(members, bytes)
         except ValueError as error:
             raise BadSampleError(name, str(error)) from error
         size = (self.look.img_size, self.look.img_size)

@@ -3,12 +3,25 @@
 Members whose names agree up to the first dot of the last path element are one sample (webdataset's convention).
 """
 
+import http.client
+import os
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
+
+from fluxflow_exp.data.decoding import check_regular
+
+LARGEST = 2**30  # bytes of a member
 
 Bad = list[tuple[str, str]]  # (id, reason)
+
+
+class Unusable(str):
+    """Why a member cannot be used, in the place of its bytes."""
+
+
+TWICE = Unusable("stands twice in the shard")
 
 
 class Member(NamedTuple):
@@ -21,47 +34,48 @@ class Member(NamedTuple):
     def read(self) -> bytes:
         """OSError: the shard ends before its size says."""
         with self.shard.open("rb") as file:
+            if self.offset + self.size > os.fstat(file.fileno()).st_size:
+                raise OSError("the shard is truncated here")
             file.seek(self.offset)
-            data = file.read(self.size)
-        if len(data) < self.size:
-            raise OSError("the shard is truncated here")
-        return data
+            return file.read(self.size)
 
 
-def index(shard: Path) -> tuple[dict[str, dict[str, Member]], Bad]:
+def index(shard: Path) -> tuple[dict[str, dict[str, Member | Unusable]], Bad]:
     """Key → extension → member of a local shard, in its order; and what is wrong with it. OSError: unreadable."""
-    found: dict[str, dict[str, Member]] = {}
+    found: dict[str, dict[str, Member | Unusable]] = {}
     bad: Bad = []
+    check_regular(shard)
     try:
-        with tarfile.open(shard, "r:") as archive:
-            for info in archive:
-                if info.isfile():
-                    key, extension = split_name(info.name)
-                    found.setdefault(key, {})[extension] = Member(shard, info.offset_data, info.size)
+        for _, info in _files(shard, "r:"):
+            key, extension = split_name(info.name)
+            members = found.setdefault(key, {})
+            known = _fault(info, extension in members)
+            members[extension] = known or Member(shard, info.offset_data, info.size)
     except tarfile.TarError as error:
         bad.append((shard.name, f"the shard is damaged after {len(found)} samples: {error}"))
     return found, bad
 
 
-def stream(file: IO[bytes]) -> Iterator[tuple[str, dict[str, bytes]]]:
+def stream(file: IO[bytes]) -> Iterator[tuple[str, dict[str, bytes | Unusable]]]:
     """Key and members of each sample of an archive that is read once from front to back.
 
     OSError or tarfile.TarError: it breaks off; the sample that it breaks off in is lost.
     """
     current = ""
-    members: dict[str, bytes] = {}
-    with tarfile.open(fileobj=file, mode="r|") as archive:
-        for info in archive:
-            if not info.isfile():
-                continue
-            key, extension = split_name(info.name)
-            if key != current and members:
-                yield current, members
-                members = {}
-            current = key
-            content = archive.extractfile(info)
-            assert content is not None
-            members[extension] = content.read()
+    members: dict[str, bytes | Unusable] = {}
+    for archive, info in _files(file, "r|"):
+        key, extension = split_name(info.name)
+        if key != current and members:
+            yield current, members
+            members = {}
+        current = key
+        fault = _fault(info, extension in members)
+        if fault:
+            members[extension] = fault
+            continue
+        content = archive.extractfile(info)
+        assert content is not None
+        members[extension] = content.read()
     if members:
         yield current, members
 
@@ -71,3 +85,30 @@ def split_name(name: str) -> tuple[str, str]:
     folder, slash, last = name.rpartition("/")
     stem, _, extension = last.partition(".")
     return f"{folder}{slash}{stem}", extension.lower()
+
+
+def _files(source: Path | IO[bytes], mode: Any) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
+    """The archive and each file in it; names that are not UTF-8 have backslashes in them.
+
+    tarfile.TarError: it is damaged, whatever its headers make Python raise. OSError, HTTPException: of reading.
+    """
+    where: dict[str, Any] = {"name": source} if isinstance(source, Path) else {"fileobj": source}
+    try:
+        with tarfile.open(**where, mode=mode, encoding="utf-8", errors="backslashreplace") as archive:
+            for info in archive:
+                if info.size < 0:  # the next header would be sought before this one, for ever
+                    raise tarfile.ReadError("a member of negative size")
+                if info.isfile():
+                    yield archive, info
+    except (OSError, http.client.HTTPException, tarfile.TarError):
+        raise
+    except Exception as error:
+        raise tarfile.ReadError(f"{type(error).__name__}: {error}") from error
+
+
+def _fault(info: tarfile.TarInfo, twice: bool) -> Unusable | None:
+    if twice:
+        return TWICE
+    if info.issparse():
+        return Unusable("is a sparse file")
+    return Unusable(f"has {info.size:,} bytes, more than 1 GiB") if info.size > LARGEST else None

@@ -5,38 +5,36 @@ The two differ by two of 255 at most, and seldom.
 """
 
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageColor, ImageOps
+from PIL import Image, ImageColor
 from torch import Tensor
 
-ORIENTATION = 0x0112  # the EXIF tag
+from fluxflow_exp.data.colour import to_srgb
+from fluxflow_exp.data.decoding import SIDEWAYS, decode, opened, turn_of
+
 REDUCING_GAP = 3.0  # a much larger image is averaged down to three times its size first; it cannot be told apart
+ENLARGED = 2**24  # pixels: up to here a whole picture is enlarged and then cut, beyond only what is cut out
+STRIP = 2**24  # pixels: larger pictures are converted a part at a time
 
 _VECTORISED = hasattr(torch.ops.aten, "_upsample_lanczos2d_aa")
 
 
 def open_rgb(file: Path | IO[bytes], *, background: str = "white", at_least: int | None = None) -> Image.Image:
-    """The first frame of an image file in RGB, upright, transparency composited on `background`.
+    """The first frame of an image file in sRGB, upright, transparency composited on `background`.
 
     16-bit images keep their upper eight bits. `at_least`: pixels of the short side that a JPEG may be decoded down
     to. OSError: missing, truncated, undecodable, or too large to be an honest picture.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # metadata that PIL cannot read does not matter here
-        try:
-            with Image.open(file) as opened:
-                if at_least and opened.format in ("JPEG", "MPO"):  # MPO: what many phones write
-                    opened.draft(opened.mode, (at_least, at_least))
-                opened.load()
-                ImageOps.exif_transpose(opened, in_place=True)
-        except (Image.DecompressionBombError, SyntaxError, ValueError, EOFError) as error:
-            raise OSError(f"cannot be decoded: {error}") from error
-    return _flatten(_eight_bits(opened), background)
+    with opened(file) as image:
+        decoded = decode(image, at_least=at_least)
+        profile = decoded.info.get("icc_profile")
+        return _flatten(to_srgb(_eight_bits(decoded), profile), background)
 
 
 def square(image: Image.Image, size: int, *, place: tuple[float, float] = (0.5, 0.5)) -> Tensor:
@@ -54,7 +52,7 @@ def fit(image: Image.Image, size: tuple[int, int], *, place: tuple[float, float]
     left, top = round((width - size[1]) * place[0]), round((height - size[0]) * place[1])
     if (width, height) == image.size:
         return to_tensor(image.crop((left, top, left + size[1], top + size[0])))
-    if not _VECTORISED:
+    if not _VECTORISED or width * height > max(image.width * image.height, ENLARGED):
         return to_tensor(_resized_part(image, (width, height), (left, top), size))
     whole = _pixels(image).permute(2, 0, 1)[None]
     resized = F.interpolate(whole, (height, width), mode="lanczos", antialias=True)[0]
@@ -78,12 +76,9 @@ def _resized_part(
 
 def upright_size(file: Path | IO[bytes]) -> tuple[int, int]:
     """(height, width) of an image as it will be shown, from its header alone. OSError: it has none."""
-    try:
-        with Image.open(file) as image:
-            turned = image.getexif().get(ORIENTATION, 1) in (5, 6, 7, 8)
-            return (image.width, image.height) if turned else (image.height, image.width)
-    except (Image.DecompressionBombError, SyntaxError, ValueError, EOFError) as error:
-        raise OSError(f"cannot be decoded: {error}") from error
+    with opened(file) as image:
+        turned = turn_of(image) in SIDEWAYS
+        return (image.width, image.height) if turned else (image.height, image.width)
 
 
 def to_tensor(image: Image.Image) -> Tensor:
@@ -107,14 +102,17 @@ def _pixels(image: Image.Image) -> Tensor:
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """16-bit greyscale to 8 bits; PIL's own conversion clips it."""
+    """16-bit greyscale to 8 bits, which PIL's own conversion clips; floats of 0 to 1, or to 255; no number is 0."""
     if not image.mode.startswith("I") and image.mode != "F":
         return image
-    values = np.asarray(image).astype(np.float64)
-    if image.mode == "F":
-        top = 255.0 if values.max(initial=0) > 1 else 1.0
-        return Image.fromarray((values.clip(0, top) / top * 255).round().astype(np.uint8))
-    return Image.fromarray((values.clip(0, 65535) / 257).round().astype(np.uint8))
+    values = np.asarray(image)
+    whole = image.mode != "F"
+    top = 65535.0 if whole else 255.0 if values.max(initial=0) > 1 else 1.0
+    made = np.empty(values.shape, np.uint8)
+    for rows in _strips(image):
+        part = values[rows].astype(np.float64).clip(0, top)
+        made[rows] = np.nan_to_num(part / 257 if whole else part / top * 255).round()
+    return Image.fromarray(made)
 
 
 def _flatten(image: Image.Image, background: str) -> Image.Image:
@@ -122,9 +120,25 @@ def _flatten(image: Image.Image, background: str) -> Image.Image:
         return image
     if "A" not in image.getbands() and "transparency" not in image.info:
         return image.convert("RGB")
+    if image.width * image.height <= STRIP:
+        return _composite(image, background)
+    made = Image.new("RGB", image.size)
+    for rows in _strips(image):
+        made.paste(_composite(image.crop((0, rows.start, image.width, rows.stop)), background), (0, rows.start))
+    return made
+
+
+def _composite(image: Image.Image, background: str) -> Image.Image:
     layer = image.convert("RGBA")
     if layer.getchannel("A").getextrema() == (255, 255):
         return layer.convert("RGB")
     ground = Image.new("RGBA", layer.size, background)
     ground.alpha_composite(layer)
     return ground.convert("RGB")
+
+
+def _strips(image: Image.Image) -> Iterator[slice]:
+    """Rows that are worked on at once; all of them, unless the image is very large."""
+    height = max(STRIP // image.width, 1)
+    for top in range(0, image.height, height):
+        yield slice(top, min(top + height, image.height))

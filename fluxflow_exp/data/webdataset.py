@@ -4,6 +4,7 @@ import glob
 import hashlib
 import io
 import json
+import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,6 +15,8 @@ from torch import Tensor
 
 from fluxflow_exp.bounds import Fraction, PositiveInt, Share
 from fluxflow_exp.data import tar
+from fluxflow_exp.data.captions import decoded, surrogate_in
+from fluxflow_exp.data.decoding import EXTENSIONS, reason
 from fluxflow_exp.data.images import Bad, Entry, Images, Look, check_fraction, file_state, is_held_out, prefixed
 from fluxflow_exp.data.sample import Source, Stream
 from fluxflow_exp.data.stream import Streamed
@@ -21,46 +24,65 @@ from fluxflow_exp.data.transforms import check_colour
 
 N_PROMPTS = 64
 REMOTE = ("http://", "https://", "hf://", "pipe:")
-IMAGES = ("jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff")
+SHOWN = 5  # names of members in a reason
 
 
 class Keys:
     """Which members of a sample are its image and its caption."""
 
     def __init__(self, image_key: str | None, label_key: str, caption_key: str | None, prefix: str | None) -> None:
-        self.images = tuple(image_key.lower().split(";")) if image_key else IMAGES
+        self.images = tuple(image_key.lower().split(";")) if image_key else EXTENSIONS
         self.label, self.caption_key, self.prefix = label_key.lower(), caption_key, prefix
+        self.wanted = f"image member ({', '.join(self.images)})" if image_key else "image member"
 
     def image_of(self, members: dict[str, Any]) -> Any:
-        """ValueError: there is none."""
-        for key in self.images:
-            if key in members:
-                return members[key]
-        raise ValueError(f"no image member ({', '.join(self.images)}) among {', '.join(sorted(members))}")
+        """ValueError: there is none, or none that can be used."""
+        return _usable(members, self.images, self.wanted)
 
     def caption_of(self, members: dict[str, Any], read: Any) -> str:
         """The caption; `read` gives a member's bytes. ValueError: there is none, or none that can be read."""
-        if self.label not in members:
-            raise ValueError(f"no caption member {self.label} among {', '.join(sorted(members))}")
-        text = read(members[self.label]).decode("utf-8")
+        member = _usable(members, (self.label,), f"caption member {self.label}")
+        try:
+            text = decoded(read(member))
+            fields = None if self.caption_key is None else json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"its {self.label} member cannot be read: {error}") from error
         if self.caption_key is not None:
-            fields = json.loads(text)
             if not isinstance(fields, dict) or not isinstance(fields.get(self.caption_key), str):
                 raise ValueError(f"no text in the field {self.caption_key!r} of its {self.label} member")
             text = fields[self.caption_key]
         caption = " ".join(text.split())
         if not caption:
             raise ValueError("an empty caption")
+        broken = surrogate_in(caption)
+        if broken:
+            raise ValueError(f"its caption holds {broken}")
         return prefixed(caption, self.prefix)
+
+
+def _usable(members: dict[str, Any], extensions: tuple[str, ...], wanted: str) -> Any:
+    """The first of `members` with one of these extensions. ValueError: there is none, or it cannot be used."""
+    for extension in extensions:
+        if extension in members:
+            member = members[extension]
+            if isinstance(member, tar.Unusable):
+                raise ValueError(f"its {extension} member {member}")
+            return member
+    names = sorted(members)
+    shown = ", ".join(name[:40] for name in names[:SHOWN])
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    dotted = next((name for name in names if name.rpartition(".")[2] in extensions), None)
+    hint = f"; a sample's name ends at its first dot, so that {dotted[:40]} is an extension" if dotted else ""
+    raise ValueError(f"no {wanted} among {shown}{more}{hint}")
 
 
 class WebDataset:
     """Captioned images of tar shards.
 
     `urls` is one entry or a list: local paths, globs, brace ranges ("train-{000..012}.tar"), http(s):// and hf://
-    addresses, or "pipe:command" whose output is a shard. Every shard is read. `image_key` names the image's
-    extension ("jpg;png", by default any); `label_key` that of the caption: a text, or with `caption_key` a JSON of
-    which that field is the caption.
+    addresses, or "pipe:command" whose output is a shard. Every shard is read; a file that exists is meant by its name,
+    brackets and braces in it or not. `image_key` names the image's extension ("jpg;png", by default any that Pillow
+    reads); `label_key` that of the caption: a text, or with `caption_key` a JSON of which that field is the caption.
 
     Local shards: an epoch is every sample once, exact for any number of workers. Streamed ones: an epoch is
     `epoch_size` samples; `validation_images` held-out ones are read at the start. `token_env` names the environment
@@ -133,7 +155,10 @@ class WebDataset:
     def _index(self, shards: list[Path], keys: Keys) -> list[Entry]:
         entries = []
         for shard in track(shards, description="Indexing shards"):
-            found, bad = tar.index(shard)
+            try:
+                found, bad = tar.index(shard)
+            except OSError as error:
+                raise ValueError(f"urls: {shard}: {reason(error)}") from error
             self.bad += bad
             for key, members in found.items():
                 name = f"{shard.name}/{key}"
@@ -141,8 +166,10 @@ class WebDataset:
                     image = keys.image_of(members)
                     caption = keys.caption_of(members, tar.Member.read)
                     entries.append(Entry(name, caption, image))
-                except (ValueError, OSError) as error:
+                except ValueError as error:
                     self.bad.append((name, str(error)))
+                except OSError as error:
+                    self.bad.append((name, reason(error)))
         return entries
 
 
@@ -156,12 +183,19 @@ def expand(urls: str | list[str]) -> list[Path] | list[str]:
         addresses = [a for u in remote for a in ([u] if u.startswith("pipe:") and "{" not in u else braceexpand(u))]
         return list(dict.fromkeys(_address(a) for a in addresses))
     paths: list[Path] = []
-    for pattern in (p for u in given for p in braceexpand(str(Path(u).expanduser()))):
-        found = sorted(glob.glob(pattern, recursive=True))
-        if not found:
-            raise ValueError(f"urls: there is no file {pattern}")
-        paths += [Path(p) for p in found]
+    for whole in (os.path.expanduser(u) for u in given):
+        for pattern in [whole] if os.path.exists(whole) else braceexpand(whole):
+            found = [pattern] if os.path.exists(pattern) else _matching(pattern)
+            if not found:
+                raise ValueError(f"urls: there is no file {pattern}")
+            paths += [Path(p) for p in found]
     return list(dict.fromkeys(paths))
+
+
+def _matching(pattern: str) -> list[str]:
+    """What matches a glob; of its folders those that exist by that very name are taken by it."""
+    folder = next((parent for parent in Path(pattern).parents if os.path.isdir(parent)), Path())
+    return sorted(glob.glob(os.path.join(glob.escape(str(folder)), Path(pattern).relative_to(folder)), recursive=True))
 
 
 def _address(url: str) -> str:

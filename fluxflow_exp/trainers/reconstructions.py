@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fluxflow_exp import pictures
 from fluxflow_exp.config import UserError
+from fluxflow_exp.data.decoding import reason
 from fluxflow_exp.data.loader import read_all
 from fluxflow_exp.data.transforms import open_rgb, square
 from fluxflow_exp.sample_files import GRID, ROWS
@@ -64,8 +65,11 @@ def _images(trainer: AutoencoderTrainer) -> tuple[Tensor, list[str]]:
         batch = read_all(setup.data.validation, range(count), seed=setup.seed)
         setup.folder.report_bad(batch.bad, setup.data)
         return batch.images, batch.ids
+    return torch.stack([_square(name, setup.data.img_size) for name in given]), list(given)
+
+
+def _square(name: str, size: int) -> Tensor:
     try:
-        opened = [square(open_rgb(Path(name).expanduser()), setup.data.img_size) for name in given]
+        return square(open_rgb(Path(name).expanduser()), size)
     except OSError as error:
-        raise UserError(f"samples.test_image_address: {error}") from error
-    return torch.stack(opened), list(given)
+        raise UserError(f"samples.test_image_address: {name}: {reason(error)}") from error

@@ -1,0 +1,22 @@
+"""Text that users write: captions and prompts, in files of UTF-8."""
+
+from pathlib import Path
+
+
+def decoded(data: bytes) -> str:
+    """UTF-8, with or without a byte order mark. UnicodeDecodeError: it is not."""
+    return data.decode("utf-8-sig")
+
+
+def lines_of(path: Path) -> list[str]:
+    """The lines of a text file: a line feed ends each, after a carriage return or not, and nothing else does.
+
+    OSError, UnicodeDecodeError.
+    """
+    return [line.removesuffix("\r") for line in decoded(path.read_bytes()).split("\n")]
+
+
+def surrogate_in(text: str) -> str | None:
+    """What keeps `text` from being written as UTF-8, which every text encoder reads, in words."""
+    found = next((character for character in text if "\ud800" <= character <= "\udfff"), None)
+    return None if found is None else f"half a character (the lone surrogate U+{ord(found):04X})"

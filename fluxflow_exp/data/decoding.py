@@ -1,0 +1,108 @@
+"""The border to Pillow: files are of any origin, and what a decoder raises over one is an OSError with a reason."""
+
+import stat
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from PIL import Image, UnidentifiedImageError
+
+# What image files are called, of all formats that Pillow reads by itself; the first one that a sample has is its image.
+EXTENSIONS = (
+    "jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff",
+    "apng", "avif", "avifs", "blp", "bw", "cur", "dcx", "dds", "dib", "fit", "fits", "flc", "fli", "ftc", "ftu", "gbr",
+    "gif", "icb", "icns", "ico", "iim", "im", "j2c", "j2k", "jfif", "jp2", "jpc", "jpe", "jpf", "jpx", "mpo", "msp",
+    "pbm", "pcd", "pcx", "pfm", "pgm", "pnm", "ppm", "psd", "pxr", "qoi", "ras", "rgb", "rgba", "sgi", "tga", "vda",
+    "vst", "xbm", "xpm",
+)  # fmt: skip
+MAX_PIXELS = 89_478_485  # of a decoded picture: a quarter of a GiB in RGB, where Pillow's own warning begins
+LONGEST = 200  # characters of a reason
+
+ORIENTATION = 0x0112  # the EXIF tag
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+SIDEWAYS = tuple(_TURNS[orientation] for orientation in (5, 6, 7, 8))
+
+
+@contextmanager
+def decoding() -> Iterator[None]:
+    """Whatever is raised inside, a struct.error or a MemoryError as well, becomes an OSError; nothing is warned of."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # metadata that cannot be read does not matter here
+            yield
+    except UnidentifiedImageError as error:
+        raise OSError("is no picture of a known format") from error
+    except OSError:
+        raise
+    except Exception as error:
+        raise OSError(f"cannot be decoded: {str(error) or type(error).__name__}") from error
+
+
+@contextmanager
+def opened(file: Path | IO[bytes]) -> Iterator[Image.Image]:
+    """A picture of which the header has been read, in the border."""
+    with decoding():
+        if isinstance(file, Path):
+            check_regular(file)
+        with Image.open(file) as image:
+            if image.format == "EPS":
+                raise OSError("is a PostScript program and no picture; convert it, e.g. to PNG")
+            if min(image.size) < 1:
+                raise OSError(f"has {image.width} x {image.height} pixels")
+            yield image
+
+
+def decode(image: Image.Image, *, at_least: int | None) -> Image.Image:
+    """All pixels of an opened picture, upright. `at_least`: pixels of the short side that a JPEG is decoded down to.
+
+    OSError: more than MAX_PIXELS, which the header tells before any is decoded.
+    """
+    if at_least and image.format in ("JPEG", "MPO"):  # MPO: what many phones write
+        image.draft(image.mode, (at_least, at_least))
+    _check_pixels(image)
+    image.load()
+    _check_pixels(image)  # files that hold a second file in another format have the size of that
+    turn = turn_of(image)
+    return image if turn is None else image.transpose(turn)
+
+
+def turn_of(image: Image.Image) -> Image.Transpose | None:
+    """What makes it upright, as its metadata say."""
+    orientation = image.getexif().get(ORIENTATION)
+    return _TURNS.get(orientation) if isinstance(orientation, int) else None
+
+
+def reason(error: OSError) -> str:
+    """In one line, without the path."""
+    if isinstance(error, FileNotFoundError):
+        return "there is no such file"
+    text = error.strerror or str(error) or type(error).__name__
+    line = text.splitlines()[0]
+    return line if len(line) <= LONGEST else f"{line[:LONGEST]} …"
+
+
+def check_regular(path: Path) -> None:
+    """OSError: there is nothing at `path`, nothing can be, or it is what a reader could wait at for ever."""
+    try:
+        mode = path.stat().st_mode
+    except ValueError as error:
+        raise OSError("no file can have this name") from error
+    if not stat.S_ISREG(mode):
+        raise OSError("is a folder" if stat.S_ISDIR(mode) else "is no file but a device, a pipe or a socket")
+
+
+def _check_pixels(image: Image.Image) -> None:
+    if image.width * image.height > MAX_PIXELS:
+        raise OSError(
+            f"has {image.width} x {image.height} pixels, more than {MAX_PIXELS:,}: make it smaller, or cut it up"
+        )
