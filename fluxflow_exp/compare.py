@@ -34,9 +34,10 @@ def compare(
     `reference`: the group, or its value, that others are compared with; `at`: the budget, by default the largest that
     all runs reached; `allow`: kinds of differences (data, code, config) that are put up with.
     """
-    groups = _referred(compare_runs.group(runs, question.by), reference)
+    by = compare_runs.key_of(runs, question.by)
+    groups = _referred(compare_runs.group(runs, by), reference)
     compare_metrics.check_metric(runs, question.metric)
-    found = compare_runs.differences(runs, question.by)
+    found = compare_runs.differences(runs, by)
     if found.machines and question.budget in TIMED:
         found.unlike.append(found.machines)
     unrecorded = _said(lambda: compare_curves.check_budget(runs, question.budget))
@@ -50,11 +51,13 @@ def compare(
         problems = (
             unfinished or _said(lambda: target.append(compare_curves.equal_budget(curves, question.budget, at=at)))
         ) + problems
+    unlike = [each for each in found.unlike if each.kind not in allow]
     problems += [
         f"{each}. Only {question.by} may differ; --allow {each.kind} compares all the same"
-        for each in found.unlike
-        if each.kind not in allow
+        for each in unlike[: compare_runs.SHOWN]
     ]
+    if len(unlike) > compare_runs.SHOWN:
+        problems.append(f"{len(unlike) - compare_runs.SHOWN} further keys differ")
     if problems:
         raise UserError(*problems)
     return _made(groups, curves, target[0], question, found)
@@ -144,8 +147,8 @@ def _notes(groups: list[Group], at: float, question: Question, found: Found, jud
 
 def _short(keys: list[str], by: str) -> list[str]:
     """Keys of the section that `by` names as one word."""
-    section = by.removesuffix("name")
-    inside = [key for key in keys if by.endswith(".name") and key.startswith(section)]
+    section = by.removesuffix("name") if by.endswith(".name") else f"{by.replace('/', '.')}."
+    inside = [key for key in keys if key.startswith(section)]
     return [*([f"{len(inside)} of {section}*"] if inside else []), *(key for key in keys if key not in inside)]
 
 

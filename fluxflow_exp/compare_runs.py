@@ -6,23 +6,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fluxflow_exp import ledger
+from fluxflow_exp import compare_following, ledger
+from fluxflow_exp.compare_following import ABSENT, CHOICES, STEPS
 from fluxflow_exp.config import UserError
 from fluxflow_exp.overrides import did_you_mean
 from fluxflow_exp.run_folder import RunFolder, flatten
 
-ABSENT, THERE = "(absent)", "(there)"
-STEPS = "stage.steps."
+THERE = "(there)"
 NAMED = 3  # runs that a message lists by name
+SHOWN = 8  # keys that a message lists
 # What changes neither what a run learns nor what its other metrics say: names, places, pictures, further metrics, and
 # facts for the planner.
 ASIDE = (
-    "name", "output_root", "resume", "validate", "seed", "tracking", "checkpoint", "publish", "samples", "log_every",
+    "choices", "name", "output_root", "resume", "validate", "seed", "tracking", "checkpoint", "publish", "samples",
+    "log_every",
     "health", "evaluation.metrics", "evaluation.raw", "cache.path", "hardware.slurm",
     "hardware.memory_gib", "hardware.bf16_tflops", "hardware.memory_bandwidth_gbs", "hardware.price_per_hour",
 )  # fmt: skip
-# Keys that read another one under another name; all others read their like (model.expander.activation, …).
-READS = {"lr": "learning_rate"}
 
 
 @dataclass
@@ -104,11 +104,12 @@ def group(runs: list[Run], by: str) -> dict[str, list[Run]]:
     """
     if by == "seed":
         raise UserError("--by seed: seeds are what is averaged over; name the key whose values are compared")
-    known = list(dict.fromkeys(key for run in runs for key in run.flat))
+    known = list(dict.fromkeys(key.removeprefix(CHOICES) for run in runs for key in run.flat))
     if not any(by in run.flat for run in runs):
         inside = [key for key in known if key.startswith(f"{by}.")]
         if inside:
-            raise UserError(f"--by {by} is a section; name one key of it: {', '.join(inside)}")
+            more = f" and {len(inside) - SHOWN} more" if len(inside) > SHOWN else ""
+            raise UserError(f"--by {by} is a section; name one key of it: {', '.join(inside[:SHOWN])}{more}")
         raise UserError(f"--by {by}: the runs have no such key{did_you_mean(by, known)}")
     for run in runs:
         run.group = label(by, run.flat.get(by, ABSENT))
@@ -122,6 +123,11 @@ def group(runs: list[Run], by: str) -> dict[str, list[Run]]:
     return {name: sorted(members, key=lambda run: run.seed) for name, members in groups.items()}
 
 
+def key_of(runs: list[Run], by: str) -> str:
+    """`by`, or the key that says which file of the config group `by` each run was composed of."""
+    return f"{CHOICES}{by}" if all(f"{CHOICES}{by}" in run.flat for run in runs) else by
+
+
 def label(by: str, value: Any) -> str:
     """What a group is called: a word is its own name, a number needs its key's."""
     return value if isinstance(value, str) else f"{by.rpartition('.')[2]}={_shown(value)}"
@@ -131,8 +137,7 @@ def differences(runs: list[Run], by: str) -> Found:
     """What differs between the runs beside `by`, what reads it, and the seed."""
     varying = {key: _by_value(runs, key) for key in dict.fromkeys(key for run in runs for key in run.flat)}
     varying = {key: values for key, values in varying.items() if len(values) > 1 and key != by and not _aside(key)}
-    sources = {by, *(key for key in varying if _belongs(key, by))}
-    following = [key for key in varying if key in sources or any(_copies(runs, key, source) for source in sources)]
+    following = compare_following.following(runs, varying, by)
     varying = {key: values for key, values in varying.items() if key not in following}
     sections, within = _sections(runs, varying)
     unlike: list[Unlike] = [*sections]
@@ -208,20 +213,6 @@ def _apart_in(runs: list[Run], by: str) -> str:
 
 def _aside(key: str) -> bool:
     return any(key == each or key.startswith(f"{each}.") for each in ASIDE)
-
-
-def _belongs(key: str, by: str) -> bool:
-    """Whether `by` is the name of a choice (model.name) and `key` is part of what is chosen by it."""
-    section, _, last = by.rpartition(".")
-    return last == "name" and bool(section) and key.startswith(f"{section}.")
-
-
-def _copies(runs: list[Run], key: str, source: str) -> bool:
-    """Whether `key` has the value of `source` in every run, and the name that a key which reads it has."""
-    mine, theirs = key.rpartition(".")[2], source.rpartition(".")[2]
-    return READS.get(mine, mine) in (theirs, READS.get(theirs, theirs)) and all(
-        run.flat.get(key, ABSENT) == run.flat.get(source, ABSENT) for run in runs
-    )
 
 
 def _is_data(key: str) -> bool:

@@ -5,6 +5,7 @@
 
 import copy
 import importlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -64,6 +65,15 @@ def resolve(config: DictConfig) -> dict[str, Any]:
         for group, run_wide in (("optimizers", "optimizer"), ("schedulers", "scheduler")):
             step[group] = {player: _follow(node, values[run_wide]) for player, node in step[group].items()}
     return values
+
+
+def chosen(choices: Mapping[str, Any]) -> dict[str, str]:
+    """Config group → the file that was chosen of it, from Hydra's record; those of Hydra and of players left out."""
+    return {
+        group: str(file)
+        for group, file in sorted(choices.items())
+        if "@" not in group and not group.startswith("hydra/") and file is not None
+    }
 
 
 def typed(values: dict[str, Any]) -> RunConfig:

@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from fluxflow_exp import commands
-from fluxflow_exp.config import UserError, conf_dir, resolve
+from fluxflow_exp.config import UserError, chosen, conf_dir, resolve
 from fluxflow_exp.console import fail
 from fluxflow_exp.overrides import Failure, compose_config, override_problems
 from fluxflow_exp.preemption import SIGNALS
@@ -66,6 +66,7 @@ def cli() -> None:
 def main(config: DictConfig) -> None:
     """Train what `config` describes."""
     values = resolve(config)
+    values["choices"] = chosen(HydraConfig.get().runtime.choices)
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         _job(values, list(HydraConfig.get().overrides.task))
         return

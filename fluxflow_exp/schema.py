@@ -228,3 +228,4 @@ class RunConfig:
     health: Health = field(default_factory=Health)
     publish: Publish = field(default_factory=Publish)
     cache: Cache = field(default_factory=Cache)
+    choices: dict[str, str] = field(default_factory=dict)  # group → file, as the command chose; written by it

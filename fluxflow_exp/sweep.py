@@ -13,7 +13,7 @@ from omegaconf import DictConfig, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from fluxflow_exp import ledger, mirror, preflight, runs
-from fluxflow_exp.config import UserError, resolve
+from fluxflow_exp.config import UserError, chosen, resolve
 from fluxflow_exp.console import fail
 from fluxflow_exp.mirror import Mirror
 from fluxflow_exp.overrides import Failure
@@ -117,9 +117,10 @@ def _compose(context: HydraContext, config: DictConfig, overrides: list[str]) ->
     """A job's resolved configuration, or what is wrong with it."""
     try:
         job = context.config_loader.load_sweep_config(config, overrides)
+        choices = chosen(job.hydra.runtime.choices)
         with open_dict(job):
             del job["hydra"]
-        return resolve(job)
+        return {**resolve(job), "choices": choices}
     except (*Failure, OmegaConfBaseException) as error:
         return " ".join(str(error).split())
 
@@ -178,7 +179,7 @@ def frozen(values: dict[str, Any], overrides: list[str]) -> tuple[dict[str, Any]
     """A job's configuration as it was launched, its folder's name, and the keys that would be different now."""
     name = job_folder(values, overrides)
     then = RunFolder(run_path(values, name)).frozen()
-    changed = sorted(key for key in {*then, *values} - {"resume"} if then.get(key) != values.get(key))
+    changed = sorted(key for key in {*then, *values} - {"resume", "choices"} if then.get(key) != values.get(key))
     return then, name, changed
 
 

@@ -162,6 +162,8 @@ class WandbRun:
 
         of = f"{step}/raw" if row["kind"] == "held_out_raw" else step
         values = {f"{of}/{name}": value for name, value in row["metrics"].items() if value is not None}
+        if row["kind"] == "held_out":  # beside, by a name that runs of different steps share
+            values |= {f"held_out/{name}": value for name, value in row["metrics"].items() if value is not None}
         values |= {f"{step}/lr/{player}": rate for player, rate in row["learning_rates"].items()}
         values |= {f"{step}/{name}": value for name, value in row["extras"].items()}
         if row["kind"] == "health":

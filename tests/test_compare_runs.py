@@ -128,6 +128,33 @@ def test_a_choice_of_model_brings_all_that_is_in_it(make: Make, capsys: pytest.C
     assert "keys that follow model.name: 2 of model.*, optimizer.lr" in capsys.readouterr().out
 
 
+def test_files_of_a_config_group_are_compared_by_its_name(make: Make, capsys: pytest.CaptureFixture[str]) -> None:
+    steps, same = "stage.steps.vae.optimizers", {"model.activation": "silu", "model.expander.activation": "silu"}
+    for seed in (0, 1):
+        for file, extra in (("adamw", {"betas": [0.9, 0.99]}), ("sgd", {"momentum": 0.9, "nesterov": True})):
+            node = {"_target_": file, "lr": 1e-3, **extra}
+            config = {"choices": {"optimizer": file, "model": "tiny"}, "optimizer": node, steps: {"vae": node}}
+            path = make(file, seed, [1.0, 2.0, 3.0 + seed], config={**same, **config})
+    words = [str(path.parent), "--by", "optimizer", "--metric", "val_psnr"]
+    assert compare.main(words) == 0
+    said = capsys.readouterr().out
+    assert "val_psnr at 240 images, by optimizer" in said
+    assert "keys that follow optimizer: 4 of optimizer.*, stage.steps.vae.optimizers.vae._target_" in said
+    own = {"_target_": "rmsprop", "lr": 1e-3}  # a player that does not follow its run is another difference
+    make("odd", 2, [1.0, 2.0, 3.0], config={**same, **config, steps: {"vae": own}})
+    assert compare.main(words) == 2
+    assert "stage.steps.vae.optimizers.vae._target_: " in capsys.readouterr().err
+
+
+def test_many_differences_are_counted_not_listed(make: Make, capsys: pytest.CaptureFixture[str]) -> None:
+    first = make("bezier", 0, [1.0, 2.0, 3.0], config={f"data.k{i}": 0 for i in range(20)})
+    make("silu", 0, [1.0, 2.0, 3.0], config={f"data.k{i}": 1 for i in range(20)})
+    assert compare.main(command(first.parent)) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("9 problems:")
+    assert "12 further keys differ" in said
+
+
 def test_mistakes_in_the_question_are_said(make: Make, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     root = study(make, [20.2, 21.3], [20.0, 21.0])
     for words, answer in [

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from fluxflow_exp import commands
 from tests.children import command
@@ -67,6 +68,10 @@ def test_a_sweep_gives_each_job_a_folder(tmp_path: Path) -> None:
     folders = sorted(p.name for p in (tmp_path / "outputs" / "quickstart").iterdir() if p.is_dir())
     assert len(folders) == 2
     assert all((tmp_path / "outputs" / "quickstart" / f / "summary.json").exists() for f in folders)
+    config = yaml.safe_load((tmp_path / "outputs" / "quickstart" / folders[0] / "config.yaml").read_text())
+    assert config["choices"]["optimizer"] == "adamw"
+    assert config["choices"]["model/text_encoder"] == "byte_tiny"
+    assert not [group for group in config["choices"] if group.startswith("hydra")]
 
 
 def test_ctrl_c_saves_and_prints_the_command_that_continues(tmp_path: Path) -> None:
