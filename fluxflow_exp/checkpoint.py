@@ -22,10 +22,11 @@ NAME = re.compile(r"(?P<index>\d{2})-(?P<step>.+)-(?P<update>\d{8})(?P<final>-fi
 class CheckpointStore:
     """The `checkpoints/` folder of a run: save, retention, verified load."""
 
-    def __init__(self, folder: Path, *, keep: int = 2) -> None:
+    def __init__(self, folder: Path, *, keep: int = 2, run: str | None = None) -> None:
+        """`run`: a digest of what makes the run this one, kept in each file; None: nothing is compared."""
         if keep < 1:
             raise ValueError(f"checkpoint.keep must be at least 1, not {keep}")
-        self.folder, self.keep = folder, keep
+        self.folder, self.keep, self.run = folder, keep, run
 
     def save(self, state: dict[str, Any], *, index: int, step: str, update: int, final: bool = False) -> Path:
         """Write `state`; a failure (a full disk, say) raises OSError and leaves earlier checkpoints alone."""
@@ -35,7 +36,7 @@ class CheckpointStore:
         with files.naming(self.folder / f"{stem}-….pt"):
             self.folder.mkdir(parents=True, exist_ok=True)
             with files.removing(temporary):
-                files.write_stream(temporary, partial(torch.save, {"format": FORMAT, **state}))
+                files.write_stream(temporary, partial(torch.save, {"format": FORMAT, "run": self.run, **state}))
                 path = self.folder / f"{stem}-{files.digest(temporary)[:16]}.pt"
                 temporary.replace(path)
             files.sync_folder(self.folder)
@@ -53,7 +54,7 @@ class CheckpointStore:
         return None
 
     def load(self, path: Path, *, map_location: torch.device | str = "cpu") -> dict[str, Any]:
-        """The state in a checkpoint. UserError: it is none, or has another format."""
+        """The state in a checkpoint. UserError: it is none, has another format, or is another run's."""
         try:
             with files.naming(path), path.open("rb") as file:
                 state = torch.load(file, map_location=map_location, weights_only=True)
@@ -65,7 +66,13 @@ class CheckpointStore:
             raise not_ours(path, "it holds no state of a run")
         if state["format"] != FORMAT:
             raise not_ours(path, f"it has checkpoint format {state['format']}; this version reads {FORMAT}")
+        if None not in (self.run, theirs := state.get("run")) and theirs != self.run:  # older files do not say
+            raise not_ours(path, "it was saved by a run with another configuration")
         return state
+
+    def progress(self, step: str) -> int:
+        """The update of the newest file of `step`, whole or not; 0: there is none."""
+        return max((int(_parse(p)["update"]) for p in self.paths() if _parse(p)["step"] == step), default=0)
 
     def paths(self) -> list[Path]:
         """All checkpoints, oldest first."""

@@ -60,14 +60,11 @@ def problems(picked: Any, data: dict[str, Any], where: str) -> list[str]:
     return found
 
 
-def digests(data: dict[str, DataSet]) -> dict[str, str | None]:
-    """Step → a digest of what it trains on and is judged by: names, captions, sizes. None: a stream."""
-    return {
-        name: None
-        if isinstance(each.train, Stream)
-        else digest([each.train.fingerprint(times=False), each.validation.fingerprint(times=False)])[:16]
-        for name, each in data.items()
-    }
+def digest_of(data: DataSet) -> str | None:
+    """A digest of what is trained on and judged by: names, captions, sizes, and how they are read. None: a stream."""
+    if isinstance(data.train, Stream):
+        return None
+    return digest([data.train.fingerprint(times=False), data.validation.fingerprint(times=False)])[:16]
 
 
 def build_data(config: RunConfig) -> dict[str, Any]:

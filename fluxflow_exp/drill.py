@@ -266,8 +266,10 @@ def main(arguments: list[str] | None = None) -> int:
         if options.kills < 1:
             raise UserError(f"--kills must be at least 1, not {options.kills}")
         folder = Path(values["output_root"]).expanduser() / f"{values['name']}-drill"
+        held = RunFolder(folder)
+        held.lock()  # beside it, so that no other drill moves it aside
         if folder.exists():
-            print(f"The former drill was moved to {RunFolder(folder).move_aside()}")
+            print(f"The former drill was moved to {held.move_aside()}")
         certificate = Drill(values, folder, options.kills, options.seed).run()
     except UserError as error:
         fail(list(error.args))

@@ -3,6 +3,8 @@
 import hashlib
 import json
 import os
+import re
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -11,6 +13,8 @@ from typing import Any, BinaryIO
 from fluxflow_exp.config import UserError
 
 CHUNK_BYTES = 1 << 20
+TEMPORARY = re.compile(r"tmp-(?P<process>\d+)-")
+LONGEST_WRITE_SECONDS = 3600.0
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
@@ -38,6 +42,23 @@ def copy(source: Path, target: Path) -> str:
         os.utime(writing.fileno(), ns=(times.st_atime_ns, times.st_mtime_ns))
         os.fsync(writing.fileno())
     return found.hexdigest()
+
+
+def is_left_over(path: Path) -> bool:
+    """Whether a file is a temporary one whose writer, a process on this machine, has ended.
+
+    The number of one that was killed long ago may be another process's by now, or this one's.
+    """
+    named = TEMPORARY.match(path.name)
+    if not named:
+        return False
+    if int(named["process"]) == os.getpid() or time.time() - path.stat().st_mtime > LONGEST_WRITE_SECONDS:
+        return True
+    try:
+        os.kill(int(named["process"]), 0)
+    except OSError as error:
+        return isinstance(error, ProcessLookupError)
+    return False
 
 
 @contextmanager

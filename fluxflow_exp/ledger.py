@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fluxflow_exp import files, runs
+from fluxflow_exp import files, inputs, runs
 from fluxflow_exp.config import UserError
 from fluxflow_exp.run_folder import RunFolder
 from fluxflow_exp.tracking import read_rows
@@ -42,7 +42,7 @@ def inspect(folder: RunFolder, values: dict[str, Any] | None = None) -> Entry:
     if not folder.exists():
         return Entry(NEW)
     record = folder.read_record()
-    changed = (_changes(folder, values) if values else []) + runs.changed_upstream(record)
+    changed = (_changes(folder, values) if values else []) + inputs.changed_upstream(record)
     if changed and not folder.in_use():
         more = f" and {len(changed) - SHOWN_CHANGES} more" if len(changed) > SHOWN_CHANGES else ""
         return Entry(STALE, "; ".join(changed[:SHOWN_CHANGES]) + more)

@@ -11,14 +11,14 @@ from fluxflow_exp import distributed, failures, mirror, plan, publishing, shardi
 from fluxflow_exp.checkpoint import CheckpointStore
 from fluxflow_exp.config import UserError, instantiate, typed
 from fluxflow_exp.console import Console
-from fluxflow_exp.datasets import build_data, digests
+from fluxflow_exp.datasets import build_data
 from fluxflow_exp.distributed import Ranks
 from fluxflow_exp.graphs import Graphs
 from fluxflow_exp.hardware import Machine, prepare
 from fluxflow_exp.interval import SaveClock
 from fluxflow_exp.mirror import Mirror
 from fluxflow_exp.preemption import Interrupted, StopRequest
-from fluxflow_exp.run_folder import RunFolder, run_path
+from fluxflow_exp.run_folder import RunFolder, identity_digest, run_path
 from fluxflow_exp.runs import open_run
 from fluxflow_exp.schema import RunConfig, Step
 from fluxflow_exp.seeding import seed_initialisation
@@ -59,6 +59,8 @@ def run(values: dict[str, Any], *, swept: str = "", started: float | None = None
         if told is error:
             raise
         raise told from error
+    finally:
+        folder.unlock()
     ranks.leave()
 
 
@@ -79,7 +81,7 @@ def _train(
         ranks.meet()
     lengths, text = _plan(config, data, machine, ranks)
     console.say(text)
-    opened = open_run(folder, values, lengths, console, machine=machine.describe()) if ranks.first else None
+    opened = open_run(folder, values, lengths, data, console, machine=machine.describe()) if ranks.first else None
     if ranks.from_first(opened) == "complete":
         if ranks.first:
             mirror.follow(folder, console, then="the same command")
@@ -93,8 +95,6 @@ def _train(
     if ranks.first:
         wandb.start()
     try:
-        if ranks.first:
-            folder.record_data(digests(data))
         Pipeline(config, folder, machine, ranks, console, lengths, data, stop, wandb).run()
     except Interrupted as interrupted:
         console.say(f"Stopped by {interrupted}; everything is saved in {folder.path}. {failures.how_to_continue()}")
@@ -131,14 +131,11 @@ def _plan(
 
 
 def _close(folder: RunFolder, *, closing: str, console: Console | None = None) -> None:
-    """Let go of the folder; `closing`: "stopped" after a save, so that nothing is lost, or "ended"."""
-    if folder.locked:
-        try:
-            folder.count_time(closing=closing)
-            if console:
-                mirror.follow(folder, console, then="the same command")
-        finally:
-            folder.unlock()
+    """Note in the record how this process ends: "stopped" after a save, so that nothing is lost, or "ended"."""
+    if folder.locked and not folder.closed:
+        folder.count_time(closing=closing)
+        if console:
+            mirror.follow(folder, console, then="the same command")
 
 
 class Pipeline:
@@ -158,7 +155,9 @@ class Pipeline:
         self.config, self.folder, self.machine, self.console = config, folder, machine, console
         self.lengths, self.data, self.ranks, self.stop = lengths, data, ranks, stop
         self.graphs = Graphs(folder.path)
-        self.checkpoints = CheckpointStore(folder.checkpoints, keep=config.checkpoint.keep)
+        self.checkpoints = CheckpointStore(
+            folder.checkpoints, keep=config.checkpoint.keep, run=identity_digest(folder.frozen())
+        )
         record = folder.read_record() if ranks.first and folder.exists() else {}
         self.clock = SaveClock(
             every_minutes=config.checkpoint.every_minutes,
@@ -168,10 +167,10 @@ class Pipeline:
         )
 
     def run(self) -> None:
-        done = self.ranks.from_first(self.folder.read_record()["steps"] if self.ranks.first else {})
+        record = self.ranks.from_first(self.folder.read_record() if self.ranks.first else {})
         earlier: list[str] = []
         for index, (name, step) in enumerate(self.config.stage.steps.items(), start=1):
-            if not summary.is_finished(done.get(name), self.lengths[name]):
+            if not summary.is_finished(record["steps"].get(name), record["planned"][name]):
                 self._step(index, name, step, earlier)
             earlier.append(name)
         if self.ranks.first:

@@ -1,8 +1,7 @@
-"""The folder of a run: its files, its identity, its lock."""
+"""The folder of a run: its files, its identity."""
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -16,6 +15,7 @@ import yaml
 
 from fluxflow_exp import files
 from fluxflow_exp.config import UserError
+from fluxflow_exp.folder_lock import FolderLock
 
 if TYPE_CHECKING:
     from fluxflow_exp.data.sample import DataSet
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 IDENTITY = ("model", "data", "stage", "optimizer", "scheduler", "seed")
+# Ends of keys that change no number: where things are, and how many bad samples are borne.
+ASIDE = ("_path", "_file", "description", "max_bad_fraction")
 EXTENSIBLE = ("n_epochs", "max_updates")
 # Ranks of a run that was killed need a moment to end, and a node that SLURM gave up may take longer.
 LOCK_SECONDS = 120.0 if "SLURM_JOB_ID" in os.environ else 5.0
@@ -34,16 +36,13 @@ class RunFolder:
         self.path, self.mirror, self.first = path, mirror, first
         self.checkpoints, self.weights = path / "checkpoints", path / "weights"
         self.graph, self.samples = path / "graph", path / "samples"
-        self.config, self.record, self.summary = (
-            path / "config.yaml",
-            path / "run.json",
-            path / "summary.json",
-        )
+        self.config, self.record, self.summary = path / "config.yaml", path / "run.json", path / "summary.json"
         self.digests = path / "digests.json"
         self.bad_samples = path / "bad_samples.jsonl"
         self.log, self.failure, self.submitted = path / "log.txt", path / "failure.json", path / "submitted.json"
         self.non_finite = path / "non_finite.json"  # what was not finite, if the last start ended by that
-        self._lock: int | None = None
+        self.closed = False  # the record says how this process ends
+        self._lock = FolderLock(path)
         self._counted = time.monotonic()
         self._bad: set[str] | None = None
 
@@ -56,6 +55,7 @@ class RunFolder:
     def create(self, config: dict[str, Any], facts: dict[str, Any]) -> None:
         for folder in (self.checkpoints, self.weights, self.graph, self.samples):
             folder.mkdir(parents=True, exist_ok=True)
+        self._lock.hold_inside()
         self.freeze(config)
         counts: dict[str, Any] = {
             "id": secrets.token_hex(4),
@@ -91,27 +91,25 @@ class RunFolder:
     @property
     def locked(self) -> bool:
         """Whether this process holds the folder."""
-        return self._lock is not None
+        return self._lock.held
 
     def lock(self) -> None:
-        """Hold the folder for this process. UserError: another process trains in it."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self.path / ".lock", os.O_CREAT | os.O_RDWR)
-        until = time.monotonic() + LOCK_SECONDS
-        while not _lock(descriptor):
-            if time.monotonic() > until:
-                os.close(descriptor)
-                raise UserError(
-                    f"another process is training in {self.path}. Wait for it, stop it, or choose another name=…"
-                )
-            time.sleep(0.1)
-        self._lock = descriptor
+        """Hold the folder, which need not be there yet. UserError: another process trains in it.
+
+        Where nothing can be written there is nothing to hold, and `locked` stays false.
+        """
+        if not self._lock.acquire(seconds=LOCK_SECONDS):
+            raise UserError(
+                f"another process is training in {self.path}. Wait for it, stop it, or choose another name=…"
+            )
+
+    def try_lock(self) -> bool:
+        """Hold the folder if no other process does; whether none did."""
+        return self._lock.acquire()
 
     def unlock(self) -> None:
-        """Let another process have the folder."""
-        assert self._lock is not None
-        os.close(self._lock)
-        self._lock = None
+        """Let another process have the folder, if this one holds it."""
+        self._lock.release()
 
     def count_from(self, started: float) -> None:
         """This process's time counts from `started` (time.monotonic) on."""
@@ -126,7 +124,7 @@ class RunFolder:
         _add_time(record, record["starts"][-1], now - self._counted)
         sums = record["starts"][-1]["spent"]
         sums |= {purpose: round(sums.get(purpose, 0.0) + value, 3) for purpose, value in (spent or {}).items()}
-        record["closed"] = closing
+        record["closed"], self.closed = closing, closing is not None
         self._counted = now
         self.write_record(record)
 
@@ -145,27 +143,20 @@ class RunFolder:
         record.setdefault("micro_batch", {})[step] = found
         self.write_record(record)
 
-    def record_data(self, digests: dict[str, str | None]) -> None:
-        """Keep what the steps' data were when the run began."""
-        record = self.read_record()
-        if "data" not in record:
-            self.write_record({**record, "data": digests})
-
     def read_micro_batch(self, step: str, on: dict[str, Any]) -> int | None:
         """What was kept for `step` if it was found `on` such a machine."""
         found = self.read_record().get("micro_batch", {}).get(step) if self.exists() else None
         return int(found["images"]) if found and found["on"] == on else None
 
     def in_use(self) -> bool:
-        """Whether some process holds the folder."""
-        try:
-            descriptor = os.open(self.path / ".lock", os.O_RDWR)
-        except FileNotFoundError:
-            return False
-        try:
-            return not _lock(descriptor)
-        finally:
-            os.close(descriptor)
+        """Whether another process holds the folder."""
+        return self._lock.held_elsewhere()
+
+    def remove_leftovers(self) -> None:
+        """Delete what processes that were killed had begun to write; for the holder of the folder."""
+        for path in self.path.rglob("tmp-*"):
+            if path.is_file() and files.is_left_over(path):
+                path.unlink(missing_ok=True)
 
     def record_failure(self, reason: str, *, log: str | None = None) -> None:
         """Say in the folder why the run ended, and where more is told; the next start takes it away."""
@@ -174,6 +165,7 @@ class RunFolder:
 
     def move_aside(self) -> Path:
         """Rename the folder, so that a fresh run can take its name; nothing is deleted."""
+        self._lock.release_inside()
         target = free_name(self.path)
         self.path.rename(target)
         return target
@@ -184,9 +176,11 @@ class RunFolder:
             (folder / each.name).mkdir(exist_ok=True)
         aside = None
         if self.path.is_dir():
+            self._lock.release_inside()
             (self.path / ".lock").unlink(missing_ok=True)
             aside = self.move_aside() if any(self.path.iterdir()) else None
         folder.rename(self.path)
+        self._lock.hold_inside()
         files.sync_folder(self.path.parent)
         return aside
 
@@ -205,8 +199,8 @@ class RunFolder:
         if len(self._bad) > data.max_bad_fraction * total:
             raise UserError(
                 f"{len(self._bad)} of {total} samples cannot be read, more than data.max_bad_fraction="
-                f"{data.max_bad_fraction}; {self.bad_samples} lists them with the reasons. Repair them, "
-                "or raise the limit"
+                f"{data.max_bad_fraction}; {self.bad_samples} lists them with the reasons. Repair them "
+                "and go on with resume=extend, or raise the limit"
             )
 
     def _read_bad(self) -> set[str]:
@@ -223,23 +217,26 @@ def run_path(values: dict[str, Any], swept: str = "") -> Path:
     return path
 
 
-def _lock(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
 def identity_differences(config: dict[str, Any], frozen: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Key → (frozen value, asked value) for what makes a run another run. Paths may differ: data may move."""
-    mine, theirs = ({k: v for k in IDENTITY for k, v in flatten(c[k], k)} for c in (config, frozen))
+    mine, theirs = _identity(config), _identity(frozen)
     missing = "(absent)"
     return {
         key: (theirs.get(key, missing), mine.get(key, missing))
         for key in sorted({*mine, *theirs})
-        if mine.get(key, missing) != theirs.get(key, missing) and not key.endswith(("_path", "_file", "description"))
+        if mine.get(key, missing) != theirs.get(key, missing)
     }
+
+
+def identity_digest(frozen: dict[str, Any]) -> str:
+    """16 hex digits for what makes a run this one, however long it becomes."""
+    fixed = {key: value for key, value in _identity(frozen).items() if key.rpartition(".")[2] not in EXTENSIBLE}
+    return hashlib.sha256(json.dumps(fixed, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _identity(config: dict[str, Any]) -> dict[str, Any]:
+    values = {key: value for name in IDENTITY for key, value in flatten(config[name], name)}
+    return {key: value for key, value in values.items() if not key.endswith(ASIDE)}
 
 
 def is_extension(config: dict[str, Any], frozen: dict[str, Any]) -> bool:

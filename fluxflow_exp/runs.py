@@ -3,63 +3,167 @@
 from __future__ import annotations
 
 import hashlib
-import platform
 import secrets
-import subprocess
 import sys
 from dataclasses import asdict
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fluxflow_exp import __version__, config, files, mirror, summary
+from fluxflow_exp import files, inputs, mirror, provenance, summary
 from fluxflow_exp.config import UserError
 from fluxflow_exp.console import Console
+from fluxflow_exp.inputs import Inputs
 from fluxflow_exp.run_folder import RunFolder, identity_differences, is_extension, tell
 
 if TYPE_CHECKING:
+    from fluxflow_exp.data.sample import DataSet
     from fluxflow_exp.trainers.setup import Length
-
-PACKAGES = ("torch", "hydra-core", "omegaconf", "safetensors", "numpy", "pillow", "transformers")
 
 
 def open_run(
-    folder: RunFolder, values: dict[str, Any], lengths: dict[str, Length], console: Console, *, machine: str
+    folder: RunFolder,
+    values: dict[str, Any],
+    lengths: dict[str, Length],
+    data: dict[str, DataSet],
+    console: Console,
+    *,
+    machine: str,
 ) -> str:
-    """Make, continue or leave alone: "new", "continued" or "complete". UserError: the folder holds another run.
+    """Make, continue or leave alone: "new", "continued" or "complete". UserError: it must not be trained in.
 
-    `machine` goes into the run's record.
+    The folder is held before it is looked at, and from then on. `lengths` and `data` of the steps are what they would
+    be now; `machine` goes into the run's record.
     """
-    if values["resume"] == "fresh" and folder.exists():
-        console.say(f"The earlier run was moved to {folder.move_aside()}")
-    for line in mirror.bring_back(folder, values) if values["resume"] != "fresh" else []:
-        console.say(line)
-    made_with = {"machine": machine, **_versions()}
-    devices = values["hardware"]["devices"] * values["hardware"]["slurm"]["nodes"]
-    planned = {"planned": {name: asdict(each) for name, each in lengths.items()}}
-    if not folder.exists():
-        _refuse_foreign(folder)
+    try:
         folder.lock()
+    except UserError:
+        if folder.exists() and values["resume"] != "fresh":
+            refuse_other(folder, values)  # which says more than that it is held
+        raise
+    try:
+        return _open(folder, values, lengths, Inputs(values, data), console, machine)
+    except BaseException:
+        folder.unlock()
+        raise
+
+
+def _open(
+    folder: RunFolder,
+    values: dict[str, Any],
+    lengths: dict[str, Length],
+    inputs: Inputs,
+    console: Console,
+    machine: str,
+) -> str:
+    if values["resume"] == "fresh" and folder.exists():
+        _must_be_held(folder)
+        console.say(f"The earlier run was moved to {folder.move_aside()}")
+    for line in mirror.bring_back(folder, values) if folder.locked and values["resume"] != "fresh" else []:
+        console.say(line)
+    created = not folder.exists()
+    if created:
+        _must_be_held(folder)
+        _refuse_foreign(folder)
         create(folder, values, _given())
-        return _start(folder, folder.read_record() | planned, made_with, console, devices=devices)
     refuse_other(folder, values)
-    record = folder.read_record()
-    done = all(summary.is_finished(record["steps"].get(name), each) for name, each in lengths.items())
-    if done and folder.summary.exists():
+    record, longer = folder.read_record(), extends(folder, values)
+    left = _steps_left(record, lengths, longer)
+    _note_finished(record, inputs, [name for name in lengths if name not in left], console)
+    if not left and folder.summary.exists():
         console.say(f"{folder.path}: complete")
         return "complete"
-    folder.lock()
-    if extends(folder, values):
-        folder.freeze(values)
-        folder.summary.unlink(missing_ok=True)
-        record["overrides"] = _given()
-    return _start(folder, record | planned, made_with, console, devices=devices)
+    _must_be_held(folder)
+    folder.remove_leftovers()
+    if not created:
+        _check_inputs(folder, record, inputs, left, console)
+        _refuse_less(folder, lengths, left)
+    if longer:
+        extend(folder, record, values, _given())
+    before = record.get("planned", {})
+    record["planned"] = {n: asdict(e) if n in left else before.get(n, asdict(e)) for n, e in lengths.items()}
+    inputs.remember(record)
+    devices = values["hardware"]["devices"] * values["hardware"]["slurm"]["nodes"]
+    return _start(folder, record, {"machine": machine, **provenance.versions()}, console, devices=devices)
+
+
+def _must_be_held(folder: RunFolder) -> None:
+    if not folder.locked:
+        raise UserError(f"nothing can be written in {folder.path} or beside it: choose another output_root=…")
+
+
+def _steps_left(record: dict[str, Any], lengths: dict[str, Length], longer: bool) -> list[str]:
+    """Steps that are not finished; `longer`: the last one is to be extended."""
+    entries, planned = record["steps"], record.get("planned", {})
+    last = list(lengths)[-1]
+    return [
+        name
+        for name, each in lengths.items()
+        if not summary.is_finished(entries.get(name), planned.get(name, asdict(each)))
+        or (longer and name == last and "ended_by" not in entries[name])
+    ]
+
+
+def _note_finished(record: dict[str, Any], inputs: Inputs, steps: list[str], console: Console) -> None:
+    for name, what in inputs.changed_data(record, steps).items():
+        console.say(f"Note: step {name} is finished; its data are not what it was trained on: {what}")
+
+
+def _check_inputs(folder: RunFolder, record: dict[str, Any], inputs: Inputs, left: list[str], console: Console) -> None:
+    """UserError: something that the steps that are `left` are made from has changed, and nobody asked to go on."""
+    steps: dict[str, list[str]] = {}
+    for name, what in inputs.changed_data(record, left).items():
+        steps.setdefault(what, []).append(name)
+    lines = [f"the data of {' and '.join(names)}: {what}" for what, names in steps.items()]
+    lines += inputs.changed_files(record, left)
+    if not lines:
+        return
+    if inputs.values["resume"] != "extend":
+        raise UserError(
+            f"{folder.path}: what this run is made from is not what it was when it began:\n"
+            + "".join(f"    {line}\n" for line in lines)
+            + "  Put it back, or go on with it as it is now: resume=extend. Or give this run its own name=…, or "
+            "resume=fresh (moves the old folder aside)"
+        )
+    inputs.accept(record, left)
+    record.setdefault("changes", []).append({"time": _now(), "after": _progress(folder, left), "what": lines})
+    console.say("\n  ".join(["Going on with what has changed since the run began (resume=extend):", *lines]))
+
+
+def _refuse_less(folder: RunFolder, lengths: dict[str, Length], left: list[str]) -> None:
+    """UserError: a step would end before where it stands."""
+    for name, update in _progress(folder, left).items():
+        length = lengths[name]
+        if update > length.updates:
+            raise UserError(
+                f"{folder.path}: step {name} stands at update {update}, and would now end after {length.updates} "
+                f"({length.updates_per_epoch} an epoch). More epochs of the last step: resume=extend with "
+                f"stage.steps.{name}.n_epochs={-(-update // length.updates_per_epoch)} or more. Or give this run its "
+                "own name=…, or resume=fresh (moves the old folder aside)"
+            )
+
+
+def _progress(folder: RunFolder, steps: list[str]) -> dict[str, int]:
+    """Step → the update of its newest checkpoint."""
+    from fluxflow_exp.checkpoint import CheckpointStore  # torch
+
+    return {name: CheckpointStore(folder.checkpoints).progress(name) for name in steps}
+
+
+def extend(folder: RunFolder, record: dict[str, Any], values: dict[str, Any], overrides: list[str]) -> None:
+    """Hold the run to another length of its last step, which is not finished then."""
+    last = list(values["stage"]["steps"])[-1]
+    if "ended_by" not in record["steps"].get(last, {}):
+        record["steps"].pop(last, None)
+    record["overrides"] = overrides
+    # The record first: killed in between, the same command extends it again.
+    folder.write_record(record)
+    folder.summary.unlink(missing_ok=True)
+    folder.freeze(values)
 
 
 def create(folder: RunFolder, values: dict[str, Any], overrides: list[str]) -> None:
     """Make the folder, with all that the run is held to: configuration, code, and the weights that it starts from."""
-    commit, diff = code()
+    commit, diff = provenance.code()
     folder.create(
         values,
         {
@@ -68,7 +172,8 @@ def create(folder: RunFolder, values: dict[str, Any], overrides: list[str]) -> N
             "overrides": overrides,
             "commit": commit,
             "changed_code": hashlib.sha256(diff.encode()).hexdigest()[:16] if diff else None,
-            "upstream": _upstream(values),
+            "upstream": inputs.upstream(values),
+            "pretrained": inputs.pretrained(values),
             "made_with": None,
         },
     )
@@ -91,11 +196,11 @@ def _start(
         record["restarts"] += 1
         record["kills"] += closed is None  # the process before did not live to say how it ended
         console.say(f"Continuing the run in {folder.path} (restart {record['restarts']})")
-    _note_changes(record, made_with, console)
+    provenance.note_changes(record, made_with, console)
     record |= {"started": True, "closed": None}
     record.setdefault("starts", []).append(  # runs that began before starts were listed have none
         {
-            "time": datetime.now(UTC).isoformat(timespec="seconds"),
+            "time": _now(),
             "id": secrets.token_hex(4),
             "after": (closed or "killed") if again else None,
             "machine": made_with["machine"],
@@ -107,21 +212,6 @@ def _start(
     record["made_with"] = record["made_with"] or made_with
     folder.write_record(record)
     return "continued" if again else "new"
-
-
-def _note_changes(record: dict[str, Any], made_with: dict[str, str], console: Console) -> None:
-    for name, old in (record["made_with"] or {}).items():
-        if made_with.get(name) != old:
-            console.say(f"Note: {name} was {old!r} and is {made_with.get(name)!r}: the result may differ by rounding")
-    commit, diff = code()
-    changed = hashlib.sha256(diff.encode()).hexdigest()[:16] if diff else None
-    if (commit, changed) != (record["commit"], record["changed_code"]):
-        then, now = _code(record["commit"], record["changed_code"]), _code(commit, changed)
-        console.say(f"Note: the code is not the one that this run was made with (then: {then}, now: {now})")
-
-
-def _code(commit: str | None, changed: str | None) -> str:
-    return f"{(commit or 'no commit')[:10]}{' with changes' if changed else ''}"
 
 
 def _refuse_foreign(folder: RunFolder) -> None:
@@ -152,42 +242,5 @@ def refuse_other(folder: RunFolder, values: dict[str, Any]) -> None:
     )
 
 
-def changed_upstream(record: dict[str, Any]) -> list[str]:
-    """Weights of other runs that a run started from and that are not the same any more; one line each."""
-    return [
-        f"{name} {'has changed' if Path(name).exists() else 'is gone'}"
-        for name, digest in record["upstream"].items()
-        if not Path(name).exists() or files.digest(Path(name)) != digest
-    ]
-
-
-def _upstream(values: dict[str, Any]) -> dict[str, str]:
-    """File → digest of the weights that the steps start from."""
-    from fluxflow_exp import weights  # torch
-
-    sources = [step["init_from"] for step in values["stage"]["steps"].values() if step["init_from"]]
-    found = {path for source in sources for path in weights.find_parts(Path(source).expanduser()).values()}
-    return {str(path.absolute()): files.digest(path) for path in sorted(found)}
-
-
-def _versions() -> dict[str, str]:
-    found = {"fluxflow_exp": __version__, "python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "absent"
-    return found
-
-
-def code() -> tuple[str | None, str]:
-    """The commit of the folder that this package stands in, and what was changed in it since."""
-    here = Path(__file__).parent
-    try:
-        asked = [
-            subprocess.run(["git", *command], cwd=here, capture_output=True, text=True, timeout=30, check=False)
-            for command in (("rev-parse", "HEAD"), ("diff", "HEAD", "--", str(here), config.conf_dir()))
-        ]
-    except (FileNotFoundError, subprocess.TimeoutExpired):
-        return None, ""
-    return asked[0].stdout.strip() or None, asked[1].stdout if asked[1].returncode == 0 else ""
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

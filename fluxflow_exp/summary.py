@@ -11,7 +11,7 @@ from fluxflow_exp.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from fluxflow_exp.trainers.base import Trainer
-    from fluxflow_exp.trainers.setup import Length, Setup
+    from fluxflow_exp.trainers.setup import Setup
 
 
 def finish_step(setup: Setup, trainer: Trainer, final: dict[str, float]) -> None:
@@ -34,9 +34,12 @@ def finish_step(setup: Setup, trainer: Trainer, final: dict[str, float]) -> None
     setup.folder.write_record(record)
 
 
-def is_finished(entry: dict[str, Any] | None, length: Length) -> bool:
-    """Whether the record's entry of a step says that it was trained to its end, its transition's if it has one."""
-    return entry is not None and (entry["updates"] == length.updates or "ended_by" in entry)
+def is_finished(entry: dict[str, Any] | None, planned: dict[str, Any]) -> bool:
+    """Whether the record's entry of a step says that it was trained to its end, its transition's if it has one.
+
+    `planned`: the record's as well; what the step's length would be with the data of today does not matter.
+    """
+    return entry is not None and (entry["updates"] == planned["updates"] or "ended_by" in entry)
 
 
 def write(folder: RunFolder, console: Console) -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import re
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from fluxflow_exp import ledger, mirror, preflight, runs
 from fluxflow_exp.config import UserError, chosen, resolve
 from fluxflow_exp.console import fail
+from fluxflow_exp.folder_lock import LOOK_SECONDS
 from fluxflow_exp.mirror import Mirror
 from fluxflow_exp.overrides import Failure
 from fluxflow_exp.run_folder import RunFolder, run_path
@@ -67,8 +69,6 @@ class Sweep:
         jobs = [_job(label, list(each), own) for label, each, own in zip(labels, overrides, values, strict=True)]
         sweep = cls(jobs, folder)
         sweep._announce()
-        for job in sweep.to_run:
-            _freeze(job)
         return sweep
 
     def finish(self) -> None:
@@ -139,21 +139,31 @@ def _problems(labels: list[str], composed: list[dict[str, Any] | str], *, here: 
 
 
 def _job(label: str, overrides: list[str], values: dict[str, Any]) -> Job:
+    """A job with what has become of it; one that is to run is held to the configuration of this moment."""
     name = job_folder(values, overrides, label)
     folder = RunFolder(run_path(values, name), mirror=Mirror.of(values, name))
-    entry = _bring_back(folder, values, label) or ledger.inspect(folder, values)
-    if entry.state == ledger.STALE and values["resume"] == "fresh":
-        print(f"{label}: the stale run was moved to {folder.move_aside()}")
-        entry = ledger.Entry(ledger.NEW)
-    if entry.state == ledger.DONE and runs.extends(folder, values):
-        entry = ledger.Entry(ledger.INTERRUPTED, "to be extended")
-    return Job(label, overrides, values, folder, entry)
+    while not folder.try_lock():
+        entry = ledger.inspect(folder, values)
+        if entry.state == ledger.RUNNING:
+            return Job(label, overrides, values, folder, entry)
+        time.sleep(LOOK_SECONDS)  # somebody looks at it, or is about to make it
+    try:
+        entry = _bring_back(folder, values, label) or ledger.inspect(folder, values)
+        if entry.state == ledger.STALE and values["resume"] == "fresh":
+            print(f"{label}: the stale run was moved to {folder.move_aside()}")
+            entry = ledger.Entry(ledger.NEW)
+        if entry.state == ledger.DONE and runs.extends(folder, values):
+            entry = ledger.Entry(ledger.INTERRUPTED, "to be extended")
+        job = Job(label, overrides, values, folder, entry)
+        if job.runs:
+            _freeze(job)
+        return job
+    finally:
+        folder.unlock()
 
 
 def _bring_back(folder: RunFolder, values: dict[str, Any], label: str) -> ledger.Entry | None:
     """Bring a job back from its mirror; what it is if the mirror has another one of its name."""
-    if folder.in_use():
-        return None
     try:
         for line in mirror.bring_back(folder, values):
             print(f"{label}: {line}")
@@ -164,13 +174,13 @@ def _bring_back(folder: RunFolder, values: dict[str, Any], label: str) -> ledger
 
 def _freeze(job: Job) -> None:
     """Hold the job to the configuration of this moment, whatever is edited before it starts or starts again."""
-    values = {**job.values, "resume": "auto"}
+    # A job that starts again must not move itself aside; that it may go on with changed data holds.
+    values = {**job.values, "resume": "extend" if job.values["resume"] == "extend" else "auto"}
     if not job.folder.exists():
         runs.create(job.folder, values, job.overrides)
         return
     if runs.extends(job.folder, job.values):
-        job.folder.summary.unlink(missing_ok=True)
-        job.folder.write_record({**job.folder.read_record(), "overrides": job.overrides})
+        runs.extend(job.folder, job.folder.read_record(), values, job.overrides)
     job.folder.freeze(values)
     job.folder.failure.unlink(missing_ok=True)
 
@@ -186,7 +196,7 @@ def frozen(values: dict[str, Any], overrides: list[str]) -> tuple[dict[str, Any]
 def note_failure(values: dict[str, Any], name: str, error: Exception) -> None:
     """Leave the reason in the job's folder, if it failed before it had the folder."""
     folder = RunFolder(run_path(values, name))
-    if not folder.failure.exists():
+    if not folder.failure.exists() and not folder.in_use():
         folder.record_failure(str(error) or type(error).__name__)
 
 

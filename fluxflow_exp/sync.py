@@ -30,9 +30,16 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _send(folder: RunFolder) -> int:
-    if folder.in_use():
+    if not folder.try_lock():
         fail([f"{folder.path} is being trained: that process sends its own rows"])
         return 1
+    try:
+        return _send_rows(folder)
+    finally:
+        folder.unlock()
+
+
+def _send_rows(folder: RunFolder) -> int:
     tracking = typed(folder.frozen()).tracking
     tracking.mode = "online"
     run = wandb_run.WandbRun(folder, tracking, Console())

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from fluxflow_exp.data.sample import Sample
+from fluxflow_exp.data.sample import Contents, Sample
 from fluxflow_exp.data.shapes import Shapes
 
 HEALED = Path("healed")  # once it is there, no defect acts
@@ -38,6 +38,9 @@ class _Source:
 
     def fingerprint(self, *, times: bool = True) -> str:
         return self.source.fingerprint(times=times)
+
+    def contents(self) -> Contents:
+        return self.source.contents()
 
     def read(self, index: int, rng: random.Random) -> Sample:
         self.reads += 1

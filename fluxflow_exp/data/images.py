@@ -12,7 +12,7 @@ from rich.progress import track
 
 from fluxflow_exp.data.buckets import Size, Variant, check_scales, variants
 from fluxflow_exp.data.decoding import decoding, reason
-from fluxflow_exp.data.sample import BadSampleError, Sample, digest
+from fluxflow_exp.data.sample import BadSampleError, Contents, Sample, digest
 from fluxflow_exp.data.transforms import fit, open_rgb, upright_size
 
 SPLIT_BINS = 1_000_000
@@ -85,12 +85,17 @@ class Images:
         return self.look.varies
 
     def fingerprint(self, *, times: bool = True) -> str:
-        def state_of(place: Any) -> Any:
-            state = self.state_of(place)
-            return state if times or state is None else state[:-1]  # a file's time is the last in it
-
-        entries = ((entry.id, entry.caption, state_of(entry.place)) for entry in self.entries)
+        entries = ((entry.id, entry.caption, self._state(entry, times=times)) for entry in self.entries)
         return digest(chain([self.look], entries, self.variants or []))
+
+    def contents(self) -> Contents:
+        ids, captions = (entry.id for entry in self.entries), (entry.caption for entry in self.entries)
+        states = (self._state(entry, times=False) for entry in self.entries)
+        return Contents(len(self.entries), digest(ids), digest(captions), digest(states))
+
+    def _state(self, entry: Entry, *, times: bool) -> Any:
+        state = self.state_of(entry.place)
+        return state if times or state is None else state[:-1]  # a file's time is the last in it
 
     def _lay_out(self) -> None:
         sizes, kept = [], []

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
-from fluxflow_exp.data.sample import BadSampleError, DataSet, Sample, Source, Stream, digest
+from fluxflow_exp.data.sample import BadSampleError, Contents, DataSet, Sample, Source, Stream, digest, together
 
 
 class Mixture:
@@ -59,6 +59,9 @@ class _Drawn:
     def fingerprint(self, *, times: bool = True) -> str:
         return digest([self.weights, *(source.fingerprint(times=times) for source in self.sources.values())])
 
+    def contents(self) -> Contents:
+        return together([source.contents() for source in self.sources.values()])
+
 
 class _InTurn:
     """The sources' samples in turn, until the shortest is used up; then the others' rest."""
@@ -82,6 +85,9 @@ class _InTurn:
 
     def fingerprint(self, *, times: bool = True) -> str:
         return digest(source.fingerprint(times=times) for source in self.sources.values())
+
+    def contents(self) -> Contents:
+        return together([source.contents() for source in self.sources.values()])
 
 
 def _named(name: str, source: Source, index: int, rng: random.Random) -> Sample:

@@ -38,6 +38,21 @@ class Indexed(Protocol):
     def __len__(self) -> int: ...
 
 
+class Contents(NamedTuple):
+    """How many samples a source has, and digests of what they are: moved files are the same, changed ones are not."""
+
+    samples: int
+    names: str
+    captions: str
+    files: str  # sizes
+
+
+def together(parts: list[Contents]) -> Contents:
+    """The contents of several sources as those of one."""
+    counts, *digests = zip(*parts, strict=True)
+    return Contents(sum(counts), *map(digest, digests))
+
+
 class Source(Indexed, Protocol):
     """What `read` returns is a function of `index` and of what it draws from `rng`."""
 
@@ -55,6 +70,10 @@ class Source(Indexed, Protocol):
 
         `times`: files that were written again count as other files, though they may hold the same.
         """
+        ...
+
+    def contents(self) -> Contents:
+        """What samples there are, whatever is made of them."""
         ...
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from fluxflow_exp.bounds import PositiveInt, Whole
 from fluxflow_exp.data import shapes_reader
-from fluxflow_exp.data.sample import Sample, digest
+from fluxflow_exp.data.sample import Contents, Sample, digest
 from fluxflow_exp.data.shapes_geometry import COLOURS, KINDS, Triple, caption_of, render
 from fluxflow_exp.seeding import derive
 
@@ -92,6 +92,10 @@ class _Drawings:
 
     def fingerprint(self, *, times: bool = True) -> str:
         return digest([(self.split, self.n, self.img_size, self.seed)])
+
+    def contents(self) -> Contents:
+        drawn = digest([(self.split, self.n, self.seed)])  # each is a function of its number
+        return Contents(self.n, drawn, drawn, drawn)
 
 
 def _by_caption() -> dict[str, Triple]:

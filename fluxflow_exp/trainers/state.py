@@ -91,6 +91,11 @@ def restore(trainer: Trainer, state: dict[str, Any]) -> None:
             f"within an epoch, streamed shards must be read by as many ranks and workers as before: "
             f"set {then.format(*state['readers'])} (now {then.format(*now or (1, 0))})"
         )
+    if state["update"] > trainer.length.updates:
+        raise UserError(
+            f"step {trainer.setup.name} stands at update {state['update']}, and would now end after "
+            f"{trainer.length.updates}: there are fewer samples than when it began, or fewer epochs were asked for"
+        )
     trainer.update_index, trainer.seconds = state["update"], state["seconds"]
     trainer.window.sums, trainer.held_out = state["window"], state["held_out"]
     # Checkpoints of before saves were counted have neither.

@@ -1,0 +1,135 @@
+"""One process at a time in a run folder: a lock beside it, `<parent>/.<name>.lock`, and one inside, `.lock`.
+
+The one beside it stays where it is when the folder is moved or deleted: who waits for it waits for the name, and never
+gets a folder that has gone elsewhere. The one inside serves where the folder alone is shared, as one that is mounted
+into several containers, and keeps versions apart that know no other.
+
+Both are flock's. Record locks (lockf) are lost as soon as their process closes any descriptor of the file, and looking
+whether a run goes on is enough for that. On NFS the kernel makes byte-range locks on the server of either kind. A
+forked child has flock's lock in its copy of the descriptor, so it closes that first of all: a data loading process
+that outlives its run does not keep the folder.
+"""
+
+import errno
+import fcntl
+import os
+import time
+import weakref
+from pathlib import Path
+
+from fluxflow_exp.config import UserError
+
+READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
+LOOK_SECONDS = 0.1  # between two tries
+
+
+class FolderLock:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.beside, self.inside = folder.with_name(f".{folder.name}.lock"), folder / ".lock"
+        self._descriptors: dict[Path, int] = {}
+
+    @property
+    def held(self) -> bool:
+        """Whether this process holds the folder."""
+        return bool(self._descriptors)
+
+    def acquire(self, *, seconds: float = 0.0) -> bool:
+        """Hold the folder, after `seconds` of trying at most. False: another process has it.
+
+        Where nothing can be written there is nothing to hold. UserError: the file system has no locks.
+        """
+        until = time.monotonic() + seconds
+        while not self._try():
+            if time.monotonic() > until:
+                return False
+            time.sleep(LOOK_SECONDS)
+        return True
+
+    def hold_inside(self) -> None:
+        """Take the lock inside, too, once there is a folder; for the holder of the other one."""
+        if self.held and self.folder.is_dir():
+            self._take(self.inside)
+
+    def release_inside(self) -> None:
+        """Before the folder is moved: what is inside goes with it."""
+        self._close(self.inside)
+
+    def release(self) -> None:
+        """Let another process have the folder."""
+        for path in list(self._descriptors):
+            self._close(path)
+
+    def held_elsewhere(self) -> bool:
+        """Whether another process holds the folder. Nothing is written for that."""
+        return not self.held and any(_is_locked(path) for path in (self.beside, self.inside))
+
+    def _try(self) -> bool:
+        """Take what there is to take. False: some of it is held, and then none is kept."""
+        paths = [self.beside, *([self.inside] if self.inside.exists() else [])]
+        if all(self._take(path) for path in paths):
+            return True
+        self.release()
+        return False
+
+    def _take(self, path: Path) -> bool:
+        """False: another process holds it. What cannot be written is passed over: a folder in one stays where it is."""
+        if path in self._descriptors:
+            return True
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(path, os.O_CREAT | os.O_RDWR, 0o666)
+        except OSError as error:
+            if error.errno in READ_ONLY:
+                return True
+            raise
+        if not _flock(descriptor, fcntl.LOCK_EX, path):
+            os.close(descriptor)
+            return False
+        self._descriptors[path] = descriptor
+        _HELD.add(self)
+        return True
+
+    def _close(self, path: Path) -> None:
+        descriptor = self._descriptors.pop(path, None)
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+_HELD: "weakref.WeakSet[FolderLock]" = weakref.WeakSet()
+
+
+def _in_child() -> None:
+    for lock in list(_HELD):
+        lock.release()
+    _HELD.clear()
+
+
+os.register_at_fork(after_in_child=_in_child)
+
+
+def _is_locked(path: Path) -> bool:
+    """A shared lock needs no right to write, and is refused where there is an exclusive one."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError:
+        return False  # not there, or not to be read: then by no process of this user's
+    try:
+        return not _flock(descriptor, fcntl.LOCK_SH, path)
+    except UserError:
+        return False
+    finally:
+        os.close(descriptor)
+
+
+def _flock(descriptor: int, kind: int, path: Path) -> bool:
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        raise UserError(
+            f"{path.parent} is on a file system without locks ({error.strerror}), where two processes could train in "
+            "one folder: set output_root=… to another one, or have it mounted with locks (Lustre: -o flock)"
+        ) from error
+    return True
