@@ -69,12 +69,7 @@ class Generation:
     def remove(self, kept: Generation) -> None:
         """Take the generation away, but for what it shares with `kept`; its list first."""
         self.listing.unlink(missing_ok=True)
-        shared = kept.places()
-        for path in self.places() - shared:
-            path.unlink(missing_ok=True)
-
-    def places(self) -> set[Path]:
-        return {entry.place(self.home, name) for name, entry in self.files.items()}
+        remove(places(self.home, self.files) - places(self.home, kept.files))
 
     def restore(self, target: Path) -> list[str]:
         """Fill the folder `target` with the run; names of files that are not whole, and left out.
@@ -102,6 +97,16 @@ class Generation:
         for folder in {target, *(path.parent for path in target.rglob("*"))}:
             files.sync_folder(folder)
         return damaged
+
+
+def places(home: Path, listed: dict[str, File]) -> set[Path]:
+    """Where the contents of listed files stand."""
+    return {entry.place(home, name) for name, entry in listed.items()}
+
+
+def remove(paths: set[Path]) -> None:
+    for path in paths:
+        path.unlink(missing_ok=True)
 
 
 def newest(home: Path) -> Generation | None:
@@ -158,10 +163,7 @@ def tidy(home: Path) -> None:
     found = newest(home)
     if found is None or found.listing != max(lists, key=lambda path: (len(path.name), path.name)):
         return  # the newest list is not whole: nothing is taken away
-    kept = found.places() | {found.listing}
-    for path in home.rglob("*"):
-        if path.is_file() and path not in kept:
-            path.unlink(missing_ok=True)
+    remove({path for path in home.rglob("*") if path.is_file()} - places(home, found.files) - {found.listing})
 
 
 def fits(name: str, sha256: str) -> bool:

@@ -6,6 +6,7 @@ Of a run and its mirror, the newer one wins. Nothing is deleted on either side b
 from __future__ import annotations
 
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from glob import escape
@@ -58,9 +59,21 @@ class Mirror:
         before = generation.newest(home)
         if before:
             _refuse_loss(before, folder, record)
-        entries = _store(folder, home, before.files if before else {})
-        if before and entries == before.files:
-            return
+        known = before.files if before else {}
+        entries: dict[str, File] = {}
+        try:
+            _store(folder, home, known, entries)
+            if entries != known:
+                self._switch(folder, record, before, home, entries)
+        except BaseException:  # what was copied would fill a full disk further, with every try
+            with suppress(OSError):
+                if generation.newest(home) == before:
+                    generation.remove(generation.places(home, entries) - generation.places(home, known))
+            raise
+
+    def _switch(
+        self, folder: RunFolder, record: dict[str, Any], before: Generation | None, home: Path, entries: dict[str, File]
+    ) -> None:
         same = before is not None and entries["config.yaml"] == before.files["config.yaml"]
         names = [Path(name).name for name in entries if name.startswith("checkpoints/")]
         made = Generation(
@@ -90,7 +103,8 @@ class Mirror:
         here = progress.read(folder)
         if here is None:
             found = self._of_this_name(folder, values)
-            return _put_in_place(found, folder, partial, "") if found else []
+            why = ", since its run.json or config.yaml was not whole" if folder.checkpoints.is_dir() else ""
+            return _put_in_place(found, folder, partial, why) if found else []
         record = folder.read_record()
         found = self._of_identity(folder, record)
         if found is None:
@@ -191,9 +205,8 @@ def _refuse_loss(before: Generation, folder: RunFolder, record: dict[str, Any]) 
         raise UserError(f"it has what is missing here: {'; '.join(lost)}")
 
 
-def _store(folder: RunFolder, home: Path, known: dict[str, File]) -> dict[str, File]:
-    """Copy to `home` what is not `known` there; all files of the new generation."""
-    entries: dict[str, File] = {}
+def _store(folder: RunFolder, home: Path, known: dict[str, File], entries: dict[str, File]) -> None:
+    """Copy to `home` what is not `known` there, and enter all files of the new generation."""
     fresh = set()
     for source in filter(generation.is_copied, sorted(folder.path.rglob("*"))):
         name = source.relative_to(folder.path).as_posix()
@@ -207,15 +220,15 @@ def _store(folder: RunFolder, home: Path, known: dict[str, File]) -> dict[str, F
             if source.exists() or generation.NEEDED.fullmatch(name):
                 raise
             continue  # what works beside the run, graphs or W&B, has taken it away
-        if generation.fits(name, entry.sha256 or ""):
-            entries[name] = entry
-            fresh.add((home / name).parent)
+        entries[name] = entry
+        fresh.add((home / name).parent)
+        if not generation.fits(name, entry.sha256 or ""):
+            generation.remove(generation.places(home, {name: entries.pop(name)}))
     for name, entry in known.items():
         if name not in entries and name.startswith(KEPT) and entry.is_there(home, name):
             entries[name] = entry
     for each in fresh:
         files.sync_folder(each)
-    return entries
 
 
 def _is_unchanged(source: Path, known: File, name: str) -> bool:

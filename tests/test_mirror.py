@@ -1,5 +1,6 @@
 """Of a run and its mirror the newer one wins, whole, and nothing is lost on either side."""
 
+import errno
 import hashlib
 import json
 import os
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from fluxflow_exp import generation, mirror, preflight, tally, verify
+from fluxflow_exp import files, generation, mirror, preflight, tally, verify
 from fluxflow_exp.config import UserError
 from fluxflow_exp.console import Console
 from fluxflow_exp.mirror import Mirror
@@ -99,7 +100,7 @@ def test_a_save_copies_what_has_changed_and_leaves_one_generation(tmp_path: Path
     assert len(list((there / "checkpoints").iterdir())) == 1
     kept = generation.newest(there)
     assert kept
-    assert {p for p in there.rglob("*") if p.is_file()} == {*kept.places(), kept.listing}
+    assert {p for p in there.rglob("*") if p.is_file()} == {*generation.places(there, kept.files), kept.listing}
     assert folder.mirror
     folder.mirror.save(folder)  # nothing has changed
     assert generation.newest(there) == kept
@@ -258,6 +259,31 @@ def test_a_mirror_that_cannot_be_written_is_said_and_does_not_stop_the_run(
     there.unlink()
     mirror.finish(folder)
     assert generation.newest(there)
+
+
+@pytest.mark.parametrize("switched", [False, True])
+def test_a_save_that_fails_leaves_a_whole_generation_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, switched: bool
+) -> None:
+    values = asked(tmp_path / "outputs", tmp_path / "volume")
+    folder, _ = start(values)
+    train(folder, 10)
+    there = home(tmp_path / "volume")
+    before = content(RunFolder(there))
+    write = files.write_json
+
+    def full(path: Path, value: Any) -> None:
+        if there not in path.parents or switched:
+            write(path, value)
+        if there in path.parents:
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(files, "write_json", full)
+    with pytest.raises(OSError, match="No space"):
+        train(folder, 20)
+    assert (content(RunFolder(there)) == before) is not switched
+    shutil.rmtree(tmp_path / "outputs")
+    assert f"(vae, update {20 if switched else 10})" in mirror.bring_back(opened(values), values)[0]
 
 
 def test_a_mirror_in_the_run_folder_is_refused(tmp_path: Path) -> None:

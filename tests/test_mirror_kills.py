@@ -6,6 +6,7 @@ the same command: once as it lies, once with its folder lost, so that all there 
 
 import copy
 import shutil
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,7 +33,7 @@ WORDS = [
 ]
 # The disk is as before them: a kill there is a kill at the operation after.
 CHANGE_NOTHING = ("fsync", "attributes")
-SHARES, STRIDE = 8, 97
+SHARES, STRIDE = 16, 97
 
 
 class Peace(NamedTuple):
@@ -132,7 +133,11 @@ def test_killed_at_a_sample_of_its_file_operations_a_mirrored_run_comes_to_the_s
 def test_killed_at_every_file_operation_a_mirrored_run_comes_to_the_same(
     tmp_path: Path, peace: Peace, share: int
 ) -> None:
-    found = [replay(each, peace, tmp_path, lost=(False, True)) for each in peace.operations[share::SHARES]]
+    found = []
+    for before, each in pairwise([*peace.operations[:1], *peace.operations]):
+        if each.number % SHARES == share:  # what comes from the mirror depends on the mirror alone
+            touched = any("/volume" in operation.path.as_posix() for operation in (before, each))
+            found += replay(each, peace, tmp_path, lost=(False, True) if touched else (False,))
     assert not any(found), found
 
 
