@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
 
-from fluxflow_exp import compare_curves, compare_metrics, compare_report, compare_runs
+from fluxflow_exp import compare_curves, compare_metrics, compare_report, compare_runs, published
 from fluxflow_exp.compare_curves import BUDGETS, TIMED, Curve
 from fluxflow_exp.compare_pairs import Comparison, Group, Question, pairs
 from fluxflow_exp.compare_runs import Found, Run
@@ -176,6 +176,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--better", choices=("higher", "lower"), help="for a metric whose name does not tell")
     parser.add_argument("--wandb", metavar="PROJECT", help="send the same to this project of Weights & Biases")
+    parser.add_argument("--trust", action="append", default=[], metavar="WORD", help=published.TRUST)
     parser.add_argument("--allow", default="", metavar="KINDS", help="differences put up with: data,code,config")
     parser.add_argument(
         "--out", dest="folder", type=Path, metavar="FOLDER",
@@ -194,6 +195,7 @@ def main(arguments: list[str] | None = None) -> int:
         problems.append(f"--effect must be above 0, not {options.effect:g}")
     if options.folder and options.folder.exists() and not options.folder.is_dir():
         problems.append(f"--out {options.folder}: this is a file, and a folder is wanted")
+    published.allow(options.trust)
     try:
         runs = compare_runs.find(options.out)
         if higher is None:

@@ -9,6 +9,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
+from fluxflow_exp import frozen
 from fluxflow_exp.compare_runs import Run
 from fluxflow_exp.config import UserError
 
@@ -20,8 +21,9 @@ Done = dict[str, NDArray[np.float64]]  # step → TFLOP after 0, 1, 2, … updat
 
 def done(run: Run, step: str) -> NDArray[np.float64]:
     """TFLOP after 0, 1, 2, … updates of a step. UserError: its data are not here, or this version cannot read it."""
-    kept = {name: value for name, value in run.values.items() if name not in ASIDE}
     try:
+        values = frozen.to_build(run.folder.config)
+        kept = {name: value for name, value in values.items() if name not in ASIDE}
         return _counted(json.dumps({**kept, "name": "counted"}, sort_keys=True))[step]
     except UserError as error:
         raise UserError(f"{run.name}: TFLOP cannot be counted from its configuration and data: {error}") from error

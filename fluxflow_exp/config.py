@@ -4,17 +4,17 @@
 """
 
 import copy
-import importlib
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-import hydra.utils
 from hydra.core.config_store import ConfigStore
-from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from fluxflow_exp import published
+from fluxflow_exp.published import PARTIAL, TARGET
 from fluxflow_exp.schema import RunConfig
 
 ConfigStore.instance().store(name="schema", node=RunConfig)
@@ -36,34 +36,35 @@ def conf_dir() -> str:
 
 
 def instantiate(node: dict[str, Any], **objects: Any) -> Any:
-    """Build what `node["_target_"]` names. Lists and dicts reach it as plain values, live `objects` as they are.
+    """Build what `node["_target_"]` names, nodes within it first; live `objects` reach it as they are.
 
-    A ValueError of a constructor comes through as it is: it is written for the user.
+    With `_partial_: true` it is what is left to be called. ValueError: the target may not be built (published.py), or
+    its constructor says so: then it is written for the user.
     """
-    try:
-        if not objects:
-            return hydra.utils.instantiate(node, _convert_="all")
-        # Hydra would copy dataclasses and lists among the objects into its own containers.
-        return hydra.utils.instantiate({**node, "_partial_": True}, _convert_="all")(**objects)
-    except InstantiationException as error:
-        if isinstance(error.__cause__, ValueError):
-            raise error.__cause__ from None
-        raise
+    arguments = {key: _built(value) for key, value in node.items() if key not in (TARGET, PARTIAL)}
+    target = published.locate(node[TARGET])
+    return partial(target, **arguments) if node.get(PARTIAL) else target(**arguments, **objects)
 
 
-def locate(name: str) -> Any:
-    """The class or function that a `_target_` names. ImportError, AttributeError: there is none."""
-    module, _, attribute = name.rpartition(".")
-    return getattr(importlib.import_module(module), attribute)
+def _built(value: Any) -> Any:
+    """An argument, of which nothing is shared with the configuration."""
+    if isinstance(value, dict):
+        return instantiate(value) if TARGET in value else {key: _built(child) for key, child in value.items()}
+    return [_built(child) for child in value] if isinstance(value, list) else value
 
 
-def resolve(config: DictConfig) -> dict[str, Any]:
-    """The configuration as plain values: interpolations resolved, players given their optimizers and schedulers."""
+def resolve(config: DictConfig, *, own: bool = True) -> dict[str, Any]:
+    """The configuration as plain values: interpolations resolved, players given their optimizers and schedulers.
+
+    `own`: it was composed from what the user of this process has typed, so that what it names may be built.
+    """
     values = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
     values.pop("hydra", None)
     for step in values["stage"]["steps"].values():
         for group, run_wide in (("optimizers", "optimizer"), ("schedulers", "scheduler")):
             step[group] = {player: _follow(node, values[run_wide]) for player, node in step[group].items()}
+    if own:
+        published.allow_all(values)
     return values
 
 

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fluxflow_exp import files
+from fluxflow_exp import files, published
 from fluxflow_exp.config import UserError, typed
 from fluxflow_exp.console import fail
 from fluxflow_exp.evaluation import names, record
@@ -40,6 +40,7 @@ def evaluate(options: argparse.Namespace) -> tuple[list[record.Record], dict[str
     """
     from fluxflow_exp.evaluation.subject import Subject
 
+    published.allow(options.trust)
     subject = Subject(options.source, config=options.config)
     inside = f"{subject.run.path}, {subject.file.relative_to(subject.run.path)}" if subject.run else str(subject.file)
     print(f"EVALUATE: {inside}", flush=True)
@@ -228,6 +229,7 @@ def parser() -> argparse.ArgumentParser:
     add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to compute (default auto)")
     add("--precision", choices=("fp32", "bf16", "fp16"), default="fp32", help="of the model (default fp32)")
     add("--config", type=Path, metavar="FILE", help="config.yaml of the run, for weights outside of one")
+    add("--trust", action="append", default=[], metavar="WORD", help=published.TRUST)
     add("--json", type=Path, metavar="FILE", help="write the numbers there, too")
     return made
 

@@ -11,12 +11,13 @@ from typing import NamedTuple
 import torch
 from rich.progress import track
 
-from fluxflow_exp import pictures
+from fluxflow_exp import pictures, published
 from fluxflow_exp.config import UserError
 from fluxflow_exp.console import fail
 from fluxflow_exp.data.captions import lines_of, surrogate_in
 from fluxflow_exp.hardware import PRECISIONS
 from fluxflow_exp.models.text_to_image import TextToImage
+from fluxflow_exp.published import TRUST
 from fluxflow_exp.samplers import SAMPLERS
 
 GRID_LIMIT = 64  # images on grid.webp
@@ -67,12 +68,14 @@ def parser() -> argparse.ArgumentParser:
     add("--n_per_prompt", type=int, default=1, help="images for each prompt")
     add("--weights", choices=("ema", "raw"), default="ema", help="averaged, or as last trained")
     add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to compute")
+    add("--trust", action="append", default=[], metavar="WORD", help=TRUST)
     add("--precision", choices=sorted(PRECISIONS), default="fp32", help="of the computation")
     return made
 
 
 def generate(arguments: argparse.Namespace) -> None:
     """Write `<name>_gen.webp` for each prompt and all of them in `grid.webp`. UserError: unusable input."""
+    published.allow(arguments.trust)
     for name in ("steps", "batch_size", "n_per_prompt"):
         if getattr(arguments, name) < 1:
             raise UserError(f"--{name} must be at least 1, not {getattr(arguments, name)}")

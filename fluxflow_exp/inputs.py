@@ -5,6 +5,7 @@ It is recorded when a run begins and compared when it continues: what has change
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,9 +49,9 @@ FILES: dict[str, Callable[..., dict[str, str]]] = {"upstream": upstream, "pretra
 def changed_upstream(record: dict[str, Any]) -> list[str]:
     """Weights of other runs that a run started from and that are not the same any more; one line each."""
     return [
-        f"{name} {'has changed' if Path(name).exists() else 'is gone'}"
+        f"{name} {'has changed' if os.path.isfile(name) else 'is gone'}"
         for name, digest in record["upstream"].items()
-        if not Path(name).exists() or files.digest(Path(name)) != digest
+        if not os.path.isfile(name) or files.digest(Path(name)) != digest  # a device would be read for ever
     ]
 
 

@@ -86,7 +86,11 @@ def _job(values: dict[str, Any], overrides: list[str]) -> None:
 
     from fluxflow_exp import distributed, sweep
 
-    values, swept, changed = sweep.frozen(values, overrides)
+    try:
+        values, swept, changed = sweep.frozen(values, overrides)
+    except UserError as error:
+        fail(list(error.args))
+        raise
     print(f"\n{'#' * 80}\n# {swept}", flush=True)
     if changed:
         print(f"Note: {', '.join(changed)} changed in the configuration files since the launch; this job keeps its own")

@@ -14,12 +14,13 @@ from typing import Any
 import torch
 
 from fluxflow_exp import files, weights
-from fluxflow_exp.config import UserError, instantiate, locate, resolve, typed
+from fluxflow_exp.config import UserError, instantiate, resolve, typed
 from fluxflow_exp.console import fail
 from fluxflow_exp.data.loader import groups_of, updates_per_epoch
 from fluxflow_exp.data.sample import DataSet, Stream
 from fluxflow_exp.hardware import Machine
 from fluxflow_exp.overrides import compose_config, override_problems
+from fluxflow_exp.published import locate
 from fluxflow_exp.schema import RunConfig, Step
 from fluxflow_exp.trainers import transition
 from fluxflow_exp.trainers.base import Trainer

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fluxflow_exp import files
+from fluxflow_exp import files, published
 from fluxflow_exp.config import UserError
 from fluxflow_exp.console import Console, fail
 from fluxflow_exp.overrides import did_you_mean
@@ -96,7 +96,7 @@ def _trainer(folder: RunFolder, name: str, update: int, precision: str | None) -
     """A trainer of step `name` as it was before the first update that is repeated."""
     import torch
 
-    from fluxflow_exp import plan
+    from fluxflow_exp import frozen, plan, preflight
     from fluxflow_exp.config import instantiate, typed
     from fluxflow_exp.datasets import build_data
     from fluxflow_exp.distributed import Ranks
@@ -105,9 +105,15 @@ def _trainer(folder: RunFolder, name: str, update: int, precision: str | None) -
     from fluxflow_exp.preemption import StopRequest
     from fluxflow_exp.wandb_run import WandbRun
 
-    config = typed(_plainly(folder.frozen(), precision))
+    values = frozen.to_build(folder.config)
+    _link_caches(values, folder.path.parent)
+    values = _plainly(values, precision, scratch=folder.path.parent)
+    config = typed(values)
     if config.hardware.device == "cuda" and not torch.cuda.is_available():
         raise UserError(f"this run was trained on a GPU (hardware={config.hardware.name}), and this machine shows none")
+    wrong = preflight.problems(values)
+    if wrong:
+        raise UserError(*wrong)
     machine, data = prepare(config.hardware), build_data(config)
     lengths = {each: plan.length(step, data[each], config) for each, step in config.stage.steps.items()}
     if update > lengths[name].updates:
@@ -124,8 +130,9 @@ def _trainer(folder: RunFolder, name: str, update: int, precision: str | None) -
     return trainer
 
 
-def _plainly(values: dict[str, Any], precision: str | None) -> dict[str, Any]:
-    """A run's configuration without what does not change its numbers, on one device, layer by layer."""
+def _plainly(values: dict[str, Any], precision: str | None, *, scratch: Path) -> dict[str, Any]:
+    """A run's configuration without what does not change its numbers, on one device, layer by layer; written is to
+    `scratch` alone."""
     hardware = {**values["hardware"], "compile": False, "cuda_graphs": False, "devices": 1, "parallel": "ddp"}
     hardware["slurm"] = {**hardware["slurm"], "nodes": 1}
     if precision:
@@ -137,7 +144,18 @@ def _plainly(values: dict[str, Any], precision: str | None) -> dict[str, Any]:
         "samples": {**values["samples"], **pictures},
         "evaluation": {**values["evaluation"], "prompts": 0},  # a schedule may follow the others
         "health": {"images": None},
+        "output_root": str(scratch),
+        "checkpoint": {**values["checkpoint"], "mirror": None},
+        "cache": {**values["cache"], "path": None},
     }
+
+
+def _link_caches(values: dict[str, Any], scratch: Path) -> None:
+    """Let a replay read what has been cached, and write what has not to `scratch`."""
+    given = Path(values["cache"]["path"] or Path(values["output_root"], "cache")).expanduser()
+    (scratch / "cache").mkdir()
+    for entry in given.glob("*-*"):
+        (scratch / "cache" / entry.name).symlink_to(entry.absolute())
 
 
 def _logged(run: RunFolder, step: str, update: int) -> dict[str, Any] | None:
@@ -248,8 +266,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--step", help="by default the one that failed, else the last that was logged")
     parser.add_argument("--update", type=int, help="of the step, from 1; by default the one that failed, else the last")
     parser.add_argument("--precision", choices=("fp32", "bf16", "fp16"), help="another one than the run's")
+    parser.add_argument("--trust", action="append", default=[], metavar="WORD", help=published.TRUST)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write what was found as JSON to FILE")
     options = parser.parse_args(arguments)
+    published.allow(options.trust)
     run = RunFolder(options.run)
     try:
         if not run.exists():

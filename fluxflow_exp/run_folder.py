@@ -16,6 +16,7 @@ import yaml
 from fluxflow_exp import files
 from fluxflow_exp.config import UserError
 from fluxflow_exp.folder_lock import FolderLock
+from fluxflow_exp.frozen import read_config
 
 if TYPE_CHECKING:
     from fluxflow_exp.data.sample import DataSet
@@ -272,17 +273,6 @@ def free_name(path: Path) -> Path:
     while (found := path.with_name(f"{path.name}.old-{number}")).exists():
         number += 1
     return found
-
-
-def read_config(path: Path) -> dict[str, Any]:
-    """The values of a run's config.yaml. UserError: it is not there, or not whole."""
-    try:
-        config: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise UserError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
-    if not isinstance(config, dict):
-        raise UserError(f"{path} holds no configuration")
-    return config
 
 
 def flatten(value: Any, path: str) -> list[tuple[str, Any]]:

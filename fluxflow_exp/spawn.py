@@ -68,10 +68,11 @@ def _rank(rank: int, count: int, port: int, values: dict[str, Any], swept: str) 
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
     }
-    from fluxflow_exp import pipeline
+    from fluxflow_exp import pipeline, published
     from fluxflow_exp.config import UserError
     from fluxflow_exp.console import fail
 
+    published.allow_all(values)  # the command that starts this rank has looked at them
     try:
         pipeline.run(values, swept=swept)
     except UserError as error:

@@ -1,6 +1,7 @@
 """`python -m fluxflow_exp.status outputs/NAME`: what has become of a run, of a sweep, or of all runs below a folder."""
 
 import argparse
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,9 @@ from fluxflow_exp import ledger
 from fluxflow_exp.config import resolve
 from fluxflow_exp.overrides import Failure, compose_config
 from fluxflow_exp.run_folder import RunFolder
+
+# Overrides by which Hydra would read elsewhere: its own keys, resolvers such as ${oc.env:…}, groups by a path.
+REACHING = re.compile(r"^[+~]*hydra\b|\$\{[^}]*:|\.\./")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -41,9 +45,15 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _values_now(run: RunFolder, config_dir: str | None) -> dict[str, Any] | None:
-    """The configuration that the run's command has now; None where it cannot be composed here."""
+    """The configuration that the run's command has now; None where it cannot be composed here.
+
+    The words stand in a file: what they name is looked at, and neither built nor asked of this machine.
+    """
+    words = run.read_record()["overrides"]
+    if any(REACHING.search(word) for word in words):
+        return None
     try:
-        return resolve(compose_config(run.read_record()["overrides"], config_dir=config_dir))
+        return resolve(compose_config(words, config_dir=config_dir), own=False)
     except (*Failure, OmegaConfBaseException):
         return None
 

@@ -13,6 +13,7 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from fluxflow_exp import frozen as frozen_values
 from fluxflow_exp import ledger, mirror, preflight, runs
 from fluxflow_exp.config import UserError, chosen, resolve
 from fluxflow_exp.console import fail
@@ -186,11 +187,27 @@ def _freeze(job: Job) -> None:
 
 
 def frozen(values: dict[str, Any], overrides: list[str]) -> tuple[dict[str, Any], str, list[str]]:
-    """A job's configuration as it was launched, its folder's name, and the keys that would be different now."""
+    """A job's configuration as it was launched, its folder's name, and the keys that would be different now.
+
+    It names nothing that the command does not, and writes where the command says. UserError: it does name more.
+    """
     name = job_folder(values, overrides)
-    then = RunFolder(run_path(values, name)).frozen()
+    folder = RunFolder(run_path(values, name))
+    then = folder.frozen()
+    frozen_values.framed(then, folder.config)
+    frozen_values.check(then, folder.config, way=", and the command that launches this job does not name it")
     changed = sorted(key for key in {*then, *values} - {"resume", "choices"} if then.get(key) != values.get(key))
-    return then, name, changed
+    return {**then, **_places(then, values)}, name, changed
+
+
+def _places(then: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+    """Where the job writes."""
+    return {
+        "name": values["name"],
+        "output_root": values["output_root"],
+        "checkpoint": {**then.get("checkpoint", {}), "mirror": values["checkpoint"]["mirror"]},
+        "cache": {**then.get("cache", {}), "path": values["cache"]["path"]},
+    }
 
 
 def note_failure(values: dict[str, Any], name: str, error: Exception) -> None:

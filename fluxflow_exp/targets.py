@@ -8,8 +8,8 @@ from typing import Any
 from pydantic import ConfigDict, PydanticSchemaGenerationError, TypeAdapter, ValidationError
 
 from fluxflow_exp import bounds
-from fluxflow_exp.config import locate
 from fluxflow_exp.overrides import did_you_mean
+from fluxflow_exp.published import locate
 
 LIVE = {"setup", "optimizer", "updates", "params", "assets"}  # arguments given as live objects
 # Of torch's optimizers, whose signatures declare no ranges.
@@ -32,7 +32,7 @@ def problems(value: Any, path: str) -> list[str]:
         return []
     found = [line for key, child in value.items() for line in problems(child, f"{path}{key}.")]
     if "_target_" in value:
-        found += _target(value, path.rstrip("."))
+        found += of_node(value, path.rstrip("."))
     return found
 
 
@@ -44,10 +44,13 @@ def hints_of(target: Any) -> dict[str, Any]:
     return hints
 
 
-def _target(node: dict[str, Any], path: str) -> list[str]:
+def of_node(node: dict[str, Any], path: str) -> list[str]:
+    """The same for the node at `path`, without those within it."""
+    if not isinstance(node["_target_"], str):
+        return [f"{path}._target_: {node['_target_']!r} is not the name of a class"]
     try:
         target = locate(node["_target_"])
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, ValueError) as error:
         return [f"{path}._target_: cannot find {node['_target_']!r} ({error})"]
     parameters = dict(inspect.signature(target).parameters)
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
@@ -56,7 +59,7 @@ def _target(node: dict[str, Any], path: str) -> list[str]:
     found = [
         f"{path}.{key}: {node['_target_']} takes no {key!r}{did_you_mean(key, allowed)}"
         for key in given
-        if key not in parameters and not open_ended
+        if key not in allowed and (not open_ended or key in LIVE)
     ]
     needed = [
         name

@@ -2,8 +2,8 @@
 
 `<step>.safetensors` holds the averaged weights of the parts that a step trained, `<step>.raw.safetensors` the trained
 ones, `final.safetensors` the averaged weights of every part of the pipeline but the discriminator. Tensors are named
-`<part>.<parameter>`; one metadata entry holds a JSON of facts. Metadata is data: only classes of
-`fluxflow_exp.models` are ever built from it.
+`<part>.<parameter>`; one metadata entry holds a JSON of facts. Metadata is data: only the models of published.py are
+ever built from it, at the shapes of the tensors beside it, and nothing is fetched.
 """
 
 import json
@@ -18,17 +18,17 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from fluxflow_exp import files
+from fluxflow_exp import files, published, targets
 from fluxflow_exp.config import PARTS, instantiate
+from fluxflow_exp.facts import FORMAT, Facts, parse
+from fluxflow_exp.published import PARTIAL, TARGET
 
-FORMAT = 1
 KEY = "fluxflow_exp"
-MODELS = "fluxflow_exp.models."
 GENERATION_PARTS = ("expander", "flow_processor", "text_encoder")
 ASSETS = ("config_json", "tokenizer_json")  # what a pretrained text encoder is rebuilt from
+FEW = 64  # tensors more than a file holds that a part may have before it is refused for that
 
 State = dict[str, Tensor]
-Facts = dict[str, Any]
 
 
 def publish(path: Path, parts: dict[str, State], facts: Facts) -> None:
@@ -71,10 +71,7 @@ def read_facts(path: Path) -> Facts:
             f"{path} was not published by fluxflow_exp (no {KEY!r} metadata). "
             "Give the weights/final.safetensors of a run"
         )
-    facts: Facts = json.loads(metadata[KEY])
-    if facts["format"] != FORMAT:
-        raise ValueError(f"{path} has weights format {facts['format']}; this version reads {FORMAT}")
-    return facts
+    return parse(metadata[KEY], path)
 
 
 def read_part(path: Path, part: str) -> State:
@@ -99,7 +96,7 @@ def load_model(path: Path, *, kind: str) -> tuple[dict[str, nn.Module], Facts]:
     modules = {}
     for part in GENERATION_PARTS:
         state = read_part(_holder(path, part, facts, kind), part)
-        by_name = part == "text_encoder" and facts["text_encoder"] == "reference"
+        by_name = part == "text_encoder" and facts["text_encoder"] == "reference" and _is_pretrained(facts)
         if not state and not by_name:
             raise ValueError(
                 f"{path} holds no {part} (it has {', '.join(facts['trained']) or 'no part'}). "
@@ -107,6 +104,11 @@ def load_model(path: Path, *, kind: str) -> tuple[dict[str, nn.Module], Facts]:
             )
         modules[part] = _build(path, part, facts, state)
     return modules, facts
+
+
+def _is_pretrained(facts: Facts) -> bool:
+    node = facts["model"].get("text_encoder")
+    return isinstance(node, dict) and str(node.get(TARGET)).startswith("fluxflow_exp.models.huggingface.")
 
 
 def load_part(path: Path, part: str, *, kind: str) -> nn.Module:
@@ -127,20 +129,74 @@ def _holder(path: Path, part: str, facts: Facts, kind: str) -> Path:
 
 
 def _build(path: Path, part: str, facts: Facts, state: State) -> nn.Module:
+    """ValueError: the metadata do not say how, or of something else than these tensors."""
     node = facts["model"].get(part)
     if part not in PARTS or not isinstance(node, dict):
         raise ValueError(f"{path}: its metadata does not say how to build {part}")
-    target = str(node.get("_target_"))
-    values = {k: v for k, v in node.items() if k != "_target_"}
-    if not target.startswith(MODELS) or "_target_" in json.dumps(values):
-        raise ValueError(f"{path}: refusing to build {part} from {target!r}, not a model of this package")
+    _check(node, path, part)
     assets = {name: state[name] for name in ASSETS if name in state}
-    module: nn.Module = instantiate({"_target_": target, **values}, **({"assets": assets} if assets else {}))
-    if not isinstance(module, nn.Module):
-        raise ValueError(f"{path}: {target!r} is not a model")
+    given: dict[str, Any] = {"assets": assets} if assets else {}
+    if not state:
+        given["local"] = True  # it is named by a file, which is no reason to ask a network for it
+    else:
+        differing = _differing(node, given, state, f"{path}: its metadata builds no {part} like the one that it holds")
+        if differing:
+            raise ValueError(f"{path}: its {part} is not what its metadata says: {differing}")
+    try:
+        module: nn.Module = instantiate(node, **given)
+    except OSError as error:
+        raise ValueError(f"{path}: {part} cannot be built: {error}") from error
     if state:
         module.load_state_dict(state)
     return module
+
+
+def _check(node: dict[str, Any], path: Path, part: str) -> None:
+    """ValueError: it is no node of a model that may be built, or has other arguments."""
+    name = node.get(TARGET)
+    if not (isinstance(name, str) and published.is_known(name, "part")) or any(published.nodes(list(node.values()))):
+        inner = next((inner[TARGET] for _, inner in published.nodes(list(node.values()))), name)
+        raise ValueError(
+            f"{path}: refusing to build {part} from {inner!r}, which is not a model of this package. If it is yours, "
+            f"or you trust it, add --trust {inner}"
+        )
+    problems = targets.of_node(node, f"model.{part}")
+    if PARTIAL in node:
+        problems.append(f"model.{part}.{PARTIAL}: a part is built whole")
+    if problems:
+        raise ValueError(f"{path}: its metadata cannot be built: {'; '.join(problems)}")
+
+
+def _differing(node: dict[str, Any], given: dict[str, Any], state: State, refusal: str) -> str:
+    """The first tensor whose shape is not that in `state`, in words; before anything of that size is allocated."""
+    try:
+        with _AtMost(len(state) + FEW):
+            wanted = expected_shapes(node, **given)
+    except Exception as error:  # whatever a constructor makes of a stranger's numbers
+        raise ValueError(f"{refusal}: {str(error) or type(error).__name__}") from error
+    have = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    name = next((name for name in [*wanted, *have] if wanted.get(name) != have.get(name)), None)
+    if name is None:
+        return ""
+    return f"{name} is {have.get(name, 'absent')} and should be {wanted.get(name, 'absent')}"
+
+
+class _AtMost:
+    """A limit to the parameters that modules get: a depth of 10^9 would be built for ever."""
+
+    def __init__(self, limit: int) -> None:
+        self.left = limit
+
+    def __enter__(self) -> None:
+        self.handle = nn.modules.module.register_module_parameter_registration_hook(self._count)
+
+    def __exit__(self, *_: object) -> None:
+        self.handle.remove()
+
+    def _count(self, module: nn.Module, name: str, parameter: Any) -> None:
+        self.left -= parameter is not None
+        if self.left < 0:
+            raise ValueError("it would have more tensors than are there")
 
 
 def find_parts(source: Path, *, steps: list[str] | None = None) -> dict[str, Path]:
@@ -163,15 +219,15 @@ def find_parts(source: Path, *, steps: list[str] | None = None) -> dict[str, Pat
     return holders
 
 
-def expected_shapes(node: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+def expected_shapes(node: dict[str, Any], **given: Any) -> dict[str, tuple[int, ...]]:
     """Names and shapes that the part described by `node` would have; nothing is allocated."""
-    return {name: tuple(tensor.shape) for name, tensor in outline(node).state_dict().items()}
+    return {name: tuple(tensor.shape) for name, tensor in outline(node, **given).state_dict().items()}
 
 
-def outline(node: dict[str, Any]) -> nn.Module:
+def outline(node: dict[str, Any], **given: Any) -> nn.Module:
     """The part described by `node` with the shapes of its tensors and no values."""
     with torch.device("meta"), _Uninitialised():
-        module: nn.Module = instantiate(node)
+        module: nn.Module = instantiate(node, **given)
     return module
 
 

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from fluxflow_exp import __version__, files
+from fluxflow_exp import __version__, files, frozen, published
 from fluxflow_exp.config import UserError, resolve, typed
 from fluxflow_exp.console import fail
 from fluxflow_exp.overrides import compose_config, override_problems
@@ -97,10 +97,12 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("overrides", nargs="*", help="as of the training command")
     parser.add_argument("--run", type=Path, metavar="RUN", help="check a run's configuration; write RUN/wiring.json")
+    parser.add_argument("--trust", action="append", default=[], metavar="WORD", help=f"with --run, {published.TRUST}")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the checks there, too")
     parser.add_argument("--all", action="store_true", help="list every key")
     parser.add_argument("--config-dir", help="the folder of your own groups")
     options = parser.parse_intermixed_args(arguments)
+    published.allow(options.trust)
     try:
         if options.run and options.overrides:
             raise UserError("--run takes the run's own configuration: leave the overrides out")
@@ -123,7 +125,7 @@ def _of_run(path: Path) -> list[Check]:
     folder = RunFolder(path)
     if not folder.exists():
         raise UserError(f"there is no run in {path}")
-    return check(folder.frozen())
+    return check(frozen.to_build(folder.config))
 
 
 def _of_overrides(words: list[str], config_dir: str | None) -> list[Check]:

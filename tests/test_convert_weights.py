@@ -87,7 +87,8 @@ def test_what_is_written_here_loads_there_strictly_with_equal_outputs(
     shared = {"vae_dim": dim, "activation": "bezier"}
     nodes = {part: {"_target_": f"fluxflow_exp.models.fluxflow_vae.{part.capitalize()}", **shared} for part in PREFIX}
     ours = {part: instantiate(node).eval() for part, node in nodes.items()}
-    facts = {"index": 1, "model": nodes, "trained": dict.fromkeys(PREFIX, "vae")}
+    facts = {"index": 1, "kind": "ema", "model": nodes, "trained": dict.fromkeys(PREFIX, "vae")}
+    facts |= {"text_encoder": "embed", "img_size": 32, "downscale": 4, "flow": None}
     weights.publish(tmp_path / "vae.safetensors", {p: m.state_dict() for p, m in ours.items()}, facts)
     convert(tmp_path / "vae.safetensors", tmp_path / "flxflow_final.safetensors", to="fluxflow")
     compressor, expander = theirs(dim)

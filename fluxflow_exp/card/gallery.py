@@ -133,6 +133,8 @@ def _drawn(samples: Path, shown: dict[str, str]) -> list[tuple[str, list[tuple[P
     rows: list[tuple[str, list[tuple[Path, str]]]] = []
     single: list[tuple[Path, str]] = []
     for name, caption in shown.items():
+        if Path(name).name != name:
+            continue  # a row is no reason to show another folder's pictures
         path = samples / name
         tiles = tiles_of(path) if name.endswith(GRID) else {}
         rows += [(label, [(tile, "") for tile in paths]) for label, paths in tiles.items()]

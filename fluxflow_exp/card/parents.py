@@ -10,8 +10,8 @@ from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
 
-from fluxflow_exp.config import resolve
-from fluxflow_exp.overrides import Failure, compose_config
+from fluxflow_exp.config import conf_dir, resolve
+from fluxflow_exp.overrides import compose_config
 from fluxflow_exp.run_folder import RunFolder, flatten
 
 ABSENT = "(absent)"
@@ -37,11 +37,10 @@ def find(values: dict[str, Any]) -> Parent:
             return Parent(f"the run in {run.path}, whose weights it started from", differences(run.frozen(), values))
         note = f"it started from {source}, which is not in a run folder that can be read here"
     stage = str(values["stage"]["name"])
-    try:
+    if stage in {path.stem for path in Path(conf_dir(), "stage").glob("*.yaml")}:
         return Parent(f"the shipped defaults of stage={stage}", differences(shipped(stage), values), note)
-    except Failure:
-        there = f"there is no shipped stage {stage!r}"
-        return Parent("the shipped defaults", differences(shipped(None), values), f"{note}; {there}" if note else there)
+    there = f"there is no shipped stage {stage!r}"
+    return Parent("the shipped defaults", differences(shipped(None), values), f"{note}; {there}" if note else there)
 
 
 def differences(theirs: dict[str, Any], mine: dict[str, Any]) -> list[tuple[str, Any, Any]]:

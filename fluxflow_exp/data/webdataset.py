@@ -21,9 +21,9 @@ from fluxflow_exp.data.images import Bad, Entry, Images, Look, check_fraction, f
 from fluxflow_exp.data.sample import Source, Stream
 from fluxflow_exp.data.stream import Streamed
 from fluxflow_exp.data.transforms import check_colour
+from fluxflow_exp.published import REMOTE
 
 N_PROMPTS = 64
-REMOTE = ("http://", "https://", "hf://", "pipe:")
 SHOWN = 5  # names of members in a reason
 
 

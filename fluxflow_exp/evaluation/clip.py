@@ -22,7 +22,7 @@ class ClipScore:
 
         try:
             model = CLIPModel.from_pretrained(name, dtype=torch.float32)
-            processor = AutoProcessor.from_pretrained(name)
+            processor = AutoProcessor.from_pretrained(name, trust_remote_code=False)
         except (OSError, ValueError) as error:
             raise UserError(
                 f"--clip {name}: this CLIP is neither on this machine nor to be had ({str(error).splitlines()[0]}). "

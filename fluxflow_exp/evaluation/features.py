@@ -148,8 +148,8 @@ def _transformers(place: str, *, name: str | None = None) -> Features:
     """A Hugging Face image model with its own preprocessing; of CLIP and its like the image half."""
     from transformers import AutoImageProcessor, AutoModel
 
-    processor = AutoImageProcessor.from_pretrained(place)
-    whole = AutoModel.from_pretrained(place, dtype=torch.float32)
+    processor = AutoImageProcessor.from_pretrained(place, trust_remote_code=False)
+    whole = AutoModel.from_pretrained(place, dtype=torch.float32, trust_remote_code=False)
     model = getattr(whole, "vision_model", whole)
 
     def prepare(images: Tensor) -> Tensor:

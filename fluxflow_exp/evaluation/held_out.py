@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
-from fluxflow_exp import datasets, targets
+from fluxflow_exp import datasets, frozen, published, targets
 from fluxflow_exp.config import UserError, resolve, typed
 from fluxflow_exp.data.loader import Batch, read_all
 from fluxflow_exp.data.sample import DataSet
@@ -86,6 +86,9 @@ def data_of(values: dict[str, Any], step: str, overrides: list[str]) -> DataSet:
     elif overrides:
         laid = OmegaConf.merge({"data": data}, OmegaConf.from_dotlist([word.lstrip("+") for word in overrides]))
         data = OmegaConf.to_container(laid)["data"]  # type: ignore[index, call-overload]
+        theirs = {word for _, word in published.addresses(values["data"])}
+        published.allow({word for _, word in published.addresses(data)} - theirs)  # the overrides are the user's own
+    frozen.check({"data": data, "stage": {"steps": {step: {"data": only["data"]}}}}, "the run's configuration")
     problems = targets.problems(data, "data.") + datasets.path_problems(data, "data")
     if problems:
         raise UserError(*problems)

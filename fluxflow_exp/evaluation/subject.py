@@ -9,11 +9,11 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from fluxflow_exp import weights
+from fluxflow_exp import frozen, weights
 from fluxflow_exp.config import UserError
 from fluxflow_exp.evaluation import digests
 from fluxflow_exp.overrides import did_you_mean
-from fluxflow_exp.run_folder import IDENTITY, RunFolder, read_config
+from fluxflow_exp.run_folder import IDENTITY, RunFolder
 
 Kind = Literal["ema", "raw"]
 AUTOENCODER = ("compressor", "expander")
@@ -53,7 +53,8 @@ class Subject:
                 f"{self.file} is not in the weights/ of a run folder, so that nothing says which images were held out: "
                 "add --config CONFIG, the config.yaml of its run"
             )
-        self.values: dict[str, Any] = _config(config) if config else self.run.frozen()  # type: ignore[union-attr]
+        given = config or self.run.config  # type: ignore[union-attr]
+        self.values: dict[str, Any] = frozen.framed(_config(given) if config else frozen.read_config(given), given)
         self.holders = self._holders()
 
     @property
@@ -136,7 +137,7 @@ def _file(source: Path) -> Path:
 def _config(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"--config: there is no file {path}")
-    values = read_config(path)
+    values = frozen.read_config(path)
     lacking = [section for section in IDENTITY if section not in values]
     if lacking:
         raise UserError(f"--config: {path} is not the config.yaml of a run (it has no {', '.join(lacking)})")

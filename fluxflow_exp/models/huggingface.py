@@ -1,6 +1,7 @@
 """A pretrained Hugging Face text encoder: its weights as they were published, frozen unless a step unfreezes it."""
 
 import json
+import re
 from typing import Any
 
 import torch
@@ -10,31 +11,36 @@ from fluxflow_exp.bounds import PositiveInt
 from fluxflow_exp.models.layers import to_device
 from fluxflow_exp.models.text_encoder import Text
 
+# Keys of a configuration by which transformers finds code, kernels or weights elsewhere.
+CODE = re.compile(r"auto_map|_implementation|kernel_config|use_kernels|backbone|quantization_config")
+
 
 class HuggingFaceTextEncoder(nn.Module):
     """Captions → the last hidden states of the encoder `name`, a hub name or a folder; padding is masked.
 
     Of encoder-decoder models and of CLIP the text encoder alone is taken. Buffers `config_json` and `tokenizer_json`
-    make a state dict sufficient to build it again (`assets`) without files or network. ValueError: the encoder is
-    neither on this machine nor to be fetched.
+    make a state dict sufficient to build it again (`assets`) without files or network. `local`: nothing is fetched, as
+    is due to a name that stands in a file. ValueError: the encoder is neither on this machine nor to be fetched.
     """
 
     pretrained = True
     config_json: Tensor
     tokenizer_json: Tensor
 
-    def __init__(self, *, name: str, max_length: PositiveInt = 77, assets: dict[str, Tensor] | None = None) -> None:
+    def __init__(
+        self, *, name: str, max_length: PositiveInt = 77, local: bool = False, assets: dict[str, Tensor] | None = None
+    ) -> None:
         super().__init__()
         self.max_length = max_length
         if assets is None:
-            self.tokenizer, self.model = _fetch(name)
+            self.tokenizer, self.model = _fetch(name, local=local)
         else:
             self.tokenizer, self.model = _rebuild(assets)
         backend = json.loads(self.tokenizer.backend_tokenizer.to_str())
         special = {"backend": backend, "pad": self.tokenizer.pad_token or self.tokenizer.eos_token}
         self.tokenizer.pad_token = special["pad"]
-        self.register_buffer("config_json", _encode(_config(self.model)))
-        self.register_buffer("tokenizer_json", _encode(special))
+        self.register_buffer("config_json", assets["config_json"] if assets else _encode(_config(self.model)))
+        self.register_buffer("tokenizer_json", assets["tokenizer_json"] if assets else _encode(special))
         self.model.requires_grad_(False).eval()
 
     def forward(self, captions: list[str]) -> Text:
@@ -56,15 +62,17 @@ class HuggingFaceTextEncoder(nn.Module):
         return super().train(False)
 
 
-def _fetch(name: str) -> tuple[Any, nn.Module]:
+def _fetch(name: str, *, local: bool) -> tuple[Any, nn.Module]:
     from transformers import AutoModel, AutoTokenizer
 
+    from_there = {"local_files_only": local, "trust_remote_code": False}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name)
-        model = AutoModel.from_pretrained(name, dtype=torch.float32)
+        tokenizer = AutoTokenizer.from_pretrained(name, **from_there)
+        model = AutoModel.from_pretrained(name, dtype=torch.float32, **from_there)
     except OSError as error:
+        why = "not on this machine, and a file has nothing fetched" if local else "neither on this machine nor online"
         raise ValueError(
-            f"the text encoder {name!r} is neither on this machine nor to be fetched. Where there is a network: "
+            f"the text encoder {name!r} is {why}. Where there is a network: "
             f'python -c "from transformers import AutoModel, AutoTokenizer as T; n={name!r}; '
             'AutoModel.from_pretrained(n); T.from_pretrained(n)", or give model.text_encoder.name=FOLDER with its files'
         ) from error
@@ -78,9 +86,9 @@ def _rebuild(assets: dict[str, Tensor]) -> tuple[Any, nn.Module]:
     special = _decode(assets["tokenizer_json"])
     backend = Tokenizer.from_str(json.dumps(special["backend"]))
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, pad_token=special["pad"])
-    values = _decode(assets["config_json"])
+    values = {key: value for key, value in _decode(assets["config_json"]).items() if not CODE.search(key)}
     config = AutoConfig.for_model(values.pop("model_type"), **values)
-    return tokenizer, _text_part(AutoModel.from_config(config))
+    return tokenizer, _text_part(AutoModel.from_config(config, trust_remote_code=False))
 
 
 def _text_part(model: Any) -> nn.Module:

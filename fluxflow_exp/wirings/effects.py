@@ -15,11 +15,11 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from hydra.errors import InstantiationException
 from rich.progress import track
 
-from fluxflow_exp.config import instantiate, locate
+from fluxflow_exp.config import instantiate
 from fluxflow_exp.plan import needed_parts
+from fluxflow_exp.published import locate
 from fluxflow_exp.run_folder import flatten
 from fluxflow_exp.schema import RunConfig, Step
 from fluxflow_exp.trainers.finite import NonFiniteError
@@ -192,20 +192,13 @@ def hint(values: dict[str, Any], key: str) -> Any:
 
 def misfit(error: Exception) -> bool:
     """Whether it is what tensor operations say where one size was changed and others were not."""
-    cause = origin(error)
-    return type(cause) is RuntimeError and bool(SIZES.search(str(cause)))
+    return type(error) is RuntimeError and bool(SIZES.search(str(error)))
 
 
 def raised(error: Exception) -> str:
     """An error with the place that it comes from."""
-    cause = origin(error)
-    place = traceback.extract_tb(cause.__traceback__)[-1]
-    return f"{type(cause).__name__}: {first_line(cause)} ({Path(place.filename).name}, line {place.lineno})"
-
-
-def origin(error: BaseException) -> BaseException:
-    """What a constructor has raised, which Hydra wraps."""
-    return error.__cause__ if isinstance(error, InstantiationException) and error.__cause__ else error
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {first_line(error)} ({Path(place.filename).name}, line {place.lineno})"
 
 
 def first_line(error: BaseException) -> str:

@@ -1,0 +1,59 @@
+"""The facts in a published file's metadata: what they must be, whoever wrote them."""
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+FORMAT = 1
+STEP_NAME = r"^[\w-][\w.-]*$"  # it names files
+Facts = dict[str, Any]
+_Share = Annotated[float, Field(ge=0, le=1)]
+_Size = Annotated[int, Field(ge=1, le=2**16)]
+
+
+@dataclass
+class _Flow:
+    objective: Literal["rectified_flow", "v_prediction"]
+    shift: Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
+    cfg_dropout_prob: _Share
+
+
+@dataclass
+class _Facts:
+    index: Annotated[int, Field(ge=0)]  # of the step, from 1; 0: converted
+    kind: Literal["ema", "raw"]
+    model: dict[str, Any]  # part → its node
+    trained: dict[str, Annotated[str, Field(pattern=STEP_NAME)]]  # part → step
+    text_encoder: Literal["embed", "reference"]
+    img_size: _Size | None
+    downscale: _Size
+    flow: _Flow | None
+
+
+def parse(text: str, source: object) -> Facts:
+    """The facts that the metadata entry `text` of `source` says. ValueError: it says none, or of another format."""
+    try:
+        found: Any = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{source}: its metadata is no JSON ({str(error) or type(error).__name__})") from error
+    if not isinstance(found, dict) or "format" not in found:
+        raise ValueError(f"{source}: its metadata holds no facts")
+    if found["format"] != FORMAT:
+        raise ValueError(f"{source} has weights format {found['format']}; this version reads {FORMAT}")
+    try:
+        _adapter().validate_python(found)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where, reason = ".".join(map(str, first["loc"])), first["msg"]
+        raise ValueError(
+            f"{source}: its metadata is not as written: {where}: {reason[0].lower()}{reason[1:]}"
+        ) from error
+    return found
+
+
+@cache
+def _adapter() -> TypeAdapter[Any]:
+    return TypeAdapter(_Facts)

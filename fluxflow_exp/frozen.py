@@ -1,0 +1,171 @@
+"""A run folder's config.yaml: plain values, whoever has written them, and what may be built of them.
+
+Whatever a stranger's run holds can be shown. Before anything is built of it, `check` refuses what would run, open, send
+or build something that is neither this package's own nor named by the user.
+"""
+
+import re
+import shlex
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from fluxflow_exp import published, targets
+from fluxflow_exp.config import PARTS, UserError, typed
+from fluxflow_exp.facts import STEP_NAME
+from fluxflow_exp.published import ENCODER, PARTIAL, TARGET
+
+DEEPEST, MOST = 32, 100_000  # levels, and values: YAML's anchors can make any number of a few lines
+WIDEST = 2**63  # of an integer
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The values of a run's config.yaml. UserError: it is not there, not whole, or not as a run writes it."""
+    try:
+        config: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except Exception as error:  # PyYAML has many for what it cannot make a value of
+        said = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"{path} cannot be read: {said}") from error
+    if not isinstance(config, dict):
+        raise UserError(f"{path} holds no configuration")
+    wrong = _oddity(config)
+    if wrong:
+        raise UserError(f"{path} is not as a run writes it: {wrong}")
+    return config
+
+
+def to_build(path: Path) -> dict[str, Any]:
+    """The values of a run's config.yaml, checked to be built and to fetch nothing. UserError: as `check` says."""
+    values = offline(framed(read_config(path), path))
+    check(values, path)
+    return values
+
+
+def framed(values: dict[str, Any], source: object) -> dict[str, Any]:
+    """`values`, which stand in `source`, with the defaults of what an older version did not have.
+
+    UserError: their sections and keys are not those of a run.
+    """
+    try:
+        return asdict(typed(values))
+    except UserError as error:
+        raise UserError(f"{source}: {error}") from error
+
+
+def check(values: dict[str, Any], source: object, *, way: str = ". If you trust it, add --trust {word}") -> None:
+    """Whether the sections of a configuration in `values`, which stand in `source`, may be built.
+
+    UserError: every class, address and environment variable that is not this package's own or the user's, and every
+    node at a place for another one. `way`: how the user allows a word.
+    """
+    kinds = dict(_places(values))
+    there = dict(published.nodes(values))
+    found = [f"{path} is not a {kind} (it has no {TARGET})" for path, kind in kinds.items() if path not in there]
+    found += [
+        f"stage.steps: {name!r} is not the name of a step: letters, digits, - and _"
+        for name in values.get("stage", {}).get("steps", {})
+        if not re.match(STEP_NAME, name)
+    ]
+    for path, node in there.items():
+        found += _problems(path, node, kinds.get(path), way)
+    for path, word in published.addresses(values):
+        if not published.is_own(word):
+            found.append(f"{path}: refusing to {_would(path, word)}{way.format(word=shlex.quote(word))}")
+    if found:
+        raise UserError(*(f"{source}: {line}" for line in found))
+
+
+def offline(values: dict[str, Any]) -> dict[str, Any]:
+    """`values` whose pretrained text encoder is looked for on this machine alone: a file is no reason to fetch it."""
+    node = values["model"]["text_encoder"]
+    if not isinstance(node, dict) or node.get(TARGET) != ENCODER:
+        return values
+    return {**values, "model": {**values["model"], "text_encoder": {**node, "local": True}}}
+
+
+def _oddity(config: dict[Any, Any]) -> str | None:
+    """The first thing in `config` that no run writes."""
+    waiting: list[tuple[str, Any, int]] = [("", config, 0)]
+    for _ in range(MOST):
+        if not waiting:
+            return None
+        path, value, depth = waiting.pop()
+        where = path or "it"
+        if depth > DEEPEST:
+            return f"{path:.60}… is too deep"
+        if isinstance(value, dict):
+            for key, child in value.items():
+                if not isinstance(key, str) or not key or _unprintable(key):
+                    return f"{where} has the key {key!r:.60}"
+                waiting.append((f"{path}.{key}" if path else key, child, depth + 1))
+        elif isinstance(value, list):
+            waiting += [(f"{path}.{index}", child, depth + 1) for index, child in enumerate(value)]
+        elif isinstance(value, str):
+            if _unprintable(value):
+                return f"{where} is {value!r:.60}"
+            if "${" in value:
+                return f"{where} is an interpolation ({value:.60})"
+        elif not (value is None or isinstance(value, bool | int | float)):
+            return f"{where} is a {type(value).__name__}"
+        elif isinstance(value, int) and abs(value) >= WIDEST:
+            return f"{where} is a number of more than 64 bits"
+    return f"it has more than {MOST} values"
+
+
+def _unprintable(text: str) -> bool:
+    return "\0" in text or any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def _places(values: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Dotted key of each node that a configuration has, and what it builds."""
+    if "model" in values:
+        yield from ((f"model.{part}", "part") for part in PARTS)
+    yield from ((group, group) for group in ("optimizer", "scheduler") if group in values)
+    yield from _data(values.get("data"), "data", named=True)
+    for name, step in values.get("stage", {}).get("steps", {}).items():
+        path = f"stage.steps.{name}"
+        yield from _data(step.get("data"), f"{path}.data")
+        if "trainer" in step:
+            yield f"{path}.trainer", "trainer"
+            trainer = step["trainer"] if isinstance(step["trainer"], dict) else {}
+            yield from ((f"{path}.trainer.{key}", "loss") for key, node in trainer.items() if _is_node(node))
+        for group, kind in (("optimizers", "optimizer"), ("schedulers", "scheduler")):
+            yield from ((f"{path}.{group}.{player}", kind) for player in step.get(group, {}))
+
+
+def _data(data: Any, path: str, *, named: bool = False) -> Iterator[tuple[str, str]]:
+    if named and isinstance(data, dict) and TARGET not in data and isinstance(data.get("datasets"), dict):
+        yield from ((f"{path}.datasets.{name}", "data set") for name in data["datasets"])
+    elif (named and data is not None) or _is_node(data):
+        yield path, "data set"
+
+
+def _is_node(value: Any) -> bool:
+    return isinstance(value, dict) and TARGET in value
+
+
+def _problems(path: str, node: dict[str, Any], kind: str | None, way: str) -> list[str]:
+    name = node[TARGET]
+    if kind is None:
+        return [f"{path}: nothing is built here, and {name!r} stands there"]
+    if not isinstance(name, str) or not published.is_known(name):
+        refusal = f"{path}: refusing to build {name!r}, which is no class of this package"
+        return [refusal + way.format(word=shlex.quote(str(name)))]
+    if not published.is_known(name, kind):
+        return [f"{path}: {name} is no {kind}"]
+    partial = kind in ("optimizer", "scheduler")
+    if node.get(PARTIAL, False) is not partial:
+        why = "true: it gets its parameters later" if partial else f"false: a {kind} is built whole"
+        return [f"{path}.{PARTIAL} must be {why}"]
+    return targets.of_node(node, path)
+
+
+def _would(path: str, word: str) -> str:
+    if path.endswith(".name"):
+        return f"fetch the text encoder {word!r}"
+    if path.endswith(".token_env"):
+        return f"send the value of the environment variable {word} away"
+    return f"run the command {word.removeprefix('pipe:')!r}" if word.startswith("pipe:") else f"open {word}"

@@ -1,0 +1,119 @@
+"""What a `_target_` may name: the classes that this package publishes, each by its exact name, and those that the
+user's own command line or configuration folder names.
+
+A file says what to build, too: weights by their metadata, a run folder by its config.yaml. A file may be anybody's, so
+that what it names and neither of the two has is not imported; nor is what it names of commands, addresses and secrets
+run, opened or sent (frozen.py).
+"""
+
+import importlib
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+_MODELS, _LOSSES = "fluxflow_exp.models.", "fluxflow_exp.losses."
+# By the place of a configuration that each may stand in.
+PUBLISHED: dict[str, frozenset[str]] = {
+    "part": frozenset(
+        _MODELS + name
+        for name in (
+            "compact_vae.Compressor",
+            "compact_vae.Expander",
+            "discriminator.PatchDiscriminator",
+            "flow.FlowProcessor",
+            "fluxflow_vae.Compressor",
+            "fluxflow_vae.Expander",
+            "huggingface.HuggingFaceTextEncoder",
+            "text_encoder.ByteTextEncoder",
+        )
+    ),
+    "loss": frozenset(
+        _LOSSES + name
+        for name in (
+            "adversarial.Adversarial",
+            "appearance.ColorStatistics",
+            "appearance.Contrast",
+            "appearance.Histogram",
+            "feature_matching.FeatureMatching",
+            "flow_matching.RectifiedFlow",
+            "frequency.Frequency",
+            "kl.KL",
+            "lecam.LeCam",
+            "perceptual.Perceptual",
+            "reconstruction.Reconstruction",
+            "v_prediction.VPrediction",
+        )
+    ),
+    "data set": frozenset(
+        f"fluxflow_exp.data.{name}" for name in ("image_folder.ImageFolder", "shapes.Shapes", "webdataset.WebDataset")
+    ),
+    "trainer": frozenset(
+        f"fluxflow_exp.trainers.{name}" for name in ("autoencoder.AutoencoderTrainer", "flow.FlowTrainer")
+    ),
+    "optimizer": frozenset(f"torch.optim.{name}" for name in ("Adam", "AdamW", "RMSprop", "SGD")),
+    "scheduler": frozenset(
+        f"fluxflow_exp.schedules.{name}"
+        for name in ("constant", "cosine", "exponential", "linear", "plateau", "step")
+    ),
+}  # fmt: skip
+TARGET, PARTIAL = "_target_", "_partial_"  # the only keys of a node that are not arguments
+
+ENCODER = f"{_MODELS}huggingface.HuggingFaceTextEncoder"
+REMOTE = ("http://", "https://", "hf://", "pipe:")  # shards that are streamed begin with one of these
+TRUST = "what the file may name, in the words of the refusal: a class of your own (MODULE.NAME), an address; repeatable"
+
+_own: set[str] = set()
+
+
+def allow(words: Iterable[str]) -> None:
+    """Let this process build, open or run what the user names; this package's own stays what it is."""
+    _own.update(word for word in words if not any(word in names for names in PUBLISHED.values()))
+
+
+def allow_all(values: Any) -> None:
+    """The same for all that `values` name: the user has composed them."""
+    allow(str(node[TARGET]) for _, node in nodes(values))
+    allow(word for _, word in addresses(values))
+
+
+def is_own(word: str) -> bool:
+    """Whether the user of this process has named `word`."""
+    return word in _own
+
+
+def is_known(name: str, kind: str | None = None) -> bool:
+    """Whether `name` may be built here, as a `kind` if one is given."""
+    return name in _own or any(name in names for place, names in PUBLISHED.items() if kind in (None, place))
+
+
+def locate(name: str) -> Any:
+    """The class or function called `name`. ValueError: not to be built. ImportError, AttributeError: there is none."""
+    if not is_known(name):
+        raise ValueError("it is none of this package's, and not named on this command line")
+    module, _, attribute = name.rpartition(".")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def nodes(value: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every node with a `_target_` in `value`, with its dotted key; the outer one first."""
+    if isinstance(value, dict):
+        if TARGET in value:
+            yield path, value
+        for key, child in value.items():
+            yield from nodes(child, f"{path}.{key}" if path else str(key))
+    elif isinstance(value, list):
+        for index, child in enumerate(value):
+            yield from nodes(child, f"{path}.{index}")
+
+
+def addresses(values: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    """Dotted key and word of what is fetched, and from where: what data sets stream from (an address, a command), the
+    environment variable that they send there, and a pretrained encoder that may be fetched."""
+    for key, node in nodes(values, path):
+        urls = node.get("urls")
+        for url in urls if isinstance(urls, list) else [urls]:
+            if isinstance(url, str) and url.startswith(REMOTE):
+                yield f"{key}.urls", url
+        if isinstance(node.get("token_env"), str):
+            yield f"{key}.token_env", node["token_env"]
+        if node[TARGET] == ENCODER and isinstance(node.get("name"), str) and node.get("local") is not True:
+            yield f"{key}.name", node["name"]
