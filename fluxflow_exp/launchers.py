@@ -5,6 +5,7 @@ what became of each.
 submitit. Hydra looks for launchers in one namespace only; `register` puts these there.
 """
 
+import re
 import shutil
 import sys
 import time
@@ -15,18 +16,19 @@ from typing import Any
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.plugins import Plugins
 from hydra.core.singleton import Singleton
-from hydra.core.utils import JobReturn
+from hydra.core.utils import JobReturn, JobStatus
 from hydra.types import HydraContext
 from hydra_plugins.hydra_submitit_launcher.submitit_launcher import BaseSubmititLauncher
 from omegaconf import DictConfig
 
-from fluxflow_exp import files, ledger
+from fluxflow_exp import files, ledger, slurm
 from fluxflow_exp.console import fail
 from fluxflow_exp.sweep import Job, Sweep, leave_nothing
 
 NAMESPACE = "hydra_plugins.fluxflow_exp"
 AUTO_EXECUTOR = ("timeout_min", "cpus_per_task", "gpus_per_node", "tasks_per_node", "mem_gb", "nodes", "name")
 LOOK_SECONDS = 15.0
+SHOWN = 4  # labels of jobs in a line
 
 
 class InProcess(BasicLauncher):
@@ -65,20 +67,31 @@ class _Submitit(BaseSubmititLauncher):  # type: ignore[misc]
                 fail([f"nothing was submitted: {str(error).strip().splitlines()[-1]}"])
                 sys.exit(2)
             try:
-                _wait(sweep, submitted)
+                self._wait(sweep.to_run, submitted)
             except KeyboardInterrupt:
                 print(f"The jobs go on. What becomes of them:\n  python -m fluxflow_exp.status {sweep.folder}")
                 raise SystemExit(130) from None
         sweep.finish()
         return []
 
+    def __call__(self, *arguments: Any) -> JobReturn:
+        """The job itself, in its own process; it ends by an exception if the training does, and so not well."""
+        returned: JobReturn = super().__call__(*arguments)
+        if returned.status is JobStatus.FAILED:
+            sys.excepthook = lambda *told: None  # the log has it
+        returned.return_value  # noqa: B018 (raises what the training has raised)
+        return returned
+
     def _submit(self, jobs: list[Job], first: int) -> list[Any]:
         import submitit  # a second to import, and most commands do without
 
         params = {**self.params, **self._derived(jobs[0].values["hardware"])}
-        timeouts, folder = params.pop("max_num_timeout", None), params.pop("submitit_folder")
-        own = {f"{self._EXECUTOR}_max_num_timeout": timeouts} if timeouts is not None else {}
-        executor = submitit.AutoExecutor(folder=folder, cluster=self._EXECUTOR, **own)
+        own = {**self._how(), "max_num_timeout": params.pop("max_num_timeout", None)}
+        executor = submitit.AutoExecutor(
+            folder=params.pop("submitit_folder"),
+            cluster=self._EXECUTOR,
+            **{f"{self._EXECUTOR}_{key}": value for key, value in own.items() if value is not None},
+        )
         named = {k if k in AUTO_EXECUTOR else f"{self._EXECUTOR}_{k}": v for k, v in params.items() if v is not None}
         executor.update_parameters(**named)
         arguments = [
@@ -90,6 +103,35 @@ class _Submitit(BaseSubmititLauncher):  # type: ignore[misc]
             files.write_json(job.folder.submitted, {"launcher": self._EXECUTOR, "job": handle.job_id})
         print(f"Submitted {len(jobs)} job{'s' if len(jobs) > 1 else ''}: {', '.join(h.job_id for h in submitted)}")
         return list(submitted)
+
+    def _wait(self, jobs: list[Job], submitted: list[Any]) -> None:
+        """Until every job has ended; meanwhile a line whenever the scheduler has something new to say of one."""
+        waiting = list(zip(jobs, submitted, strict=True))
+        said: dict[str, str] = {}
+        looked = 0.0
+        while waiting:
+            look = time.monotonic() - looked > LOOK_SECONDS
+            looked = time.monotonic() if look else looked
+            states = {job.label: self._state(handle) for job, handle in waiting} if look else {}
+            for job, handle in list(waiting):
+                state = states.pop(job.label, None)
+                if handle.paths.result_pickle.exists() or (state and state.ended):
+                    waiting.remove((job, handle))
+                    _note_end(job, handle, state)
+                    entry = ledger.inspect(job.folder)
+                    print(f"{job.label}: {entry.state} {entry.note}".rstrip(), flush=True)
+                elif state:
+                    states[job.label] = state
+            _tell(states, said)
+            time.sleep(1)
+
+    def _state(self, handle: Any) -> slurm.JobState:
+        """What the scheduler says of a job."""
+        raise NotImplementedError
+
+    def _how(self) -> dict[str, Any]:
+        """What submitit's executor is made with."""
+        return {}
 
     def _derived(self, hardware: dict[str, Any]) -> dict[str, Any]:
         """What the configuration leaves to be worked out."""
@@ -112,6 +154,19 @@ class Slurm(_Submitit):
             found["gres"] = f"gpu:{hardware['devices']}"
         return found
 
+    def __call__(self, *arguments: Any) -> JobReturn:
+        import submitit
+
+        job = submitit.JobEnvironment()
+        slurm.listen(job._usr_sig(), first=job.global_rank == 0)
+        return super().__call__(*arguments)
+
+    def _how(self) -> dict[str, Any]:
+        return {"python": slurm.patient()}
+
+    def _state(self, handle: Any) -> slurm.JobState:
+        return slurm.job_state(handle.job_id) or slurm.GONE
+
     def _check(self) -> None:
         if shutil.which("sbatch") is None:
             leave_nothing(Path(str(self.config.hydra.sweep.dir)))
@@ -124,6 +179,9 @@ class SlurmLocal(_Submitit):
 
     _EXECUTOR = "local"
 
+    def _state(self, handle: Any) -> slurm.JobState:
+        return slurm.JobState(slurm.GONE.state, handle.state) if handle.done() else slurm.JobState("RUNNING")
+
 
 def register() -> None:
     """Let Hydra find these launchers."""
@@ -131,34 +189,38 @@ def register() -> None:
         Plugins.instance().class_name_to_class[f"{NAMESPACE}.{launcher.__name__}"] = launcher
 
 
-def _wait(sweep: Sweep, submitted: list[Any]) -> None:
-    """Until every job has ended. What ends one without a word of its own is written into its folder."""
-    waiting = dict(enumerate(submitted))
-    looked = 0.0
-    while waiting:
-        look = time.monotonic() - looked > LOOK_SECONDS
-        looked = time.monotonic() if look else looked
-        for index, handle in list(waiting.items()):
-            job = sweep.to_run[index]
-            if handle.paths.result_pickle.exists() or (look and _is_gone(job, handle, ask=index == min(waiting))):
-                del waiting[index]
-                entry = ledger.inspect(job.folder)
-                print(f"{job.label}: {entry.state} {entry.note}".rstrip(), flush=True)
-        time.sleep(1)
-
-
-def _is_gone(job: Job, handle: Any, *, ask: bool) -> bool:
-    """Whether a job has died, and will not start again as one does whose node was lost; then its folder says so.
-
-    `ask`: have the scheduler's answer, for all jobs, renewed.
-    """
+def _note_end(job: Job, handle: Any, state: slurm.JobState | None) -> None:
+    """No scheduler has the job any more; what ended it without a word of its own is written into its folder."""
     from submitit.core.utils import UncompletedJobError
 
-    if not handle.done(force_check=ask) or ledger.is_submitted(job.folder):
-        return False
-    try:
-        handle.results()  # waits for a result that is late
-    except UncompletedJobError:
-        if not (job.folder.failure.exists() or job.folder.summary.exists()):
-            job.folder.record_failure(f"the job has ended: {handle.state}", log=str(handle.paths.stderr))
-    return True
+    folder = job.folder
+    if not (folder.failure.exists() or folder.summary.exists()):
+        try:
+            outcome, said = handle.task(0)._get_outcome_and_result()  # waits for what is late on a shared disk
+        except UncompletedJobError:
+            outcome, said = "error", f"the job has ended: {_end(state or slurm.GONE)}"
+        if outcome == "error":
+            folder.record_failure(_last_words(said), log=str(handle.paths.stderr))
+    folder.submitted.unlink(missing_ok=True)
+
+
+def _last_words(trace: str) -> str:
+    """The exception that a traceback ends with, on one line."""
+    lines = trace.strip().splitlines()
+    begins = [index for index, line in enumerate(lines) if re.match(r"[\w.]+: ", line)]
+    return " ".join(" ".join(lines[begins[-1] if begins else -1 :]).split())
+
+
+def _end(state: slurm.JobState) -> str:
+    return state.state + (f" ({state.reason})" if state.reason else "")
+
+
+def _tell(states: dict[str, slurm.JobState], said: dict[str, str]) -> None:
+    """One line for each state of which jobs are `said` to be in another one, or in none yet."""
+    now = {label: str(state) for label, state in states.items()}
+    new = {label: text for label, text in now.items() if said.get(label) != text}
+    for text in dict.fromkeys(new.values()):
+        labels = [label for label in new if new[label] == text]
+        more = f" and {len(labels) - SHOWN} more" if len(labels) > SHOWN else ""
+        print(f"{', '.join(labels[:SHOWN])}{more}: {text}", flush=True)
+    said |= now

@@ -2,16 +2,16 @@
 
 import os
 import shutil
-import subprocess
 import sys
 import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fluxflow_exp import files, inputs, runs
+from fluxflow_exp import files, inputs, runs, slurm
 from fluxflow_exp.config import UserError
 from fluxflow_exp.run_folder import RunFolder
+from fluxflow_exp.slurm import JobState
 from fluxflow_exp.tracking import read_rows
 
 NEW, QUEUED, RUNNING = "new", "queued", "running"
@@ -55,35 +55,31 @@ def state(folder: RunFolder, record: dict[str, Any]) -> Entry:
         return Entry(RUNNING, _progress(folder, record))
     if folder.summary.exists():
         return Entry(DONE, _continued(record))
-    if is_submitted(folder):
-        return Entry(QUEUED, _progress(folder, record) if record["started"] else "")
-    if folder.failure.exists():
+    scheduled = scheduled_as(folder)
+    if folder.failure.exists() and not (scheduled and scheduled.waits):  # one that waits will try again
         failure = files.read_json(folder.failure)
-        return Entry(FAILED, f"{failure['reason'].splitlines()[0]} (log: {failure.get('log') or folder.log})")
+        log = failure.get("log") or (folder.log if folder.log.exists() else None)
+        return Entry(FAILED, failure["reason"].splitlines()[0] + (f" (log: {log})" if log else ""))
+    if scheduled:
+        return Entry(QUEUED, "; ".join(filter(None, [str(scheduled), record["started"] and _progress(folder, record)])))
     if not record["started"]:
         return Entry(NEW)
     return Entry(INTERRUPTED, _progress(folder, record))
 
 
-def is_submitted(folder: RunFolder) -> bool:
-    """Whether a scheduler still has the job that trains, or will train, in `folder`."""
+def scheduled_as(folder: RunFolder) -> JobState | None:
+    """What the scheduler says of the job that trains, or will train, in `folder`; None: it has none."""
     if not folder.submitted.exists():
-        return False
+        return None
     submitted = files.read_json(folder.submitted)
     job = str(submitted["job"])
     if submitted["launcher"] == "local":
-        return _alive(int(job))
-    try:
-        asked = subprocess.run(
-            ["squeue", "--noheader", "--jobs", job, "--format", "%T"],
-            capture_output=True, text=True, timeout=60, check=False,
-        )  # fmt: skip
-    except FileNotFoundError:
-        return False  # not a machine of the cluster: the folder says what it can
-    return any(state not in ("COMPLETED", "CANCELLED", "FAILED", "TIMEOUT") for state in asked.stdout.split())
+        return JobState("RUNNING") if _is_job_here(int(job)) else None
+    found = slurm.job_state(job)
+    return None if found and found.ended else found
 
 
-def table(rows: list[tuple[str, Entry]], *, columns: int | None = None) -> str:
+def table(rows: list[tuple[str, Entry]], *, columns: int | None = None, noun: str = "job") -> str:
     """Aligned lines, and a count of each state; on a terminal, or with `columns`, notes are wrapped to its width."""
     if columns is None:
         columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else 10_000
@@ -99,13 +95,13 @@ def table(rows: list[tuple[str, Entry]], *, columns: int | None = None) -> str:
             f"{start}{note}".rstrip()
             for start, note in zip([head, *[" " * len(head)] * len(notes)], notes, strict=False)
         ]
-    return "\n".join([*lines, f"  {count([entry for _, entry in rows])}"])
+    return "\n".join([*lines, f"  {count([entry for _, entry in rows], noun=noun)}"])
 
 
-def count(entries: list[Entry]) -> str:
+def count(entries: list[Entry], *, noun: str = "job") -> str:
     states = [entry.state for entry in entries]
     found = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
-    return f"{len(states)} job{'s' if len(states) != 1 else ''}: {found}"
+    return f"{len(states)} {noun}{'s' if len(states) != 1 else ''}: {found}"
 
 
 def labels(overrides: list[list[str]]) -> list[str]:
@@ -143,10 +139,11 @@ def _continued(record: dict[str, Any]) -> str:
     return f"continued {times} time{'s' if times > 1 else ''}" if times else ""
 
 
-def _alive(process: int) -> bool:
+def _is_job_here(process: int) -> bool:
+    """Whether the process is one of submitit's on this machine; numbers are given again."""
     try:
         os.kill(process, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, PermissionError):
         return False
-    state = Path(f"/proc/{process}/stat")
-    return not (state.exists() and state.read_text().rpartition(")")[2].split()[0] == "Z")
+    command = Path(f"/proc/{process}/cmdline")  # empty for a process that has ended and was not waited for
+    return not command.exists() or b"submitit" in command.read_bytes()

@@ -114,9 +114,9 @@ def train(values: dict[str, Any], *, swept: str = "", started: float | None = No
 
     `swept` names a sweep's job folder. UserError: what is wrong. SystemExit: a signal stopped it after a save.
     """
-    from fluxflow_exp import distributed, pipeline, preflight, spawn
+    from fluxflow_exp import distributed, pipeline, preflight, runs, spawn
 
-    problems = preflight.problems(values)
+    problems = preflight.problems(values) or runs.sharing_problems(values, swept=swept)
     if problems:
         raise UserError(*problems)
     devices = values["hardware"]["devices"]

@@ -42,6 +42,12 @@ def override_problems(overrides: list[str], *, config_dir: str | None = None) ->
     if config_dir and not Path(config_dir).is_dir():
         return [f"--config-dir {config_dir}: there is no such folder"]
     parsed, problems = _parse(overrides)
+    problems += [
+        f"{each.input_line}: the launcher's settings cannot be swept. A value with a comma in it is quoted twice: "
+        f"""'{(each.input_line or "").replace("=", '="', 1)}"'"""
+        for each in parsed
+        if each.key_or_group.startswith("hydra.") and each.is_choice_sweep()
+    ]
     if not problems and _composes([_one_value(each) for each in parsed], config_dir):
         return []  # looking at them one by one takes a composition each
     groups, values = _split(parsed, config_dir)

@@ -10,7 +10,8 @@ from typing import Any, Self, TypeVar
 Part = TypeVar("Part")
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
-SCHEDULERS = (signal.SIGUSR1, signal.SIGUSR2)  # what SLURM sends before it takes a node away
+SCHEDULERS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)  # what SLURM sends before it takes a node away
+WARNINGS = (signal.SIGUSR1, signal.SIGUSR2)  # a time-out that is near: the job is to be queued again
 
 
 class Interrupted(Exception):
@@ -70,7 +71,7 @@ class StopRequest:
     def hand_back(self, signum: int) -> bool:
         """Let the handler act that was there before, and say whether there was one.
 
-        Submitit's puts the job back into the queue and leaves, on the first rank; on the others it returns.
+        That of a SLURM job puts it back into the queue and leaves, on the first rank; on the others it returns.
         """
         previous = self._previous.get(signum)
         if signum not in SCHEDULERS or not callable(previous):
@@ -84,10 +85,11 @@ class StopRequest:
         if self.signum is not None and signum == signal.SIGINT:
             self._twice = True
             raise KeyboardInterrupt
-        self.signum = signum
+        if self.signum not in WARNINGS:  # SIGTERM follows when the time is over, and means the same
+            self.signum = signum
         name = signal.Signals(signum).name
         with suppress(OSError):  # the terminal is gone
             # os.write: print could be interrupted in the middle of its own buffer
             os.write(1, f"{name}: saving at the end of this update, then stopping\n".encode())
         if self._idle:
-            raise Interrupted(signum)
+            raise Interrupted(self.signum)

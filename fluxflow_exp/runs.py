@@ -13,7 +13,7 @@ from fluxflow_exp import files, inputs, mirror, provenance, summary
 from fluxflow_exp.config import UserError
 from fluxflow_exp.console import Console
 from fluxflow_exp.inputs import Inputs
-from fluxflow_exp.run_folder import RunFolder, identity_differences, is_extension, tell
+from fluxflow_exp.run_folder import RunFolder, identity_differences, is_extension, run_path, tell
 
 if TYPE_CHECKING:
     from fluxflow_exp.data.sample import DataSet
@@ -240,6 +240,24 @@ def refuse_other(folder: RunFolder, values: dict[str, Any]) -> None:
         "  Give this one its own name=…, or resume=fresh (moves the old folder aside), or, for more epochs of "
         "the last step alone, resume=extend"
     )
+
+
+def sharing_problems(values: dict[str, Any], *, swept: str = "") -> list[str]:
+    """What stands in the way of a run, or of a sweep's job named `swept`: the two never share a folder.
+
+    Where they do already, each may go on; but a fresh start would move the other aside with it.
+    """
+    own = RunFolder(run_path(values, swept))
+    outer = RunFolder(run_path(values))
+    inside = [] if swept else sorted(p.parent.name for p in own.path.glob("*/run.json"))
+    if own.exists() and not (inside and values["resume"] == "fresh"):
+        return []
+    if inside:
+        more = f" and {len(inside) - 1} more" if len(inside) > 1 else ""
+        return [f"{own.path} is the folder of a sweep ({inside[0]}{more}). Give this run its own name=…"]
+    if swept and outer.exists():
+        return [f"{outer.path} is the folder of a single run. Give this sweep its own name=…"]
+    return []
 
 
 def _now() -> str:

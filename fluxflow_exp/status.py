@@ -38,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
         labels = ledger.labels([run.read_record()["overrides"] for run in runs])
         shown = labels if len(runs) > 1 and len(set(labels)) == len(runs) else names
         shown = [folder.name if each == "." else each for each in shown]
-        print(f"{folder}\n{ledger.table(list(zip(shown, entries, strict=True)))}")
+        print(f"{folder}\n{ledger.table(list(zip(shown, entries, strict=True)), noun='run')}")
         if any(entry.state != ledger.DONE for entry in entries):
             code = 1
     return code

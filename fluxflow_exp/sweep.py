@@ -1,6 +1,7 @@
 """The jobs of a sweep: composed, checked and frozen before any of them runs."""
 
 import hashlib
+import os
 import re
 import sys
 import time
@@ -56,7 +57,7 @@ class Sweep:
         """
         labels = ledger.labels([list(each) for each in overrides])
         composed = [_compose(context, config, list(each)) for each in overrides]
-        wrong = _problems(labels, composed, here=here)
+        wrong = _problems(labels, composed, here=here) or _sharing_problems(composed, overrides)
         folder = Path(str(config.hydra.sweep.dir))
         if wrong:
             leave_nothing(folder)
@@ -135,8 +136,22 @@ def _problems(labels: list[str], composed: list[dict[str, Any] | str], *, here: 
     ]
     good = [each for each in composed if isinstance(each, dict)]
     if any(each["hardware"] != good[0]["hardware"] for each in good):
-        single.append("hardware cannot be swept: one launcher serves all jobs. Launch once for each")
+        single.append(
+            "hardware cannot be swept: one launcher serves all jobs. Launch once for each; a value with a comma in it "
+            "is quoted twice: 'hardware.slurm.partition=\"gpu,long\"'"
+        )
     return [*common, *single]
+
+
+def _sharing_problems(composed: list[dict[str, Any] | str], overrides: Sequence[Sequence[str]]) -> list[str]:
+    """A single run in whose folder jobs would come to lie."""
+    found = [
+        line
+        for values, given in zip(composed, overrides, strict=True)
+        if isinstance(values, dict)
+        for line in runs.sharing_problems(values, swept=job_folder(values, list(given)))
+    ]
+    return list(dict.fromkeys(found))
 
 
 def _job(label: str, overrides: list[str], values: dict[str, Any]) -> Job:
@@ -214,7 +229,16 @@ def note_failure(values: dict[str, Any], name: str, error: Exception) -> None:
     """Leave the reason in the job's folder, if it failed before it had the folder."""
     folder = RunFolder(run_path(values, name))
     if not folder.failure.exists() and not folder.in_use():
-        folder.record_failure(str(error) or type(error).__name__)
+        folder.record_failure(str(error) or type(error).__name__, log=_schedulers_log())
+
+
+def _schedulers_log() -> str | None:
+    """Where submitit writes what this process says; None outside of its jobs."""
+    if "SUBMITIT_EXECUTOR" not in os.environ:
+        return None
+    import submitit
+
+    return str(submitit.JobEnvironment().paths.stderr)
 
 
 def _print_plans(labels: list[str], values: list[dict[str, Any]]) -> None:

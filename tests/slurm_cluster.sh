@@ -19,8 +19,8 @@ programs() { # name and pid file of each daemon, in the order to stop them
 
 stop() {
   if command -v scancel >/dev/null; then
-    timeout 20 scancel --signal=KILL --partition=main 2>/dev/null || true
-    timeout 20 scancel --partition=main 2>/dev/null || true
+    timeout 20 scancel --signal=KILL --user=root 2>/dev/null || true
+    timeout 20 scancel --user=root 2>/dev/null || true
     sleep 1
   fi
   while read -r name file; do
@@ -141,6 +141,8 @@ SchedulerType=sched/backfill
 SchedulerParameters=sched_interval=5,bf_interval=5,sched_min_interval=0,batch_sched_delay=0
 JobRequeue=1
 KillWait=10
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
 AccountingStorageType=accounting_storage/slurmdbd
 AccountingStorageHost=127.0.0.1
 AccountingStoragePort=$((base + 19))
@@ -148,7 +150,11 @@ AccountingStoragePass=$socket
 $(for node in $(seq $nodes); do
   echo "NodeName=node$node NodeHostname=$host NodeAddr=127.0.0.1 Port=$((base + 20 + node)) CPUs=4 State=UNKNOWN"
 done)
-PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
+PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP PriorityTier=10
+# What \`main\` may take nodes from, in each way that SLURM has.
+PartitionName=requeue Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=1 PreemptMode=REQUEUE GraceTime=25
+PartitionName=cancel Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=1 PreemptMode=CANCEL GraceTime=25
+PartitionName=at_once Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=1 PreemptMode=CANCEL
 CONF
 mkdir -p "$root/state"
 slurmdbd

@@ -23,6 +23,7 @@ def one(text):
         ("activation=silu", "did you mean 'model.activation'?"),
         ("seed=abc", "seed=abc"),
         ("what is this", "is not an override"),
+        ("+hydra.launcher.x.mail-type=END,FAIL", """'+hydra.launcher.x.mail-type="END,FAIL"'"""),
     ],
 )
 def test_one_mistake_gets_one_line_with_a_hint(text, hint):
@@ -48,6 +49,7 @@ def test_several_mistakes_are_all_reported():
         ["~stage.steps.vae_gan"],
         ["stage=full", "data=image_folder", "data.data_path=x", "data.captions_file=y"],
         ["seed=0,1,2", "model.activation=bezier,silu"],
+        ['+hydra.launcher.additional_parameters.mail-type="END,FAIL"'],
         ["stage=flow_cfg", "stage.steps.flow.init_from=outputs/x"],
     ],
 )

@@ -21,6 +21,14 @@ def test_a_signal_sets_a_flag_and_the_handlers_before_come_back(signum: int, cap
     assert f"{signal.Signals(signum).name}: saving" in capfd.readouterr().out
 
 
+@pytest.mark.parametrize("order", [(signal.SIGUSR2, signal.SIGTERM), (signal.SIGTERM, signal.SIGUSR2)])
+def test_the_warning_before_a_time_out_counts_whatever_follows_or_came_before(order: tuple[int, int]) -> None:
+    with StopRequest() as stop:
+        for signum in order:
+            os.kill(os.getpid(), signum)
+        assert stop.signum == signal.SIGUSR2
+
+
 def test_a_second_ctrl_c_stops_at_once() -> None:
     with StopRequest():
         os.kill(os.getpid(), signal.SIGINT)

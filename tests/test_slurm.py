@@ -1,4 +1,4 @@
-"""Against a real SLURM: sweeps, time-outs, requeues, cancelled jobs, lost nodes, and several tasks.
+"""Against a real SLURM: sweeps, time-outs, requeues, preemption, cancelled jobs, lost nodes, and several tasks.
 
 `tests/slurm_cluster.sh` starts one on this machine, where it can; elsewhere these tests are skipped with the reason.
 """
@@ -63,6 +63,11 @@ class Sweep:
     def slurm(self, *command: str) -> str:
         done = subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=60, check=True)
         return done.stdout
+
+    def state(self, job: str) -> list[str]:
+        """SLURM's word for the job, and its exit code."""
+        facts = dict(word.split("=", 1) for word in self.slurm("scontrol", "show", "job", job).split() if "=" in word)
+        return [facts["JobState"], facts["ExitCode"]]
 
     def run(self, pattern: str = "*") -> Path:
         (found,) = self.folder.glob(f"outputs/*/{pattern}/run.json")
@@ -156,6 +161,51 @@ def test_a_cancelled_job_is_told_of_and_continued_by_the_same_command(sweep: Swe
     assert code == 0, said
     assert "continued 1 time" in said
     assert_bit_identical(sweep.run(), middle)
+
+
+def test_jobs_that_make_room_are_queued_again_in_every_preempt_mode(cluster: dict[str, str], middle: Path) -> None:
+    """REQUEUE and CANCEL with a GraceTime, and CANCEL without one, as `slurm_cluster.sh` sets them up."""
+    started = {}
+    for partition in ("requeue", "cancel", "at_once"):
+        folder = middle.parent / partition
+        folder.mkdir()
+        sweep = Sweep(folder, cluster)
+        started[sweep] = sweep.start(*MIDDLE, f"hardware.slurm.partition={partition}")
+    for sweep, child in started.items():
+        sweep.wait_until_it_trains(child)
+    sweep.slurm("srun", "--partition=main", "--nodes=3", "--exclusive", "true")
+    for sweep, child in started.items():
+        said = child.communicate(timeout=200)[0]
+        assert child.returncode == 0, said
+        assert ": running" in said
+        record = json.loads((sweep.run() / "run.json").read_text())
+        assert (record["restarts"], record["kills"]) == (1, 0)
+        assert "Stopped by SIGTERM" in (sweep.run() / "log.txt").read_text()
+        assert_bit_identical(sweep.run(), middle)
+
+
+def test_a_signal_before_anything_listens_queues_the_job_again(sweep: Sweep) -> None:
+    child = sweep.start("stage.steps.vae.n_epochs=1")
+    while ".0 " not in (steps := sweep.slurm("squeue", "--steps", "--noheader", "--format", "%i ")):
+        assert child.poll() is None, child.communicate()[0]
+    time.sleep(0.3)
+    job = steps.partition(".")[0].strip()
+    sweep.slurm("scancel", "--signal=USR2", job)
+    said = child.communicate(timeout=200)[0]
+    assert child.returncode == 0, said
+    assert "Restarts=1" in sweep.slurm("scontrol", "show", "job", job)
+
+
+def test_failed_jobs_are_failed_to_slurm_too_and_each_reason_is_told(sweep: Sweep) -> None:
+    code, said = sweep.finish("seed=0,1,2", *PLANTED, "+data.plant=crash", *RARELY)
+    assert code == 1, said
+    assert said.count("failed planted (log: ") == 3
+    assert "queued" not in said
+    array = said.partition("Submitted 3 jobs: ")[2].partition("_")[0]
+    sweep.slurm(
+        "bash", "-c", f"while squeue --noheader --jobs {array} --states=running,completing | grep .; do sleep 0.5; done"
+    )
+    assert [sweep.state(f"{array}_{i}") for i in range(3)] == [["FAILED", "1:0"]] * 3
 
 
 def test_two_tasks_are_two_ranks_and_are_requeued_together(sweep: Sweep) -> None:

@@ -5,12 +5,13 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from fluxflow_exp import ledger, status
+from fluxflow_exp import ledger, runs, status
 from fluxflow_exp.config import resolve
 from fluxflow_exp.overrides import compose_config
 from fluxflow_exp.preflight import problems
@@ -142,6 +143,7 @@ def test_every_template_composes_and_passes_the_checks(template: str) -> None:
     config = compose_config([*words, "tracking=off", "hardware=cpu"], config_dir=str(TEMPLATES), hydra=True)
     params = config.hydra.sweeper.params
     swept = OverridesParser.create().parse_overrides([f"{key}={value}" for key, value in params.items()])
+    assert template in config.name  # studies of one stage do not meet in a folder
     (jobs,) = BasicSweeper.split_arguments(swept, None)
     assert len(jobs) > 1
     for job in jobs:
@@ -154,6 +156,38 @@ def test_a_template_is_launched_as_its_head_says(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("== ") == 5
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_and_a_sweep_never_share_a_folder(tmp_path: Path) -> None:
+    """Each is refused where the other is; `name=` is the way out, and a fresh start moves nobody else's folder."""
+    facts = {"upstream": {}, "overrides": ["stage=vae"]}
+    sweep, run = tmp_path / "outputs" / "sweep", tmp_path / "outputs" / "run"
+    RunFolder(sweep / "seed=0-12345678").create({}, facts)
+    RunFolder(run).create({}, facts)
+    for fresh in ([], ["resume=fresh"]):
+        done = command(tmp_path, *SHORT[1:], "name=sweep", *fresh)
+        assert done.returncode == 2
+        assert "outputs/sweep is the folder of a sweep (seed=0-12345678). Give this run its own name=" in done.stderr
+    done = launch(tmp_path, "name=run", "seed=0,1")
+    assert done.returncode == 2
+    assert "error: outputs/run is the folder of a single run. Give this sweep its own name=" in done.stderr
+    assert sorted(p.name for p in (tmp_path / "outputs").iterdir()) == ["run", "sweep"]
+
+
+def test_what_shares_a_folder_already_goes_on(tmp_path: Path) -> None:
+    values: dict[str, Any] = {"output_root": str(tmp_path), "name": "vae", "resume": "auto"}
+    for folder in (tmp_path / "vae", tmp_path / "vae" / "seed=0-12345678"):
+        RunFolder(folder).create({}, {})
+    assert runs.sharing_problems(values) == []
+    assert runs.sharing_problems(values, swept="seed=0-12345678") == []
+    assert len(runs.sharing_problems(values, swept="seed=1-87654321")) == 1
+    assert len(runs.sharing_problems({**values, "resume": "fresh"})) == 1
+
+
+def test_status_calls_a_single_run_no_job(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    RunFolder(tmp_path / "vae").create({"stage": {"steps": {}}}, {"upstream": {}, "overrides": ["gone=1"]})
+    assert status.main([str(tmp_path)]) == 1
+    assert "1 run: 1 " in capsys.readouterr().out
 
 
 def test_a_digest_follows_what_makes_a_job_another_one() -> None:

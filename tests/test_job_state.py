@@ -1,0 +1,223 @@
+"""What becomes of jobs as SLURM tells it, and what a job does that is told to go; SLURM's commands are stood in for."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hydra.core.utils import JobReturn, JobStatus
+from hydra_plugins.hydra_submitit_launcher.submitit_launcher import BaseSubmititLauncher
+from submitit.core.utils import UncompletedJobError
+
+from fluxflow_exp import files, launchers, ledger, slurm
+from fluxflow_exp.config import UserError
+from fluxflow_exp.run_folder import RunFolder
+from fluxflow_exp.sweep import Job
+
+Say = Callable[[str, str], None]
+
+
+@pytest.fixture
+def say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Say:
+    """Makes a command of SLURM's be a shell line."""
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=":")
+    monkeypatch.setattr(slurm, "FRESH_SECONDS", 0.0)
+
+    def say(command: str, line: str) -> None:
+        (tmp_path / "bin").mkdir(exist_ok=True)
+        (tmp_path / "bin" / command).write_text(f"#!/bin/sh\n{line}\n")
+        (tmp_path / "bin" / command).chmod(0o755)
+
+    return say
+
+
+def submitted(folder: Path, job: str = "7_0", launcher: str = "slurm") -> RunFolder:
+    """A run folder whose job was handed to a scheduler."""
+    run = RunFolder(folder)
+    run.create({"stage": {"steps": {"vae": {}}}}, {"upstream": {}})
+    files.write_json(run.submitted, {"launcher": launcher, "job": job})
+    return run
+
+
+@pytest.mark.parametrize(
+    ("word", "failed", "without_a_failure"),
+    [(word, ledger.FAILED, ledger.NEW) for word in slurm.ENDED if word != "GONE"]
+    + [("COMPLETING", ledger.FAILED, ledger.QUEUED), ("RUNNING", ledger.FAILED, ledger.QUEUED)]
+    + [(word, ledger.QUEUED, ledger.QUEUED) for word in ("PENDING", "REQUEUE_HOLD")],
+)
+def test_a_job_that_has_failed_is_not_queued(
+    tmp_path: Path, say: Say, word: str, failed: str, without_a_failure: str
+) -> None:
+    say("squeue", f"echo '7_0|{word}|Resources'")
+    run = submitted(tmp_path / "run")
+    entry = ledger.inspect(run)
+    assert entry.state == without_a_failure
+    assert entry.note == (f"{word.lower()}: Resources" if without_a_failure == ledger.QUEUED else "")
+    run.record_failure("planted")
+    assert ledger.inspect(run).state == failed
+
+
+@pytest.mark.parametrize(
+    ("line", "state", "note"),
+    [
+        ("echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1", ledger.NEW, ""),
+        ("echo 'Unable to contact slurm controller' >&2; exit 1", ledger.QUEUED, "Unable to contact slurm controller"),
+        ("exec sleep 20", ledger.QUEUED, "timed out"),
+        ("exec echo '7_1|RUNNING|None'", ledger.NEW, ""),  # the array goes on, this job of it is forgotten
+    ],
+)
+def test_a_queue_that_does_not_answer_still_has_the_job(
+    tmp_path: Path, say: Say, monkeypatch: pytest.MonkeyPatch, line: str, state: str, note: str
+) -> None:
+    monkeypatch.setattr(slurm, "SILENCE_SECONDS", 0.3)
+    say("squeue", line)
+    entry = ledger.inspect(submitted(tmp_path / "run"))
+    assert entry.state == state
+    assert note in entry.note
+
+
+def test_no_queue_here_and_the_number_of_another_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(slurm, "FRESH_SECONDS", 0.0)
+    assert ledger.inspect(submitted(tmp_path / "slurm")).state == ledger.NEW
+    for process in (1, os.getpid()):  # somebody else's, and one that is no job
+        assert ledger.inspect(submitted(tmp_path / str(process), str(process), "local")).state == ledger.NEW
+
+
+def test_the_log_that_is_named_exists(tmp_path: Path) -> None:
+    run = submitted(tmp_path / "run", "1", "local")
+    run.record_failure("planted")
+    assert ledger.inspect(run).note == "planted"
+    run.log.touch()
+    assert ledger.inspect(run).note == f"planted (log: {run.log})"
+
+
+class Handle:
+    """Of a job that leaves a result, or none."""
+
+    def __init__(self, folder: Path, job_id: str, outcome: tuple[str, str] | None = None) -> None:
+        self.job_id, self.outcome = job_id, outcome
+        self.paths = SimpleNamespace(result_pickle=folder / f"{job_id}.pkl", stderr=folder / f"{job_id}_0_log.err")
+        if outcome:
+            self.paths.result_pickle.touch()
+
+    def task(self, number: int) -> "Handle":
+        assert number == 0
+        return self
+
+    def _get_outcome_and_result(self) -> tuple[str, str]:
+        if self.outcome is None:
+            raise UncompletedJobError("nothing came")
+        return self.outcome
+
+
+def test_every_job_is_told_of_while_it_waits_and_when_it_ends(
+    tmp_path: Path, say: Say, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(launchers, "LOOK_SECONDS", 0.0)
+    looks = iter(["PENDING|Priority", "PENDING|Priority", "PENDING|Resources", "RUNNING|None", "PREEMPTED|None"])
+
+    def look(seconds: float) -> None:
+        say("squeue", "".join(f"echo '7_{i}|{word}';" for word in [next(looks, "")] for i in range(2)))
+
+    look(0)
+    monkeypatch.setattr(launchers, "time", SimpleNamespace(monotonic=time.monotonic, sleep=look))
+    jobs = [Job(f"seed={i}", [], {}, submitted(tmp_path / str(i), f"7_{i}"), ledger.Entry("new")) for i in range(3)]
+    trace = 'Traceback:\n  File "x"\nyaml.ParserError: while parsing\n  in line 2\n'
+    handles = [Handle(tmp_path, "7_0"), Handle(tmp_path, "7_1"), Handle(tmp_path, "7_2", ("error", trace))]
+    launchers.Slurm()._wait(jobs, handles)
+    assert capsys.readouterr().out.splitlines() == [
+        f"seed=2: failed yaml.ParserError: while parsing in line 2 (log: {tmp_path}/7_2_0_log.err)",
+        "seed=0, seed=1: pending: Priority",
+        "seed=0, seed=1: pending: Resources",
+        "seed=0, seed=1: running",
+        *(f"seed={i}: failed the job has ended: PREEMPTED (log: {tmp_path}/7_{i}_0_log.err)" for i in range(2)),
+    ]
+    assert not any(job.folder.submitted.exists() for job in jobs)
+
+
+def test_a_job_that_fails_ends_by_an_exception(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that SLURM sees exit code 1: Hydra alone would return, and end it well."""
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    failed = JobReturn(status=JobStatus.FAILED)
+    failed.return_value = UserError("planted")
+    monkeypatch.setattr(BaseSubmititLauncher, "__call__", lambda self, *arguments: failed)
+    with pytest.raises(UserError, match="planted"):
+        launchers.SlurmLocal()([])
+
+
+class Requeued(SystemExit):
+    pass
+
+
+@pytest.fixture
+def listening(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], Any]]:
+    """Listens as the first rank of job 7 that submitit would queue again by raising Requeued."""
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    before = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGUSR2)}
+
+    def submitits(signum: int, frame: Any) -> None:
+        subprocess.run(["scontrol", "requeue", "7"], check=True)
+        raise Requeued
+
+    def listen(*, first: bool = True) -> None:
+        signal.signal(signal.SIGUSR2, submitits)
+        slurm.listen(signal.SIGUSR2, first=first)
+
+    yield listen
+    for signum, handler in before.items():
+        signal.signal(signum, handler)
+
+
+SHOWN = "[ $1 = requeue ] || echo JobId=7 JobState={} PreemptEligibleTime=2026-11-29T01:18:19 PreemptTime={}"
+
+
+@pytest.mark.parametrize(
+    ("line", "ends"),
+    [
+        (SHOWN.format("RUNNING", "2026-11-29T01:18:22"), Requeued),
+        (SHOWN.format("COMPLETING", "2026-11-29T01:18:22"), Requeued),  # PreemptMode=CANCEL without GraceTime
+        (SHOWN.format("COMPLETING", "None"), SystemExit),  # cancelled, or queued again already
+        ("exit 1", SystemExit),
+    ],
+)
+def test_a_job_whose_node_is_taken_is_queued_again(
+    say: Say, listening: Callable[..., None], line: str, ends: type[SystemExit]
+) -> None:
+    say("scontrol", line)
+    signal.pthread_sigmask(signal.SIG_BLOCK, slurm.SENT)
+    os.kill(os.getpid(), signal.SIGTERM)  # before anybody listens
+    with pytest.raises(SystemExit) as ended:
+        listening()
+    assert type(ended.value) is ends
+    assert ended.value.code == (None if ends is Requeued else 143)
+    os.kill(os.getpid(), signal.SIGTERM)  # it comes more than once
+
+
+def test_other_ranks_leave_it_to_the_first(say: Say, listening: Callable[..., None]) -> None:
+    say("scontrol", "exit 1")
+    listening(first=False)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_node_without_scontrol_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, listening: Callable[..., None]
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    listening()
+    with pytest.raises(UserError, match=r"cannot be queued again .*scontrol.*give the command"):
+        os.kill(os.getpid(), signal.SIGUSR2)
+
+
+def test_signals_wait_while_a_job_starts() -> None:
+    """A Python that is started the patient way is not killed by what it has no handler for yet."""
+    code = "import os, signal; os.kill(os.getpid(), signal.SIGUSR2); print(*signal.sigpending())"
+    line = f"{slurm.patient()} -c {code!r}"
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True)
+    assert (done.returncode, done.stdout.strip()) == (0, str(int(signal.SIGUSR2))), done.stderr
