@@ -19,7 +19,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from fluxflow_exp import files, plan, preflight
+from fluxflow_exp import failures, files, plan, preflight
 from fluxflow_exp.config import UserError, instantiate, resolve, typed
 from fluxflow_exp.console import Console, fail
 from fluxflow_exp.data.loader import Batch
@@ -265,6 +265,7 @@ def table(found: dict[str, Any], *, kernels: bool = False) -> str:
     return "\n".join(lines)
 
 
+@failures.command
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m fluxflow_exp.benchmark",
@@ -281,12 +282,9 @@ def main(arguments: list[str] | None = None) -> int:
     problems = override_problems(options.overrides)
     if options.updates < 2:
         problems.append(f"--updates must be at least 2, not {options.updates}")
-    try:
-        values = resolve(compose_config([*options.overrides, "tracking=off"])) if not problems else {}
-        problems = problems or preflight.problems(values)
-        found = measure(values, updates=options.updates, only=options.step) if not problems else {}
-    except UserError as error:
-        problems = list(error.args)
+    values = resolve(compose_config([*options.overrides, "tracking=off"])) if not problems else {}
+    problems = problems or preflight.problems(values)
+    found = measure(values, updates=options.updates, only=options.step) if not problems else {}
     if problems:
         fail(problems)
         return 2

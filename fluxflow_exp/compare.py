@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
 
-from fluxflow_exp import compare_curves, compare_metrics, compare_report, compare_runs, published
+from fluxflow_exp import compare_curves, compare_metrics, compare_report, compare_runs, failures, published
 from fluxflow_exp.compare_curves import BUDGETS, TIMED, Curve
 from fluxflow_exp.compare_pairs import Comparison, Group, Question, pairs
 from fluxflow_exp.compare_runs import Found, Run
@@ -185,6 +185,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+@failures.command
 def main(arguments: list[str] | None = None) -> int:
     words = sys.argv[1:] if arguments is None else arguments
     options = _parser().parse_args(words)

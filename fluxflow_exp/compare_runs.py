@@ -80,20 +80,21 @@ class Found:
 
 
 def find(outs: Iterable[Path]) -> list[Run]:
-    """The runs at or below `outs`, each once. UserError: there are none in one of them."""
+    """The runs at or below `outs`, each once; damaged ones are left out, and said. UserError: there are no others."""
     runs: dict[Path, Run] = {}
-    empty = []
+    empty, found = [], []
     for out in outs:
         # One that was moved aside counts where it is named itself.
         folders = [RunFolder(out)] if RunFolder(out).exists() else ledger.runs_below(out)
         if not folders:
             empty.append(str(out))
-        for folder in folders:
-            values = folder.frozen()
-            flat = {key: value for name in values for key, value in flatten(values[name], name)}
-            runs.setdefault(folder.path.resolve(), Run(folder, values, flat, folder.read_record()))
+        found += folders
     if empty:
         raise UserError(f"there is no run in {', '.join(empty)}; name run folders, or folders of them (a sweep)")
+    for folder in ledger.whole(found):
+        values = folder.frozen()
+        flat = {key: value for name in values for key, value in flatten(values[name], name)}
+        runs.setdefault(folder.path.resolve(), Run(folder, values, flat, folder.read_record()))
     return list(runs.values())
 
 

@@ -4,11 +4,12 @@ import argparse
 import sys
 from pathlib import Path
 
-from fluxflow_exp import convert_config
+from fluxflow_exp import convert_config, failures
 from fluxflow_exp.config import UserError
 from fluxflow_exp.console import fail
 
 
+@failures.command
 def cli() -> None:
     arguments = parser().parse_args()
     try:

@@ -23,7 +23,7 @@ from typing import Any
 
 from rich.progress import Progress
 
-from fluxflow_exp import files, overrides
+from fluxflow_exp import failures, files, overrides
 from fluxflow_exp.config import UserError, resolve
 from fluxflow_exp.console import fail
 from fluxflow_exp.run_folder import RunFolder
@@ -248,6 +248,7 @@ def _print(certificate: dict[str, Any], folder: Path) -> None:
     print(f"Certificate: {folder / 'killed' / 'certificate.json'}")
 
 
+@failures.command
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m fluxflow_exp.drill",

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fluxflow_exp import files, published
+from fluxflow_exp import failures, files, published
 from fluxflow_exp.config import UserError, typed
 from fluxflow_exp.console import fail
 from fluxflow_exp.evaluation import names, record
@@ -234,6 +234,7 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
+@failures.command
 def main(arguments: list[str] | None = None) -> int:
     options = parser().parse_intermixed_args(arguments)
     problems = [

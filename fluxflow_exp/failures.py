@@ -15,6 +15,7 @@ from typing import ParamSpec, TypeVar
 
 from fluxflow_exp.config import UserError
 from fluxflow_exp.console import Console, fail
+from fluxflow_exp.files import DamagedError
 from fluxflow_exp.run_folder import RunFolder
 
 WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)  # what only a write ends in
@@ -59,6 +60,11 @@ def of_run(error: Exception, folder: RunFolder) -> Exception:
                 f"{'continues' if kept else 'begins again'}"
             )
         return UserError(of_file(error))
+    if isinstance(error, DamagedError):
+        return UserError(
+            f"{error}. Bring it back from a mirror or a backup, and the same command continues; or resume=fresh moves "
+            f"{folder.path} aside and begins anew"
+        )
     import torch
 
     if isinstance(error, torch.OutOfMemoryError):

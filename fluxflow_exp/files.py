@@ -82,6 +82,10 @@ def removing(temporary: Path) -> Iterator[None]:
         raise
 
 
+class DamagedError(UserError):
+    """A file of a run is not whole, or not what it should be."""
+
+
 class Sink:
     """What torch and NumPy write to: afterwards `error` is the file's own, of which theirs do not tell."""
 
@@ -133,22 +137,24 @@ def write_text(path: Path, text: str) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """UserError: the file is not whole."""
+    """DamagedError: the file is not whole."""
     try:
         with naming(path):
             return json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} cannot be read: {error}") from error
+        raise DamagedError(f"{path} cannot be read: {error}") from error
 
 
-def read_fields(path: Path, **fields: type | tuple[type, ...]) -> dict[str, Any]:
-    """A JSON object that has at least these `fields`, of these types. UserError: it is another thing."""
+def read_fields(path: Path, **fields: Any) -> dict[str, Any]:
+    """A JSON object with at least these `fields`, each of its type (isinstance). DamagedError: it is another thing."""
     found = read_json(path)
     if not isinstance(found, dict):
-        raise UserError(f"{path} cannot be read: it holds no JSON object")
+        raise DamagedError(f"{path} is damaged: it holds no JSON object")
     for name, kind in fields.items():
-        if not isinstance(found.get(name), kind):
-            raise UserError(f"{path} cannot be read: {name!r} in it is {found.get(name, 'not there')!r:.80}")
+        if name not in found:
+            raise DamagedError(f"{path} is damaged: it has no {name!r}")
+        if not isinstance(found[name], kind):
+            raise DamagedError(f"{path} is damaged: its {name!r} is {found[name]!r:.80}")
     return found
 
 

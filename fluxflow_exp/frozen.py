@@ -16,6 +16,7 @@ import yaml
 from fluxflow_exp import published, targets
 from fluxflow_exp.config import PARTS, UserError, typed
 from fluxflow_exp.facts import STEP_NAME
+from fluxflow_exp.files import DamagedError
 from fluxflow_exp.published import ENCODER, PARTIAL, TARGET
 
 DEEPEST, MOST = 32, 100_000  # levels, and values: YAML's anchors can make any number of a few lines
@@ -23,17 +24,17 @@ WIDEST = 2**63  # of an integer
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The values of a run's config.yaml. UserError: it is not there, not whole, or not as a run writes it."""
+    """The values of a run's config.yaml. DamagedError: it is not there, not whole, or not as a run writes it."""
     try:
         config: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
     except Exception as error:  # PyYAML has many for what it cannot make a value of
         said = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"{path} cannot be read: {said}") from error
-    if not isinstance(config, dict):
-        raise UserError(f"{path} holds no configuration")
+        raise DamagedError(f"{path} cannot be read: {said}") from error
+    if not isinstance(config, dict) or not config:
+        raise DamagedError(f"{path} holds no configuration")
     wrong = _oddity(config)
     if wrong:
-        raise UserError(f"{path} is not as a run writes it: {wrong}")
+        raise DamagedError(f"{path} is not as a run writes it: {wrong}")
     return config
 
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from rich.progress import track
 
-from fluxflow_exp import pictures, published
+from fluxflow_exp import failures, pictures, published
 from fluxflow_exp.config import UserError
 from fluxflow_exp.console import fail
 from fluxflow_exp.data.captions import lines_of, surrogate_in
@@ -28,6 +28,7 @@ class Prompt(NamedTuple):
     text: str
 
 
+@failures.command
 def cli() -> None:
     arguments = parser().parse_args()
     try:

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fluxflow_exp import files, inputs, runs, slurm
+from fluxflow_exp import failures, files, inputs, runs, slurm
 from fluxflow_exp.config import UserError
 from fluxflow_exp.run_folder import RunFolder
 from fluxflow_exp.slurm import JobState
 from fluxflow_exp.tracking import read_rows
 
 NEW, QUEUED, RUNNING = "new", "queued", "running"
-DONE, INTERRUPTED, FAILED, STALE = "done", "interrupted", "failed", "stale"
+DONE, INTERRUPTED, FAILED, STALE, DAMAGED = "done", "interrupted", "failed", "stale", "damaged"
 TO_RUN = (NEW, INTERRUPTED, FAILED)
 SHOWN_CHANGES = 3
 
@@ -28,20 +28,75 @@ class Entry:
     note: str = ""
 
 
-def runs_below(folder: Path) -> list[RunFolder]:
-    """The run folders at or below `folder`; those that were moved aside, or are half restored, are left out."""
-    found = sorted(folder.rglob("run.json")) if folder.is_dir() else []
-    return [RunFolder(p.parent) for p in found if ".old-" not in p.parent.name and not p.parent.name.startswith("tmp-")]
+def runs_below(folder: Path, *, aside: bool = False) -> list[RunFolder]:
+    """The run folders at or below `folder`, also those whose record is gone; half restored ones are left out, and, but
+    with `aside`, those that were moved aside."""
+    names = ("run.json", "config.yaml") if folder.is_dir() else ()
+    paths = sorted({path.parent for name in names for path in folder.rglob(name)})
+    paths = [path for path in paths if not path.name.startswith("tmp-") and (aside or ".old-" not in path.name)]
+    found = map(RunFolder, paths)
+    return [run for run in found if run.exists() or run.lacks_record()]
+
+
+def whole(folders: list[RunFolder]) -> list[RunFolder]:
+    """Those of `folders` that can be read; the others are said. UserError: there are others alone."""
+    found, damaged = [], []
+    for folder in folders:
+        why = damage(folder)
+        if why is None:
+            found.append(folder)
+        else:
+            damaged.append(f"{folder.path} is damaged: {why}")
+    if damaged and not found:
+        raise UserError(*damaged)
+    for each in damaged:
+        print(f"left out: {each}", file=sys.stderr)
+    return found
+
+
+def damage(folder: RunFolder) -> str | None:
+    """Why a run's record or configuration cannot be read; None: they can."""
+    try:
+        if folder.lacks_record():
+            return f"{folder.record} is missing, and checkpoints are there"
+        folder.read_record()
+        folder.frozen()
+    except UserError as error:
+        return str(error)
+    except OSError as error:
+        return failures.of_file(error)
+    return None
 
 
 def inspect(folder: RunFolder, values: dict[str, Any] | None = None) -> Entry:
     """What has become of the run in `folder`; with the `values` that it would have now, also whether it is stale.
 
-    Stale: started with another configuration than `values`, or from weights that have changed since.
+    Stale: started with another configuration than `values`, or from weights that have changed since. Damaged: a file
+    of it is not whole, or cannot be read.
     """
-    if not folder.exists():
+    if not folder.exists() and not folder.lacks_record():
         return Entry(NEW)
-    record = folder.read_record()
+    why = damage(folder)
+    if why is not None:
+        return Entry(DAMAGED, why)
+    try:
+        return _inspect(folder, folder.read_record(), values)
+    except UserError as error:
+        return Entry(DAMAGED, str(error))
+    except OSError as error:
+        return Entry(DAMAGED, failures.of_file(error))
+
+
+def overrides(folder: RunFolder) -> list[str]:
+    """The overrides that a run was started with; none where its record cannot be read."""
+    try:
+        found = folder.read_record().get("overrides")
+    except (UserError, OSError):
+        return []
+    return found if isinstance(found, list) and all(isinstance(each, str) for each in found) else []
+
+
+def _inspect(folder: RunFolder, record: dict[str, Any], values: dict[str, Any] | None) -> Entry:
     changed = (_changes(folder, values) if values else []) + inputs.changed_upstream(record)
     if changed and not folder.in_use():
         more = f" and {len(changed) - SHOWN_CHANGES} more" if len(changed) > SHOWN_CHANGES else ""
@@ -57,9 +112,9 @@ def state(folder: RunFolder, record: dict[str, Any]) -> Entry:
         return Entry(DONE, _continued(record))
     scheduled = scheduled_as(folder)
     if folder.failure.exists() and not (scheduled and scheduled.waits):  # one that waits will try again
-        failure = files.read_json(folder.failure)
+        failure = files.read_fields(folder.failure, reason=str)
         log = failure.get("log") or (folder.log if folder.log.exists() else None)
-        return Entry(FAILED, failure["reason"].splitlines()[0] + (f" (log: {log})" if log else ""))
+        return Entry(FAILED, failure["reason"].partition("\n")[0] + (f" (log: {log})" if log else ""))
     if scheduled:
         return Entry(QUEUED, "; ".join(filter(None, [str(scheduled), record["started"] and _progress(folder, record)])))
     if not record["started"]:
@@ -71,10 +126,10 @@ def scheduled_as(folder: RunFolder) -> JobState | None:
     """What the scheduler says of the job that trains, or will train, in `folder`; None: it has none."""
     if not folder.submitted.exists():
         return None
-    submitted = files.read_json(folder.submitted)
+    submitted = files.read_fields(folder.submitted, launcher=str, job=(str, int))
     job = str(submitted["job"])
     if submitted["launcher"] == "local":
-        return JobState("RUNNING") if _is_job_here(int(job)) else None
+        return JobState("RUNNING") if job.isdecimal() and _is_job_here(int(job)) else None
     found = slurm.job_state(job)
     return None if found and found.ended else found
 

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fluxflow_exp import failures
 from fluxflow_exp.config import UserError, resolve
 from fluxflow_exp.console import fail
 from fluxflow_exp.overrides import compose_config, did_you_mean, override_problems
@@ -44,6 +45,7 @@ def _key(override: str) -> str:
     return override.partition("=")[0].lstrip("+~")
 
 
+@failures.command
 def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_intermixed_args(arguments)
     asked = Asked(

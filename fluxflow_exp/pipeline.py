@@ -114,7 +114,7 @@ def _train(
     _close(folder, closing="ended")
     if ranks.first:
         summary.write(folder, console)
-        verify.write_digests(folder)
+        verify.write_digests(folder, console)
         summary.write_card(folder, console)
         wandb.finish(code=0, metrics=final_metrics(folder))
         mirror.finish(folder)
@@ -200,7 +200,7 @@ class Pipeline:
             summary.finish_step(setup, trainer, final)
             if index < setup.steps:  # after the last step they are drawn anyway
                 self.graphs.refresh()
-            verify.write_digests(self.folder)
+            verify.write_digests(self.folder, self.console)
             mirror.follow(self.folder, self.console)
         self.ranks.meet()  # the next step reads what the first rank has published
 

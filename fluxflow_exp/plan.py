@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from fluxflow_exp import files, weights
+from fluxflow_exp import failures, files, weights
 from fluxflow_exp.config import UserError, instantiate, resolve, typed
 from fluxflow_exp.console import fail
 from fluxflow_exp.data.loader import groups_of, updates_per_epoch
@@ -207,6 +207,7 @@ def _short(count: int) -> str:
     return f"{count / 1e6:.2f} M" if count >= 1e6 else f"{count / 1e3:.0f} k"
 
 
+@failures.command
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m fluxflow_exp.plan",

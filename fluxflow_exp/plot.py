@@ -18,16 +18,20 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 from PIL import Image
 
-from fluxflow_exp import files, health, ledger
+from fluxflow_exp import failures, files, health, ledger
+from fluxflow_exp.config import UserError
+from fluxflow_exp.console import fail
 from fluxflow_exp.tracking import Row, read_rows
 
 Series = dict[str, tuple[list[float], list[float]]]  # name → updates, values
 
+ROWS = "training_metrics_*.jsonl"
 LOSSES = ("vae", "lpips", "flow", "g", "d", "r1")
 COMPARED = ("vae", "kl", "lpips", "g", "d", "flow", "val_psnr", "val_flow", "prompt_accuracy")
 LETTER = 0.016  # of a panel's width, in the size of the names of steps
 
 
+@failures.command
 def cli() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m fluxflow_exp.plot",
@@ -39,8 +43,8 @@ def cli() -> None:
         "--overlay", type=Path, default=Path("comparison.png"), help="picture of several runs, one line a run"
     )
     arguments = parser.parse_args()
-    runs = [run for folder in arguments.runs for run in _runs(folder)]
-    graphs = [run if run.name == "graph" else run / "graph" for run in runs]
+    runs, damaged = _runs(arguments.runs)
+    graphs = list(runs.values())
     empty = [run for run, graph in zip(runs, graphs, strict=True) if not _steps(graph)]
     if empty:
         names = ", ".join(map(str, empty))
@@ -51,13 +55,25 @@ def cli() -> None:
             print(path)
     if len(graphs) > 1:
         print(overlay({str(run): graph for run, graph in zip(runs, graphs, strict=True)}, arguments.overlay))
+    if damaged:
+        fail(damaged)
+        sys.exit(1 if runs else 2)
 
 
-def _runs(folder: Path) -> list[Path]:
-    """The run that stands in `folder`, or those below it that have rows: a sweep's."""
-    if folder.name == "graph" or (folder / "graph").is_dir():
-        return [folder]
-    return [run.path for run in ledger.runs_below(folder) if _steps(run.graph)] or [folder]
+def _runs(folders: list[Path]) -> tuple[dict[Path, Path], list[str]]:
+    """Run → its folder of rows, of each run or sweep; and what is wrong with rows that cannot be read."""
+    graphs, damaged = {}, []
+    for folder in folders:
+        one = folder.name == "graph" or (folder / "graph").is_dir()
+        below = [] if one else [run.path for run in ledger.runs_below(folder) if any(run.graph.glob(ROWS))]
+        for run in below or [folder]:
+            graph = run if run.name == "graph" else run / "graph"
+            try:
+                _steps(graph)
+                graphs[run] = graph
+            except UserError as error:
+                damaged.append(str(error))
+    return graphs, damaged
 
 
 def overlay(graphs: dict[str, Path], output: Path) -> Path:
@@ -129,7 +145,7 @@ def _draw_health(vitals: Series, marks: list[tuple[int, str]], path: Path) -> Pa
 
 def _steps(graph: Path) -> dict[str, list[Row]]:
     """Rows by step, oldest step first."""
-    paths = graph.glob("training_metrics_*.jsonl")
+    paths = graph.glob(ROWS)
     steps = {p.stem.removeprefix("training_metrics_"): read_rows(p) for p in paths}
     return dict(sorted(((n, r) for n, r in steps.items() if r), key=lambda pair: pair[1][0]["timestamp"]))
 

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fluxflow_exp import files, published
+from fluxflow_exp import failures, files, published
 from fluxflow_exp.config import UserError
 from fluxflow_exp.console import Console, fail
 from fluxflow_exp.overrides import did_you_mean
@@ -253,6 +253,7 @@ def _target(run: RunFolder, step: str | None, update: int | None) -> tuple[str, 
     return step, update
 
 
+@failures.command
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m fluxflow_exp.replay",

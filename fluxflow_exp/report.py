@@ -3,16 +3,21 @@
 Each page is one file that opens without a network. A run writes its own card at its end, and while it goes on.
 """
 
+from __future__ import annotations
+
 import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from fluxflow_exp import files
+from fluxflow_exp import failures, files
 from fluxflow_exp.config import UserError
 from fluxflow_exp.console import fail
 from fluxflow_exp.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from fluxflow_exp.card.facts import Card
 
 # What a card is made of is imported where one is made: --help does without it.
 
@@ -31,12 +36,29 @@ def write_comparison(folders: Sequence[RunFolder], output: Path | None = None) -
 
     Sentences and table of a `comparison.json` in the same folder are in it. UserError: as for a card.
     """
-    from fluxflow_exp.card import comparison, facts
+    from fluxflow_exp.card import comparison
 
     target = output or folders[0].path.parent / "comparison" / "comparison.html"
-    cards = [facts.read(folder) for folder in folders]
+    cards = _cards(folders)
     files.write_text(target, comparison.write(cards, _compared(target.parent, folders)))
     return target
+
+
+def _cards(folders: Sequence[RunFolder]) -> list[Card]:
+    """Those that can be made; of the others it is said why not. UserError: none can."""
+    from fluxflow_exp.card import facts
+
+    cards, problems = [], []
+    for folder in folders:
+        try:
+            cards.append(facts.read(folder))
+        except UserError as error:
+            problems.append(str(error))
+    if not cards:
+        raise UserError(*problems)
+    for problem in problems:
+        print(f"left out: {problem}", file=sys.stderr)
+    return cards
 
 
 def _compared(folder: Path, runs: Sequence[RunFolder]) -> dict[str, Any] | None:
@@ -73,6 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+@failures.command
 def cli(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     from fluxflow_exp import compare_runs
@@ -91,7 +114,7 @@ def cli(arguments: list[str] | None = None) -> int:
         if options.json:
             from fluxflow_exp.card import facts
 
-            found = [facts.as_json(facts.read(folder)) for folder in folders]
+            found = [facts.as_json(card) for card in _cards(folders)]
             files.write_json(options.json, found[0] if len(found) == 1 else found)
             print(options.json)
     except UserError as error:

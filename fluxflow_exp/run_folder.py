@@ -27,6 +27,7 @@ IDENTITY = ("model", "data", "stage", "optimizer", "scheduler", "seed")
 # Ends of keys that change no number: where things are, and how many bad samples are borne.
 ASIDE = ("_path", "_file", "description", "max_bad_fraction")
 EXTENSIBLE = ("n_epochs", "max_updates")
+FIELDS = {"format": int, "started": bool, "restarts": int, "wall_seconds": (int, float), "steps": dict}  # of a record
 # Ranks of a run that was killed need a moment to end, and a node that SLURM gave up may take longer.
 LOCK_SECONDS = 120.0 if "SLURM_JOB_ID" in os.environ else 5.0
 
@@ -53,6 +54,10 @@ class RunFolder:
     def exists(self) -> bool:
         return self.record.exists()
 
+    def lacks_record(self) -> bool:
+        """Whether a run was here whose record is gone: a configuration and checkpoints, and no run.json."""
+        return not self.exists() and self.config.exists() and any(self.checkpoints.glob("*.pt"))
+
     def create(self, config: dict[str, Any], facts: dict[str, Any]) -> None:
         for folder in (self.checkpoints, self.weights, self.graph, self.samples):
             folder.mkdir(parents=True, exist_ok=True)
@@ -67,7 +72,7 @@ class RunFolder:
             "wall_seconds": 0.0,
             "starts": [],
         }
-        self.write_record({"format": FORMAT, **facts, **counts, "steps": {}})
+        self.write_record({"format": FORMAT, **facts, **counts, "starts": [], "steps": {}})
 
     def freeze(self, config: dict[str, Any]) -> None:
         """Write the configuration that the run is held to."""
@@ -75,7 +80,7 @@ class RunFolder:
 
     def read_record(self) -> dict[str, Any]:
         """UserError: it is not whole, or of another format."""
-        record: dict[str, Any] = files.read_json(self.record)
+        record = files.read_fields(self.record, **FIELDS)
         if record["format"] != FORMAT:
             raise UserError(
                 f"{self.path} has run format {record['format']}; this version reads {FORMAT}. Choose another name=…"

@@ -13,7 +13,7 @@ from fluxflow_exp import files, inputs, mirror, provenance, summary
 from fluxflow_exp.config import UserError
 from fluxflow_exp.console import Console
 from fluxflow_exp.inputs import Inputs
-from fluxflow_exp.run_folder import RunFolder, identity_differences, is_extension, run_path, tell
+from fluxflow_exp.run_folder import IDENTITY, RunFolder, identity_differences, is_extension, run_path, tell
 
 if TYPE_CHECKING:
     from fluxflow_exp.data.sample import DataSet
@@ -55,7 +55,7 @@ def _open(
     console: Console,
     machine: str,
 ) -> str:
-    if values["resume"] == "fresh" and folder.exists():
+    if values["resume"] == "fresh" and (folder.exists() or folder.lacks_record()):
         _must_be_held(folder)
         console.say(f"The earlier run was moved to {folder.move_aside()}")
     for line in mirror.bring_back(folder, values) if folder.locked and values["resume"] != "fresh" else []:
@@ -216,13 +216,19 @@ def _start(
 
 def _refuse_foreign(folder: RunFolder) -> None:
     ours = {".lock", "config.yaml", "checkpoints", "weights", "graph", "samples", "plan.json"}
+    if folder.lacks_record():
+        raise files.DamagedError(f"{folder.record} is missing; the run's configuration and checkpoints are there")
     if folder.path.is_dir() and any(p.name not in ours for p in folder.path.iterdir()):
         raise UserError(f"{folder.path} is not empty and holds no run of this program. Choose another name=…")
 
 
 def differences(folder: RunFolder, values: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Key → (value there, value asked) for what makes it another run."""
-    return identity_differences(values, folder.frozen())
+    frozen = folder.frozen()
+    lacking = [section for section in IDENTITY if section not in frozen]
+    if lacking:
+        raise files.DamagedError(f"{folder.config} is not whole: it has no {', '.join(lacking)}")
+    return identity_differences(values, frozen)
 
 
 def extends(folder: RunFolder, values: dict[str, Any]) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf.errors import OmegaConfBaseException
 
-from fluxflow_exp import ledger
+from fluxflow_exp import failures, ledger
 from fluxflow_exp.config import resolve
 from fluxflow_exp.overrides import Failure, compose_config
 from fluxflow_exp.run_folder import RunFolder
@@ -17,11 +17,13 @@ from fluxflow_exp.run_folder import RunFolder
 REACHING = re.compile(r"^[+~]*hydra\b|\$\{[^}]*:|\.\./")
 
 
+@failures.command
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m fluxflow_exp.status",
         description="One line for each run below FOLDER: done, running, queued, interrupted, failed (with the reason "
-        "and the log), or stale (its configuration or the weights that it started from have changed since).",
+        "and the log), damaged (with the file at fault), or stale (its configuration or the weights that it started "
+        "from have changed since).",
         epilog="Exit code: 0 if all runs are done, 1 if not, 2 if there is none.",
     )
     parser.add_argument("folder", type=Path, nargs="+", help="run folder, sweep folder, or outputs")
@@ -35,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
             return 2
         entries = [ledger.inspect(run, _values_now(run, options.config_dir)) for run in runs]
         names = [run.path.relative_to(folder).as_posix() for run in runs]
-        labels = ledger.labels([run.read_record()["overrides"] for run in runs])
+        labels = ledger.labels([ledger.overrides(run) for run in runs])
         shown = labels if len(runs) > 1 and len(set(labels)) == len(runs) else names
         shown = [folder.name if each == "." else each for each in shown]
         print(f"{folder}\n{ledger.table(list(zip(shown, entries, strict=True)), noun='run')}")
@@ -49,11 +51,11 @@ def _values_now(run: RunFolder, config_dir: str | None) -> dict[str, Any] | None
 
     The words stand in a file: what they name is looked at, and neither built nor asked of this machine.
     """
-    words = run.read_record()["overrides"]
+    words = ledger.overrides(run)
     if any(REACHING.search(word) for word in words):
         return None
     try:
-        return resolve(compose_config(words, config_dir=config_dir), own=False)
+        return resolve(compose_config(words, config_dir=config_dir), own=False) if run.config.exists() else None
     except (*Failure, OmegaConfBaseException):
         return None
 

@@ -4,12 +4,13 @@ import argparse
 import sys
 from pathlib import Path
 
-from fluxflow_exp import wandb_run
+from fluxflow_exp import failures, ledger, wandb_run
 from fluxflow_exp.config import typed
 from fluxflow_exp.console import Console, fail
 from fluxflow_exp.run_folder import RunFolder
 
 
+@failures.command
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m fluxflow_exp.sync",
@@ -18,7 +19,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("run", type=Path, nargs="+", help="run folders, or folders of them (a sweep)")
     options = parser.parse_args(arguments)
-    found = [path.parent for each in options.run for path in sorted(each.rglob("run.json"))]
+    found = [run for each in options.run for run in ledger.runs_below(each, aside=True)]
     if not found:
         fail([f"there is no run in {', '.join(map(str, options.run))}"])
         return 2
@@ -26,7 +27,8 @@ def main(arguments: list[str] | None = None) -> int:
     if reason:
         fail([f"nothing was sent: {reason}"])
         return 1
-    return max(_send(RunFolder(path)) for path in found)
+    whole = ledger.whole(found)
+    return max([int(len(whole) < len(found)), *map(_send, whole)])
 
 
 def _send(folder: RunFolder) -> int:

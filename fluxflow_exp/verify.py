@@ -7,14 +7,30 @@ from typing import Any
 
 from rich.progress import track
 
-from fluxflow_exp import files, tally
-from fluxflow_exp.console import fail
+from fluxflow_exp import failures, files, ledger, tally
+from fluxflow_exp.config import UserError
+from fluxflow_exp.console import Console, fail
 from fluxflow_exp.run_folder import RunFolder
 
 
-def write_digests(folder: RunFolder) -> None:
+def read_digests(folder: RunFolder) -> dict[str, dict[str, Any]]:
+    """Name → sha256, bytes and time of change of each finished file. DamagedError: the list is not whole."""
+    if not folder.digests.exists():
+        return {}
+    found = files.read_fields(folder.digests)
+    for name, entry in found.items():
+        if not isinstance(entry, dict) or not {"sha256", "bytes", "changed"} <= entry.keys():
+            raise files.DamagedError(f"{folder.digests} is damaged: its entry of {name!r} is {entry!r:.80}")
+    return found
+
+
+def write_digests(folder: RunFolder, console: Console) -> None:
     """List the finished files of a run with their digests; one that has not changed since is not read again."""
-    known = files.read_json(folder.digests) if folder.digests.exists() else {}
+    try:
+        known = read_digests(folder)
+    except files.DamagedError as error:
+        console.say(f"{error}; it is written anew, from the files as they are now")
+        known = {}
     listed = {}
     for path in _finished(folder):
         name = path.relative_to(folder.path).as_posix()
@@ -31,7 +47,7 @@ def problems(folder: RunFolder) -> tuple[list[str], int]:
     """What is not as it was written, one line each, and how many files were looked at."""
     from fluxflow_exp import checkpoint  # torch, which --help does without
 
-    listed: dict[str, Any] = files.read_json(folder.digests) if folder.digests.exists() else {}
+    listed = read_digests(folder)
     found = []
     for name, entry in track(listed.items(), description="Verifying", transient=True):
         path = folder.path / name
@@ -53,6 +69,18 @@ def problems(folder: RunFolder) -> tuple[list[str], int]:
     return found, len(listed) + len(saved)
 
 
+def _looked(folder: RunFolder) -> tuple[list[str], int]:
+    """As `problems`; what cannot be read at all is one of them."""
+    try:
+        found, count = problems(folder)
+    except UserError as error:
+        return [f"damaged: {error}"], 0
+    except OSError as error:
+        return [f"damaged: {failures.of_file(error)}"], 0
+    why = ledger.damage(folder)
+    return [*found, *([f"damaged: {why}"] if why else [])], count
+
+
 def _finished(folder: RunFolder) -> list[Path]:
     """Files that will not change any more: the configuration, and what finished steps have left."""
     steps = folder.read_record()["steps"]
@@ -61,21 +89,23 @@ def _finished(folder: RunFolder) -> list[Path]:
     return [path for path in [*single, *sorted(many)] if path.exists()]
 
 
+@failures.command
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m fluxflow_exp.verify",
-        description="Read every file of finished steps, and every checkpoint, and compare digests.",
+        description="Read every file of finished steps, and every checkpoint, and compare digests. A run that cannot "
+        "be read at all is said to be damaged.",
         epilog="Exit code: 0 all is as it was written, 1 something is not, 2 there is no run.",
     )
     parser.add_argument("run", type=Path, nargs="+", help="run folders, or folders of them (a sweep)")
     options = parser.parse_args(arguments)
-    folders = [RunFolder(path.parent) for each in options.run for path in sorted(each.rglob("run.json"))]
+    folders = [run for each in options.run for run in ledger.runs_below(each, aside=True)]
     if not folders:
         fail([f"there is no run in {', '.join(map(str, options.run))}"])
         return 2
     code = 0
     for folder in folders:
-        found, count = problems(folder)
+        found, count = _looked(folder)
         print(f"{folder.path}: {count} files, {len(found)} problems" + "".join(f"\n  {line}" for line in found))
         code = 1 if found else code
     return code

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from fluxflow_exp import __version__, files, frozen, published
+from fluxflow_exp import __version__, failures, files, frozen, published
 from fluxflow_exp.config import UserError, resolve, typed
 from fluxflow_exp.console import fail
 from fluxflow_exp.overrides import compose_config, override_problems
@@ -86,6 +86,7 @@ def _made(name: str, tried: Any, img_size: int, changes: dict[str, tuple[Any, An
     )
 
 
+@failures.command
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m fluxflow_exp.wiring",

@@ -11,6 +11,7 @@ import webdataset
 from PIL import Image
 from rich.progress import track
 
+from fluxflow_exp import failures
 from fluxflow_exp.config import UserError
 from fluxflow_exp.console import fail
 from fluxflow_exp.data.decoding import EXTENSIONS, opened, reason
@@ -20,6 +21,7 @@ from fluxflow_exp.seeding import derive
 SCRATCH = "tmp-pack"  # in the output folder, while it is filled
 
 
+@failures.command
 def cli() -> None:
     made = argparse.ArgumentParser(
         prog="python -m fluxflow_exp.data.pack",
