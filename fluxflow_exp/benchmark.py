@@ -44,8 +44,7 @@ WAITS = ("cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize
 def measure(values: dict[str, Any], *, updates: int = 20, only: list[str] | None = None) -> dict[str, Any]:
     """Time `updates` updates of each step (or of those in `only`) of the resolved configuration `values`.
 
-    Gives the numbers as `--json` writes them. UserError: a step trains for fewer updates than are needed, or there is
-    no such step.
+    Gives the numbers as `--json` writes them. UserError: a step trains for too few updates, or there is no such step.
     """
     known = list(values["stage"]["steps"])
     for name in only or []:
@@ -282,9 +281,12 @@ def main(arguments: list[str] | None = None) -> int:
     problems = override_problems(options.overrides)
     if options.updates < 2:
         problems.append(f"--updates must be at least 2, not {options.updates}")
-    values = resolve(compose_config([*options.overrides, "tracking=off"])) if not problems else {}
-    problems = problems or preflight.problems(values)
-    found = measure(values, updates=options.updates, only=options.step) if not problems else {}
+    try:
+        values = resolve(compose_config([*options.overrides, "tracking=off"])) if not problems else {}
+        problems = problems or preflight.problems(values)
+        found = measure(values, updates=options.updates, only=options.step) if not problems else {}
+    except UserError as error:
+        problems = list(error.args)
     if problems:
         fail(problems)
         return 2

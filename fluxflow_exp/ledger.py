@@ -57,8 +57,6 @@ def whole(folders: list[RunFolder]) -> list[RunFolder]:
 def damage(folder: RunFolder) -> str | None:
     """Why a run's record or configuration cannot be read; None: they can."""
     try:
-        if folder.lacks_record():
-            return f"{folder.record} is missing, and checkpoints are there"
         folder.read_record()
         folder.frozen()
     except UserError as error:

@@ -63,16 +63,9 @@ class RunFolder:
             folder.mkdir(parents=True, exist_ok=True)
         self._lock.hold_inside()
         self.freeze(config)
-        counts: dict[str, Any] = {
-            "id": secrets.token_hex(4),
-            "started": False,
-            "restarts": 0,
-            "kills": 0,
-            "closed": None,
-            "wall_seconds": 0.0,
-            "starts": [],
-        }
-        self.write_record({"format": FORMAT, **facts, **counts, "starts": [], "steps": {}})
+        counts: dict[str, Any] = {"started": False, "restarts": 0, "kills": 0, "closed": None, "wall_seconds": 0.0}
+        own = {"id": secrets.token_hex(4), **counts, "starts": [], "steps": {}}
+        self.write_record({"format": FORMAT, **facts, **own})
 
     def freeze(self, config: dict[str, Any]) -> None:
         """Write the configuration that the run is held to."""
@@ -80,6 +73,8 @@ class RunFolder:
 
     def read_record(self) -> dict[str, Any]:
         """UserError: it is not whole, or of another format."""
+        if self.lacks_record():
+            raise files.DamagedError(f"{self.record} is missing; the run's configuration and checkpoints are there")
         record = files.read_fields(self.record, **FIELDS)
         if record["format"] != FORMAT:
             raise UserError(

@@ -217,7 +217,7 @@ def _start(
 def _refuse_foreign(folder: RunFolder) -> None:
     ours = {".lock", "config.yaml", "checkpoints", "weights", "graph", "samples", "plan.json"}
     if folder.lacks_record():
-        raise files.DamagedError(f"{folder.record} is missing; the run's configuration and checkpoints are there")
+        folder.read_record()  # says so
     if folder.path.is_dir() and any(p.name not in ours for p in folder.path.iterdir()):
         raise UserError(f"{folder.path} is not empty and holds no run of this program. Choose another name=…")
 

@@ -9,6 +9,8 @@ ever built from it, at the shapes of the tensors beside it, and nothing is fetch
 import json
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -49,10 +51,26 @@ def write(path: Path, tensors: State, metadata: dict[str, str] | None = None) ->
     try:
         save_file(tensors, path, metadata)
     except SafetensorError as error:
-        number = re.search(r"os error (\d+)", str(error))
-        if number is None:
-            raise
-        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
+        raise _of_disk(error, path) or error from error
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Any]:
+    """A safetensors file to read. OSError: the disk does not give it. ValueError: it is not whole."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            yield file
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a whole safetensors file: {error}") from error
+    except RuntimeError as error:
+        raise _of_disk(error, path) or error from error
+
+
+def _of_disk(error: Exception, path: Path) -> OSError | None:
+    """The system's error of which safetensors, or torch below it, tells in words alone; None: it is another."""
+    found = re.search(r"os error (\d+)|unable to \w+ file.*\((\d+)\)$", str(error))
+    number = int(found[1] or found[2]) if found else None
+    return OSError(number, os.strerror(number), str(path)) if number else None
 
 
 def read_facts(path: Path) -> Facts:
@@ -61,11 +79,8 @@ def read_facts(path: Path) -> Facts:
         raise ValueError(f"{path} is a folder; name the file, e.g. {path}/weights/final.safetensors")
     if not path.is_file():
         raise ValueError(f"there is no file {path}")
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-    except SafetensorError as error:
-        raise ValueError(f"{path} is not a whole safetensors file: {error}") from error
+    with opened(path) as file:
+        metadata = file.metadata() or {}
     if KEY not in metadata:
         raise ValueError(
             f"{path} was not published by fluxflow_exp (no {KEY!r} metadata). "
@@ -77,7 +92,7 @@ def read_facts(path: Path) -> Facts:
 def read_part(path: Path, part: str) -> State:
     """The tensors of one part; empty if the file does not hold it."""
     read_facts(path)
-    with safe_open(path, framework="pt") as file:
+    with opened(path) as file:
         names = [name for name in file.keys() if name.startswith(f"{part}.")]  # noqa: SIM118
         return {name.removeprefix(f"{part}."): file.get_tensor(name) for name in names}
 
@@ -85,7 +100,7 @@ def read_part(path: Path, part: str) -> State:
 def shapes(path: Path, part: str) -> dict[str, tuple[int, ...]]:
     """Names and shapes of one part's tensors, without reading them."""
     read_facts(path)
-    with safe_open(path, framework="pt") as file:
+    with opened(path) as file:
         names = [name for name in file.keys() if name.startswith(f"{part}.")]  # noqa: SIM118
         return {name.removeprefix(f"{part}."): tuple(file.get_slice(name).get_shape()) for name in names}
 
