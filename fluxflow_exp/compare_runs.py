@@ -264,7 +264,8 @@ def _upstream(runs: list[Run]) -> list[Unlike]:
 
 
 def _digest(name: str) -> Any:
-    return lambda run: run.record["upstream"][name][:16]
+    # A run that went on with others has both.
+    return lambda run: ", then ".join(each[:16] for each in run.record["upstream"][name].split(", then "))
 
 
 def _made_with(run: Run) -> dict[str, str]:

@@ -51,7 +51,8 @@ def changed_upstream(record: dict[str, Any]) -> list[str]:
     return [
         f"{name} {'has changed' if os.path.isfile(name) else 'is gone'}"
         for name, digest in record["upstream"].items()
-        if not os.path.isfile(name) or files.digest(Path(name)) != digest  # a device would be read for ever
+        # A device would be read for ever.
+        if not os.path.isfile(name) or not digest.endswith(files.digest(Path(name)))
     ]
 
 
@@ -82,7 +83,7 @@ class Inputs:
             f"{path} has changed"
             for kind, read in recorded.items()
             for path, digest in read(self.values, steps).items()
-            if digest not in record[kind].values()
+            if not _is_last(digest, record[kind])
         ]
 
     def remember(self, record: dict[str, Any]) -> None:
@@ -93,13 +94,15 @@ class Inputs:
         known |= {name: self.contents(name) for name in self.data if name not in {**known, **changed}}
 
     def accept(self, record: dict[str, Any], steps: list[str]) -> None:
-        """Enter what `steps` go on with; data that were exchanged on the way equal no other run's."""
+        """Enter what `steps` go on with after what they had: what was exchanged on the way equals no other run's."""
         for name in self.changed_data(record, steps):
             record["data"][name] = f"{record['data'][name]}, then {self.digest(name)}"
             record.setdefault("contents", {})[name] = self.contents(name)
-        for kind, read in FILES.items():
-            if kind in record:
-                record[kind] |= read(self.values, steps)
+        for kind in FILES.keys() & record.keys():
+            for path, digest in FILES[kind](self.values, steps).items():
+                if not _is_last(digest, record[kind]):
+                    before = record[kind].get(path)
+                    record[kind][path] = f"{before}, then {digest}" if before else digest
 
     def contents(self, step: str) -> Contents | None:
         """How many samples there are to train on and to be judged by, and digests of what they are. None: a stream."""
@@ -137,6 +140,11 @@ def _difference(then: Contents, now: Contents) -> str:
         f"{then['training']} training and {then['held_out']} held-out samples then, "
         f"{now['training']} and {now['held_out']} now"
     )
+
+
+def _is_last(digest: str, recorded: dict[str, str]) -> bool:
+    """Whether a file with this digest is what a run was last made from, wherever it lay."""
+    return any(each.endswith(digest) for each in recorded.values())
 
 
 def _digests(paths: set[Path]) -> dict[str, str]:

@@ -96,7 +96,7 @@ def overrides(folder: RunFolder) -> list[str]:
 
 def _inspect(folder: RunFolder, record: dict[str, Any], values: dict[str, Any] | None) -> Entry:
     changed = (_changes(folder, values) if values else []) + inputs.changed_upstream(record)
-    if changed and not folder.in_use():
+    if changed and not (folder.in_use() or scheduled_as(folder)):  # what runs, or will, keeps its configuration
         more = f" and {len(changed) - SHOWN_CHANGES} more" if len(changed) > SHOWN_CHANGES else ""
         return Entry(STALE, "; ".join(changed[:SHOWN_CHANGES]) + more)
     return state(folder, record)

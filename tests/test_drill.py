@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fluxflow_exp import drill, seeding, verify
+from fluxflow_exp import drill, run_folder, seeding, verify
 from fluxflow_exp.config import UserError
 from fluxflow_exp.drill import WAYS, Drill
 from fluxflow_exp.trainers import player
@@ -72,6 +72,18 @@ def test_too_short_a_run_is_no_proof(tmp_path: Path) -> None:
     short = [o.replace("n_epochs=5", "n_epochs=1") for o in VAE]
     with pytest.raises(UserError, match="the run ended before kill"):
         Drill(toy(tmp_path, *short, "checkpoint.every_updates=1", stage="vae"), tmp_path / "short", kills=30).run()
+
+
+def test_a_drill_that_goes_on_is_not_moved_aside(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_folder, "LOCK_SECONDS", 0.0)
+    live = run_folder.RunFolder(tmp_path / "quickstart-drill")
+    live.path.mkdir()
+    live.lock()
+    assert drill.main([*TOY, *TOY_STEPS, f"output_root={tmp_path}"]) == 2
+    assert "another process is training" in capsys.readouterr().err
+    assert [p.name for p in tmp_path.iterdir() if p.is_dir()] == ["quickstart-drill"]
 
 
 def test_mistakes_are_said_before_anything_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

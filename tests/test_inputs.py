@@ -1,6 +1,8 @@
 """Data and weights that change under a run: not trained on unasked, and of no matter to what is finished."""
 
+import io
 import shutil
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,10 @@ from fluxflow_exp import pipeline, runs
 from fluxflow_exp.checkpoint import CheckpointStore
 from fluxflow_exp.config import UserError, resolve
 from fluxflow_exp.console import Console
+from fluxflow_exp.data.image_folder import ImageFolder
+from fluxflow_exp.data.shapes import Shapes
+from fluxflow_exp.data.webdataset import WebDataset
+from fluxflow_exp.datasets import digest_of
 from fluxflow_exp.overrides import compose_config
 from fluxflow_exp.run_folder import RunFolder, identity_digest, run_path
 from fluxflow_exp.summary import is_finished
@@ -156,20 +162,17 @@ def test_a_finished_step_stays_finished(data: Path, quick: None) -> None:  # noq
 
 
 def test_a_finished_run_publishes_nothing_again(data: Path) -> None:
-    asked = values(data, ALONE["vae"], "stage.steps.vae.max_updates=2")
+    asked = values(data, ALONE["vae"], "stage.steps.vae.n_epochs=1")
     pipeline.run(asked)
     run = run_path(asked)
     before = {p: p.read_bytes() for p in run.rglob("*") if p.is_file()}
-    write_pictures(data, 0, 24)
     more_pictures(data)
-    asked = values(data, ALONE["vae"], "stage.steps.vae.max_updates=2")
     pipeline.run(asked)
     assert {p: p.read_bytes() for p in before} == before
     (run / "summary.json").unlink()  # killed before the last file
     pipeline.run(asked)
-    assert {p.name: p.read_bytes() for p in (run / "weights").iterdir()} == {
-        p.name: before[p] for p in before if p.parent.name == "weights"
-    }
+    weights = {p: content for p, content in before.items() if p.parent.name == "weights"}
+    assert {p: p.read_bytes() for p in weights} == weights
 
 
 def test_a_step_never_stands_behind_its_end(data: Path, quick: None) -> None:  # noqa: F811
@@ -218,7 +221,25 @@ def test_weights_and_pretrained_files_that_changed_are_refused(data: Path, quick
         path.write_bytes(path.name.encode())
         with pytest.raises(UserError, match=rf"{path} has changed\n.*resume=extend"):
             start(asked)
-        assert start({**asked, "resume": "extend"})[1] == "continued"
+        folder, opened, _ = start({**asked, "resume": "extend"})
+        assert opened == "continued"
+        assert any(", then " in digest for digest in folder.read_record()["pretrained"].values())
+
+
+def test_data_are_known_by_the_digests_of_earlier_versions(tmp_path: Path) -> None:
+    pictures = {f"{i}.png": b"x" * (100 + i) for i in range(30)}
+    for name, content in pictures.items():
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "captions.tsv").write_text("".join(f"{name}\tpicture {name[:-4]}\n" for name in pictures))
+    with tarfile.open(tmp_path / "a.tar", "w") as shard:
+        for name, content in pictures.items():
+            for member, data in ((name, content), (f"{name[:-4]}.txt", f"picture {name[:-4]}".encode())):
+                info = tarfile.TarInfo(member)
+                info.size = len(data)
+                shard.addfile(info, io.BytesIO(data))
+    folder = ImageFolder(data_path=str(tmp_path), captions_file=str(tmp_path / "captions.tsv"), img_size=16)
+    sets = (folder, WebDataset(urls=str(tmp_path / "a.tar"), img_size=16), Shapes(n_images=32))
+    assert [digest_of(each) for each in sets] == ["8b86d5f7cb550e50", "1a2ac505c365d2d1", "216a7d6eec56ad19"]
 
 
 def test_a_checkpoint_of_another_run_is_not_continued(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from fluxflow_exp import ledger, runs, status
+from fluxflow_exp import ledger, runs, status, sweep
 from fluxflow_exp.config import resolve
 from fluxflow_exp.overrides import compose_config
 from fluxflow_exp.preflight import problems
@@ -220,6 +220,28 @@ def test_a_held_folder_is_running(tmp_path: Path) -> None:
     run.lock()
     assert ledger.inspect(RunFolder(run.path)).state == ledger.RUNNING
     run.unlock()
+
+
+def test_a_jobs_folder_is_held_while_the_sweep_makes_it_and_left_alone_while_another_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = resolve(compose_config(["stage=vae", *TOY, f"output_root={tmp_path}"]))
+    held = []
+    created = runs.create
+    monkeypatch.setattr(
+        runs, "create", lambda folder, *more: (held.append(RunFolder(folder.path).in_use()), created(folder, *more))
+    )
+    job = sweep._job("seed=0", ["seed=0"], values)
+    assert (job.entry.state, held, job.folder.in_use()) == (ledger.NEW, [True], False)
+    before = job.folder.record.read_bytes()
+    job.folder.lock()
+    again = sweep._job("seed=0", ["seed=0"], {**values, "seed": 1, "resume": "fresh"})  # stale, if it did not run
+    assert again.entry.state == ledger.RUNNING
+    assert job.folder.record.read_bytes() == before
+    job.folder.unlock()
+    again = sweep._job("seed=0", ["seed=0"], {**values, "seed": 1, "resume": "fresh"})
+    assert again.entry.state == ledger.NEW
+    assert again.folder.frozen()["seed"] == 1
 
 
 def test_status_says_when_there_is_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
