@@ -65,20 +65,19 @@ def changing(log: Path) -> list[Operation]:
 @pytest.fixture(scope="module")
 def peace(tmp_path_factory: pytest.TempPathFactory) -> Peace:
     root = tmp_path_factory.mktemp("peace")
-    values, log = toy(root, *WORDS, f"checkpoint.mirror={root}", stage="vae"), root / "log"
-    assert finish(at(values, root), log, few_graphs, FileFault((root,), log=root.with_name("peace.txt"))) == 0
-    done = changing(root.with_name("peace.txt"))
-    behind = root / "behind"
+    values = toy(root, *WORDS, f"checkpoint.mirror={root}", stage="vae")
+    whole, behind, restored, log = root / "whole", root / "behind", root / "restored", root / "log"
+    assert finish(at(values, whole), log, few_graphs, FileFault((whole,), log=root / "whole.txt")) == 0
+    done = changing(root / "whole.txt")
     published = next(each.number for each in done if "safetensors" in each.path.name)
     assert finish(at(values, behind), log, few_graphs, FileFault((behind,), published)) == SIGKILL
     for path in behind.glob("outputs/vae/checkpoints/*.pt"):
         path.write_bytes(path.read_bytes()[:1000])
-    restored = root / "restored"
     shutil.copytree(behind, restored)
-    assert finish(at(values, restored), log, few_graphs, FileFault((restored,), log=root.with_name("back.txt"))) == 0
-    back = changing(root.with_name("back.txt"))
+    assert finish(at(values, restored), log, few_graphs, FileFault((restored,), log=root / "restored.txt")) == 0
+    back = changing(root / "restored.txt")
     until = next(each.number for each in back if each.path.name == "vae" and each.kind == "rename")
-    return Peace(root / "outputs" / "vae", values, done, behind, [each for each in back if each.number <= until + 5])
+    return Peace(whole / "outputs" / "vae", values, done, behind, [each for each in back if each.number <= until + 5])
 
 
 def differences(run: Path, peace: Peace) -> list[str]:
@@ -101,6 +100,8 @@ def replay(
     fault = FileFault((place,), operation.number, half=operation.kind in ("write", "copy"))
     if begun:
         shutil.copytree(begun, place)
+    else:
+        place.mkdir()
     assert finish(at(peace.values, place), log, few_graphs, fault) == SIGKILL, operation
     found = []
     for folder_lost in lost:
