@@ -23,6 +23,7 @@ FORMAT = 1
 LIST = re.compile(r"generation-(?P<number>\d{8,})\.json")
 # Without one of these a run cannot go on, or would come to less.
 NEEDED = re.compile(r"run\.json|config\.yaml|graph/.*\.jsonl|weights/.*")
+OF_THE_MACHINE = (".lock", "submitted.json")  # of which processes run here, and mean nothing elsewhere
 
 
 class File(NamedTuple):
@@ -176,7 +177,7 @@ def fits(name: str, sha256: str) -> bool:
 
 def is_copied(path: Path) -> bool:
     """Whether a file of a run folder belongs to its copies."""
-    return path.is_file() and path.name != ".lock" and not path.is_symlink() and not path.name.startswith("tmp-")
+    return path.is_file() and path.name not in OF_THE_MACHINE and not path.is_symlink() and path.name[:4] != "tmp-"
 
 
 def _read(path: Path, number: int) -> Generation | None:

@@ -33,6 +33,7 @@ WORDS = [
 ]
 # The disk is as before them: a kill there is a kill at the operation after.
 CHANGE_NOTHING = ("fsync", "attributes")
+UNCERTAIN = 5  # operations, by which runs differ: a longer path or time is written in one piece more
 SHARES, STRIDE = 16, 97
 
 
@@ -102,7 +103,10 @@ def replay(
         shutil.copytree(begun, place)
     else:
         place.mkdir()
-    assert finish(at(peace.values, place), log, few_graphs, fault) == SIGKILL, operation
+    code = finish(at(peace.values, place), log, few_graphs, fault)
+    if code == 0 and operation.number > peace.operations[-1].number - UNCERTAIN:
+        return []
+    assert code == SIGKILL, (operation, log.read_text())
     found = []
     for folder_lost in lost:
         again = root / f"{operation.number}-{folder_lost}"
