@@ -164,13 +164,20 @@ def _pair_facts(pair: Pair, comparison: Comparison) -> dict[str, Any]:
 
 def _draw(comparison: Comparison, path: Path) -> None:
     """A line a group, the mean over seeds, in the band of its 95 % interval; the equal budget is marked."""
-    import matplotlib
+    from fluxflow_exp import figures  # matplotlib: half a second
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
+    with figures.settings():
+        figure = figures.Figure(figsize=(8, 4.5))
+        canvas = figures.canvas(figure)
+        _fill(figure.subplots(), comparison)
+        figure.tight_layout()
+        files.write_atomically(path, lambda temporary: canvas.print_figure(temporary, dpi=110, format="png"))
+
+
+def _fill(axes: Any, comparison: Comparison) -> None:
+    from fluxflow_exp import figures
 
     question = comparison.question
-    figure, axes = plt.subplots(figsize=(8, 4.5))
     # By name, as on the page of several runs, whichever group is the reference.
     colours = {name: f"C{index % 10}" for index, name in enumerate(sorted(group.name for group in comparison.groups))}
     for group in comparison.groups:
@@ -180,7 +187,7 @@ def _draw(comparison: Comparison, path: Path) -> None:
             band.budget,
             band.mean,
             color=colours[group.name],
-            label=f"{group.name} ({seeds})",
+            label=figures.label(f"{group.name} ({seeds})"),
             linewidth=1.2,
             marker="." if len(band.budget) < 30 else "",
         )
@@ -197,9 +204,6 @@ def _draw(comparison: Comparison, path: Path) -> None:
     )
     axes.grid(alpha=0.25)
     axes.legend(fontsize=8)
-    figure.tight_layout()
-    files.write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=110, format="png"))
-    plt.close(figure)
 
 
 def _unit(budget: str) -> str:

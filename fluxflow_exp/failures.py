@@ -13,6 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import ParamSpec, TypeVar
 
+from fluxflow_exp import environment
 from fluxflow_exp.config import UserError
 from fluxflow_exp.console import Console, fail
 from fluxflow_exp.files import DamagedError
@@ -29,12 +30,11 @@ def command(main: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
 
     @functools.wraps(main)
     def guarded(*arguments: Arguments.args, **options: Arguments.kwargs) -> Result:
+        environment.settle()
         try:
             return main(*arguments, **options)
         except UserError as error:
             fail([str(problem) for problem in error.args])
-        except BrokenPipeError:  # who reads the output has seen enough; nothing may be flushed into it at the exit
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         except OSError as error:
             fail([of_file(error)])
         sys.exit(2)

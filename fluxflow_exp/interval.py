@@ -1,8 +1,9 @@
 """When to save: after so many updates, so many minutes, or as often as saves and losses of the machine cost least."""
 
 import math
-import time
 from typing import Literal
+
+from fluxflow_exp import clock
 
 PRIOR_HOURS = 6.0  # between losses of the machine, before any has been seen
 LIMITS_MINUTES = (1.0, 60.0)
@@ -23,7 +24,7 @@ class SaveClock:
 
     def saved(self, cost: float | None = None) -> str | None:
         """Begin anew. With `every_minutes=auto` the first measured `cost` gives an interval, and a line about it."""
-        self._last = time.monotonic()
+        self._last = clock.now()
         if cost is None:
             return None
         first, self.cost = self.cost is None, cost
@@ -51,7 +52,7 @@ class SaveClock:
     def due(self, update: int) -> bool:
         by_count = bool(self.every_updates) and update % (self.every_updates or 1) == 0
         minutes = self.minutes()
-        return by_count or (minutes is not None and (time.monotonic() - self._last) / 60 >= minutes)
+        return by_count or (minutes is not None and (clock.now() - self._last) / 60 >= minutes)
 
 
 def best_interval(cost: float, between: float) -> float:

@@ -17,7 +17,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from fluxflow_exp import commands
+from fluxflow_exp import commands, environment
 from fluxflow_exp.config import UserError, chosen, conf_dir, resolve
 from fluxflow_exp.console import fail
 from fluxflow_exp.overrides import Failure, compose_config, override_problems
@@ -37,6 +37,7 @@ WITH_VALUE = ("--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--confi
 
 def cli() -> None:
     """Check the command line as a whole, then let Hydra compose and run."""
+    environment.settle()
     other = commands.meant(sys.argv[1:])
     former = [other] if other else _former_options(sys.argv[1:])
     if former:
@@ -86,6 +87,7 @@ def _job(values: dict[str, Any], overrides: list[str]) -> None:
 
     from fluxflow_exp import distributed, sweep
 
+    environment.settle()  # a scheduler's job comes here without the command
     try:
         values, swept, changed = sweep.frozen(values, overrides)
     except UserError as error:

@@ -1,13 +1,12 @@
 """For each step of the stage: done? then go on; else build its parts and trainer, fit, publish weights."""
 
-import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from fluxflow_exp import distributed, failures, mirror, plan, publishing, sharding, summary, verify, weights
+from fluxflow_exp import clock, distributed, failures, mirror, plan, publishing, sharding, summary, verify, weights
 from fluxflow_exp.checkpoint import CheckpointStore
 from fluxflow_exp.config import UserError, instantiate, typed
 from fluxflow_exp.console import Console
@@ -32,10 +31,10 @@ from fluxflow_exp.wandb_run import WandbRun, final_metrics
 def run(values: dict[str, Any], *, swept: str = "", started: float | None = None) -> None:
     """Train what the resolved configuration `values` describes; as one rank of several, if a launcher made it one.
 
-    `swept` names a sweep's job folder; `started` (time.monotonic) is when the run's time began, by default now.
+    `swept` names a sweep's job folder; `started` (clock.now) is when the run's time began, by default now.
     SystemExit: a signal stopped the run after a save.
     """
-    started = time.monotonic() if started is None else started
+    started = clock.now() if started is None else started
     config = typed(values)
     machine = prepare(config.hardware, local_rank=distributed.local_rank(), computes=not config.validate)
     if config.validate:
@@ -174,9 +173,9 @@ class Pipeline:
                 self._step(index, name, step, earlier)
             earlier.append(name)
         if self.ranks.first:
+            publishing.publish_final(self.folder, earlier)
             self.graphs.wait()
             summary.draw_graphs(self.folder, self.console)
-            publishing.publish_final(self.folder, earlier)
 
     def _step(self, index: int, name: str, step: Step, earlier: list[str]) -> None:
         (signum,) = self.ranks.largest([self.stop.signum or 0])

@@ -12,15 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullLocator
 from PIL import Image
 
-from fluxflow_exp import failures, files, health, ledger
+from fluxflow_exp import failures, figures, files, health, ledger
 from fluxflow_exp.config import UserError
 from fluxflow_exp.console import fail
+from fluxflow_exp.figures import Axes, Figure, LogLocator, NullLocator
 from fluxflow_exp.tracking import Row, read_rows
 
 Series = dict[str, tuple[list[float], list[float]]]  # name → updates, values
@@ -76,6 +73,7 @@ def _runs(folders: list[Path]) -> tuple[dict[Path, Path], list[str]]:
     return graphs, damaged
 
 
+@figures.settings()
 def overlay(graphs: dict[str, Path], output: Path) -> Path:
     """One picture with a panel a metric and a line a run; `graphs`: label → graph folder."""
     found: dict[str, Series] = {}
@@ -93,6 +91,7 @@ def overlay(graphs: dict[str, Path], output: Path) -> Path:
     return _save(_rendered(figure), output)
 
 
+@figures.settings()
 def draw(graph: Path) -> list[Path]:
     """Draw every graph from the metric files in the folder `graph`; returns what was written."""
     steps = _steps(graph)
@@ -189,7 +188,7 @@ def _lines(
     for name in present:
         axes.plot(
             *series[name],
-            label=name,
+            label=figures.label(name),
             linewidth=1.2,
             marker="." if len(series[name][0]) < 30 else "",
         )
@@ -262,7 +261,7 @@ def _logarithmic(axes: Axes, smallest: float, largest: float) -> None:
 
 
 def _rendered(figure: Figure) -> Image.Image:
-    canvas: Any = FigureCanvasAgg(figure)  # matplotlib has no types here
+    canvas = figures.canvas(figure)
     canvas.draw()
     return Image.fromarray(np.asarray(canvas.buffer_rgba()))
 

@@ -44,7 +44,15 @@ def code() -> tuple[str | None, str]:
     here = Path(__file__).parent
     try:
         asked = [
-            subprocess.run(["git", *command], cwd=here, capture_output=True, text=True, timeout=30, check=False)
+            subprocess.run(
+                ["git", *command],
+                cwd=here,
+                capture_output=True,
+                timeout=30,
+                check=False,
+                encoding="utf-8",
+                errors="replace",  # a changed line may hold anything
+            )
             for command in (("rev-parse", "HEAD"), ("diff", "HEAD", "--", str(here), config.conf_dir()))
         ]
     except (FileNotFoundError, subprocess.TimeoutExpired):

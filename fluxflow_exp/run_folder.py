@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from fluxflow_exp import files
+from fluxflow_exp import clock, files
 from fluxflow_exp.config import UserError
 from fluxflow_exp.folder_lock import FolderLock
 from fluxflow_exp.frozen import read_config
@@ -113,7 +113,7 @@ class RunFolder:
         self._lock.release()
 
     def count_from(self, started: float) -> None:
-        """This process's time counts from `started` (time.monotonic) on."""
+        """This process's time counts from `started` (clock.now) on."""
         self._counted = started
 
     def count_time(self, *, closing: str | None = None, spent: dict[str, float] | None = None) -> None:
@@ -121,7 +121,7 @@ class RunFolder:
 
         `spent`: seconds of it by purpose.
         """
-        record, now = self.read_record(), time.monotonic()
+        record, now = self.read_record(), clock.now()
         _add_time(record, record["starts"][-1], now - self._counted)
         sums = record["starts"][-1]["spent"]
         sums |= {purpose: round(sums.get(purpose, 0.0) + value, 3) for purpose, value in (spent or {}).items()}

@@ -11,6 +11,7 @@ from multiprocessing.process import BaseProcess
 from types import FrameType
 from typing import Any
 
+from fluxflow_exp import environment
 from fluxflow_exp.preemption import SIGNALS
 
 SECONDS_TO_END = 30  # for the other ranks, after one has ended by an error
@@ -58,6 +59,7 @@ def _until_all_end(ranks: Sequence[BaseProcess]) -> int:
 
 
 def _rank(rank: int, count: int, port: int, values: dict[str, Any], swept: str) -> None:
+    environment.settle()
     os.setpgrp()  # a Ctrl-C reaches the ranks through the command alone, once
     _die_with_parent()
     os.environ |= {

@@ -1,13 +1,14 @@
-"""What a training loop's seconds went into: host time, measured where the host waits anyway.
+"""What a training loop's seconds went into: time in which the process could work, measured where the host waits anyway.
 
 Batches that are read ahead cost nothing here; only waiting for them does.
 """
 
 import sys
-import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
+
+from fluxflow_exp import clock
 
 PURPOSES = ("data", "evaluation", "pictures", "saves", "compile")
 # What torch.compile counts, without overlap: from bytecode to kernels, and the backward passes that come later.
@@ -24,16 +25,16 @@ class Spent:
 
     def begin(self) -> None:
         """Count from now on."""
-        self._since, self._compiled = time.monotonic(), compiled()
+        self._since, self._compiled = clock.now(), compiled()
         self._seconds = dict.fromkeys(PURPOSES, 0.0)
 
     @contextmanager
     def during(self, purpose: str) -> Iterator[None]:
-        started = time.monotonic()
+        started = clock.now()
         try:
             yield
         finally:
-            self._seconds[purpose] += time.monotonic() - started
+            self._seconds[purpose] += clock.now() - started
 
     def waiting(self, batches: Iterable[Part]) -> Iterator[Part]:
         """Pass `batches` on; the time until each is there is spent on data."""
@@ -47,7 +48,7 @@ class Spent:
 
     def take(self) -> dict[str, float]:
         """Seconds by purpose since the last call or `begin`."""
-        now = time.monotonic()
+        now = clock.now()
         found = {**self._seconds, "compile": compiled() - self._compiled}
         found["training"] = max(now - self._since - sum(found.values()), 0.0)
         self.begin()

@@ -77,10 +77,14 @@ def write(folder: RunFolder, console: Console) -> None:
 
 
 def draw_graphs(folder: RunFolder, console: Console) -> None:
-    """Refresh the pictures in `graph/` from the metric rows."""
-    from fluxflow_exp import plot  # matplotlib: half a second that a start does without
+    """Refresh the pictures in `graph/` from the metric rows. The run is complete without them."""
+    try:
+        from fluxflow_exp import plot  # matplotlib: half a second that a start does without
 
-    written = plot.draw(folder.graph)
+        written = plot.draw(folder.graph)
+    except Exception as error:  # of fonts, of styles, of a version: none is worth a run
+        _say_missing("The graphs", "plot", error, folder, console)
+        return
     console.say(f"Graphs: {', '.join(path.name for path in written)}")
 
 
@@ -91,11 +95,16 @@ def write_card(folder: RunFolder, console: Console) -> None:
     try:
         console.say(f"Run card: {report.write_card(folder)}")
     except Exception as error:
-        console.log(traceback.format_exc())
-        console.say(
-            f"The run card could not be written ({type(error).__name__}: {error}); nothing else is missing. "
-            f"{folder.log} has the traceback, and python -m fluxflow_exp.report {folder.path} tries again"
-        )
+        _say_missing("The run card", "report", error, folder, console)
+
+
+def _say_missing(what: str, command: str, error: Exception, folder: RunFolder, console: Console) -> None:
+    console.log("".join(traceback.format_exception(error)))
+    reason = " ".join(f"{type(error).__name__}: {error}".split())
+    console.say(
+        f"{what} could not be written ({reason}); nothing else is missing. "
+        f"{folder.log} has the traceback, and python -m fluxflow_exp.{command} {folder.path} tries again"
+    )
 
 
 def _parts(record: dict[str, Any], folder: RunFolder) -> list[str]:

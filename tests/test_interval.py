@@ -1,22 +1,22 @@
 """When to save: by count, by time, or at the interval that loses least."""
 
 import math
-import time
 
 import pytest
 
+from fluxflow_exp import clock
 from fluxflow_exp.interval import SaveClock, best_interval
 
 
 def test_by_count_and_by_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = SaveClock(every_minutes=30, every_updates=100)
-    assert clock.due(200)
-    assert not clock.due(201)
-    later = time.monotonic() + 31 * 60
-    monkeypatch.setattr(time, "monotonic", lambda: later)
-    assert clock.due(201)
-    assert clock.saved(1.0) is None
-    assert not clock.due(201)
+    saves = SaveClock(every_minutes=30, every_updates=100)
+    assert saves.due(200)
+    assert not saves.due(201)
+    later = clock.now() + 31 * 60
+    monkeypatch.setattr("fluxflow_exp.clock.now", lambda: later)
+    assert saves.due(201)
+    assert saves.saved(1.0) is None
+    assert not saves.due(201)
     assert not SaveClock(every_minutes=None, every_updates=None).due(100)
 
 

@@ -13,14 +13,11 @@ class Clock:
     def __init__(self) -> None:
         self.now = 100.0
 
-    def monotonic(self) -> float:
-        return self.now
-
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(spent, "time", clock)
+    monkeypatch.setattr(spent, "clock", SimpleNamespace(now=lambda: clock.now))
     return clock
 
 

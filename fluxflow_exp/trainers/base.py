@@ -1,6 +1,5 @@
 """The training loop: one class for every step; a subclass says what is computed, not how it is run."""
 
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Generator
 from contextlib import ExitStack, closing
@@ -9,6 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from fluxflow_exp import clock
 from fluxflow_exp.data.loader import Batch, load_batches
 from fluxflow_exp.data.sample import Source, Stored, Stream
 from fluxflow_exp.distributed import Ranks
@@ -143,7 +143,7 @@ class Trainer(ABC):
         self.open_source()
         state.begin(self)
         self._logged, self._first = (self.update_index, self.seconds), self.update_index + 1
-        self._began = time.monotonic() - self.seconds
+        self._began = clock.now() - self.seconds
         self.setup.folder.report_bad(self.setup.data.bad, self.setup.data)
 
     def advance(self, batch: Batch) -> None:
@@ -152,7 +152,7 @@ class Trainer(ABC):
         self.update_index += 1
         if self.prompt or self._row_is_due() or self.update_index == self._first:
             self.settle()
-        self.seconds = time.monotonic() - self._began
+        self.seconds = clock.now() - self._began
         if self.watch:
             self.end(self.watch.after_update(self.latest, self.update_index, skipped=self.skipped))
         self._log()

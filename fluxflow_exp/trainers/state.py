@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any
 
-from fluxflow_exp import mirror, tally
+from fluxflow_exp import clock, mirror, tally
 from fluxflow_exp.config import UserError
 from fluxflow_exp.data.sample import Stream
 from fluxflow_exp.tracking import Row
@@ -65,7 +64,7 @@ def save(trainer: Trainer, *, final: bool) -> None:
     """Write a checkpoint of a settled trainer, and refresh what follows one: record, mirror, graphs."""
     setup, ranks = trainer.setup, trainer.ranks
     trainer.settle()
-    started = time.monotonic()
+    started = clock.now()
     with trainer.spent.during("saves"):
         saved = trainer.state_dict() if ranks.first or trainer.sharded else {}
         if ranks.first:
@@ -77,7 +76,7 @@ def save(trainer: Trainer, *, final: bool) -> None:
         setup.folder.count_time(spent=trainer.spent.take())
         if not final:  # after a step's last save the pipeline sees to them
             setup.graphs.refresh()
-    said = setup.clock.saved(time.monotonic() - started)
+    said = setup.clock.saved(clock.now() - started)
     if said:
         setup.console.say(said)
 
