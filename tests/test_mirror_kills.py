@@ -133,6 +133,20 @@ def test_killed_at_a_sample_of_its_file_operations_a_mirrored_run_comes_to_the_s
     assert not any(found), found
 
 
+def test_a_fresh_run_of_the_same_name_leaves_the_copy_of_the_one_before(tmp_path: Path, peace: Peace) -> None:
+    values, log = at(peace.values, tmp_path), tmp_path / "log"
+    shutil.copytree(peace.run.parents[1] / "volume", tmp_path / "volume")
+    (copied,) = (tmp_path / "volume").iterdir()
+    before = {path: path.stat().st_mtime_ns for path in copied.rglob("*")}
+    values["seed"] = 1
+    assert finish(values, log, few_graphs) == 2
+    assert "another run of this name (complete):\n    seed: 0 there, 1 asked" in log.read_text()
+    values["resume"] = "fresh"
+    assert finish(values, log, few_graphs) == 0, log.read_text()
+    assert len(list((tmp_path / "volume").glob("vae-*/weights/final.*"))) == 2
+    assert {path: path.stat().st_mtime_ns for path in copied.rglob("*")} == before
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("share", range(SHARES))
 def test_killed_at_every_file_operation_a_mirrored_run_comes_to_the_same(
