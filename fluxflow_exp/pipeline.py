@@ -154,9 +154,9 @@ class Pipeline:
         self.config, self.folder, self.machine, self.console = config, folder, machine, console
         self.lengths, self.data, self.ranks, self.stop = lengths, data, ranks, stop
         self.graphs = Graphs(folder.path)
-        self.checkpoints = CheckpointStore(
-            folder.checkpoints, keep=config.checkpoint.keep, run=identity_digest(folder.frozen())
-        )
+        # What is timed or rehearsed in a folder that is no run's saves nothing that could be another's.
+        mine = identity_digest(folder.frozen()) if folder.config.exists() else None
+        self.checkpoints = CheckpointStore(folder.checkpoints, keep=config.checkpoint.keep, run=mine)
         record = folder.read_record() if ranks.first and folder.exists() else {}
         self.clock = SaveClock(
             every_minutes=config.checkpoint.every_minutes,
