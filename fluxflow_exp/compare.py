@@ -215,8 +215,9 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     print(compare_report.table(found))
     folder = options.folder or runs[0].folder.path.parent / "comparison"
-    for path in compare_report.write(found, folder, words):
-        print(path)
+    with failures.output("--out FOLDER writes the files elsewhere"):
+        written = compare_report.write(found, folder, words)
+    print("\n".join(map(str, written)))
     older = compare_report.outdated(found, folder)
     if older:
         page = folder / "comparison.html"

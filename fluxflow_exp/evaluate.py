@@ -33,8 +33,8 @@ exit code: 0 measured; 2 something is wrong, and what. psnr, flow and prompt_acc
 pip install "fluxflow-exp[eval]"; lpips needs classifier weights, clip_score a --clip."""
 
 
-def evaluate(options: argparse.Namespace) -> tuple[list[record.Record], dict[str, str], Path | None]:
-    """The records of what `options` (of `parser`) ask for, why other metrics were left out, and the run that has them.
+def evaluate(options: argparse.Namespace) -> tuple[list[record.Record], dict[str, str], Subject]:
+    """The records of what `options` (of `parser`) ask for, why other metrics were left out, and what was measured.
 
     UserError: something that was asked for by name cannot be measured.
     """
@@ -57,11 +57,7 @@ def evaluate(options: argparse.Namespace) -> tuple[list[record.Record], dict[str
     chosen = _fitting(evaluator, chosen, options, left_out)
     _check_used(options, chosen, left_out)
     evaluator.wanted = _wanted(options, chosen, subject)
-    records = evaluator.run()
-    if subject.run is None:
-        return records, left_out, None
-    record.write(subject.run.path / record.FOLDER / f"{subject.name}.json", subject.file, records)
-    return records, left_out, subject.run.path
+    return evaluator.run(), left_out, subject
 
 
 def _chosen(options: argparse.Namespace, subject: Subject) -> tuple[list[str], dict[str, str]]:
@@ -246,18 +242,25 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if problems:
             raise UserError(*problems)
-        records, left_out, run = evaluate(options)
+        records, left_out, subject = evaluate(options)
     except UserError as error:
         fail([str(problem) for problem in error.args])
         return 2
     print(record.table(records))
     for name, reason in left_out.items():
         print(f"left out: {name}: {reason}")
-    if run:
-        report = shlex.join(["python", "-m", "fluxflow_exp.report", str(run)])
-        print(f"Kept in {run / record.FOLDER}; {report} puts it on the card")
     if options.json:
         files.write_json(options.json, {"results": [asdict(each) for each in records], "left_out": left_out})
+    if subject.run:
+        try:
+            record.write(subject.run.path / record.FOLDER / f"{subject.name}.json", subject.file, records)
+        except OSError as error:
+            if not options.json:
+                raise UserError(f"{failures.of_file(error)}. --json FILE keeps the numbers elsewhere") from error
+            print(f"Note: {failures.of_file(error)}; the numbers are in {options.json} alone")
+            return 0
+        report = shlex.join(["python", "-m", "fluxflow_exp.report", str(subject.run.path)])
+        print(f"Kept in {subject.run.path / record.FOLDER}; {report} puts it on the card")
     return 0
 
 

@@ -9,8 +9,8 @@ import os
 import shlex
 import sys
 import traceback
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import ParamSpec, TypeVar
 
 from fluxflow_exp import environment
@@ -47,6 +47,15 @@ def of_file(error: OSError) -> str:
     verb = "written" if error.errno in WRITING else "read or written"
     named = f"{error.filename}: " if error.filename else ""
     return f"a file could not be {verb}: {named}{error.strerror or error}"
+
+
+@contextmanager
+def output(otherwise: str) -> Iterator[None]:
+    """UserError: what is written inside could not be, and what there is to do `otherwise`."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{of_file(error)}. {otherwise}") from error
 
 
 def of_run(error: Exception, folder: RunFolder) -> Exception:

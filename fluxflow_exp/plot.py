@@ -39,6 +39,8 @@ def cli() -> None:
     parser.add_argument(
         "--overlay", type=Path, default=Path("comparison.png"), help="picture of several runs, one line a run"
     )
+    where = "draw there, each of several runs in a folder of its name"
+    parser.add_argument("--output", type=Path, metavar="FOLDER", help=where)
     arguments = parser.parse_args()
     runs, damaged = _runs(arguments.runs)
     graphs = list(runs.values())
@@ -47,9 +49,10 @@ def cli() -> None:
         names = ", ".join(map(str, empty))
         print(f"error: no metric rows (graph/training_metrics_*.jsonl) in {names}; name a run folder", file=sys.stderr)
         sys.exit(2)
-    for graph in graphs:
-        for path in draw(graph):
-            print(path)
+    for run, graph in runs.items():
+        into = arguments.output and (arguments.output / run.name if len(runs) > 1 else arguments.output)
+        with failures.output("--output FOLDER draws elsewhere"):
+            print("\n".join(map(str, draw(graph, into))))
     if len(graphs) > 1:
         print(overlay({str(run): graph for run, graph in zip(runs, graphs, strict=True)}, arguments.overlay))
     if damaged:
@@ -92,9 +95,9 @@ def overlay(graphs: dict[str, Path], output: Path) -> Path:
 
 
 @figures.settings()
-def draw(graph: Path) -> list[Path]:
-    """Draw every graph from the metric files in the folder `graph`; returns what was written."""
-    steps = _steps(graph)
+def draw(graph: Path, output: Path | None = None) -> list[Path]:
+    """Draw every graph from the metric files in the folder `graph`, into it or `output`; returns what was written."""
+    steps, output = _steps(graph), output or graph
     train = _series(steps, "train", "metrics")
     held_out = _series(steps, "held_out", "metrics")
     rates = _series(steps, "train", "learning_rates")
@@ -115,14 +118,14 @@ def draw(graph: Path) -> list[Path]:
     _lines(grid[1, 2], held_out, shown, "held-out loss", marks)
     overview = _rendered(figure)
     cells = {name: _cell(overview, *divmod(index, 3)) for index, name in enumerate(panels)}
-    written = [_save(cell, graph / f"{name}.png") for name, cell in cells.items()]
-    written.append(_save(overview, graph / "training_overview.png"))
+    written = [_save(cell, output / f"{name}.png") for name, cell in cells.items()]
+    written.append(_save(overview, output / "training_overview.png"))
     vitals = _series(steps, "health", "metrics")
     if vitals:
-        written.append(_draw_health(vitals, marks, graph / "health.png"))
+        written.append(_draw_health(vitals, marks, output / "health.png"))
     text = _summary({**train, **{n: held_out[n] for n in (*shown, "val_psnr", *accuracies) if n in held_out}})
-    files.write_text(graph / "training_summary.txt", text)
-    return [*written, graph / "training_summary.txt"]
+    files.write_text(output / "training_summary.txt", text)
+    return [*written, output / "training_summary.txt"]
 
 
 def _draw_health(vitals: Series, marks: list[tuple[int, str]], path: Path) -> Path:

@@ -204,7 +204,11 @@ def _write_images(run: RunFolder, trainer: Trainer, batch: Batch, error: NonFini
     for position, sample in enumerate(dict.fromkeys(error.ids)):
         if sample in shown:
             path = folder / f"{position:03d}_{pictures.short_hash(sample)}.png"
-            pictures.save(shown[sample], path)
+            try:
+                pictures.save(shown[sample], path)
+            except OSError as error:  # what was found is told without them
+                print(f"Note: {failures.of_file(error)}", file=sys.stderr)
+                break
             found[sample] = str(path)
     return found
 

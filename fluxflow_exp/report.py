@@ -27,7 +27,7 @@ def write_card(folder: RunFolder, output: Path | None = None) -> Path:
     from fluxflow_exp.card import facts, page
 
     target = output or folder.path / "report.html"
-    files.write_text(target, page.write(facts.read(folder)))
+    _write(target, page.write(facts.read(folder)))
     return target
 
 
@@ -40,8 +40,13 @@ def write_comparison(folders: Sequence[RunFolder], output: Path | None = None) -
 
     target = output or folders[0].path.parent / "comparison" / "comparison.html"
     cards = _cards(folders)
-    files.write_text(target, comparison.write(cards, _compared(target.parent, folders)))
+    _write(target, comparison.write(cards, _compared(target.parent, folders)))
     return target
+
+
+def _write(target: Path, page: str) -> None:
+    with failures.output("--output FILE writes the page elsewhere"):
+        files.write_text(target, page)
 
 
 def _cards(folders: Sequence[RunFolder]) -> list[Card]:
@@ -106,7 +111,8 @@ def cli(arguments: list[str] | None = None) -> int:
             from fluxflow_exp import plot
 
             for folder in folders:
-                plot.draw(folder.graph)
+                with failures.output("Without --graphs the page is made of what there is"):
+                    plot.draw(folder.graph)
         if len(folders) == 1:
             print(write_card(folders[0], options.output))
         else:

@@ -113,10 +113,11 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     written = certificate(found)
     print(table(found, every=options.all))
-    if options.run:
-        files.write_json(options.run / "wiring.json", written)
     if options.json:
         files.write_json(options.json, written)
+    if options.run:
+        with failures.output("The checks stand above; --json FILE writes them elsewhere, but not on the run's card"):
+            files.write_json(options.run / "wiring.json", written)
     failed = sum(not each.passed for each in found)
     print(f"FAILED: {failed} of {len(found)} checks" if failed else f"PASSED: {len(found)} checks")
     return 1 if failed else 0

@@ -1,6 +1,5 @@
 """One process in a run folder, whatever is asked for at what moment; and looking, which holds nothing."""
 
-import errno
 import fcntl
 import multiprocessing
 import os
@@ -16,6 +15,7 @@ from fluxflow_exp.console import Console
 from fluxflow_exp.datasets import build_data
 from fluxflow_exp.run_folder import RunFolder, run_path
 from tests.conftest import toy
+from tests.read_only import make_read_only
 
 FORK = multiprocessing.get_context("fork")
 
@@ -132,29 +132,13 @@ def test_what_a_killed_process_had_begun_to_write_is_removed(tmp_path: Path, qui
     assert {p.name for p in run.rglob("tmp-*")} == {p.name.format(os.getppid()) for p in left}
 
 
-@pytest.fixture
-def read_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A disk that cannot be written, also by root."""
-    writes, system_open = os.O_WRONLY | os.O_RDWR | os.O_CREAT, os.open
-
-    def refuse(path: Any, *_: Any, **__: Any) -> Any:
-        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
-
-    def reads(path: Any, flags: int, *more: Any, **named: Any) -> int:
-        return refuse(path) if flags & writes else system_open(path, flags, *more, **named)
-
-    monkeypatch.setattr(os, "open", reads)
-    for name in ("mkdir", "unlink", "rename", "replace"):
-        monkeypatch.setattr(os, name, refuse)
-
-
 def test_a_run_that_cannot_be_written_can_be_looked_at(
-    tmp_path: Path, quick: None, request: pytest.FixtureRequest
+    tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     values = vae(tmp_path)
     folder, _ = opened(values)
     assert ledger.inspect(RunFolder(folder.path)).state == ledger.RUNNING
-    request.getfixturevalue("read_only")
+    make_read_only(tmp_path, monkeypatch)
     assert ledger.inspect(RunFolder(folder.path)).state == ledger.RUNNING
     folder.unlock()
     assert ledger.inspect(RunFolder(folder.path)).state == ledger.INTERRUPTED

@@ -1,0 +1,98 @@
+"""Runs are looked at where they cannot be written, and what would be written there can go elsewhere."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fluxflow_exp import compare, evaluate, plot, report, status, verify
+from fluxflow_exp.evaluation import record
+from tests.read_only import make_read_only
+from tests.studies import Make
+
+
+@pytest.fixture
+def study(make: Make, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Runs of two activations, which nothing can be written into."""
+    monkeypatch.setattr(status, "_values_now", lambda *asked: None)
+    for activation in ("bezier", "silu"):
+        for seed in (0, 1):
+            made = make(activation, seed, [1.0, 2.0, 3.0])
+            (made / "checkpoints").mkdir(exist_ok=True)
+    make_read_only(made.parent, monkeypatch)
+    return made.parent
+
+
+def _plot(words: list[str]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", ["plot", *words])
+        plot.cli()
+
+
+def _code(command: Callable[[list[str]], int | None], words: list[str]) -> int | str | None:
+    """A command's exit code, returned or raised."""
+    try:
+        return command(words)
+    except SystemExit as ended:
+        return ended.code
+
+
+COMPARE = ["--by", "model.activation", "--metric", "val_psnr"]
+
+
+@pytest.mark.parametrize(
+    ("command", "run", "words", "file", "option"),
+    [
+        (report.cli, "silu-0", [], "report.html", "--output"),
+        (report.cli, ".", [], "comparison.html", "--output"),
+        (_plot, "silu-0", [], "training_losses.png", "--output"),
+        (compare.main, ".", COMPARE, "comparison", "--out"),
+    ],
+)
+def test_an_output_that_cannot_be_written_is_named_and_may_go_elsewhere(
+    study: Path,
+    command: Callable[[list[str]], int | None],
+    run: str,
+    words: list[str],
+    file: str,
+    option: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    source = str(study / run)
+    assert _code(command, [source, *words]) == 2
+    told = capsys.readouterr().err
+    assert file in told
+    assert f"{option} F" in told
+    assert not command([source, *words, option, str(tmp_path / "elsewhere")])
+    assert (tmp_path / "elsewhere").exists()
+
+
+def test_status_and_verify_write_nothing(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert status.main([str(study)]) == 0
+    assert "4 done" in capsys.readouterr().out
+    assert verify.main([str(study / "silu-0")]) in (0, 1)
+    assert "error" not in capsys.readouterr().err
+
+
+def test_what_was_measured_is_told_before_it_is_written(
+    study: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Subject:
+        class run:
+            path = study / "silu-0"
+
+        name, file = "final", study / "silu-0" / "run.json"
+
+    monkeypatch.setattr(evaluate, "evaluate", lambda options: ([], {"lpips": "left out"}, Subject))
+    monkeypatch.setattr(record, "table", lambda records: "psnr 31.5")
+    with pytest.raises(SystemExit):
+        evaluate.main([str(study / "silu-0")])
+    told = capsys.readouterr()
+    assert "psnr 31.5" in told.out
+    assert re.search(r"final\.json.*--json FILE", told.err)
+    assert evaluate.main([str(study / "silu-0"), "--json", str(tmp_path / "numbers.json")]) == 0
+    assert re.search(r"final\.json.*numbers\.json alone", capsys.readouterr().out)
+    assert json.loads((tmp_path / "numbers.json").read_text())["left_out"] == {"lpips": "left out"}
