@@ -21,6 +21,7 @@ from fluxflow_exp.run_folder import RunFolder, identity, starts
 
 FORMAT = 1
 LIST = re.compile(r"generation-(?P<number>\d{8,})\.json")
+DIGEST = re.compile(r"[0-9a-f]{64}")
 # Without one of these a run cannot go on, or would come to less.
 NEEDED = re.compile(r"run\.json|config\.yaml|graph/.*\.jsonl|weights/.*")
 OF_THE_MACHINE = (".lock", "submitted.json")  # of which processes run here, and mean nothing elsewhere
@@ -73,10 +74,7 @@ class Generation:
         remove(places(self.home, self.files) - places(self.home, kept.files))
 
     def restore(self, target: Path) -> list[str]:
-        """Fill the folder `target` with the run; names of files that are not whole, and left out.
-
-        UserError: one that the run needs is not whole. Of checkpoints, one that is whole is enough.
-        """
+        """Fill the folder `target` with the run; names of files that are not whole, and left out."""
         damaged = []
         for name, entry in self.files.items():
             path = target / name
@@ -89,12 +87,6 @@ class Generation:
             if entry.sha256 not in (None, sha256) or not fits(name, sha256):
                 damaged.append(name)
                 path.unlink()
-        needed = [name for name in damaged if NEEDED.fullmatch(name)]
-        if needed:
-            raise UserError(
-                f"the copy in {self.home} is damaged: {', '.join(needed)}. Repair it, or say name=… or resume=fresh "
-                "to start anew; the copy stays"
-            )
         for folder in {target, *(path.parent for path in target.rglob("*"))}:
             files.sync_folder(folder)
         return damaged
@@ -185,12 +177,22 @@ def _read(path: Path, number: int) -> Generation | None:
         found = json.loads(path.read_text(encoding="utf-8"))
         if found["format"] != FORMAT:
             return None
+        entries = {name: File(**entry) for name, entry in found["files"].items()}
+        if not all(map(_is_sound, entries, entries.values())):
+            return None
         return Generation(
             home=path.parent,
             number=number,
             **{key: found[key] for key in ("run", "identity", "starts", "time", "config")},
             progress=Progress(**found["progress"]),
-            files={name: File(**entry) for name, entry in found["files"].items()},
+            files=entries,
         )
     except (ValueError, KeyError, TypeError, FileNotFoundError):
         return None
+
+
+def _is_sound(name: str, entry: File) -> bool:
+    """Whether a listed file stands, and will stand, below the folder that it is said to be in."""
+    path = Path(name)
+    inside = not path.is_absolute() and ".." not in path.parts and bool(path.name)
+    return inside and DIGEST.fullmatch(entry.sha256 or "") is not None

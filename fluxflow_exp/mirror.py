@@ -111,14 +111,14 @@ class Mirror:
             return []
         if identity_differences(values, found.config) and not is_extension(values, found.config):
             return []  # the folder's own configuration is compared by whoever opens it
-        lost = tally.missing_rows(folder, record)
-        if lost:
-            return _put_in_place(found, folder, partial, f": {'; '.join(lost)} here")
-        if found.progress > here:
-            return _put_in_place(found, folder, partial, f", which is ahead (here: {here})", least=here)
+        lost = _lost(folder, record, found)
+        if lost or found.progress > here:
+            why = f": {'; '.join(lost)} here" if lost else f", which is ahead (here: {here})"
+            return _put_in_place(found, folder, partial, why, here=None if lost else here)
         if found.number and not _leads_to(found.starts, starts(record)):
-            aside = found.home.rename(free_name(found.home))
-            return [f"The copy on the mirror has gone another way ({found.progress}); it is kept in {aside}"]
+            return [
+                f"The copy on the mirror has gone another way ({found.progress}); it is kept in {_set_aside(found)}"
+            ]
         generation.tidy(found.home)
         return []
 
@@ -200,7 +200,7 @@ def _fails(folder: RunFolder) -> str | None:
 def _refuse_loss(before: Generation, folder: RunFolder, record: dict[str, Any]) -> None:
     if not _leads_to(before.starts, starts(record)):
         raise UserError(f"another process has gone on with this run there ({before.progress})")
-    lost = tally.missing_rows(folder, record)
+    lost = _lost(folder, record, before)
     if lost:
         raise UserError(f"it has what is missing here: {'; '.join(lost)}")
 
@@ -238,19 +238,39 @@ def _is_unchanged(source: Path, known: File, name: str) -> bool:
     return (stat.st_size, stat.st_mtime_ns) == (known.bytes, known.changed)
 
 
+def _lost(folder: RunFolder, record: dict[str, Any], copy: Generation) -> list[str]:
+    """Rows that are missing here and that a copy has more of, one line a step."""
+    rows = {folder.path / name: entry.bytes for name, entry in copy.files.items() if name.endswith(".jsonl")}
+    more = any(size > (path.stat().st_size if path.exists() else 0) for path, size in rows.items())
+    return tally.missing_rows(folder, record) if more else []
+
+
 def _put_in_place(
-    found: Generation, folder: RunFolder, partial: Path, why: str, *, least: Progress | None = None
+    found: Generation, folder: RunFolder, partial: Path, why: str, *, here: Progress | None = None
 ) -> list[str]:
-    """Restore a copy beside the run folder, then give it the folder's name, if it is farther than `least`."""
+    """Restore a copy beside the run folder, then give it the folder's name; unless it is no farther than `here`.
+
+    UserError: nothing is here, and the copy is not whole. Of its checkpoints, one that is whole is enough.
+    """
     damaged = found.restore(partial)
     lines = [f"Note: {len(damaged)} files of {found.home} are damaged: {', '.join(damaged)}"] if damaged else []
-    there = progress.read(RunFolder(partial))
-    if least and there and there <= least:
-        shutil.rmtree(partial)
-        return lines
-    aside = folder.replace_by(partial)
-    kept = f"; the folder as it was is kept as {aside}" if aside else ""
-    return [*lines, f"Brought {folder.path} back from its mirror ({there}){why}{kept}"]
+    needed = [name for name in damaged if generation.NEEDED.fullmatch(name)]
+    there = None if needed else progress.read(RunFolder(partial))
+    if there and (here is None or there > here):
+        aside = folder.replace_by(partial)
+        kept = f"; the folder as it was is kept as {aside}" if aside else ""
+        return [*lines, f"Brought {folder.path} back from its mirror ({there}){why}{kept}"]
+    shutil.rmtree(partial)
+    if here is None:
+        raise UserError(
+            f"the copy in {found.home} is damaged: {', '.join(needed) or 'run.json'}. Repair it, or say name=… or "
+            "resume=fresh to start anew; the copy stays"
+        )
+    return [*lines, f"It is kept in {_set_aside(found)}, and the run goes on from {here}"]
+
+
+def _set_aside(copy: Generation) -> Path:
+    return copy.home.rename(free_name(copy.home))
 
 
 def _leads_to(earlier: list[str], later: list[str]) -> bool:

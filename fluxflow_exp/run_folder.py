@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import secrets
 import time
 from datetime import UTC, datetime
@@ -255,7 +256,7 @@ def tell(differing: dict[str, tuple[Any, Any]]) -> str:
 
 def identity(record: dict[str, Any]) -> str:
     """Eight hexadecimal digits that no other run has, however it is called and wherever it lies."""
-    if "id" in record:
+    if re.fullmatch("[0-9a-f]{8}", str(record.get("id"))):
         return str(record["id"])
     began = [start["time"] for start in record.get("starts", [])[:1]]
     known = [record.get(key) for key in ("name", "seed", "commit")]

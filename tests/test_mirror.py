@@ -14,7 +14,7 @@ from fluxflow_exp import files, generation, mirror, preflight, tally, verify
 from fluxflow_exp.config import UserError
 from fluxflow_exp.console import Console
 from fluxflow_exp.mirror import Mirror
-from fluxflow_exp.run_folder import RunFolder, run_path
+from fluxflow_exp.run_folder import RunFolder, identity, run_path
 from fluxflow_exp.tracking import MetricLog
 from tests.conftest import toy
 
@@ -224,6 +224,37 @@ def test_what_is_damaged_on_the_mirror_is_left_out_or_refused(tmp_path: Path) ->
     with pytest.raises(UserError, match=r"damaged: graph/training_metrics_vae\.jsonl"):
         start(values)
     assert not (tmp_path / "outputs" / "run").exists()
+
+
+def test_a_damaged_copy_that_is_ahead_is_kept_and_the_folder_goes_on(tmp_path: Path) -> None:
+    values = asked(tmp_path / "outputs", tmp_path / "volume")
+    folder, _ = start(values)
+    train(folder, 10)
+    shutil.copytree(folder.path, tmp_path / "before")
+    train(folder, 20)
+    shutil.rmtree(folder.path)
+    (tmp_path / "before").rename(folder.path)
+    (copied,) = (home(tmp_path / "volume") / "graph").iterdir()
+    copied.write_bytes(b"")
+    again, said = start(values)
+    assert "are damaged: graph/training_metrics_vae.jsonl" in said[0]
+    assert "the run goes on from vae, update 10" in said[1]
+    train(again, 20)
+    assert len(list((tmp_path / "volume").iterdir())) == 2
+
+
+@pytest.mark.parametrize("name", ["../../stolen.txt", "/tmp/stolen.txt", "samples/../../x"])
+def test_a_list_that_leads_elsewhere_is_no_generation(tmp_path: Path, name: str) -> None:
+    folder, _ = start(asked(tmp_path / "outputs", tmp_path / "volume"))
+    train(folder, 10)
+    copy = generation.newest(home(tmp_path / "volume"))
+    assert copy
+    listed = json.loads(copy.listing.read_text())
+    listed["files"][name] = listed["files"]["run.json"]
+    copy.listing.write_text(json.dumps(listed))
+    assert generation.newest(copy.home) is None
+    folder.write_record({**folder.read_record(), "id": "../../up"})
+    assert len(identity(folder.read_record())) == 8
 
 
 def test_rows_that_are_gone_come_from_the_mirror_and_verify_misses_them(tmp_path: Path) -> None:
