@@ -114,7 +114,7 @@ class Mirror:
         lost = _lost(folder, record, found)
         if lost or found.progress > here:
             why = f": {'; '.join(lost)} here" if lost else f", which is ahead (here: {here})"
-            return _put_in_place(found, folder, partial, why, here=None if lost else here)
+            return _put_in_place(found, folder, partial, why, here=here, whatever=bool(lost))
         if found.number and not _leads_to(found.starts, starts(record)):
             return [
                 f"The copy on the mirror has gone another way ({found.progress}); it is kept in {_set_aside(found)}"
@@ -246,9 +246,15 @@ def _lost(folder: RunFolder, record: dict[str, Any], copy: Generation) -> list[s
 
 
 def _put_in_place(
-    found: Generation, folder: RunFolder, partial: Path, why: str, *, here: Progress | None = None
+    found: Generation,
+    folder: RunFolder,
+    partial: Path,
+    why: str,
+    *,
+    here: Progress | None = None,
+    whatever: bool = False,
 ) -> list[str]:
-    """Restore a copy beside the run folder, then give it the folder's name; unless it is no farther than `here`.
+    """Restore a copy beside the run folder, then give it the folder's name if it is farther than `here`, or `whatever` it is.
 
     UserError: nothing is here, and the copy is not whole. Of its checkpoints, one that is whole is enough.
     """
@@ -256,7 +262,7 @@ def _put_in_place(
     lines = [f"Note: {len(damaged)} files of {found.home} are damaged: {', '.join(damaged)}"] if damaged else []
     needed = [name for name in damaged if generation.NEEDED.fullmatch(name)]
     there = None if needed else progress.read(RunFolder(partial))
-    if there and (here is None or there > here):
+    if there and (here is None or whatever or there > here):
         aside = folder.replace_by(partial)
         kept = f"; the folder as it was is kept as {aside}" if aside else ""
         return [*lines, f"Brought {folder.path} back from its mirror ({there}){why}{kept}"]

@@ -258,7 +258,7 @@ def identity(record: dict[str, Any]) -> str:
     """Eight hexadecimal digits that no other run has, however it is called and wherever it lies."""
     if re.fullmatch("[0-9a-f]{8}", str(record.get("id"))):
         return str(record["id"])
-    began = [start["time"] for start in record.get("starts", [])[:1]]
+    began = [start.get("time") for start in record.get("starts", [])[:1]]
     known = [record.get(key) for key in ("name", "seed", "commit")]
     return hashlib.sha256(json.dumps([*known, *began]).encode()).hexdigest()[:8]
 
