@@ -254,9 +254,10 @@ def _put_in_place(
     here: Progress | None = None,
     whatever: bool = False,
 ) -> list[str]:
-    """Restore a copy beside the run folder, then give it the folder's name if it is farther than `here`, or `whatever` it is.
+    """Restore a copy beside the run folder, then give it the folder's name.
 
-    UserError: nothing is here, and the copy is not whole. Of its checkpoints, one that is whole is enough.
+    That only if it is farther than what is `here`, or `whatever` it is. UserError: nothing is here, and the copy is
+    not whole. Of its checkpoints, one that is whole is enough.
     """
     damaged = found.restore(partial)
     lines = [f"Note: {len(damaged)} files of {found.home} are damaged: {', '.join(damaged)}"] if damaged else []
