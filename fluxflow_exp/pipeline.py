@@ -83,6 +83,10 @@ def _train(
     opened = open_run(folder, values, lengths, data, console, machine=machine.describe()) if ranks.first else None
     if ranks.from_first(opened) == "complete":
         if ranks.first:
+            if folder.locked and not verify.lists(
+                folder, folder.summary
+            ):  # the start that trained it ended before that
+                _tell_of(folder, console)
             mirror.follow(folder, console, then="the same command")
         return
     if ranks.first:
@@ -113,10 +117,15 @@ def _train(
     _close(folder, closing="ended")
     if ranks.first:
         summary.write(folder, console)
-        verify.write_digests(folder, console)
-        summary.write_card(folder, console)
+        _tell_of(folder, console)
         wandb.finish(code=0, metrics=final_metrics(folder))
         mirror.finish(folder)
+
+
+def _tell_of(folder: RunFolder, console: Console) -> None:
+    """What follows the summary of a run."""
+    verify.write_digests(folder, console)
+    summary.write_card(folder, console)
 
 
 def _plan(

@@ -14,7 +14,7 @@ from fluxflow_exp.schema import Hardware, MicroBatch, Slurm
 
 LPIPS_NETS = ("alex", "vgg", "squeeze")
 CHOICES = {
-    "resume": ("auto", "fresh", "extend"),
+    "resume": ("auto", "fresh", "extend", "incomplete"),
     "cache.mode": ("auto", "on", "off"),
     "publish.text_encoder": ("embed", "reference"),
     "tracking.mode": ("auto", "online", "offline", "off"),

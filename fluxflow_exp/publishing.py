@@ -6,6 +6,7 @@ from typing import Any
 from torch import nn
 
 from fluxflow_exp import sharding, weights
+from fluxflow_exp.config import UserError
 from fluxflow_exp.run_folder import RunFolder
 from fluxflow_exp.schema import RunConfig
 from fluxflow_exp.trainers.base import Trainer
@@ -39,6 +40,23 @@ def publish_step(setup: Setup, trainer: Trainer, config: RunConfig) -> None:
         folder = setup.folder.weights
         weights.publish(folder / f"{setup.name}.raw.safetensors", raw, {**facts, "kind": "raw"})
         weights.publish(folder / f"{setup.name}.safetensors", averaged, {**facts, "kind": "ema"})
+
+
+def check_finished(folder: RunFolder, steps: list[str]) -> None:
+    """UserError: weights that a finished step has published are gone or not whole, and a later one starts from them."""
+    problems = []
+    for name in [f"{step}{kind}.safetensors" for step in steps for kind in ("", ".raw")]:
+        try:
+            weights.read_facts(folder.weights / name)
+        except ValueError as error:
+            problems.append(str(error))
+    if problems:
+        raise UserError(
+            f"{folder.path}: weights of finished steps are not as they were published:\n"
+            + "".join(f"    {line}\n" for line in problems)
+            + "  Bring them back from a mirror or a backup, and the same command continues; or resume=fresh moves the "
+            "folder aside and begins anew"
+        )
 
 
 def publish_final(folder: RunFolder, steps: list[str]) -> None:

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from fluxflow_exp import files, inputs, mirror, provenance, summary
+from fluxflow_exp import files, inputs, mirror, provenance, summary, tally
 from fluxflow_exp.config import UserError
 from fluxflow_exp.console import Console
 from fluxflow_exp.inputs import Inputs
@@ -77,6 +77,12 @@ def _open(
     if not created:
         _check_inputs(folder, record, inputs, left, console)
         _refuse_less(folder, lengths, left)
+        from fluxflow_exp import publishing  # torch
+
+        publishing.check_finished(folder, [name for name in lengths if name not in left])
+        told = tally.check_rows(folder, record, resume=values["resume"])
+        if told:
+            console.say("\n  ".join(told))
     if longer:
         extend(folder, record, values, _given())
     before = record.get("planned", {})
@@ -218,7 +224,9 @@ def _refuse_foreign(folder: RunFolder) -> None:
     ours = {".lock", "config.yaml", "checkpoints", "weights", "graph", "samples", "plan.json"}
     if folder.lacks_record():
         folder.read_record()  # says so
-    if folder.path.is_dir() and any(p.name not in ours for p in folder.path.iterdir()):
+    there = folder.path.iterdir() if folder.path.is_dir() else ()
+    # A start that was ended before it had a record leaves temporary files.
+    if any(path.name not in ours and not path.name.startswith("tmp-") for path in there):
         raise UserError(f"{folder.path} is not empty and holds no run of this program. Choose another name=…")
 
 

@@ -212,7 +212,7 @@ class RunConfig:
     name: str = MISSING  # of the run's folder; by default the stage's
     seed: Whole = 0  # of everything that is drawn
     output_root: str = "outputs"  # folder of run folders
-    resume: str = "auto"  # auto | fresh (moves the old folder aside) | extend (more epochs)
+    resume: str = "auto"  # auto | fresh (moves the old folder aside) | extend (more epochs) | incomplete (lost rows)
     validate: bool = False  # check, print the plan, train nothing
     log_every: PositiveInt = 20  # updates between lines and metric rows
     model: Model = MISSING

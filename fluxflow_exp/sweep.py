@@ -191,7 +191,7 @@ def _bring_back(folder: RunFolder, values: dict[str, Any], label: str) -> ledger
 def _freeze(job: Job) -> None:
     """Hold the job to the configuration of this moment, whatever is edited before it starts or starts again."""
     # A job that starts again must not move itself aside; that it may go on with changed data holds.
-    values = {**job.values, "resume": "extend" if job.values["resume"] == "extend" else "auto"}
+    values = {**job.values, "resume": "auto" if job.values["resume"] == "fresh" else job.values["resume"]}
     if not job.folder.exists():
         runs.create(job.folder, values, job.overrides)
         return

@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from typing import Any
 
+from fluxflow_exp import tracking
 from fluxflow_exp.config import UserError
 from fluxflow_exp.run_folder import RunFolder
 from fluxflow_exp.tracking import read_rows
@@ -49,6 +50,28 @@ def missing_rows(folder: RunFolder, record: dict[str, Any]) -> list[str]:
             name = folder.metrics(step).name
             found.append(f"graph/{name} has {rows} of the {tally['rows']} rows up to update {tally['update']}")
     return found
+
+
+def check_rows(folder: RunFolder, record: dict[str, Any], *, resume: str) -> list[str]:
+    """What is said of rows that are gone, entered into `record`, where `resume` asks to go on without them.
+
+    UserError: it does not.
+    """
+    lost = missing_rows(folder, record)
+    if not lost:
+        return []
+    if resume != "incomplete":
+        raise UserError(
+            f"{folder.path}: metric rows that this run had logged are lost:\n"
+            + "".join(f"    {line}\n" for line in lost)
+            + "  Bring the file back from a mirror or a backup, and the same command continues. To go on without them: "
+            "resume=incomplete (weights and later rows are not touched by it; the run's record keeps what is lost)"
+        )
+    for step, tally in record["logged"].items():
+        tracking.salvage(folder.metrics(step))
+        tally["rows"] = min(tally["rows"], _rows(folder, step, tally["update"]))
+    record.setdefault("lost", []).extend(lost)
+    return ["Going on without metric rows that are lost (resume=incomplete):", *lost]
 
 
 def missing_pictures(folder: RunFolder, record: dict[str, Any]) -> list[str]:

@@ -7,9 +7,11 @@ the rows after its checkpoint and writes them again, so that no row stands twice
 import json
 import math
 import os
+from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from fluxflow_exp import files
 from fluxflow_exp.config import UserError
@@ -18,12 +20,16 @@ Row = dict[str, Any]
 
 
 class MetricLog:
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    """Writes the rows of a step. What takes their file away while this goes on does not take the rows."""
+
+    def __init__(self, path: Path, *, say: Callable[[str], None] = print) -> None:
+        self.path, self.say = path, say
+        self._file: BinaryIO | None = None  # kept open: what it holds outlives its name
 
     def rewind(self, update: int) -> list[Row]:
         """Keep the rows up to `update`; drop later ones, which are returned, and a torn last line."""
         rows = read_rows(self.path)
+        self._file = None
         files.write_text(self.path, "".join(_line(row) for row in rows if row["global_step"] <= update))
         return [row for row in rows if row["global_step"] > update]
 
@@ -56,14 +62,31 @@ class MetricLog:
             "extras": extras or {},
             **{name: found for name, found in (texts or {}).items() if found},
         }
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(_line(row))
+        with files.naming(self.path):
+            file = self._opened()
+            file.write(_line(row).encode())
+            file.flush()
 
     def sync(self) -> None:
         """Make the rows durable: a checkpoint must not outlive the rows before it."""
-        if self.path.exists():
-            with self.path.open("rb") as file:
-                os.fsync(file.fileno())
+        if self._file is not None or self.path.exists():
+            with files.naming(self.path):
+                os.fsync(self._opened().fileno())
+
+    def _opened(self) -> BinaryIO:
+        """The file to append to; one that has been deleted since is put back."""
+        if self._file is not None:
+            with suppress(FileNotFoundError):
+                if os.path.samestat(self.path.stat(), os.fstat(self._file.fileno())):
+                    return self._file
+            if not self.path.exists():
+                self._file.seek(0)
+                whole = self._file.read().decode()
+                files.write_text(self.path, whole)
+                self.say(f"{self.path} was deleted while this run goes on: its rows are written again")
+            self._file.close()
+        self._file = self.path.open("a+b")
+        return self._file
 
 
 class Window:
@@ -90,6 +113,19 @@ def read_rows(path: Path) -> list[Row]:
     UserError: another line is no row.
     """
     return read_rows_from(path, 0)[0]
+
+
+def salvage(path: Path) -> None:
+    """Leave the rows of a damaged file that are whole; the file as it was is kept beside it."""
+    whole = []
+    for line in path.read_bytes().splitlines(keepends=True) if path.exists() else []:
+        with suppress(ValueError):
+            whole.append(_line(json.loads(line)))
+    try:
+        read_rows(path)
+    except UserError:
+        path.replace(path.with_name(f"{path.name}.damaged"))
+        files.write_text(path, "".join(whole))
 
 
 def read_rows_from(path: Path, offset: int) -> tuple[list[Row], int]:

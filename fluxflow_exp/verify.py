@@ -24,6 +24,15 @@ def read_digests(folder: RunFolder) -> dict[str, dict[str, Any]]:
     return found
 
 
+def lists(folder: RunFolder, path: Path) -> bool:
+    """Whether the digests of a run have this file of it as it is."""
+    try:
+        listed = read_digests(folder).get(path.relative_to(folder.path).as_posix())
+    except files.DamagedError:
+        return False
+    return listed is not None and listed["changed"] == path.stat().st_mtime_ns
+
+
 def write_digests(folder: RunFolder, console: Console) -> None:
     """List the finished files of a run with their digests; one that has not changed since is not read again."""
     try:
@@ -65,6 +74,7 @@ def problems(folder: RunFolder) -> tuple[list[str], int]:
         if not any(folder.checkpoints.glob(f"??-{step}-????????-final-*.pt"))
     ]
     record = folder.read_record()
+    found += [f"went on without: {line}" for line in record.get("lost", [])]
     found += tally.missing_rows(folder, record) + tally.missing_pictures(folder, record)
     return found, len(listed) + len(saved)
 

@@ -51,6 +51,17 @@ def test_one_clear_error_after_another_and_the_same_bytes_in_the_end(tmp_path: P
     assert differences(undisturbed / "vae", root / "vae")[0] == []
 
 
+def test_a_start_that_left_temporary_files_alone_is_begun_again(tmp_path: Path) -> None:
+    root, log = tmp_path / "run", tmp_path / "log"
+    count = FileFault((root / "vae",), log=tmp_path / "operations")
+    assert run(root, log, count) == 0, log.read_text()
+    at = next(each.number for each in operations(tmp_path / "operations") if each.path.name == "run.json")
+    shutil.rmtree(root)
+    assert fails_clearly(root, tmp_path / "failed", FileFault((root / "vae",), at=at, error=errno.EIO)) == []
+    assert list((root / "vae").glob("tmp-*"))
+    assert run(root, log) == 0, log.read_text()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("error", ERRORS, ids=errno.errorcode.get)
 @pytest.mark.parametrize("reads", [False, True], ids=["writes", "reads"])

@@ -47,7 +47,7 @@ class Trainer(ABC):
         self.sharded = any(player.sharded for player in self.players.values())
         self.scalers = {name: self.machine.scaler() for name in self.players}
         self.accumulation, self.look = Accumulation(self), Look(self)
-        self.window, self.rows = Window(), MetricLog(setup.folder.metrics(setup.name))
+        self.window, self.rows = Window(), MetricLog(setup.folder.metrics(setup.name), say=setup.console.say)
         self.update_index, self.seconds, self.spent = 0, 0.0, Spent()
         self.held_out: dict[str, float] = {}
         self.latest: dict[str, float] = {}  # metrics of the last update that was read

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fluxflow_exp import clock, mirror, tally
+import torch
+
+from fluxflow_exp import checkpoint, clock, mirror, tally
 from fluxflow_exp.config import UserError
 from fluxflow_exp.data.sample import Stream
 from fluxflow_exp.tracking import Row
@@ -36,11 +39,10 @@ def begin(trainer: Trainer) -> None:
     setup, ranks = trainer.setup, trainer.ranks
     trainer.accumulation.recall()
     newest = ranks.from_first(setup.checkpoints.newest(setup.name) if ranks.first else None)
-    saved = setup.checkpoints.load(newest, map_location=trainer.machine.device) if newest else None
-    if saved is None:
+    if newest is None:
         trainer.accumulation.within_memory(trainer.prepare)
     else:
-        trainer.load_state_dict(saved)
+        _load(trainer, newest)
         setup.console.say(
             f"Step {setup.name}: continuing after update {trainer.update_index} of {trainer.length.updates}"
         )
@@ -50,6 +52,18 @@ def begin(trainer: Trainer) -> None:
     trainer.look.catch_up()
     setup.clock.saved()
     trainer.spent.begin()
+
+
+def _load(trainer: Trainer, path: Path) -> None:
+    """UserError: the checkpoint holds something else than a state of this trainer."""
+    saved = trainer.setup.checkpoints.load(path, map_location=trainer.machine.device)
+    try:
+        trainer.load_state_dict(saved)
+    except (UserError, torch.OutOfMemoryError):
+        raise
+    except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:  # of torch's own loading, too
+        why = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+        raise checkpoint.not_ours(path, f"it holds no state of step {trainer.setup.name} ({why})") from error
 
 
 def _record_lost(trainer: Trainer, dropped: list[Row]) -> None:
