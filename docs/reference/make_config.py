@@ -14,7 +14,8 @@ from typing import Any
 from omegaconf import MISSING
 
 from fluxflow_exp import bounds, schema, targets
-from fluxflow_exp.config import conf_dir, locate
+from fluxflow_exp.config import conf_dir
+from fluxflow_exp.published import locate
 
 HEAD = """# Configuration reference
 
