@@ -20,13 +20,13 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from fluxflow_exp import failures, files, plan, preflight
-from fluxflow_exp.config import UserError, instantiate, resolve, typed
+from fluxflow_exp.config import UserError, instantiate, typed
 from fluxflow_exp.console import Console, fail
 from fluxflow_exp.data.loader import Batch
 from fluxflow_exp.datasets import build_data
 from fluxflow_exp.distributed import Ranks
 from fluxflow_exp.hardware import Machine, prepare
-from fluxflow_exp.overrides import compose_config, did_you_mean, override_problems
+from fluxflow_exp.overrides import did_you_mean, values_of
 from fluxflow_exp.pipeline import Pipeline
 from fluxflow_exp.preemption import StopRequest
 from fluxflow_exp.run_folder import RunFolder
@@ -278,15 +278,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers there, too")
     parser.add_argument("--kernels", action="store_true", help="list what the GPU spends its time on")
     options = parser.parse_intermixed_args(arguments)
-    problems = override_problems(options.overrides)
-    if options.updates < 2:
-        problems.append(f"--updates must be at least 2, not {options.updates}")
+    problems = [f"--updates must be at least 2, not {options.updates}"] if options.updates < 2 else []
     try:
-        values = resolve(compose_config([*options.overrides, "tracking=off"])) if not problems else {}
-        problems = problems or preflight.problems(values)
+        values = values_of([*options.overrides, "tracking=off"])
+        problems += preflight.problems(values)
         found = measure(values, updates=options.updates, only=options.step) if not problems else {}
     except UserError as error:
-        problems = list(error.args)
+        problems += error.args
     if problems:
         fail(problems)
         return 2

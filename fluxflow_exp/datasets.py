@@ -20,7 +20,7 @@ def path_problems(data: Any, where: str) -> list[str]:
         for line in path_problems(node, f"{where}.datasets.{name}")
     ]
     for key, value in data.items():
-        if value in (None, "???") or not key.endswith(("_path", "_file")):
+        if not isinstance(value, str) or value == "???" or not key.endswith(("_path", "_file")):
             continue
         path = os.path.expanduser(value)
         if key.endswith("_path") and not os.path.isdir(path):

@@ -24,7 +24,7 @@ from typing import Any
 from rich.progress import Progress
 
 from fluxflow_exp import failures, files, overrides
-from fluxflow_exp.config import UserError, resolve
+from fluxflow_exp.config import UserError
 from fluxflow_exp.console import fail
 from fluxflow_exp.run_folder import RunFolder
 
@@ -213,10 +213,8 @@ def _prepare(words: list[str], config_dir: str | None) -> dict[str, Any]:
     """The configuration of a drill. UserError: what is wrong with it."""
     from fluxflow_exp import preflight  # torch, which --help does without
 
-    wrong = overrides.override_problems(words, config_dir=config_dir)
-    if not wrong:
-        values = resolve(overrides.compose_config(words, config_dir=config_dir))
-        wrong = preflight.problems(values)
+    values = overrides.values_of(words, config_dir=config_dir)
+    wrong = preflight.problems(values)
     if wrong:
         raise UserError(*wrong)
     exact = values["hardware"]["exact"]

@@ -15,12 +15,12 @@ from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
 
 from fluxflow_exp import commands, environment
 from fluxflow_exp.config import UserError, chosen, conf_dir, resolve
 from fluxflow_exp.console import fail
-from fluxflow_exp.overrides import Failure, compose_config, override_problems
+from fluxflow_exp.override_words import as_text
+from fluxflow_exp.overrides import forgotten_m, override_problems, values_of
 from fluxflow_exp.preemption import SIGNALS
 
 STARTED = time.monotonic()
@@ -43,12 +43,10 @@ def cli() -> None:
     if former:
         fail(former)
         sys.exit(2)
-    sys.argv[1:] = _options_first(sys.argv[1:])
+    sys.argv[1:] = _options_first(as_text(sys.argv[1:]))
     arguments = get_args_parser().parse_args(sys.argv[1:])
     if not (arguments.help or arguments.hydra_help or arguments.shell_completion):
-        problems = [] if arguments.multirun else _whole(arguments.overrides, arguments.config_dir)
-        if problems or arguments.multirun:
-            problems = override_problems(arguments.overrides, config_dir=arguments.config_dir) or problems
+        problems = _problems(arguments.overrides, arguments.config_dir, multirun=arguments.multirun)
         if problems:
             fail(problems)
             sys.exit(2)
@@ -147,13 +145,15 @@ def _former_options(arguments: list[str]) -> list[str]:
     return found
 
 
-def _whole(overrides: list[str], config_dir: str | None) -> list[str]:
-    """What is wrong with the overrides taken together; each may be fine alone."""
+def _problems(overrides: list[str], config_dir: str | None, *, multirun: bool) -> list[str]:
+    """What is wrong with the command line."""
+    if multirun:  # whether they go together is looked at job by job
+        return override_problems(overrides, config_dir=config_dir, multirun=True)
     try:
-        resolve(compose_config(overrides, config_dir=config_dir))
-    except (*Failure, OmegaConfBaseException) as error:
-        return [" ".join(str(error).split())]
-    return []
+        values_of(overrides, config_dir=config_dir)
+    except UserError as error:
+        return list(error.args)
+    return forgotten_m(overrides, config_dir)
 
 
 def _options_first(arguments: list[str]) -> list[str]:

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fluxflow_exp import failures
-from fluxflow_exp.config import UserError, resolve
+from fluxflow_exp.config import UserError
 from fluxflow_exp.console import fail
-from fluxflow_exp.overrides import compose_config, did_you_mean, override_problems
+from fluxflow_exp.overrides import did_you_mean, values_of
 
 if TYPE_CHECKING:
     from fluxflow_exp.match_axes import Figures, Subject
@@ -126,7 +126,7 @@ def _subject(overrides: list[str], asked: Asked) -> "tuple[Subject, Model]":
     from fluxflow_exp.match_axes import Subject
     from fluxflow_exp.match_widths import model_of
 
-    values = resolve(compose_config([*overrides, "tracking=off"], config_dir=asked.config_dir))
+    values = values_of([*overrides, "tracking=off"], config_dir=asked.config_dir)
     problems = preflight.problems(values, here=asked.measured)
     if problems:
         raise UserError(*problems)
@@ -135,8 +135,7 @@ def _subject(overrides: list[str], asked: Asked) -> "tuple[Subject, Model]":
 
 
 def _problems(asked: Asked) -> list[str]:
-    problems = override_problems(asked.overrides, config_dir=asked.config_dir)
-    problems = problems or override_problems(asked.reference, config_dir=asked.config_dir)
+    problems = []
     if asked.updates < 10:
         problems.append(f"--updates must be at least 10, not {asked.updates}")
     if asked.measured and asked.axis != "time":

@@ -4,57 +4,55 @@ Hydra stops at the first one. Each override is composed here alone with the grou
 not hide another.
 """
 
+import dataclasses
 import difflib
-import re
+import shlex
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
-from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
-from hydra.errors import HydraException
+from hydra.errors import ConfigCompositionException, HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fluxflow_exp.config import conf_dir
+from fluxflow_exp.config import UserError, conf_dir, resolve
+from fluxflow_exp.override_words import as_text, is_field, quoting, why
+from fluxflow_exp.schema import RunConfig
 
 Failure = (HydraException, OmegaConfBaseException)
+FOLLOWS = "as_run"  # the choice of a player whose optimizer or scheduler is the run's
 
 
 def compose_config(overrides: list[str], *, config_dir: str | None = None, hydra: bool = False) -> DictConfig:
     """The configuration that `overrides` select, with Hydra's own if `hydra`.
 
-    `config_dir` is searched beside the shipped groups.
+    `config_dir` is searched beside the shipped groups. HydraException, OmegaConfBaseException: there is none.
     """
     GlobalHydra.instance().clear()
     Plugins.instance()
     extra = [f"hydra.searchpath=[file://{Path(config_dir).absolute()}]"] if config_dir else []
     with initialize_config_dir(conf_dir(), version_base="1.3", job_name="fluxflow_exp"):
-        return compose("config", overrides=[*extra, *overrides], return_hydra_config=hydra)
+        try:
+            return compose("config", overrides=[*extra, *as_text(overrides)], return_hydra_config=hydra)
+        except (ValueError, AssertionError) as error:  # some of Hydra's own checks end so
+            raise ConfigCompositionException(str(error)) from error
 
 
-def override_problems(overrides: list[str], *, config_dir: str | None = None) -> list[str]:
-    """One line for every override that cannot be applied; empty when all can."""
-    if config_dir and not Path(config_dir).is_dir():
-        return [f"--config-dir {config_dir}: there is no such folder"]
-    parsed, problems = _parse(overrides)
-    problems += [
-        f"{each.input_line}: the launcher's settings cannot be swept. A value with a comma in it is quoted twice: "
-        f"""'{(each.input_line or "").replace("=", '="', 1)}"'"""
-        for each in parsed
-        if each.key_or_group.startswith("hydra.") and each.is_choice_sweep()
-    ]
+def override_problems(overrides: list[str], *, config_dir: str | None = None, multirun: bool = False) -> list[str]:
+    """One line for every override that cannot be applied; empty when all can. `multirun`: sweeps are in place."""
+    parsed, problems = _looked_at(overrides, config_dir, multirun=multirun)
     if not problems and _composes([_one_value(each) for each in parsed], config_dir):
         return []  # looking at them one by one takes a composition each
-    groups, values = _split(parsed, config_dir)
+    groups, values = _split([each for each in parsed if not _key_problem(each, config_dir)], config_dir)
     good: list[str] = []
     for override in groups:
         line = _one_value(override)
-        problem = _try([*good, line], override, config_dir)
+        problem = _try([*good, line], override, good, config_dir)
         if problem:
             problems.append(problem)
         else:
@@ -62,8 +60,73 @@ def override_problems(overrides: list[str], *, config_dir: str | None = None) ->
     for override in values:
         if override.key_or_group.startswith("hydra"):
             continue
-        problems += filter(None, [_try([*good, _one_value(override)], override, config_dir)])
+        problems += filter(None, [_try([*good, _one_value(override)], override, good, config_dir)])
     return problems
+
+
+def values_of(overrides: list[str], *, config_dir: str | None = None) -> dict[str, Any]:
+    """The resolved configuration that `overrides` select. UserError: all that is wrong with them."""
+    whole = []
+    if not _looked_at(overrides, config_dir, multirun=False)[1]:
+        try:
+            return resolve(compose_config(overrides, config_dir=config_dir))
+        except Failure as error:  # each may be fine alone
+            whole = [why(error)]
+    raise UserError(*(override_problems(overrides, config_dir=config_dir) or whole))
+
+
+def forgotten_m(overrides: list[str], config_dir: str | None) -> list[str]:
+    """What acts under -m alone, and was given without it; `overrides` compose."""
+    if not config_dir and not any("hydra" in word for word in overrides):
+        return []
+    hydra = compose_config(overrides, config_dir=config_dir, hydra=True).hydra
+    swept = ", ".join(f"{key}={value}" for key, value in (hydra.sweeper.params or {}).items())
+    launcher = str(hydra.launcher._target_).rpartition(".")[2]
+    found = []
+    if swept:
+        found.append(f"this is a sweep ({swept})")
+    if launcher != "InProcess" or hydra.mode is not None:
+        found.append(f"hydra/launcher ({launcher}) starts jobs" if launcher != "InProcess" else "hydra.mode is set")
+    words = [word for word in overrides if not word.startswith("hydra.mode")]
+    options = ["--config-dir", config_dir] if config_dir else []
+    return [f"{' and '.join(found)}, which takes -m:\n  {command('-m', *options, *words)}"] if found else []
+
+
+def _looked_at(overrides: list[str], config_dir: str | None, *, multirun: bool) -> tuple[list[Override], list[str]]:
+    """The overrides parsed, and what is wrong with them before anything is composed."""
+    if config_dir and not Path(config_dir).is_dir():
+        return [], [f"--config-dir {config_dir}: there is no such folder"]
+    parsed, problems = _parse(as_text(overrides))
+    for override in parsed:
+        if override.key_or_group.startswith("hydra.") and override.is_choice_sweep():
+            problems.append(_swept_launcher(override))
+        elif override.is_sweep_override() and not multirun:
+            problems.append(_sweep_without_m(override, overrides))
+        else:
+            problems += filter(None, [_group_problem(override, config_dir) or _key_problem(override, config_dir)])
+    return parsed, problems
+
+
+def command(*words: str) -> str:
+    """The training command with `words`, as it is typed."""
+    return shlex.join(["python", "-m", "fluxflow_exp", *words])
+
+
+def _sweep_without_m(override: Override, overrides: list[str]) -> str:
+    text = override.input_line or ""
+    key, _, values = text.partition("=")
+    return (
+        f"{text} names several values, and here stands one (a list is written {shlex.quote(f'{key}=[{values}]')}). "
+        f"A run for each takes -m:\n  {command('-m', *overrides)}"
+    )
+
+
+def _swept_launcher(override: Override) -> str:
+    text = override.input_line or ""
+    quoted = text.replace("=", '="', 1)
+    return (
+        f"""{text}: the launcher's settings cannot be swept. A value with a comma in it is quoted twice: '{quoted}"'"""
+    )
 
 
 def _composes(lines: list[str], config_dir: str | None) -> bool:
@@ -78,11 +141,57 @@ def _parse(overrides: list[str]) -> tuple[list[Override], list[str]]:
     parser, parsed, problems = OverridesParser.create(), [], []
     for text in overrides:
         try:
-            parsed.append(parser.parse_override(text))
+            found = parser.parse_override(text)
+            if found.key_or_group:
+                parsed.append(found)
+            else:
+                problems.append(f"{text!r} is not an override (write key=value): no key")
         except HydraException as error:
-            reason = str(error).splitlines()[0]
-            problems.append(f"{text!r} is not an override (write key=value): {reason}")
+            problems.append(f"{text!r} is not an override (write key=value): {why(error)}{quoting(text)}")
     return parsed, problems
+
+
+def _group_problem(override: Override, config_dir: str | None) -> str | None:
+    """Why a group's choice is none, before anything is composed."""
+    text, group = override.input_line or "", override.key_or_group
+    if override.is_delete() or "=" not in text:
+        return None
+    options = _choices(group, config_dir)
+    if not options or not group:
+        return None
+    if group in ("optimizer", "scheduler") and not override.package:
+        options = [option for option in options if option != FOLLOWS]
+    known = ", ".join(options)
+    chosen = list(override.sweep_iterator()) if override.is_sweep_override() else [override.value()]
+    for value in chosen:
+        if isinstance(value, list) or value in options:
+            continue
+        if value == FOLLOWS:
+            return f"{text}: {FOLLOWS} follows the run's {group}, which this is. The choices: {known}"
+        if isinstance(value, dict):
+            return None  # values laid over the chosen file
+        hint = did_you_mean(str(value), options) or "."
+        shown = "null" if value is None else f"{value!r}"
+        return f"{text}: there is no {group} named {shown}{hint} The choices: {known}"
+    return None
+
+
+def _key_problem(override: Override, config_dir: str | None) -> str | None:
+    """Keys of the frame cannot be taken out: they would have their defaults, which is not what ~ asks for.
+
+    Nor can a group be added that is not there.
+    """
+    text, key = override.input_line or "", override.key_or_group
+    if override.is_delete() and is_field(key):
+        return f"{text}: {key} cannot be taken out; give it a value (null switches off what may be off)"
+    if override.is_add() and "." not in key and not is_field(key) and not _is_group(key, config_dir):
+        hint = suggest_key(key, [field.name for field in dataclasses.fields(RunConfig)])
+        return f"{text}: there is no key and no group {key!r}{hint}. Groups of your own take --config-dir FOLDER"
+    return None
+
+
+def _is_group(name: str, config_dir: str | None) -> bool:
+    return any((Path(folder) / name).is_dir() for folder in (conf_dir(), config_dir) if folder)
 
 
 def _split(overrides: list[Override], config_dir: str | None) -> tuple[list[Override], list[Override]]:
@@ -92,21 +201,17 @@ def _split(overrides: list[Override], config_dir: str | None) -> tuple[list[Over
         return bool(_choices(override.key_or_group, config_dir))
 
     return (
-        [o for o in overrides if is_group(o)],
+        [o for o in overrides if is_group(o) and not _group_problem(o, config_dir)],
         [o for o in overrides if not is_group(o)],
     )
 
 
-def _loader(config_dir: str | None) -> ConfigLoader:
-    compose_config([], config_dir=config_dir)
-    with initialize_config_dir(conf_dir(), version_base="1.3", job_name="fluxflow_exp"):
-        return GlobalHydra.instance().config_loader()
-
-
 def _choices(group: str, config_dir: str | None) -> list[str]:
-    """The shipped choices of a group, and those of the user's own folder."""
-    own = sorted(p.stem for p in (Path(config_dir) / group).glob("*.yaml")) if config_dir else []
-    return list(dict.fromkeys([*_loader(config_dir).get_group_options(group), *own]))
+    """The shipped choices of a group, and those of the user's own folder. Of Hydra's own groups: not looked at."""
+    if group.startswith("hydra"):
+        return []
+    folders = [Path(conf_dir()), *([Path(config_dir)] if config_dir else [])]
+    return list(dict.fromkeys(p.stem for folder in folders for p in sorted((folder / group).glob("*.yaml"))))
 
 
 def _one_value(override: Override) -> str:
@@ -118,26 +223,39 @@ def _one_value(override: Override) -> str:
     return f"{text.partition('=')[0]}={first}"
 
 
-def _try(lines: list[str], override: Override, config_dir: str | None) -> str | None:
+def _try(lines: list[str], override: Override, good: list[str], config_dir: str | None) -> str | None:
     try:
         OmegaConf.to_container(compose_config(lines, config_dir=config_dir), resolve=False)
     except Failure as error:
-        return _explain(error, override, config_dir)
+        return _explain(error, override, good, config_dir)
     return None
 
 
-def _explain(error: Exception, override: Override, config_dir: str | None) -> str:
+def _explain(error: Exception, override: Override, good: list[str], config_dir: str | None) -> str:
+    """What is wrong with `override` beside the group choices `good`."""
     text, key = override.input_line or "", override.key_or_group
-    options = _choices(key, config_dir)
-    value = str(override.value()) if "=" in text else ""
-    if options and "=" in text and value not in options:
-        hint = did_you_mean(value, options) or "."
-        return f"{text}: there is no {key} named {value!r}{hint} The choices: {', '.join(options)}"
-    first = re.sub(r"\s+", " ", str(error).splitlines()[0])
-    if "not in" in first or "Could not override" in first or "Could not delete" in first:
-        known = _keys(compose_config([], config_dir=config_dir))
-        return f"{text}: there is no key {key!r}{suggest_key(key, known)}"
-    return f"{text}: {first}"
+    reason = why(error)
+    place = _place_of_loss(override, config_dir)
+    if place:
+        return f"{text}: a loss goes into a step's trainer: {place}"
+    if "Could not override" in reason or "Could not delete" in reason or "is not in struct" in reason:
+        known = _keys(compose_config(good, config_dir=config_dir))
+        if key not in known:
+            where = "".join(f" with {line}" for line in good if key.startswith(line.partition("=")[0]))
+            return f"{text}: there is no key {key!r}{where}{suggest_key(key, known)}"
+    return f"{text}: {reason}"
+
+
+def _place_of_loss(override: Override, config_dir: str | None) -> str | None:
+    """How the head of a loss's file says that it is put into a step, where it was put nowhere."""
+    if override.key_or_group != "loss" or override.package:
+        return None
+    for folder in [config_dir, conf_dir()]:
+        path = Path(folder or "") / "loss" / f"{override.value()}.yaml"
+        for line in path.read_text(encoding="utf-8").splitlines() if folder and path.is_file() else []:
+            if line.startswith("# +loss@"):
+                return line.removeprefix("# ")
+    return None
 
 
 def _keys(config: DictConfig) -> list[str]:

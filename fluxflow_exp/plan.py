@@ -14,12 +14,12 @@ from typing import Any
 import torch
 
 from fluxflow_exp import failures, files, weights
-from fluxflow_exp.config import UserError, instantiate, resolve, typed
+from fluxflow_exp.config import UserError, instantiate, typed
 from fluxflow_exp.console import fail
 from fluxflow_exp.data.loader import groups_of, updates_per_epoch
 from fluxflow_exp.data.sample import DataSet, Stream
 from fluxflow_exp.hardware import Machine
-from fluxflow_exp.overrides import compose_config, override_problems
+from fluxflow_exp.overrides import values_of
 from fluxflow_exp.published import locate
 from fluxflow_exp.schema import RunConfig, Step
 from fluxflow_exp.trainers import transition
@@ -221,12 +221,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the prediction as JSON to FILE")
     parser.add_argument("--config-dir", help="the folder of your own groups")
     options = parser.parse_intermixed_args(arguments)
-    problems = override_problems(options.override, config_dir=options.config_dir)
-    if problems:
-        fail(problems)
-        return 2
     try:
-        found = _predict(resolve(compose_config(options.override, config_dir=options.config_dir)))
+        found = _predict(values_of(options.override, config_dir=options.config_dir))
     except UserError as error:
         fail(list(error.args))
         return 2

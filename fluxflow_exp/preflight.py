@@ -12,6 +12,7 @@ from fluxflow_exp.evaluation import names as evaluated
 from fluxflow_exp.hardware import hardware_problems, parallel_problems
 from fluxflow_exp.schema import Hardware, MicroBatch, Slurm
 
+LONGEST_NAME = 200  # bytes of a file name, with room for what is put behind it
 LPIPS_NETS = ("alex", "vgg", "squeeze")
 CHOICES = {
     "resume": ("auto", "fresh", "extend", "incomplete"),
@@ -119,6 +120,10 @@ def _evaluation(wanted: dict[str, Any]) -> list[str]:
 
 def _output(values: dict[str, Any]) -> list[str]:
     found = []
+    parts = str(values.get("name") or "").split("/")
+    if not all(parts) or {".", ".."} & {*parts} or any(len(part.encode()) > LONGEST_NAME for part in parts):
+        shown = f"name={values.get('name')!r}"
+        found.append(f"{shown} cannot be a folder below output_root: give a word of at most {LONGEST_NAME} bytes")
     wanted = {"output_root": values.get("output_root")}
     wanted["checkpoint.mirror"] = (values.get("checkpoint") or {}).get("mirror")
     wanted["cache.path"] = (values.get("cache") or {}).get("path")

@@ -20,6 +20,7 @@ from fluxflow_exp.config import UserError, chosen, resolve
 from fluxflow_exp.console import fail
 from fluxflow_exp.folder_lock import LOOK_SECONDS
 from fluxflow_exp.mirror import Mirror
+from fluxflow_exp.override_words import why
 from fluxflow_exp.overrides import Failure
 from fluxflow_exp.run_folder import RunFolder, run_path
 
@@ -124,7 +125,7 @@ def _compose(context: HydraContext, config: DictConfig, overrides: list[str]) ->
             del job["hydra"]
         return {**resolve(job), "choices": choices}
     except (*Failure, OmegaConfBaseException) as error:
-        return " ".join(str(error).split())
+        return why(error)
 
 
 def _problems(labels: list[str], composed: list[dict[str, Any] | str], *, here: bool) -> list[str]:

@@ -31,7 +31,7 @@ def problems(value: Any, path: str) -> list[str]:
     if not isinstance(value, dict):
         return []
     found = [line for key, child in value.items() for line in problems(child, f"{path}{key}.")]
-    if "_target_" in value:
+    if isinstance(value.get("_target_"), str):
         found += of_node(value, path.rstrip("."))
     return found
 
@@ -105,7 +105,8 @@ def _type_problem(hint: Any, value: Any) -> str | None:
         return None  # a type of torch's own, which pydantic cannot judge
     except ValidationError as error:
         reason = error.errors()[0]["msg"]
-        return f"{reason[0].lower()}{reason[1:]}"
+        text = isinstance(value, int | float) and str in (hint, *typing.get_args(hint))
+        return f"{reason[0].lower()}{reason[1:]}" + (", which takes quotes within quotes: '\"…\"'" if text else "")
     return None
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from fluxflow_exp import __version__, failures, files, frozen, published
 from fluxflow_exp.config import UserError, resolve, typed
 from fluxflow_exp.console import fail
-from fluxflow_exp.overrides import compose_config, override_problems
+from fluxflow_exp.overrides import compose_config, values_of
 from fluxflow_exp.run_folder import RunFolder
 from fluxflow_exp.wirings.check import ACTS, Check
 
@@ -134,11 +134,8 @@ def _of_overrides(words: list[str], config_dir: str | None) -> list[Check]:
     from fluxflow_exp import preflight
     from fluxflow_exp.wirings import effects
 
-    problems = override_problems(words, config_dir=config_dir)
-    if problems:
-        raise UserError(*problems)
+    values = values_of(words, config_dir=config_dir)
     config = compose_config(words, config_dir=config_dir)
-    values = resolve(config)
     problems = preflight.problems(values, here=False)
     if problems:
         raise UserError(*problems)

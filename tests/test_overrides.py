@@ -1,14 +1,22 @@
 """Mistakes on the command line: all at once, with the nearest right name."""
 
-import pytest
+from pathlib import Path
 
+import pytest
+from omegaconf import OmegaConf
+
+from fluxflow_exp import main
+from fluxflow_exp.config import resolve
 from fluxflow_exp.overrides import compose_config, override_problems, suggest_key
+from fluxflow_exp.preflight import problems
+
+ROOT = Path(__file__).parents[1]
 
 
 def one(text):
-    problems = override_problems([text])
-    assert len(problems) == 1, problems
-    return problems[0]
+    found = override_problems([text])
+    assert len(found) == 1, found
+    return found[0]
 
 
 @pytest.mark.parametrize(
@@ -21,9 +29,25 @@ def one(text):
         ("optimizer@stage.steps.vae.optimizers.vae=rmspro", "did you mean 'rmsprop'?"),
         ("~stage.steps.vea", "did you mean 'stage.steps.vae'?"),
         ("activation=silu", "did you mean 'model.activation'?"),
-        ("seed=abc", "seed=abc"),
         ("what is this", "is not an override"),
         ("+hydra.launcher.x.mail-type=END,FAIL", """'+hydra.launcher.x.mail-type="END,FAIL"'"""),
+        ("seed=abc", "seed=abc: Value 'abc' of type 'str' could not be converted to Integer"),
+        ("samples=null", "samples=null: samples cannot be null"),
+        ("data=null", "data=null: there is no data named null. The choices: image_folder"),
+        ("data=1", "data=1: there is no data named 1"),
+        ("scheduler=as_run", "as_run follows the run's scheduler, which this is. The choices: constant, cosine"),
+        ("optimizer=as_run", "as_run follows the run's optimizer, which this is. The choices: adam, adamw"),
+        ("+loss=lpips", "a loss goes into a step's trainer: +loss@stage.steps.STEP.trainer.perceptual=lpips"),
+        ("~seed", "seed cannot be taken out; give it a value"),
+        ("+sweep=seeds", "there is no key and no group 'sweep'"),
+        ("+sweep=seeds", "take --config-dir FOLDER"),
+        ("=3", "is not an override (write key=value): no key"),
+        ("tracking.notes=a (note)", """quotes within quotes: 'tracking.notes="a (note)"'"""),
+        ("samples.sample_captions=[a (b), c]", """'samples.sample_captions=["a (b)","c"]'"""),
+        ("model.compressor=[1]", "Cannot merge DictConfig with ListConfig"),
+        ("stage.steps.vae.freeze=compressor", "str is not a ListConfig, list or tuple"),
+        ("seed=0,1", "a list is written 'seed=[0,1]'"),
+        ("seed=0,1", "\n  python -m fluxflow_exp -m seed=0,1"),
     ],
 )
 def test_one_mistake_gets_one_line_with_a_hint(text, hint):
@@ -48,7 +72,8 @@ def test_several_mistakes_are_all_reported():
         ["stage.steps.flow.n_epochs=5"],
         ["~stage.steps.vae_gan"],
         ["stage=full", "data=image_folder", "data.data_path=x", "data.captions_file=y"],
-        ["seed=0,1,2", "model.activation=bezier,silu"],
+        ["optimizer@stage.steps.vae.optimizers.vae=as_run"],
+        ['samples.sample_captions=["a (b), c"]'],
         ['+hydra.launcher.additional_parameters.mail-type="END,FAIL"'],
         ["stage=flow_cfg", "stage.steps.flow.init_from=outputs/x"],
     ],
@@ -57,14 +82,78 @@ def test_what_is_right_passes(lines):
     assert override_problems(lines) == []
 
 
+@pytest.mark.parametrize("words", [["seed=0,1,2", "model.activation=bezier,silu"], ["stage=vae,vae_gan"]])
+def test_several_values_are_right_for_a_sweep(words):
+    assert override_problems(words, multirun=True) == []
+    (line,) = override_problems(["hardware=cpu,h20"], multirun=True)
+    assert "there is no hardware named 'h20'" in line
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["data=multi", "data.img_size=64"], "data.img_size=64: there is no key 'data.img_size' with data=multi"),
+        (
+            ["stage=vae_gan", "stage.steps.vae.n_epochs=1"],
+            "stage.steps.vae.n_epochs=1: there is no key 'stage.steps.vae.n_epochs' with stage=vae_gan; "
+            "did you mean 'stage.steps.vae_gan.n_epochs'?",
+        ),
+    ],
+)
+def test_a_key_that_the_chosen_group_lacks_is_not_offered(words, expected):
+    assert override_problems(words) == [expected]
+
+
+@pytest.mark.parametrize(
+    ("key", "text"),
+    [("name", "1e3"), ("name", "007"), ("name", "null"), ("name", "true"), ("tracking.project", "1.10")],
+)
+def test_a_text_stays_as_it_was_typed(key, text):
+    config = compose_config([f"{key}={text}", "tracking=off"])
+    assert OmegaConf.select(config, key) == text
+    assert compose_config(["tracking.notes=null"]).tracking.notes is None
+
+
+@pytest.mark.parametrize("name", ["", "..", "a/../b", "/a", "a/", "a" * 201])
+def test_a_name_that_can_be_no_folder_is_refused(name):
+    values = resolve(compose_config(["hardware=cpu"]))
+    assert problems({**values, "name": "007"}) == []
+    (line,) = problems({**values, "name": name})
+    assert line.startswith(f"name={name!r} cannot be a folder")
+
+
+@pytest.mark.parametrize(
+    ("words", "config_dir", "expected"),
+    [
+        (
+            ["hydra/launcher=slurm"],
+            None,
+            "hydra/launcher (Slurm) starts jobs, which takes -m:\n  {} hydra/l",
+        ),
+        (["hydra/launcher=slurm_local", "seed=1"], None, "hydra/launcher (SlurmLocal) starts jobs"),
+        (
+            ["+sweep=seeds"],
+            "multirun_templates",
+            "this is a sweep (seed=0,1,2,3,4), which takes -m:\n  {}",
+        ),
+        (["hydra.mode=MULTIRUN"], None, "hydra.mode is set, which takes -m"),
+        (["hydra/launcher=in_process"], None, None),
+    ],
+)
+def test_what_acts_under_m_alone_stops_without_it(words, config_dir, expected):
+    found = main._problems(words, config_dir and str(ROOT / config_dir), multirun=False)
+    assert len(found) == (expected is not None)
+    assert all(expected.format("python -m fluxflow_exp -m") in line for line in found)
+    if "hydra.mode=MULTIRUN" not in words:
+        assert main._problems(words, config_dir and str(ROOT / config_dir), multirun=True) == []
+
+
 def test_the_nearest_key_may_stand_elsewhere():
     assert "'model.vae_dim'" in suggest_key("vae_dim", ["seed", "model.vae_dim"])
     assert suggest_key("zzz", ["seed"]) == ""
 
 
 def test_the_runs_optimizer_reaches_every_player_and_a_steps_own_wins():
-    from fluxflow_exp.config import resolve
-
     values = resolve(
         compose_config(["optimizer=sgd", "optimizer.lr=0.5", "optimizer@stage.steps.vae.optimizers.vae=rmsprop"])
     )

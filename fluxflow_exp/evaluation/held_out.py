@@ -14,13 +14,13 @@ from rich.progress import track
 from torch import Tensor
 
 from fluxflow_exp import datasets, frozen, published, targets
-from fluxflow_exp.config import UserError, resolve, typed
+from fluxflow_exp.config import UserError, typed
 from fluxflow_exp.data.loader import Batch, read_all
 from fluxflow_exp.data.sample import DataSet
 from fluxflow_exp.evaluation import digests
 from fluxflow_exp.evaluation.features import Features
 from fluxflow_exp.evaluation.flow_loss import BATCH
-from fluxflow_exp.overrides import compose_config, override_problems
+from fluxflow_exp.overrides import values_of
 
 
 class HeldOut:
@@ -78,11 +78,8 @@ def data_of(values: dict[str, Any], step: str, overrides: list[str]) -> DataSet:
     data = values["data"]
     chosen = any(word.startswith("data=") for word in overrides)
     if chosen:
-        problems = override_problems(overrides)
-        if problems:
-            raise UserError(*problems)
         sized = [] if any("data.img_size=" in word for word in overrides) else [f"data.img_size={_img_size(data)}"]
-        data, only = resolve(compose_config([*overrides, *sized]))["data"], {**only, "data": None}
+        data, only = values_of([*overrides, *sized])["data"], {**only, "data": None}
     elif overrides:
         laid = OmegaConf.merge({"data": data}, OmegaConf.from_dotlist([word.lstrip("+") for word in overrides]))
         data = OmegaConf.to_container(laid)["data"]  # type: ignore[index, call-overload]

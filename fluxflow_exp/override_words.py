@@ -1,0 +1,92 @@
+"""Overrides as text: what Hydra would take for something else is quoted, and its reasons are put in a line."""
+
+import dataclasses
+import re
+import shlex
+import typing
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+
+from fluxflow_exp.schema import RunConfig
+
+PLAIN = re.compile(r"(\+{0,2})([A-Za-z_][\w.]*)=([^\s'\"\[\]{}(),$]+)")
+LOCATION = ("full_key:", "object_type=", "reference_type=", "See https://hydra.cc", "Config search path:", "provider=")
+
+
+def as_text(overrides: list[str]) -> list[str]:
+    """`overrides` with each value quoted that its key takes as a text and Hydra for a number, a truth or nothing.
+
+    So `name=1e3` names the folder 1e3, `name=007` 007 and `name=null` null.
+    """
+    return [_quoted(text) for text in overrides]
+
+
+def _quoted(text: str) -> str:
+    match = PLAIN.fullmatch(text)
+    if not match:
+        return text
+    plus, key, value = match.groups()
+    hint = field_hint(key)
+    if hint not in (str, str | None):
+        return text
+    try:
+        read = OverridesParser.create().parse_override(text).value()
+    except HydraException:
+        return text
+    if isinstance(read, str) or (read is None and hint is not str):
+        return text
+    return f"{plus}{key}='{value}'"
+
+
+def field_hint(key: str) -> Any:
+    """The type of the frame's field `key`; None: the frame has no such field."""
+    hint: Any = RunConfig
+    for name in key.split("."):
+        if typing.get_origin(hint) is dict:
+            hint = typing.get_args(hint)[1]
+            continue
+        kinds = [each for each in (hint, *typing.get_args(hint)) if dataclasses.is_dataclass(each)]
+        fields = typing.get_type_hints(kinds[0]) if kinds else {}
+        if name not in fields:
+            return None
+        hint = fields[name]
+    return hint
+
+
+def is_field(key: str) -> bool:
+    """Whether the frame declares `key`, so that it stands in every configuration."""
+    parent = key.rpartition(".")[0]
+    return typing.get_origin(field_hint(parent) if parent else RunConfig) is not dict and field_hint(key) is not None
+
+
+def why(error: Exception) -> str:
+    """The reason that Hydra or OmegaConf gives, in one line without places in its own code."""
+    cause = error.__cause__
+    if cause is not None and str(error).startswith("Error merging override"):
+        error = cause if isinstance(cause, Exception) else error
+    lines = [" ".join(line.split()) for line in str(error).splitlines()]
+    kept = [
+        line
+        for line in lines
+        if line and not line.startswith(LOCATION) and line != "^" and not line.startswith("Error parsing override")
+    ]
+    said = " ".join(kept) or type(error).__name__
+    return re.sub(r"field '(\S+)' is not Optional", r"\1 cannot be null", said)
+
+
+def quoting(text: str) -> str:
+    """How a text with brackets, commas or the like is written, if `text` looks like one that was not."""
+    key, equals, value = text.partition("=")
+    if not equals or not re.search(r"[\s(){}\[\],:'\"]", value):
+        return ""
+    if value.startswith("[") and value.endswith("]"):
+        items = ",".join(_in_quotes(each.strip()) for each in re.split(r",(?![^(]*\))", value[1:-1]))
+        return f". Texts with brackets or commas take quotes within quotes: {shlex.quote(f'{key}=[{items}]')}"
+    return f". A text with brackets or commas takes quotes within quotes: {shlex.quote(f'{key}={_in_quotes(value)}')}"
+
+
+def _in_quotes(text: str) -> str:
+    text = text.strip("\"'")
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
