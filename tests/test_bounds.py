@@ -10,7 +10,8 @@ import pytest
 from annotated_types import Ge, Gt, Le, Lt
 
 from fluxflow_exp import bounds, main, schema, targets
-from fluxflow_exp.config import UserError, conf_dir, locate
+from fluxflow_exp.config import UserError, conf_dir
+from fluxflow_exp.published import locate
 from tests.children import command
 from tests.conftest import toy
 
