@@ -19,6 +19,8 @@ from fluxflow_exp.schema import RunConfig
 
 ConfigStore.instance().store(name="schema", node=RunConfig)
 
+# Words of WANDB_MODE → those of tracking.mode; the rest are the same.
+WANDB_MODES = {"disabled": "off", "dryrun": "offline", "run": "online", "": "auto"}
 PARTS = ("compressor", "expander", "flow_processor", "text_encoder", "discriminator")
 
 
@@ -60,6 +62,8 @@ def resolve(config: DictConfig, *, own: bool = True) -> dict[str, Any]:
     """
     values = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
     values.pop("hydra", None)
+    tracking = values["tracking"]
+    tracking["mode"] = WANDB_MODES.get(tracking["mode"], tracking["mode"])
     for step in values["stage"]["steps"].values():
         for group, run_wide in (("optimizers", "optimizer"), ("schedulers", "scheduler")):
             step[group] = {player: _follow(node, values[run_wide]) for player, node in step[group].items()}

@@ -105,10 +105,15 @@ def _fitting(
 def _check_used(options: argparse.Namespace, chosen: list[str], left_out: dict[str, str]) -> None:
     """UserError: something was asked of samples, or a CLIP given, and no metric that is measured takes it."""
     samples = [name for name, measure in names.MEASURES.items() if measure.of == "samples"]
-    asked = {"--guidance": samples, "--steps": samples, "--clip": ["clip_score"]}
-    problems = []
+    features = ["rfd", "fd", "kid"]
+    asked = {
+        **dict.fromkeys(("--guidance", "--steps", "--sampler", "--seed"), samples), "--features": features,
+        "--clip": ["clip_score"], "--lpips-net": ["lpips"], "--lpips-weights": ["lpips"],
+    }  # fmt: skip
+    problems, usual = [], parser()
     for option, takers in asked.items():
-        given = getattr(options, option.removeprefix("--")) is not None
+        name = option.removeprefix("--").replace("-", "_")
+        given = getattr(options, name) != usual.get_default(name)
         if given and not set(takers) & set(chosen):
             reasons = dict.fromkeys(left_out[name] for name in takers if name in left_out)
             why = f": {'; '.join(reasons)}" if reasons else ""

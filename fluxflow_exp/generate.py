@@ -1,6 +1,7 @@
 """`fluxflow-generate`: images from prompts and one published weights file."""
 
 import argparse
+import math
 import os
 import re
 import sys
@@ -16,11 +17,13 @@ from fluxflow_exp.config import UserError
 from fluxflow_exp.console import fail
 from fluxflow_exp.data.captions import lines_of, surrogate_in
 from fluxflow_exp.hardware import PRECISIONS
+from fluxflow_exp.idle import idle_problems
 from fluxflow_exp.models.text_to_image import TextToImage
 from fluxflow_exp.published import TRUST
 from fluxflow_exp.samplers import SAMPLERS
 
 GRID_LIMIT = 64  # images on grid.webp
+GUIDANCE = 5.0  # strength, where none is given
 
 
 class Prompt(NamedTuple):
@@ -34,7 +37,7 @@ def cli() -> None:
     try:
         generate(arguments)
     except UserError as error:
-        fail([str(error)])
+        fail(list(error.args))
         sys.exit(2)
 
 
@@ -54,8 +57,8 @@ def parser() -> argparse.ArgumentParser:
     )
     add("--output_path", required=True, type=Path, help="folder for the images")
     add("--use_cfg", action="store_true", help="classifier-free guidance")
-    add("--guidance_scale", type=float, default=5.0, help="strength of the guidance, with --use_cfg")
-    add("--negative_prompt", default="", help="what to steer away from, with --use_cfg")
+    add("--guidance_scale", type=float, default=argparse.SUPPRESS, help="strength of it, with --use_cfg (default: 5)")
+    add("--negative_prompt", default=argparse.SUPPRESS, help="what to steer away from, with --use_cfg")
     add("--steps", type=int, default=50, help="sampler steps")
     add(
         "--sampler",
@@ -80,13 +83,21 @@ def generate(arguments: argparse.Namespace) -> None:
     for name in ("steps", "batch_size", "n_per_prompt"):
         if getattr(arguments, name) < 1:
             raise UserError(f"--{name} must be at least 1, not {getattr(arguments, name)}")
-    broken = surrogate_in(arguments.negative_prompt)
+    scale, negative = getattr(arguments, "guidance_scale", None), getattr(arguments, "negative_prompt", None)
+    idle = idle_problems(
+        {"--guidance_scale": scale, "--negative_prompt": negative}, acts=arguments.use_cfg, needs="--use_cfg"
+    )
+    if idle:
+        raise UserError(*idle)
+    if scale is not None and not (math.isfinite(scale) and scale >= 0):
+        raise UserError(f"--guidance_scale must be a number of at least 0, not {scale}")
+    broken = surrogate_in(negative or "")
     if broken:
         raise UserError(f"--negative_prompt holds {broken}")
     prompts = read_prompts(arguments.text_prompts_path)
     device = _device(arguments.device)
     model = _load(arguments, device)
-    guidance = arguments.guidance_scale if arguments.use_cfg else 1.0
+    guidance = (GUIDANCE if scale is None else scale) if arguments.use_cfg else 1.0
     if arguments.use_cfg and not model.trained_with_dropout:
         print(
             "warning: this model was trained without caption dropout (stage=flow_cfg has it): guidance "
@@ -101,7 +112,7 @@ def generate(arguments: argparse.Namespace) -> None:
         made = model.generate(
             [prompt.text for prompt in wanted],
             guidance_scale=guidance,
-            negative_prompt=arguments.negative_prompt,
+            negative_prompt=negative or "",
             steps=arguments.steps,
             sampler=arguments.sampler,
             size=arguments.size,

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from fluxflow_exp import failures
 from fluxflow_exp.config import UserError
 from fluxflow_exp.console import fail
+from fluxflow_exp.idle import idle_problems
 from fluxflow_exp.overrides import did_you_mean, values_of
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from fluxflow_exp.match_measured import Round
     from fluxflow_exp.match_widths import Model
 
+UPDATES = 50  # that are timed
 AXES = ("params", "flops", "memory", "time")
 
 
@@ -50,10 +52,11 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_intermixed_args(arguments)
     asked = Asked(
         options.overrides, options.like, options.axis, options.step, options.config_dir, options.measured,
-        options.updates,
+        UPDATES if options.updates is None else options.updates,
     )  # fmt: skip
     try:
         problems = _problems(asked)
+        problems += idle_problems({"--updates": options.updates}, acts=options.measured, needs="--measured")
         if options.name is not None and Path(options.name).name != options.name:
             problems.append(
                 f"--name {options.name!r}: choose a word, which becomes the choice model=…; --out has places"
@@ -180,7 +183,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--axis", required=True, choices=AXES, help="what is to be equal")
     parser.add_argument("--step", metavar="NAME", help="step of the stage, where there are several")
     parser.add_argument("--measured", action="store_true", help="with --axis time: timed on this machine")
-    parser.add_argument("--updates", type=int, default=50, help="that --measured times of each model (default 50)")
+    parser.add_argument("--updates", type=int, help="that --measured times of each model (default 50)")
     parser.add_argument("--out", type=Path, default=Path("matched"), metavar="FOLDER", help="default: matched/")
     parser.add_argument("--name", help="of the model; default: MODEL_ACTIVATION_AXIS")
     parser.add_argument("--config-dir", help="the folder of your own groups")

@@ -18,6 +18,7 @@ from fluxflow_exp import failures, figures, files, health, ledger
 from fluxflow_exp.config import UserError
 from fluxflow_exp.console import fail
 from fluxflow_exp.figures import Axes, Figure, LogLocator, NullLocator
+from fluxflow_exp.idle import idle_problems
 from fluxflow_exp.tracking import Row, read_rows
 
 Series = dict[str, tuple[list[float], list[float]]]  # name → updates, values
@@ -33,11 +34,10 @@ def cli() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m fluxflow_exp.plot",
         description="Draw the graphs of runs into their graph/ folders; of several runs also one picture of all.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run or sweep folders, e.g. outputs/vae")
     parser.add_argument(
-        "--overlay", type=Path, default=Path("comparison.png"), help="picture of several runs, one line a run"
+        "--overlay", type=Path, help="picture of several runs, one line a run (default: comparison.png)"
     )
     where = "draw there, each of several runs in a folder of its name"
     parser.add_argument("--output", type=Path, metavar="FOLDER", help=where)
@@ -49,12 +49,17 @@ def cli() -> None:
         names = ", ".join(map(str, empty))
         print(f"error: no metric rows (graph/training_metrics_*.jsonl) in {names}; name a run folder", file=sys.stderr)
         sys.exit(2)
+    idle = idle_problems({"--overlay": arguments.overlay}, acts=len(graphs) > 1, needs="several runs")
+    if idle:
+        fail(idle)
+        sys.exit(2)
     for run, graph in runs.items():
         into = arguments.output and (arguments.output / run.name if len(runs) > 1 else arguments.output)
         with failures.output("--output FOLDER draws elsewhere"):
             print("\n".join(map(str, draw(graph, into))))
     if len(graphs) > 1:
-        print(overlay({str(run): graph for run, graph in zip(runs, graphs, strict=True)}, arguments.overlay))
+        named = {str(run): graph for run, graph in zip(runs, graphs, strict=True)}
+        print(overlay(named, arguments.overlay or Path("comparison.png")))
     if damaged:
         fail(damaged)
         sys.exit(1 if runs else 2)

@@ -33,6 +33,8 @@ def problems(values: dict[str, Any]) -> list[str]:
         trainer = locate(step["trainer"]["_target_"])
         for player in step["optimizers"]:
             made |= set(trainer.PLAYERS.get(player, ())) - set(step["freeze"])
+    if values["cache"]["mode"] == "on" and not any(locate(s["trainer"]["_target_"]).CACHES for s in steps.values()):
+        found.append("cache.mode=on: no step here trains on latents of frozen parts (a flow step does)")
     conditioning = [step["trainer"].get("spade", "never") for step in steps.values() if "kl" in step["trainer"]]
     if values["stage"]["spade"] and conditioning and set(conditioning) == {"never"}:
         found.append("stage.spade builds SPADE layers that no step trains: set trainer.spade=always in one of them")
@@ -105,6 +107,15 @@ def _parts(step: dict[str, Any], where: str, made: set[str], values: dict[str, A
         if part not in PARTS
     ]
     found += [f"{where}: {part} is in freeze and in unfreeze" for part in step["freeze"] if part in step["unfreeze"]]
+    played = {part for player in step["optimizers"] for part in trainer.PLAYERS.get(player, ())}
+    found += [
+        f"{where}.unfreeze: this step trains no {part}, only {', '.join(sorted(played))}: give it an optimizer, "
+        "or leave it out"
+        for part in step["unfreeze"]
+        if part in PARTS and part not in played
+    ]
+    if step["cfg_dropout_prob"] and not trainer.CACHES:
+        found.append(f"{where}.cfg_dropout_prob acts in flow steps alone: this one reads no captions")
     if "text_encoder" in step["unfreeze"] and values["publish"]["text_encoder"] == "reference":
         found.append(f"{where}.unfreeze trains the text encoder, which publish.text_encoder=reference would not keep")
     adversarial = step["trainer"].get("adversarial") or {}

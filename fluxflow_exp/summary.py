@@ -72,8 +72,14 @@ def write(folder: RunFolder, console: Console) -> None:
     if "flow_processor" in _parts(record, folder):
         console.say(
             f"Generate: fluxflow-generate --model_checkpoint {final} --text_prompts_path prompts.txt "
-            "--output_path out --use_cfg --guidance_scale 4"
+            f"--output_path out{_guidance(folder)}"
         )
+
+
+def _guidance(folder: RunFolder) -> str:
+    """What the last flow step has trained for: guidance needs captions that were left out."""
+    steps = [step for step in folder.frozen()["stage"]["steps"].values() if "objective" in step["trainer"]]
+    return " --use_cfg --guidance_scale 4" if steps and steps[-1]["cfg_dropout_prob"] > 0 else ""
 
 
 def draw_graphs(folder: RunFolder, console: Console) -> None:

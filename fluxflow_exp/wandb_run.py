@@ -46,8 +46,8 @@ class WandbRun:
 
     def start(self, *, fallback: bool = True) -> None:
         """Open the run: online if it may and can be, within a bounded time, else offline unless without `fallback`."""
-        mode = os.environ.get("WANDB_MODE") or self.tracking.mode
-        if mode in ("off", "disabled"):
+        mode = self.tracking.mode
+        if mode == "off":
             return
         reason = None if mode == "offline" else unreachable()
         if reason is None and mode != "offline":

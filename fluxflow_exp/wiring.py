@@ -16,6 +16,7 @@ from typing import Any
 from fluxflow_exp import __version__, failures, files, frozen, published
 from fluxflow_exp.config import UserError, resolve, typed
 from fluxflow_exp.console import fail
+from fluxflow_exp.idle import idle_problems
 from fluxflow_exp.overrides import compose_config, values_of
 from fluxflow_exp.run_folder import RunFolder
 from fluxflow_exp.wirings.check import ACTS, Check
@@ -107,6 +108,10 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if options.run and options.overrides:
             raise UserError("--run takes the run's own configuration: leave the overrides out")
+        idle = idle_problems({"--trust": options.trust or None}, acts=bool(options.run), needs="--run")
+        idle += idle_problems({"--config-dir": options.config_dir}, acts=not options.run, needs="overrides")
+        if idle:
+            raise UserError(*idle)
         found = _of_run(options.run) if options.run else _of_overrides(options.overrides, options.config_dir)
     except UserError as error:
         fail(list(error.args))
