@@ -123,10 +123,8 @@ def _sweep_without_m(override: Override, overrides: list[str]) -> str:
 
 def _swept_launcher(override: Override) -> str:
     text = override.input_line or ""
-    quoted = text.replace("=", '="', 1)
-    return (
-        f"""{text}: the launcher's settings cannot be swept. A value with a comma in it is quoted twice: '{quoted}"'"""
-    )
+    way_out = """A value with a comma in it is quoted twice: '{}"'""".format(text.replace("=", '="', 1))
+    return f"{text}: the launcher's settings cannot be swept. {way_out}"
 
 
 def _composes(lines: list[str], config_dir: str | None) -> bool:

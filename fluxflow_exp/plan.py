@@ -95,7 +95,7 @@ def describe(
     config: RunConfig, lengths: dict[str, Length], data: dict[str, DataSet], machine: Machine, ranks: int = 1
 ) -> str:
     """The plan, for the first lines of a run and for validate=true."""
-    counts = {part: _count(getattr(config.model, part)) for part in _all_parts(config)}
+    counts = {part: _count(part, config) for part in _all_parts(config)}
     sets = {id(d): d for d in data.values()}
     labels = {id(data[name]): _data_label(config, step) for name, step in config.stage.steps.items()}
     lines = [
@@ -195,8 +195,19 @@ def _all_parts(config: RunConfig) -> list[str]:
     return list(dict.fromkeys(p for step in config.stage.steps.values() for p in needed_parts(step)))
 
 
-def _count(node: dict[str, Any]) -> int:
-    return sum(p.numel() for p in weights.outline(node).parameters())
+def _count(part: str, config: RunConfig) -> int:
+    """Parameters of a part. UserError: it cannot be built, or does not fit the flow transformer."""
+    try:
+        module = weights.outline(getattr(config.model, part))
+    except ValueError as error:
+        raise UserError(f"model.{part}: {error}") from error
+    taken = config.model.flow_processor.get("text_dim")
+    if part == "text_encoder" and taken not in (None, width := getattr(module, "width", taken)):
+        raise UserError(
+            f"model.text_encoder gives tokens of {width} channels, and model.flow_processor.text_dim={taken}: "
+            f"set model.text_dim={width}"
+        )
+    return sum(p.numel() for p in module.parameters())
 
 
 def _name(node: dict[str, Any]) -> str:

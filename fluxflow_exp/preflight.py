@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from fluxflow_exp import datasets, frame, pictures, steps, targets
+from fluxflow_exp import datasets, frame, parts, pictures, steps, targets
 from fluxflow_exp.data.captions import surrogate_in
 from fluxflow_exp.data.decoding import reason
 from fluxflow_exp.data.transforms import open_rgb
@@ -47,8 +47,8 @@ def problems(values: dict[str, Any], *, here: bool = True) -> list[str]:
     if not any(line.startswith("hardware") for line in found):
         typed = _hardware(hardware)
         found += parallel_problems(typed) + (hardware_problems(typed) if here else [])
-    if not found:
-        found += steps.problems(values)
+    found = found or steps.problems(values)
+    found = found or parts.problems(values)
     return found
 
 

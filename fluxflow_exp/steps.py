@@ -33,7 +33,9 @@ def problems(values: dict[str, Any]) -> list[str]:
         trainer = locate(step["trainer"]["_target_"])
         for player in step["optimizers"]:
             made |= set(trainer.PLAYERS.get(player, ())) - set(step["freeze"])
-    if values["cache"]["mode"] == "on" and not any(locate(s["trainer"]["_target_"]).CACHES for s in steps.values()):
+    if values.get("cache", {}).get("mode") == "on" and not any(
+        locate(s["trainer"]["_target_"]).CACHES for s in steps.values()
+    ):
         found.append("cache.mode=on: no step here trains on latents of frozen parts (a flow step does)")
     conditioning = [step["trainer"].get("spade", "never") for step in steps.values() if "kl" in step["trainer"]]
     if values["stage"]["spade"] and conditioning and set(conditioning) == {"never"}:

@@ -176,3 +176,18 @@ def test_unusable_options_are_one_clear_error(final: Path, tmp_path: Path, more:
     more = [m.replace("FILE", str(tmp_path / "file")) for m in more]
     with pytest.raises(UserError, match=message):
         generate(parser().parse_args(options(final, tmp_path / "p.txt", tmp_path / "out", *more)))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--guidance_scale", "7"], "--guidance_scale acts with --use_cfg alone"),
+        (["--guidance_scale", "5"], "--guidance_scale acts with --use_cfg alone"),
+        (["--negative_prompt", "blue"], "--negative_prompt acts with --use_cfg alone"),
+        (["--use_cfg", "--guidance_scale", "nan"], "--guidance_scale must be a number of at least 0, not nan"),
+        (["--use_cfg", "--guidance_scale", "-1"], "--guidance_scale must be a number of at least 0, not -1.0"),
+    ],
+)
+def test_guidance_acts_or_is_refused(words: list[str], message: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=message):
+        generate(parser().parse_args(options(tmp_path / "none", tmp_path / "none", tmp_path / "out", *words)))

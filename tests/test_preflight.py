@@ -95,6 +95,9 @@ def test_a_card_that_is_not_there_is_said_and_nothing_else(card):
         ("stage.steps.vae.freeze=[compressor,expander]", "trains nothing of compressor and expander"),
         ("~stage.steps.vae_gan.optimizers.discriminator", "the adversarial loss needs it"),
         ("stage.steps.flow.cfg_dropout_prob=1.5", "must be in [0, 1]"),
+        ("stage.steps.flow.unfreeze=[compressor]", "this step trains no compressor, only flow_processor, text_encoder"),
+        ("stage.steps.vae.unfreeze=[text_encoder]", "this step trains no text_encoder, only compressor, expander"),
+        ("stage.steps.vae.cfg_dropout_prob=0.1", "stage.steps.vae.cfg_dropout_prob acts in flow steps alone"),
         ("resume=maybe", "resume is one of auto, fresh, extend"),
         ("stage.steps.flow.init_from=nowhere/at/all", "init_from: there is no file nowhere/at/all"),
     ],
@@ -194,3 +197,9 @@ def test_measures_need_their_packages_and_two_images(monkeypatch):
     (line,) = check("evaluation.metrics=[psnr,ssim,rfd]")
     assert line.startswith("evaluation.metrics: ssim, rfd: not installed here: torchmetrics, timm")
     assert 'pip install "fluxflow-exp[eval]"' in line
+
+
+def test_a_cache_that_no_step_reads_is_refused():
+    assert check("cache.mode=on") == []
+    (line,) = check("cache.mode=on", stage="vae")
+    assert line.startswith("cache.mode=on: no step here trains on latents of frozen parts")

@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 from fluxflow_exp import sync, wandb_run
+from fluxflow_exp.config import resolve
 from fluxflow_exp.console import Console
+from fluxflow_exp.overrides import compose_config
 from fluxflow_exp.run_folder import RunFolder
 from fluxflow_exp.schema import Tracking
 from fluxflow_exp.tracking import read_rows
@@ -53,7 +55,7 @@ def rows_of(run: Path) -> list[Any]:
 
 
 def test_after_three_kills_offline_each_row_stands_there_once(tmp_path: Path) -> None:
-    values, log = toy(tmp_path, "tracking=wandb"), tmp_path / "log"
+    values, log = toy(tmp_path, "tracking=wandb", "tracking.mode=auto"), tmp_path / "log"
     offline = Environment(HOME=str(tmp_path), NETRC=str(tmp_path / "netrc"))
     moments = [
         KillDuring("fluxflow_exp.trainers.base:Trainer", "_update", 5),
@@ -88,7 +90,13 @@ def test_a_key_and_a_closed_network_do_not_stop_training(tmp_path: Path) -> None
         silent.listen(100)
         quiet = f"http://127.0.0.1:{silent.getsockname()[1]}"
         for name, address in (("refused", "http://127.0.0.1:9"), ("silent", quiet)):
-            values = toy(tmp_path / name, "tracking=wandb", "tracking.init_seconds=5", "~stage.steps.vae_gan")
+            values = toy(
+                tmp_path / name,
+                "tracking=wandb",
+                "tracking.mode=auto",
+                "tracking.init_seconds=5",
+                "~stage.steps.vae_gan",
+            )
             del values["stage"]["steps"]["flow"]
             log = tmp_path / f"{name}.log"
             started = time.monotonic()
@@ -265,3 +273,43 @@ def test_a_key_is_found_where_wandb_keeps_it(monkeypatch: pytest.MonkeyPatch, tm
     assert not wandb_run.has_key()
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     assert wandb_run.has_key()
+
+
+@pytest.mark.parametrize(
+    ("words", "variables", "expected"),
+    [
+        (["tracking=off"], {"WANDB_MODE": "online"}, {"mode": "off"}),
+        (["tracking=off"], {"WANDB_MODE": "offline"}, {"mode": "off"}),
+        (["tracking.mode=off"], {"WANDB_MODE": "online"}, {"mode": "off"}),
+        (["tracking.mode=online"], {"WANDB_MODE": "disabled"}, {"mode": "online"}),
+        ([], {"WANDB_MODE": "offline"}, {"mode": "offline"}),
+        ([], {"WANDB_MODE": "disabled"}, {"mode": "off"}),
+        ([], {"WANDB_MODE": "dryrun"}, {"mode": "offline"}),
+        ([], {"WANDB_MODE": ""}, {"mode": "auto"}),
+        ([], {}, {"mode": "auto", "project": "fluxflow-exp", "entity": None}),
+        ([], {"WANDB_PROJECT": "p", "WANDB_ENTITY": "e"}, {"project": "p", "entity": "e"}),
+        (["tracking.project=mine", "tracking.entity=me"], {"WANDB_PROJECT": "p", "WANDB_ENTITY": "e"},
+         {"project": "mine", "entity": "me"}),
+    ],
+)  # fmt: skip
+def test_the_environment_fills_what_nobody_has_given(
+    words: list[str], variables: dict[str, str], expected: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("WANDB_MODE", "WANDB_PROJECT", "WANDB_ENTITY"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    tracking = resolve(compose_config(["hardware=cpu", *words]))["tracking"]
+    assert {key: tracking[key] for key in expected} == expected
+
+
+def test_a_run_that_is_off_records_nothing_whatever_the_environment_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    folder = RunFolder(tmp_path / "run")
+    folder.create(toy(tmp_path), {"commit": None, "changed_code": False})
+    run = wandb_run.WandbRun(folder, Tracking(mode="off"), Console(quiet=True))
+    run.start()
+    assert not run.opened
+    assert not (folder.path / "wandb").exists()

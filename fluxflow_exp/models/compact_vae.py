@@ -92,6 +92,7 @@ class Expander(nn.Module):
     ) -> None:
         super().__init__()
         self.spade = self.has_spade = spade
+        self.upscale_by = 2 ** len(widths)
         self.checkpointing = False
         self.modulations = nn.ModuleList(Spade(vae_dim, width) for width in (widths[::-1] if spade else []))
         self.stem = nn.Conv2d(vae_dim, widths[-1], 3, padding=1)

@@ -126,7 +126,7 @@ class Expander(nn.Module):
         activation: ActivationName = "bezier",
     ) -> None:
         super().__init__()
-        self.spade, self.checkpointing = spade, False
+        self.spade, self.checkpointing, self.upscale_by = spade, False, 2**upscales
         self.upscale = nn.Module()
         self.upscale.layers = nn.ModuleList(UpBlock(vae_dim, activation) for _ in range(upscales))
         self.to_rgb_conv = Chain(

@@ -39,6 +39,8 @@ class HuggingFaceTextEncoder(nn.Module):
         backend = json.loads(self.tokenizer.backend_tokenizer.to_str())
         special = {"backend": backend, "pad": self.tokenizer.pad_token or self.tokenizer.eos_token}
         self.tokenizer.pad_token = special["pad"]
+        config: Any = self.model.config
+        self.width = int(config.hidden_size)
         self.register_buffer("config_json", assets["config_json"] if assets else _encode(_config(self.model)))
         self.register_buffer("tokenizer_json", assets["tokenizer_json"] if assets else _encode(special))
         self.model.requires_grad_(False).eval()

@@ -45,6 +45,9 @@ class ByteTextEncoder(nn.Module):
         activation: ActivationName = "gelu",
     ) -> None:
         super().__init__()
+        if width % heads:
+            raise ValueError(f"width={width} must be a multiple of heads={heads}")
+        self.width = width
         self.max_length, self.stride = max_length, bytes_per_token
         self.bytes = nn.Embedding(SYMBOLS, width)
         self.position = nn.Parameter(nn.init.normal_(torch.empty(max_length + 1, width), std=0.02))
