@@ -119,8 +119,8 @@ def _steps(training: Node, pipeline: Node, given: Node, new: Translated, report:
     shared = {k: v for k, v in training.items() if k in convert_keys.STEP and not k.startswith(("train_", "gan_"))}
     shared.pop("use_lpips", None) if pipeline else None
     olds = pipeline.get("steps") or [{**training, "name": "training", "optimization": given}]
-    for index, step in enumerate(olds):
-        merged = {**shared, **(pipeline.get("defaults") or {}), **step}
+    all_of = [{**shared, **(pipeline.get("defaults") or {}), **step} for step in olds]
+    for index, (step, merged) in enumerate(zip(olds, all_of, strict=True)):
         key = _slug(str(step.get("name") or f"step{index + 1}"), report)
         if key in new.steps:
             report.refuse(f"two steps are named {key}")
@@ -129,10 +129,16 @@ def _steps(training: Node, pipeline: Node, given: Node, new: Translated, report:
             if merged.get("dataset"):
                 node["data"] = merged["dataset"]
         new.steps |= made
-    workers = training.get("workers") or next((s["workers"] for s in olds if s.get("workers")), None)
+    sets = list((pipeline.get("datasets") or {}).values())
+    workers = {int(each["workers"]) for each in [*all_of, *sets] if each.get("workers") is not None}
     if workers:
-        new.machine.append(f"hardware.num_workers={int(workers)}")
-    if training.get("use_fp16") or any(step.get("use_fp16") for step in olds):
+        new.machine.append(f"hardware.num_workers={max(workers)}")
+    if len(workers) > 1:
+        report.note(f"workers: {', '.join(map(str, sorted(workers)))}; hardware.num_workers is one for the whole run")
+    halves = {bool(each.get("use_fp16")) for each in all_of}
+    if len(halves) > 1:
+        report.refuse("use_fp16 differs between steps; hardware.precision holds for all steps of a run")
+    if True in halves:
         new.machine.append("hardware.precision=fp16")
         report.note(
             "use_fp16 is hardware.precision=fp16 on the command line (bf16, where the card has it, needs no scaling)"
@@ -190,6 +196,11 @@ def _model(old: Node, new: Translated, report: Report, *, text_encoder: str | No
             return True
         config = json.loads(folder.read_text(encoding="utf-8"))
         values["text_dim"] = config.get("hidden_size") or config.get("dim") or config.get("d_model")
+        if int(old.get("text_embedding_dim") or values["text_dim"]) != values["text_dim"]:
+            report.note(
+                f"model.text_embedding_dim={old['text_embedding_dim']}: tokens keep the encoder's own width, "
+                f"{values['text_dim']}; there is no projection"
+            )
         values["text_encoder"] = {"name": name}
         new.overrides.append({"override /model/text_encoder": "huggingface"})
     if old.get("use_gradient_checkpointing"):

@@ -18,6 +18,9 @@ def datasets_of(flat: Node, pipeline: Node, new: Translated, report: Report) -> 
     named = pipeline.get("datasets") or {}
     look = _look(flat)
     if not named:
+        for step_name, step in new.steps.items():
+            if step.get("data"):
+                report.refuse(f"{step_name}: its dataset is {step['data']!r}; training.pipeline.datasets names none")
         kind, values = _flat(flat, report)
         new.overrides.append({"override /data": kind})
         new.machine += [f"data.{key}=…" for key in ("data_path", "captions_file") if values.get(key, "") is None]
@@ -34,7 +37,8 @@ def datasets_of(flat: Node, pipeline: Node, new: Translated, report: Report) -> 
     for name, node in named.items():
         kind, values = _named(name, node, report)
         new.overrides.insert(0, {f"/data@data.datasets.{name}": kind})
-        sets[name] = {**values, **look}
+        own = {"fixed_prompt_prefix": node["fixed_prompt_prefix"]} if node.get("fixed_prompt_prefix") else {}
+        sets[name] = {**values, **look, **own}
     new.overrides.append({"override /data": "multi"})
     new.top["data"] = {"datasets": sets, "default": default}
     for step_name, step in new.steps.items():
@@ -69,6 +73,9 @@ def _named(name: str, node: Node, report: Report) -> tuple[str, Node]:
     for key in ("image_folder", "captions_file"):
         if not node.get(key):
             report.refuse(f"{where}.{key} is not set")
+    for key in sorted(node):
+        if key.startswith("webdataset_") and node[key] is not None:
+            report.refuse(f"{where}.{key} is of type: webdataset, and this data set's type is local")
     return "image_folder", {"data_path": node.get("image_folder"), "captions_file": node.get("captions_file")}
 
 

@@ -16,6 +16,17 @@ SCHEDULERS = {
     "StepLR": "step",
     "ReduceLROnPlateau": "plateau",
 }
+# What is said of each by a key here, and what says what holds here anyway.
+TRANSLATED: dict[str, set[str]] = {
+    "cosine": {"eta_min_factor"},
+    "linear": {"end_factor"},
+    "exponential": {"gamma"},
+    "constant": set(),
+    "step": {"step_size", "gamma"},
+    "plateau": {"factor", "patience", "threshold"},
+}
+NEUTRAL = (("linear", "start_factor", 1.0), ("constant", "factor", 1.0), ("plateau", "mode", "min"))
+RULE = {"mode", "metric", "threshold", "max_epochs"}
 TRAINED = {
     "autoencoder": ("compressor", "expander", "discriminator"),
     "flow": ("flow_processor", "text_encoder"),
@@ -57,6 +68,10 @@ def steps_of(old: Node, name: str, report: Report, *, pretrained_text: bool) -> 
             report.note(f"{name} trains autoencoder and flow at once there; here {key} follows it")
     if not made:
         report.refuse(f"{name}: nothing is trained. Set train_vae, gan_training, train_spade or train_diff")
+    trained = {part for step in made.values() for part in TRAINED[step["kind"]]}
+    for part in dict.fromkeys(PARTS.get(part, part) for part in old.get("unfreeze") or []):
+        if part not in trained:
+            report.refuse(f"{name}: unfreeze: {part} is not trained in this step, only {', '.join(sorted(trained))}")
     for step in made.values():
         _common(step, old, name, report)
         for part in sorted(frozen - {part for parts in TRAINED.values() for part in parts}):
@@ -144,6 +159,10 @@ def _common(step: Node, old: Node, name: str, report: Report) -> None:
     if old.get("use_ema") is False:
         step["ema"] = None
     rule = old.get("transition_on") or {}
+    for key in rule.keys() - RULE:
+        report.misspelt(f"{name}: transition_on.{key}", key, RULE)
+    if rule.get("mode", "epoch") not in ("epoch", "loss_threshold"):
+        report.refuse(f"{name}: transition_on.mode={rule['mode']!r}; there are epoch and loss_threshold")
     if rule.get("mode", "epoch") == "loss_threshold":
         metric = METRICS.get(str(rule.get("metric")))
         if metric is None:
@@ -160,6 +179,8 @@ def _players(old: Node, players: list[str], name: str, report: Report) -> Node:
     """`choices`, and the values laid over the chosen files."""
     given = old.get("optimization") or {}
     step: Node = {"choices": {}, "optimizers": {}, "schedulers": {}}
+    for key in given.keys() - {"optimizers", "schedulers"}:
+        report.misspelt(f"{name}: optimization.{key}", key, ("optimizers", "schedulers"))
     for group in ("optimizers", "schedulers"):
         for player in set(given.get(group) or {}) - {"vae", "discriminator", "flow", "text_encoder"}:
             report.refuse(
@@ -183,6 +204,8 @@ def _optimizer(node: Node | None, old: Node, where: str, report: Report) -> tupl
     if node is None:
         return "adamw", {"lr": number(old.get("lr") or 1e-5)}
     kind = OPTIMIZERS.get(node.get("type", "AdamW"))
+    if kind == "adam" and node.get("decoupled_weight_decay"):
+        kind, node = "adamw", {"weight_decay": 0.0, **node}  # torch's AdamW is just that
     if kind is None:
         report.refuse(f"{where}: {node.get('type')} is not offered; there are {', '.join(OPTIMIZERS)}")
         return "adamw", {}
@@ -204,19 +227,24 @@ def _scheduler(node: Node | None, old: Node, where: str, report: Report) -> tupl
     floor = number(old.get("lr_min") or 0.1)
     if node is None:
         return "cosine", {"warmup": 0, "floor": floor}
+    node = {key: number(value) for key, value in node.items() if value is not None}
     kind = SCHEDULERS.get(node.get("type", "CosineAnnealingLR"))
     if kind is None:
         report.refuse(f"{where}: {node.get('type')} is not offered; there are {', '.join(SCHEDULERS)}")
         return "cosine", {}
-    if kind in ("cosine", "linear", "exponential"):
-        given = node.get("eta_min_factor" if kind == "cosine" else "end_factor", floor)
-        if "gamma" in node:
-            report.note(f"{where}: gamma={node['gamma']} a batch; here the rate falls to {given} x at the step's end")
-        return kind, {"warmup": 0, "floor": number(given)}
+    for key in node.keys() - {"type"} - TRANSLATED[kind]:
+        if (kind, key, node[key]) not in NEUTRAL:
+            report.refuse(f"{where}: {key}={node[key]} has no counterpart here")
+    if kind in ("cosine", "linear"):
+        return kind, {"warmup": 0, "floor": node.get("eta_min_factor" if kind == "cosine" else "end_factor", floor)}
+    if kind == "exponential":
+        if "gamma" not in node:
+            report.refuse(f"{where}: ExponentialLR needs its gamma, the factor at each batch")
+        return kind, {"warmup": 0, "gamma": node.get("gamma")}
     if kind == "step":
-        report.note(f"{where}: step_size={node.get('step_size')} batches; here 9 even drops over the step")
-        return kind, {"drops": 9, "factor": number(node.get("gamma", 0.1))}
+        falls = {"every": int(node["step_size"])} if "step_size" in node else {"drops": 9}
+        return kind, {**falls, "factor": node.get("gamma", 0.1)}
     if kind == "plateau":
         report.note(f"{where}: the held-out metric is watched at each evaluation, not the loss of each batch")
-        return kind, {key: number(node[key]) for key in ("factor", "patience", "threshold") if key in node}
+        return kind, {key: node[key] for key in ("factor", "patience", "threshold") if key in node}
     return kind, {}

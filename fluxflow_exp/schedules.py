@@ -7,12 +7,13 @@ Each function takes an optimizer and `updates`, the step's number of optimizer u
 
 import math
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
+from annotated_types import Interval
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
-from fluxflow_exp.bounds import Fraction, NonNegativeFloat, NonNegativeInt, PositiveFloat
+from fluxflow_exp.bounds import Fraction, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 
 class Schedule(Protocol):
@@ -90,11 +91,17 @@ def linear(
 
 
 def exponential(
-    optimizer: Optimizer, *, updates: int, warmup: NonNegativeFloat = 0, floor: PositiveFloat = 0.01
+    optimizer: Optimizer,
+    *,
+    updates: int,
+    warmup: NonNegativeFloat = 0,
+    floor: PositiveFloat = 0.01,
+    gamma: Annotated[float, Interval(gt=0, le=1)] | None = None,
 ) -> Schedule:
-    """floor ** progress: a constant relative fall from 1 to `floor`, which must be positive."""
-    if floor <= 0:
-        raise ValueError(f"scheduler.floor must be positive for an exponential fall, not {floor}")
+    """floor ** progress: a constant relative fall from 1 to `floor`. With `gamma` it is by that at every update."""
+    if gamma is not None:
+        rise = _rise(warmup, updates)
+        return Curve(optimizer, lambda update: (update + 1) / rise if update < rise else gamma ** (update - rise))
     return _warmed(optimizer, updates, warmup, lambda progress: float(floor**progress))
 
 
@@ -105,8 +112,15 @@ def step(
     warmup: NonNegativeFloat = 0,
     drops: NonNegativeInt = 3,
     factor: PositiveFloat = 0.3,
+    every: PositiveInt | None = None,
 ) -> Schedule:
-    """`drops` falls by `factor`, equally spaced over the horizon."""
+    """`drops` falls by `factor`, equally spaced over the horizon. With `every` one at each so many updates."""
+    if every is not None:
+        rise = _rise(warmup, updates)
+        return Curve(
+            optimizer,
+            lambda update: (update + 1) / rise if update < rise else float(factor ** ((update - rise) // every)),
+        )
     return _warmed(
         optimizer,
         updates,
@@ -129,7 +143,7 @@ def plateau(
 
 
 def _warmed(optimizer: Optimizer, updates: int, warmup: float, curve: Callable[[float], float]) -> Schedule:
-    rise = round(warmup * updates) if warmup < 1 else int(warmup)
+    rise = _rise(warmup, updates)
     fall = max(updates - rise, 1)
 
     def factor(update: int) -> float:
@@ -138,3 +152,8 @@ def _warmed(optimizer: Optimizer, updates: int, warmup: float, curve: Callable[[
         return curve(min((update - rise) / fall, 1.0))
 
     return Curve(optimizer, factor)
+
+
+def _rise(warmup: float, updates: int) -> int:
+    """Updates of the warm-up."""
+    return round(warmup * updates) if warmup < 1 else int(warmup)

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from PIL import Image
 
 from fluxflow_exp import pipeline, weights
-from fluxflow_exp.config import UserError, resolve
+from fluxflow_exp.config import UserError, instantiate, resolve
 from fluxflow_exp.convert_config import convert
 from fluxflow_exp.models.text_to_image import TextToImage
 from fluxflow_exp.overrides import compose_config, override_problems
@@ -202,6 +203,42 @@ training:
             "training: {train_vae: true}\ndata: {use_webdataset: true, webdataset_url: 'hf://datasets/a/b/*.tar'}",
             "brace range",
         ),
+        (
+            "training: {train_vae: true, use_fp16: true, pipeline: {steps: [{name: a, train_vae: true}, "
+            "{name: b, train_vae: true, use_fp16: false}]}}",
+            "use_fp16 differs between steps",
+        ),
+        (
+            "training: {pipeline: {steps: [{name: a, train_vae: true, dataset: nowhere}]}}",
+            "a: its dataset is 'nowhere'; training.pipeline.datasets names none",
+        ),
+        (
+            "training: {pipeline: {steps: [{name: a, train_diff: true, unfreeze: [compressor]}]}}",
+            "a: unfreeze: compressor is not trained in this step, only flow_processor, text_encoder",
+        ),
+        *(
+            (
+                "training: {pipeline: {steps: [{name: a, train_vae: true, "
+                f"optimization: {{schedulers: {{vae: {{type: {kind}}}}}}}}}]}}}}",
+                f"a: scheduler vae: {expected}",
+            )
+            for kind, expected in (
+                ("ExponentialLR", "ExponentialLR needs its gamma"),
+                ("LinearLR, start_factor: 0.5", "start_factor=0.5 has no counterpart here"),
+                ("ConstantLR, factor: 0.5", "factor=0.5 has no counterpart here"),
+                ("CosineAnnealingLR, T_max: 9", "T_max=9 has no counterpart here"),
+                ("ReduceLROnPlateau, mode: max", "mode=max has no counterpart here"),
+            )
+        ),
+        (
+            "training: {pipeline: {steps: [{name: a, train_vae: true, transition_on: {mode: plateau}}]}}",
+            "a: transition_on.mode='plateau'; there are epoch and loss_threshold",
+        ),
+        (
+            "training: {pipeline: {datasets: {x: {type: local, image_folder: i, captions_file: c, webdataset_url: u}}, "
+            "default_dataset: x, steps: [{name: a, train_vae: true}]}}",
+            "datasets.x.webdataset_url is of type: webdataset",
+        ),
     ],
 )
 def test_what_cannot_be_meant_is_refused(folder: Path, text: str, expected: str) -> None:
@@ -240,6 +277,46 @@ def test_a_pretrained_encoder_comes_from_its_folder(folder: Path) -> None:
     assert list(new["stage"]["steps"]["flow_cfg"]["optimizers"]) == ["flow"]
     with pytest.raises(UserError, match="--text-encoder FOLDER"):
         converted(folder, seed_yaml.CFG, text_encoder="absent")
+
+
+@pytest.mark.parametrize(
+    ("given", "taken"),
+    [
+        ("StepLR, step_size: 7, gamma: 0.5", [1.0] * 7 + [0.5] * 7 + [0.25] * 6),
+        ("ExponentialLR, gamma: 0.9", [0.9**i for i in range(20)]),
+        ("LinearLR, end_factor: 0.5, start_factor: 1.0", [1 - 0.5 * i / 20 for i in range(20)]),
+        ("ConstantLR, factor: 1.0", [1.0] * 20),
+    ],
+)
+def test_a_schedule_has_the_rates_of_the_original(folder: Path, given: str, taken: list[float]) -> None:
+    schedulers = f"optimization: {{schedulers: {{vae: {{type: {given}}}}}}}"
+    converted(folder, f"training: {{pipeline: {{steps: [{{name: a, train_vae: true, lr: 1, {schedulers}}}]}}}}")
+    values = composed(folder)
+    assert problems(values) == []
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    schedule = instantiate(values["stage"]["steps"]["a"]["schedulers"]["vae"])(optimizer, updates=20)
+    rates = []
+    for _ in range(20):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    assert rates == pytest.approx(taken)
+
+
+def test_workers_and_a_prefix_of_a_data_set_arrive(folder: Path) -> None:
+    local = f"type: local, image_folder: {folder}/images, captions_file: {folder}/captions.txt"
+    text = f"""
+training:
+  pipeline:
+    default_dataset: one
+    datasets: {{one: {{{local}, workers: 3, fixed_prompt_prefix: drawing}}, two: {{{local}}}}}
+    steps: [{{name: a, train_vae: true, workers: 2}}]
+"""
+    new, lines = converted(folder, text)
+    assert new["data"]["datasets"]["one"]["fixed_prompt_prefix"] == "drawing"
+    assert "fixed_prompt_prefix" not in new["data"]["datasets"]["two"]
+    assert any("hardware.num_workers=3" in line for line in lines)
+    assert any(line.startswith("workers: 2, 3;") for line in lines)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from tests.test_preflight import check
 @pytest.mark.parametrize(
     ("overrides", "expected"),
     [
-        (["model=compact", "data.img_size=250"], "250 pixels a side, no multiple of 16, the grid of model=compact: 240 or 256"),
+        (["model=compact", "data.img_size=250"], "no multiple of 16, the grid of model=compact: 240 or 256"),
         (["data.img_size=33"], "no multiple of 8, the grid of model=tiny: 32 or 40"),
         (["model=fluxflow", "data.img_size=40"], "no multiple of 16, the grid of model=fluxflow: 32 or 48"),
         (["model.flow_processor.patch_size=3"], "no multiple of 24, the grid of model=tiny: 24 or 48"),
