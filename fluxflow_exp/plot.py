@@ -36,9 +36,7 @@ def cli() -> None:
         description="Draw the graphs of runs into their graph/ folders; of several runs also one picture of all.",
     )
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run or sweep folders, e.g. outputs/vae")
-    parser.add_argument(
-        "--overlay", type=Path, help="picture of several runs, one line a run (default: comparison.png)"
-    )
+    parser.add_argument("--overlay", type=Path, help="picture of several runs, a line each (default: comparison.png)")
     where = "draw there, each of several runs in a folder of its name"
     parser.add_argument("--output", type=Path, metavar="FOLDER", help=where)
     arguments = parser.parse_args()
@@ -47,19 +45,16 @@ def cli() -> None:
     empty = [run for run, graph in zip(runs, graphs, strict=True) if not _steps(graph)]
     if empty:
         names = ", ".join(map(str, empty))
-        print(f"error: no metric rows (graph/training_metrics_*.jsonl) in {names}; name a run folder", file=sys.stderr)
-        sys.exit(2)
+        raise UserError(f"no metric rows (graph/training_metrics_*.jsonl) in {names}; name a run folder")
     idle = idle_problems({"--overlay": arguments.overlay}, acts=len(graphs) > 1, needs="several runs")
     if idle:
-        fail(idle)
-        sys.exit(2)
+        raise UserError(*idle)
     for run, graph in runs.items():
         into = arguments.output and (arguments.output / run.name if len(runs) > 1 else arguments.output)
         with failures.output("--output FOLDER draws elsewhere"):
             print("\n".join(map(str, draw(graph, into))))
     if len(graphs) > 1:
-        named = {str(run): graph for run, graph in zip(runs, graphs, strict=True)}
-        print(overlay(named, arguments.overlay or Path("comparison.png")))
+        print(overlay({str(run): graph for run, graph in runs.items()}, arguments.overlay or Path("comparison.png")))
     if damaged:
         fail(damaged)
         sys.exit(1 if runs else 2)
