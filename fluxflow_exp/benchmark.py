@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
@@ -137,9 +137,8 @@ class _Measurement:
         batches, first = self.warm_up()
         alone = self.times(batches, self.updates)
         peak = _peak(self.machine)
-        loaded = self.times(self._batches(self.updates + 1), self.updates + 1)[
-            1:
-        ]  # the first waits for workers to start
+        # The first one waits for workers to start.
+        loaded = self.times(self._batches(self.updates + 1), self.updates + 1)[1:]
         seconds = statistics.median(alone)
         tflop = self._tflop(batches[0])
         mean = statistics.mean(alone)
@@ -162,7 +161,8 @@ class _Measurement:
         }
 
     def _batches(self, count: int) -> Iterator[Batch]:
-        return islice(self.trainer.batches(self.first, self.trainer.length.updates), count)
+        with closing(self.trainer.batches(self.first, self.trainer.length.updates)) as batches:
+            yield from islice(batches, count)
 
     def _run(self, batches: Iterable[Batch]) -> None:
         for batch in batches:

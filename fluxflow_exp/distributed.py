@@ -5,6 +5,7 @@ there is no wrapper around a model; decisions (stop, save, a transition) are agr
 """
 
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -19,11 +20,14 @@ from torch import Tensor, nn
 from torch._C._distributed_c10d import TCPStore
 
 from fluxflow_exp.config import UserError
+from fluxflow_exp.exits import CONTINUES
 
 PATIENCE = timedelta(hours=2)  # the first rank may draw or evaluate for long while the others wait
 BUCKET = 2**26  # gradient elements an all-reduce: 256 MB in float32
 GRACE_SECONDS = 3.0
 OUTLAST_SECONDS = 60.0
+GONE = re.compile("gloo|nccl|connection (closed|reset|refused)|broken pipe", re.IGNORECASE)  # what torch says of it
+GONE_SILENTLY = f"ended without a word, as a killed process does (the kernel's log tells). {CONTINUES}"
 
 Value = TypeVar("Value")
 
@@ -103,9 +107,12 @@ class Ranks:
         if self.watch:
             self.watch.fail(f"rank {self.rank}: {message}")
 
-    def cause(self) -> str | None:
-        """The error of another rank, if it has ended all; this one may only have noticed that it is gone."""
-        return self.watch.cause() if self.watch else None
+    def cause(self, error: Exception) -> str | None:
+        """The error of another rank, if this one's `error` is only that it is gone."""
+        said = self.watch.cause() if self.watch else None
+        if said is None and self.count > 1 and isinstance(error, RuntimeError) and GONE.search(str(error)):
+            return f"another rank {GONE_SILENTLY}"
+        return said
 
     def leave(self) -> None:
         """The end of a run that every rank has reached, well or by a signal."""
@@ -210,7 +217,9 @@ class Watch:
                     continue
                 message = self._store.get("failed").decode()
             except (RuntimeError, OSError):  # the first rank is gone, and the store with it
-                message = "the first rank is gone"
+                message = f"the first rank {GONE_SILENTLY}"
+                if self.ranks.rank == 1 and not self._done.is_set():
+                    print(f"error: {message}", flush=True)
             self._done.wait(GRACE_SECONDS)  # a rank that met the same error says so itself
             if self.failing or self._done.is_set():
                 return

@@ -23,12 +23,13 @@ from typing import Any
 
 from rich.progress import Progress
 
-from fluxflow_exp import failures, files, overrides
+from fluxflow_exp import environment, failures, files, overrides
 from fluxflow_exp.config import UserError
 from fluxflow_exp.console import fail
 from fluxflow_exp.run_folder import RunFolder
+from fluxflow_exp.spawn import die_with_parent
 
-WAYS = ("SIGKILL", "SIGTERM", "SIGUSR2", "SIGKILL in a save")
+WAYS = ("SIGKILL", "SIGTERM", "SIGUSR2", "SIGKILL in a save", "SIGHUP")
 WAIT_SECONDS = 3600.0
 SHOWN = 10
 LINE = re.compile(r"Step (\S+) \(\d+/\d+\) \| Epoch (\d+)/\d+ \| Batch (\d+)/(\d+)")
@@ -190,6 +191,9 @@ def _train(values: dict[str, Any], log: Path, faults: tuple[Fault, ...]) -> None
     descriptor = os.open(log, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
+    environment.settle()
+    die_with_parent()
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup a drill is not to be hung up, but its runs are
     from fluxflow_exp.main import train
 
     for fault in faults:
@@ -250,8 +254,8 @@ def _print(certificate: dict[str, Any], folder: Path) -> None:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m fluxflow_exp.drill",
-        description="Train a configuration twice, undisturbed and killed at random moments (SIGKILL, SIGTERM, SIGUSR2, "
-        "and SIGKILL in the middle of a save), compare every tensor, metric row and picture, and write a certificate.",
+        description="Train a configuration twice, undisturbed and killed at random moments (SIGKILL, SIGTERM, SIGHUP, "
+        "SIGUSR2, and SIGKILL in a save), compare every tensor, metric row and picture, and write a certificate.",
         epilog="Exit code: 0 the same bytes, 1 differences, 2 it could not be tried. Both runs stay in "
         "OUTPUT_ROOT/NAME-drill, a former one is moved aside.",
     )

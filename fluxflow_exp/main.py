@@ -112,7 +112,8 @@ def _job(values: dict[str, Any], overrides: list[str]) -> None:
 def train(values: dict[str, Any], *, swept: str = "", started: float | None = None) -> None:
     """Check the resolved configuration `values`, then train it, in this process or in one for each device.
 
-    `swept` names a sweep's job folder. UserError: what is wrong. SystemExit: a signal stopped it after a save.
+    `swept` names a sweep's job folder. UserError: what is wrong, or a rank was killed. SystemExit: a signal stopped it
+    after a save.
     """
     from fluxflow_exp import distributed, pipeline, preflight, runs, spawn
 

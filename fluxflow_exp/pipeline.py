@@ -48,7 +48,7 @@ def run(values: dict[str, Any], *, swept: str = "", started: float | None = None
             stop.alone = ranks.count == 1
             _train(values, config, folder, machine, ranks, console, stop, started)
     except Exception as error:
-        cause = ranks.cause()
+        cause = ranks.cause(error)
         told = UserError(cause) if cause else failures.of_run(error, folder)
         if ranks.first and console.logs:  # it had the folder
             failures.record(error, told, folder, console)

@@ -11,7 +11,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,15 +51,15 @@ def replay(run: RunFolder, step: str, update: int, *, precision: str | None = No
             f"{f'the checkpoint after update {start}' if start else 'the beginning of the step'}, "
             f"{trainer.machine.precision}, eager"
         )
-        batches = trainer.batches(start, update)
-        for batch in console.track(batches, "Repeating updates", total=update - start):
-            with Probe(trainer.setup.parts if trainer.update_index == update - 1 else {}) as probe:
-                try:
-                    trainer.advance(batch)
-                except NonFiniteError as error:
-                    if error.place.update != update:
-                        raise UserError(f"before update {update}: {error}; name that one with --update") from error
-                    return _failure(run, trainer, batch, probe, error)
+        with closing(trainer.batches(start, update)) as batches:
+            for batch in console.track(batches, "Repeating updates", total=update - start):
+                with Probe(trainer.setup.parts if trainer.update_index == update - 1 else {}) as probe:
+                    try:
+                        trainer.advance(batch)
+                    except NonFiniteError as error:
+                        if error.place.update != update:
+                            raise UserError(f"before update {update}: {error}; name that one with --update") from error
+                        return _failure(run, trainer, batch, probe, error)
         rows = [row for row in read_rows(trainer.rows.path) if row["kind"] == "train"]
         again = rows[-1]["metrics"] if rows and rows[-1]["global_step"] == update else None
         return {

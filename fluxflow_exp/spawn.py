@@ -11,7 +11,8 @@ from multiprocessing.process import BaseProcess
 from types import FrameType
 from typing import Any
 
-from fluxflow_exp import environment
+from fluxflow_exp import environment, exits
+from fluxflow_exp.config import UserError
 from fluxflow_exp.preemption import SIGNALS
 
 SECONDS_TO_END = 30  # for the other ranks, after one has ended by an error
@@ -20,7 +21,7 @@ SECONDS_TO_END = 30  # for the other ranks, after one has ended by an error
 def run_ranks(values: dict[str, Any], *, swept: str, count: int) -> int:
     """Train with `count` ranks; the exit code of the first one to end by an error, or 0.
 
-    Signals go on to the first rank, which stops all of them; ranks die with this process.
+    Signals go on to the first rank, which stops all of them; ranks die with this process. UserError: one was killed.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["fluxflow_exp.pipeline"])
@@ -45,7 +46,7 @@ def run_ranks(values: dict[str, Any], *, swept: str, count: int) -> int:
 
 
 def _until_all_end(ranks: Sequence[BaseProcess]) -> int:
-    code, alive = 0, list(ranks)
+    code, alive, first = 0, list(ranks), ""
     while alive:
         ended = wait([process.sentinel for process in alive], timeout=SECONDS_TO_END if code else None)
         if not ended:  # they had their time
@@ -54,14 +55,17 @@ def _until_all_end(ranks: Sequence[BaseProcess]) -> int:
         for process in [p for p in alive if p.sentinel in ended]:
             process.join()
             alive.remove(process)
+            first = first if code else process.name
             code = code or process.exitcode or 0
+    if code < 0 and -code not in SIGNALS:
+        raise UserError(exits.told(first, code))
     return code if code >= 0 else 128 - code
 
 
 def _rank(rank: int, count: int, port: int, values: dict[str, Any], swept: str) -> None:
     environment.settle()
     os.setpgrp()  # a Ctrl-C reaches the ranks through the command alone, once
-    _die_with_parent()
+    die_with_parent()
     os.environ |= {
         "RANK": str(rank),
         "LOCAL_RANK": str(rank),
@@ -71,7 +75,6 @@ def _rank(rank: int, count: int, port: int, values: dict[str, Any], swept: str) 
         "MASTER_PORT": str(port),
     }
     from fluxflow_exp import pipeline, published
-    from fluxflow_exp.config import UserError
     from fluxflow_exp.console import fail
 
     published.allow_all(values)  # the command that starts this rank has looked at them
@@ -82,7 +85,8 @@ def _rank(rank: int, count: int, port: int, values: dict[str, Any], swept: str) 
         raise SystemExit(2) from None
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
+    """End this process as soon as the one that asked for it is gone (a server stands between the two)."""
     parent = multiprocessing.parent_process()
     assert parent
 

@@ -175,6 +175,9 @@ def test_a_rank_that_is_killed_does_not_leave_the_others_waiting(tmp_path: Path)
     os.kill(ranks[1].pid, signal.SIGKILL)
     ranks[0].join(60)
     assert ranks[0].exitcode not in (None, 0)
+    reason = json.loads((tmp_path / "quickstart" / "failure.json").read_text())["reason"]
+    assert reason.startswith("another rank ended without a word, as a killed process does")
+    assert f"error: {reason}" in (tmp_path / "log.0").read_text()
 
 
 def test_a_sharded_flow_transformer_trains_alike_and_loads_on_any_number_of_ranks(

@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from fluxflow_exp import spawn
+from fluxflow_exp.config import UserError
+from tests.children import CONTEXT
 from tests.conftest import TOY
 
 LONG = ["stage=vae", *TOY, "stage.steps.vae.batch_size=8", "stage.steps.vae.n_epochs=5000", "hardware.devices=2"]
@@ -36,6 +39,15 @@ def test_a_signal_to_the_command_stops_all_ranks_after_a_save(training: subproce
     run = tmp_path / "outputs" / "vae"
     assert json.loads((run / "run.json").read_text())["closed"] == "stopped"
     assert list((run / "checkpoints").glob("*.pt"))
+
+
+def test_a_rank_that_is_killed_is_named() -> None:
+    ranks = [CONTEXT.Process(target=time.sleep, args=(30 * number,), name=f"rank {number}") for number in range(2)]
+    for process in ranks:
+        process.start()
+    os.kill(ranks[1].pid or 0, signal.SIGKILL)
+    with pytest.raises(UserError, match=r"^rank 1 was killed \(SIGKILL\), as the kernel does when memory runs out: .*"):
+        spawn._until_all_end(ranks)
 
 
 def test_ranks_end_with_the_command(training: subprocess.Popen[str], tmp_path: Path) -> None:

@@ -24,15 +24,14 @@ import torch
 from torch._utils import ExceptionWrapper
 from torch.utils.data import DataLoader, get_worker_info
 
+from fluxflow_exp import exits
 from fluxflow_exp.config import UserError
+from fluxflow_exp.exits import FEWER, LARGER, SHARED_MEMORY
 from fluxflow_exp.preemption import SIGNALS, Interrupted
 
 PREFETCH = 4  # batches a worker keeps ready
-SHARED_MEMORY = "/dev/shm"  # where workers leave batches on Linux, whatever torch's sharing strategy is
 SECONDS_TO_END = 1.0  # for workers that are asked to; then they are killed
 PR_SET_PDEATHSIG = 1  # of linux/prctl.h
-LARGER = "start a container with --shm-size=8g or --ipc=host"
-CONTINUES = "The same command continues from the last save"
 
 
 @contextmanager
@@ -103,7 +102,7 @@ class _Watch:
                 raise
             except Exception as error:
                 if "in DataLoader worker process" not in str(error):  # not told by one, so one may be about to be gone
-                    wait([worker.sentinel for worker in self.workers], timeout=1)
+                    self._wait_for_death()
                 self.look()
                 reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
                 raise UserError(f"a data worker failed: {reason}") from error
@@ -116,26 +115,18 @@ class _Watch:
         if self.waits:
             self.look()
 
+    def _wait_for_death(self) -> None:
+        """Until a worker that has closed its connections is dead as well; a second at most."""
+        gone = wait([worker.sentinel for worker in self.workers], timeout=1)
+        for worker in self.workers:
+            if worker.sentinel in gone:
+                worker.join(1)
+
     def look(self) -> None:
         """UserError: a worker is dead."""
         for number, worker in enumerate(self.workers):
             if worker.exitcode:
-                raise UserError(f"data worker {number} (process {worker.pid}) {_end_of(worker.exitcode)}. {CONTINUES}")
-
-
-def _end_of(code: int) -> str:
-    """How a process with this exit code ended, and what may help."""
-    if code > 0:
-        return f"ended with exit code {code}"
-    name = signal.Signals(-code).name
-    if -code == signal.SIGKILL:
-        return (
-            f"was killed ({name}), as the kernel does when memory runs out: give the job more memory, or set "
-            "hardware.num_workers lower"
-        )
-    if -code == signal.SIGBUS:
-        return f"was ended by {name}: {SHARED_MEMORY} is full; {LARGER}, or set hardware.num_workers lower"
-    return f"was ended by {name}"
+                raise UserError(exits.told(f"data worker {number} (process {worker.pid})", worker.exitcode))
 
 
 def _start(parent: int, worker: int) -> None:
@@ -185,8 +176,7 @@ class _Queue(Queue):  # type: ignore[type-arg]
         if get_worker_info() is None:
             return
         said = UserError(
-            f"a data worker cannot hand over a batch: {error}. If {SHARED_MEMORY} is full, {LARGER}; otherwise set "
-            "hardware.num_workers lower"
+            f"a data worker cannot hand over a batch: {error}. If {SHARED_MEMORY} is full, {LARGER}; otherwise {FEWER}"
         )
         wrapped: Any = ExceptionWrapper  # without types
         self.put((item[0], wrapped((UserError, said, None), where="in a data worker")))

@@ -1,0 +1,21 @@
+"""How a process of this program ended, in words."""
+
+import signal
+
+SHARED_MEMORY = "/dev/shm"  # where workers leave batches on Linux, whatever torch's sharing strategy is
+LARGER = "start a container with --shm-size=8g or --ipc=host"
+FEWER = "set hardware.num_workers lower"
+CONTINUES = "The same command continues from the last save"
+
+
+def told(who: str, code: int) -> str:
+    """A sentence on `who`, whose exit code (negative: the signal) is not 0, and what to do."""
+    if code > 0:
+        return f"{who} ended with exit code {code}. {CONTINUES}"
+    name = signal.Signals(-code).name
+    if -code == signal.SIGKILL:
+        more = f", as the kernel does when memory runs out: give the job more memory, or {FEWER}"
+        return f"{who} was killed ({name}){more}. {CONTINUES}"
+    if -code == signal.SIGBUS:
+        return f"{who} was ended by {name}: {SHARED_MEMORY} is full; {LARGER}, or {FEWER}. {CONTINUES}"
+    return f"{who} was ended by {name}. {CONTINUES}"
