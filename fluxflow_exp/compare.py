@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
 
-from fluxflow_exp import compare_curves, compare_metrics, compare_report, compare_runs, failures, published
+from fluxflow_exp import compare_curves, compare_metrics, compare_report, compare_runs, failures, files, published
 from fluxflow_exp.compare_curves import BUDGETS, TIMED, Curve
 from fluxflow_exp.compare_pairs import Comparison, Group, Question, pairs
 from fluxflow_exp.compare_runs import Found, Run
@@ -209,7 +209,8 @@ def main(arguments: list[str] | None = None) -> int:
         question = Question(
             options.by, options.metric, options.budget, bool(higher), options.effect, options.pairs == "reference"
         )
-        found = compare(runs, question, reference=options.reference, at=options.at, allow=allow)
+        with files.understood(runs[0].folder.path.parent):
+            found = compare(runs, question, reference=options.reference, at=options.at, allow=allow)
     except UserError as error:
         fail([str(problem) for problem in error.args])
         return 2

@@ -68,14 +68,14 @@ def _to_theirs(source: Path, output: Path) -> list[str]:
         missing = [part for part in PREFIX if part not in holders]
         if missing:
             raise ValueError(f"{source} holds no {' and no '.join(missing)}")
-        nodes = {part: weights.read_facts(path)["model"][part] for part, path in holders.items() if part in PREFIX}
+        nodes = {part: weights.node_of(holders[part], part, weights.read_facts(holders[part])) for part in PREFIX}
         states = {part: weights.read_part(holders[part], part) for part in PREFIX}
     except ValueError as error:
         raise UserError(str(error)) from error
     for part, node in nodes.items():
-        if not node["_target_"].startswith("fluxflow_exp.models.fluxflow_vae.") or node["activation"] != "bezier":
+        if not node["_target_"].startswith("fluxflow_exp.models.fluxflow_vae.") or node.get("activation") != "bezier":
             raise UserError(
-                f"{source}: its {part} is {node['_target_']} with {node['activation']}; FluxFlow 0.3 reads "
+                f"{source}: its {part} is {node['_target_']} with {node.get('activation')}; FluxFlow 0.3 reads "
                 "model=fluxflow with Bezier activations alone"
             )
     states["expander"] |= _mixer(nodes["expander"]["vae_dim"])

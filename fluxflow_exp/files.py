@@ -158,6 +158,18 @@ def read_fields(path: Path, **fields: Any) -> dict[str, Any]:
     return found
 
 
+@contextmanager
+def understood(path: Path) -> Iterator[None]:
+    """Of a run that is looked at: what it holds and no run writes is its damage, in whatever place it is met."""
+    try:
+        yield
+    except UserError:
+        raise
+    except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError, RecursionError) as error:
+        said = f"{type(error).__name__}: {error}"
+        raise DamagedError(f"{path} cannot be read: a file of it is not as a run writes it ({said:.300})") from error
+
+
 def digest(path: Path) -> str:
     """SHA-256 of a file's bytes, hexadecimal."""
     with naming(path), path.open("rb") as file:

@@ -78,7 +78,8 @@ def inspect(folder: RunFolder, values: dict[str, Any] | None = None) -> Entry:
     if why is not None:
         return Entry(DAMAGED, why)
     try:
-        return _inspect(folder, folder.read_record(), values)
+        with files.understood(folder.path):
+            return _inspect(folder, folder.read_record(), values)
     except UserError as error:
         return Entry(DAMAGED, str(error))
     except OSError as error:

@@ -27,7 +27,9 @@ def write_card(folder: RunFolder, output: Path | None = None) -> Path:
     from fluxflow_exp.card import facts, page
 
     target = output or folder.path / "report.html"
-    _write(target, page.write(facts.read(folder)))
+    with files.understood(folder.path):
+        made = page.write(facts.read(folder))
+    _write(target, made)
     return target
 
 
@@ -40,7 +42,9 @@ def write_comparison(folders: Sequence[RunFolder], output: Path | None = None) -
 
     target = output or folders[0].path.parent / "comparison" / "comparison.html"
     cards = _cards(folders)
-    _write(target, comparison.write(cards, _compared(target.parent, folders)))
+    with files.understood(target.parent):
+        made = comparison.write(cards, _compared(target.parent, folders))
+    _write(target, made)
     return target
 
 
@@ -56,7 +60,8 @@ def _cards(folders: Sequence[RunFolder]) -> list[Card]:
     cards, problems = [], []
     for folder in folders:
         try:
-            cards.append(facts.read(folder))
+            with files.understood(folder.path):
+                cards.append(facts.read(folder))
         except UserError as error:
             problems.append(str(error))
     if not cards:

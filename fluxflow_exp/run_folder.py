@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from fluxflow_exp import clock, files
+from fluxflow_exp import clock, files, written
 from fluxflow_exp.config import UserError
 from fluxflow_exp.folder_lock import FolderLock
 from fluxflow_exp.frozen import read_config
@@ -28,7 +28,6 @@ IDENTITY = ("model", "data", "stage", "optimizer", "scheduler", "seed")
 # Ends of keys that change no number: where things are, and how many bad samples are borne.
 ASIDE = ("_path", "_file", "description", "max_bad_fraction")
 EXTENSIBLE = ("n_epochs", "max_updates")
-FIELDS = {"format": int, "started": bool, "restarts": int, "wall_seconds": (int, float), "steps": dict}  # of a record
 # Ranks of a run that was killed need a moment to end, and a node that SLURM gave up may take longer.
 LOCK_SECONDS = 120.0 if "SLURM_JOB_ID" in os.environ else 5.0
 
@@ -64,9 +63,11 @@ class RunFolder:
             folder.mkdir(parents=True, exist_ok=True)
         self._lock.hold_inside()
         self.freeze(config)
+        origin: dict[str, Any] = {"name": self.path.name, "overrides": [], "commit": None, "changed_code": None}
+        origin |= {"upstream": {}, "made_with": None}
         counts: dict[str, Any] = {"started": False, "restarts": 0, "kills": 0, "closed": None, "wall_seconds": 0.0}
         own = {"id": secrets.token_hex(4), **counts, "starts": [], "steps": {}}
-        self.write_record({"format": FORMAT, **facts, **own})
+        self.write_record({"format": FORMAT, **origin, **facts, **own})
 
     def freeze(self, config: dict[str, Any]) -> None:
         """Write the configuration that the run is held to."""
@@ -76,11 +77,14 @@ class RunFolder:
         """UserError: it is not whole, or of another format."""
         if self.lacks_record():
             raise files.DamagedError(f"{self.record} is missing; the run's configuration and checkpoints are there")
-        record = files.read_fields(self.record, **FIELDS)
+        record = files.read_fields(self.record, format=int)
         if record["format"] != FORMAT:
             raise UserError(
                 f"{self.path} has run format {record['format']}; this version reads {FORMAT}. Choose another name=…"
             )
+        wrong = written.record_problem(record)
+        if wrong:
+            raise files.DamagedError(f"{self.record} is not as a run writes it: {wrong}")
         return record
 
     def write_record(self, record: dict[str, Any]) -> None:

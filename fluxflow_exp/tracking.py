@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from fluxflow_exp import files
+from fluxflow_exp import files, written
 from fluxflow_exp.config import UserError
 
 Row = dict[str, Any]
@@ -135,10 +135,11 @@ def read_rows_from(path: Path, offset: int) -> tuple[list[Row], int]:
     with path.open("rb") as file:
         file.seek(offset)
         lines = [line for line in file if line.endswith(b"\n")]
-    try:
-        return [json.loads(line) for line in lines], offset + sum(map(len, lines))
-    except ValueError as error:
-        raise UserError(f"{path} is damaged: a line in it is no row ({error})") from error
+    for number, line in enumerate(lines, start=1):
+        wrong = written.row_problem(line)
+        if wrong:
+            raise UserError(f"{path} is damaged: line {number} in it is no row ({wrong})")
+    return [json.loads(line) for line in lines], offset + sum(map(len, lines))
 
 
 def _line(row: Row) -> str:

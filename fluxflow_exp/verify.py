@@ -82,7 +82,8 @@ def problems(folder: RunFolder) -> tuple[list[str], int]:
 def _looked(folder: RunFolder) -> tuple[list[str], int]:
     """As `problems`; what cannot be read at all is one of them."""
     try:
-        found, count = problems(folder)
+        with files.understood(folder.path):
+            found, count = problems(folder)
     except UserError as error:
         return [f"damaged: {error}"], 0
     except OSError as error:

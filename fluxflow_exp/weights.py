@@ -145,10 +145,7 @@ def _holder(path: Path, part: str, facts: Facts, kind: str) -> Path:
 
 def _build(path: Path, part: str, facts: Facts, state: State) -> nn.Module:
     """ValueError: the metadata do not say how, or of something else than these tensors."""
-    node = facts["model"].get(part)
-    if part not in PARTS or not isinstance(node, dict):
-        raise ValueError(f"{path}: its metadata does not say how to build {part}")
-    _check(node, path, part)
+    node = node_of(path, part, facts)
     assets = {name: state[name] for name in ASSETS if name in state}
     given: dict[str, Any] = {"assets": assets} if assets else {}
     if not state:
@@ -166,8 +163,11 @@ def _build(path: Path, part: str, facts: Facts, state: State) -> nn.Module:
     return module
 
 
-def _check(node: dict[str, Any], path: Path, part: str) -> None:
-    """ValueError: it is no node of a model that may be built, or has other arguments."""
+def node_of(path: Path, part: str, facts: Facts) -> dict[str, Any]:
+    """How the facts of `path` say that a part is built. ValueError: as something else, or with other arguments."""
+    node = facts["model"].get(part)
+    if part not in PARTS or not isinstance(node, dict):
+        raise ValueError(f"{path}: its metadata does not say how to build {part}")
     name = node.get(TARGET)
     if not (isinstance(name, str) and published.is_known(name, "part")) or any(published.nodes(list(node.values()))):
         inner = next((inner[TARGET] for _, inner in published.nodes(list(node.values()))), name)
@@ -180,6 +180,7 @@ def _check(node: dict[str, Any], path: Path, part: str) -> None:
         problems.append(f"model.{part}.{PARTIAL}: a part is built whole")
     if problems:
         raise ValueError(f"{path}: its metadata cannot be built: {'; '.join(problems)}")
+    return node
 
 
 def _differing(node: dict[str, Any], given: dict[str, Any], state: State, refusal: str) -> str:
