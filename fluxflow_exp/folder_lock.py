@@ -83,12 +83,16 @@ class FolderLock:
             if error.errno in READ_ONLY:
                 return True
             raise
-        if not _flock(descriptor, fcntl.LOCK_EX, path):
-            os.close(descriptor)
-            return False
-        self._descriptors[path] = descriptor
-        _HELD.add(self)
-        return True
+        taken = False
+        try:
+            taken = _flock(descriptor, fcntl.LOCK_EX, path)
+        finally:
+            if not taken:
+                os.close(descriptor)
+        if taken:
+            self._descriptors[path] = descriptor
+            _HELD.add(self)
+        return taken
 
     def _close(self, path: Path) -> None:
         descriptor = self._descriptors.pop(path, None)

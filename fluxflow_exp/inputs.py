@@ -37,10 +37,11 @@ def pretrained(values: dict[str, Any], steps: Iterable[str] | None = None) -> di
     """File → digest of what losses and the text encoder are loaded from, where the configuration names files."""
     named = values["stage"]["steps"] if steps is None else steps
     losses = [loss for name in named for loss in values["stage"]["steps"][name]["trainer"].values()]
-    given = [loss["weights_file"] for loss in losses if isinstance(loss, dict) and loss.get("weights_file")]
+    given = [Path(loss["weights_file"]) for loss in losses if isinstance(loss, dict) and loss.get("weights_file")]
     folder = Path(values["model"]["text_encoder"].get("name") or "").expanduser()
     inside = folder.iterdir() if folder.name and folder.is_dir() else ()
-    return _digests({*map(Path, given), *(path for path in inside if path.suffix in LOADED)})
+    found = {*(path.expanduser() for path in given), *(path for path in inside if path.suffix in LOADED)}
+    return _digests({path for path in found if path.is_file()})  # who loads one that is not there says so
 
 
 FILES: dict[str, Callable[..., dict[str, str]]] = {"upstream": upstream, "pretrained": pretrained}
