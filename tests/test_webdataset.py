@@ -279,12 +279,14 @@ def test_a_stream_continues_where_it_was_with_as_many_readers(server: str, worke
 
 
 def test_another_number_of_readers_is_refused_within_an_epoch_and_not_after_it(server: str) -> None:
-    setup = SimpleNamespace(num_workers=2, data=streamed(server), ranks=Ranks())
-    trainer: Any = SimpleNamespace(setup=setup, length=SimpleNamespace(updates_per_epoch=12))
+    setup = SimpleNamespace(name="vae", num_workers=2, data=streamed(server), ranks=Ranks())
+    trainer: Any = SimpleNamespace(setup=setup, length=SimpleNamespace(updates=36, updates_per_epoch=12))
     with pytest.raises(UserError, match=r"set hardware\.devices=1, hardware\.num_workers=3 \(now .*num_workers=2\)"):
         restore(trainer, {"readers": [1, 3], "update": 5})
     with pytest.raises(KeyError):  # at an epoch's end it goes on to the rest of the state
         restore(trainer, {"readers": [1, 3], "update": 24})
+    with pytest.raises(UserError, match="stands at update 48, and would now end after 36"):
+        restore(trainer, {"readers": [1, 3], "update": 48})
 
 
 def test_a_pipeline_trains_on_a_stream(server: str, tmp_path: Path) -> None:

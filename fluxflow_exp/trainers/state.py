@@ -96,7 +96,7 @@ def save(trainer: Trainer, *, final: bool) -> None:
 
 
 def restore(trainer: Trainer, state: dict[str, Any]) -> None:
-    """Put a trainer where `state` was taken. UserError: a stream is not read by as many ranks and workers as then."""
+    """Put a trainer where `state` was taken. UserError: it lies behind the step's end, or in other readers' stream."""
     now = readers(trainer.setup)
     if state["readers"] != now and state["update"] % trainer.length.updates_per_epoch:
         then = "hardware.devices={}, hardware.num_workers={}"
