@@ -6,10 +6,12 @@ from typing import Any
 from torch import nn
 
 from fluxflow_exp import pictures, weights
+from fluxflow_exp.config import UserError
 from fluxflow_exp.data.buckets import bucket_sizes
 from fluxflow_exp.evaluation.names import MEASURES
 from fluxflow_exp.losses.perceptual import SMALLEST
 from fluxflow_exp.published import locate
+from fluxflow_exp.schema import Model
 
 SHARED = ("vae_dim", "text_dim")  # arguments that must be the same in all parts that have them
 
@@ -33,6 +35,21 @@ def problems(values: dict[str, Any]) -> list[str]:
     for name, step in steps.items():
         found += _sizes(step, f"stage.steps.{name}", values, outlines)
     return list(dict.fromkeys(found))
+
+
+def count(part: str, model: Model) -> int:
+    """Parameters of a part. UserError: it cannot be built, or its tokens do not fit the flow transformer."""
+    try:
+        module = weights.outline(getattr(model, part))
+    except ValueError as error:
+        raise UserError(f"model.{part}: {error}") from error
+    taken = model.flow_processor.get("text_dim")
+    if part == "text_encoder" and taken not in (None, width := getattr(module, "width", taken)):
+        raise UserError(
+            f"model.text_encoder gives tokens of {width} channels, and model.flow_processor.text_dim={taken}: "
+            f"set model.text_dim={width}"
+        )
+    return sum(p.numel() for p in module.parameters())
 
 
 def _needed(step: dict[str, Any]) -> list[str]:

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from fluxflow_exp import failures, files, weights
+from fluxflow_exp import failures, files, parts
 from fluxflow_exp.config import UserError, instantiate, typed
 from fluxflow_exp.console import fail
 from fluxflow_exp.data.loader import groups_of, updates_per_epoch
@@ -95,7 +95,7 @@ def describe(
     config: RunConfig, lengths: dict[str, Length], data: dict[str, DataSet], machine: Machine, ranks: int = 1
 ) -> str:
     """The plan, for the first lines of a run and for validate=true."""
-    counts = {part: _count(part, config) for part in _all_parts(config)}
+    counts = {part: parts.count(part, config.model) for part in _all_parts(config)}
     sets = {id(d): d for d in data.values()}
     labels = {id(data[name]): _data_label(config, step) for name, step in config.stage.steps.items()}
     lines = [
@@ -103,7 +103,11 @@ def describe(
         f"  machine: {machine.describe()}",
         f"  model:   {config.model.name}, activation {config.model.activation}: "
         + ", ".join(f"{part} {_short(count)}" for part, count in counts.items()),
-        *(f"  data:    {labels[key]}{': ' if labels[key] else ''}{_data_line(d)}" for key, d in sets.items()),
+        *(
+            line
+            for key, d in sets.items()
+            for line in (f"  data:    {labels[key]}{': ' if labels[key] else ''}{_data_line(d)}", *_notes(d))
+        ),
     ]
     for index, (name, step) in enumerate(config.stage.steps.items(), start=1):
         lines += _step_lines(index, name, step, lengths[name], ranks)
@@ -191,23 +195,12 @@ def _data_line(data: DataSet) -> str:
     )
 
 
+def _notes(data: DataSet) -> list[str]:
+    return [f"    note: {note}" for note in data.notes]
+
+
 def _all_parts(config: RunConfig) -> list[str]:
     return list(dict.fromkeys(p for step in config.stage.steps.values() for p in needed_parts(step)))
-
-
-def _count(part: str, config: RunConfig) -> int:
-    """Parameters of a part. UserError: it cannot be built, or does not fit the flow transformer."""
-    try:
-        module = weights.outline(getattr(config.model, part))
-    except ValueError as error:
-        raise UserError(f"model.{part}: {error}") from error
-    taken = config.model.flow_processor.get("text_dim")
-    if part == "text_encoder" and taken not in (None, width := getattr(module, "width", taken)):
-        raise UserError(
-            f"model.text_encoder gives tokens of {width} channels, and model.flow_processor.text_dim={taken}: "
-            f"set model.text_dim={width}"
-        )
-    return sum(p.numel() for p in module.parameters())
 
 
 def _name(node: dict[str, Any]) -> str:

@@ -8,9 +8,12 @@ import pytest
 import torch
 from PIL import Image
 
+from fluxflow_exp import main
+from fluxflow_exp.config import resolve
 from fluxflow_exp.data.image_folder import ImageFolder, read_captions
 from fluxflow_exp.data.images import is_held_out
 from fluxflow_exp.data.sample import BadSampleError
+from fluxflow_exp.overrides import compose_config
 
 
 @pytest.fixture
@@ -120,3 +123,59 @@ def test_a_missing_captions_file_is_named(folder):
     (folder / "captions.tsv").unlink()
     with pytest.raises(ValueError, match=r"there is no file .*captions\.tsv"):
         build(folder)
+
+
+def captions_of(folder, lines):
+    (folder / "captions.tsv").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("name", "cause"),
+    [
+        (lambda i: f"{i}.jpg", "the extension is another one there ('0.png' for '0.jpg')"),
+        (lambda i: f"images/{i}.png", "the names begin with images/, and data_path is that folder"),
+        (lambda i: f"photos/{i}.png", "the names begin with photos/, and the files stand in data_path itself"),
+        (lambda i: f"{i}.PNG", "upper and lower case differ ('0.png' for '0.PNG')"),
+        (lambda i: f'"{i}.png"', "quotes belong to the names here"),
+        (lambda i: f"deep\\{i}.png", "the names have backslashes where a slash parts folders"),
+    ],
+)
+def test_names_that_no_picture_has_are_refused_with_the_cause(folder, name, cause):
+    (folder / "images" / "deep").mkdir()
+    for i in range(30):
+        (folder / "images" / "deep" / f"{i}.png").touch()
+    captions_of(folder, [f"{name(i)}\tpicture {i}" for i in range(30)])
+    with pytest.raises(ValueError, match="30 pictures are not in") as caught:
+        build(folder)
+    assert cause in str(caught.value)
+
+
+def test_what_is_odd_about_names_and_captions_is_said(folder):
+    (folder / "images" / "lonely.png").touch()
+    (folder / "images" / "list.txt").touch()
+    lines = [f"{i}.png\tpicture {i}" for i in range(30)]
+    captions_of(folder, [*lines, "0.png\tpicture 0", "1.png\tanother caption", "gone.png\ta kite", "2.png\t", "no tab"])
+    notes = build(folder, max_bad_fraction=0.2).notes
+    assert notes == [
+        f"1 picture is not in {folder / 'images'}: 'gone.png'",
+        "1 caption is empty: '2.png'",
+        "1 line is there more than once: '0.png'",
+        f"1 picture is without a caption in {folder / 'images'}, and not trained on: 'lonely.png'",
+        "1 lines of the captions file cannot be used: captions.tsv:35: no tab between name and caption",
+    ]
+    assert build(folder, max_bad_fraction=0.2, fixed_prompt_prefix="a").notes == notes
+    captions_of(folder, lines)
+    (folder / "images" / "lonely.png").unlink()
+    assert build(folder).notes == []
+    captions_of(folder, [*lines[:27], "x.png\tone", "y.png\ttwo", "27.png\tthree"])
+    with pytest.raises(ValueError, match=r"2 pictures are not in .* \(30 lines; max_bad_fraction=0.05 may be bad\)"):
+        build(folder)
+
+
+def test_the_plan_says_what_is_odd(folder, tmp_path, capsys):
+    with (folder / "captions.tsv").open("a") as file:
+        file.write("\ngone.png\ta kite")
+    words = ["stage=vae", "stage.steps.vae.batch_size=4", "data=image_folder", f"data.data_path={folder / 'images'}"]
+    words += [f"data.captions_file={folder / 'captions.tsv'}", "data.img_size=16", "hardware=cpu", "validate=true"]
+    main.train(resolve(compose_config([*words, f"output_root={tmp_path / 'out'}"])))
+    assert f"    note: 1 picture is not in {folder / 'images'}: 'gone.png'\n" in capsys.readouterr().out

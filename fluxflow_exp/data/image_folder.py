@@ -8,6 +8,7 @@ from annotated_types import Ge
 from torch import Tensor
 
 from fluxflow_exp.bounds import Fraction, PositiveInt, Share
+from fluxflow_exp.data import folder_notes
 from fluxflow_exp.data.captions import lines_of
 from fluxflow_exp.data.images import Bad, Entry, Images, Look, check_fraction, file_state, is_held_out, prefixed
 from fluxflow_exp.data.transforms import check_colour
@@ -57,12 +58,23 @@ class ImageFolder:
                 f"{captions}: {len(trained)} training and {len(held_out)} held-out images; there must be some of both. "
                 "Add images or change data.validation_fraction"
             )
+        self.notes = self._look(folder, entries, fixed_prompt_prefix)
         look = Look(img_size, crop, flip, background, buckets, reduced_min_sizes)
         state_of = partial(_state_in, folder)  # a function of the module's: loading processes get it pickled
         self.train = Images(trained, folder.joinpath, look, state_of=state_of)
         self.validation = Images(held_out, folder.joinpath, Look(img_size, background=background), state_of=state_of)
         self.bad += self.train.bad
         self.prompts = list(dict.fromkeys(e.caption for e in held_out))[:N_PROMPTS]
+
+    def _look(self, folder: Path, entries: list[Entry], prefix: str | None) -> list[str]:
+        """What is odd about the names. ValueError: so many pictures are not there that a run would stop over them."""
+        listing = folder_notes.Listing(folder, [entry.id for entry in entries])
+        missing, total = folder_notes.missing_of(entries, listing), len(entries) + len(self.bad)
+        empty = prefixed("", prefix)
+        found = folder_notes.notes(entries, ["" if e.caption == empty else e.caption for e in entries], listing)
+        if len(missing) > self.max_bad_fraction * total:
+            raise ValueError(f"{found[0]} ({total} lines; max_bad_fraction={self.max_bad_fraction} may be bad)")
+        return found + folder_notes.unusable(self.bad, "lines of the captions file")
 
     def score(self, images: Tensor, captions: list[str]) -> dict[str, float]:
         """Nothing here reads captions back from images."""

@@ -128,6 +128,7 @@ class DataSet(Protocol):
     train: Source | Stream
     validation: Source  # read without augmentation
     bad: list[tuple[str, str]]  # (id, reason) of samples that are known to be unusable before any is read
+    notes: list[str]  # what is odd about it, one line each; for the plan
     max_bad_fraction: float
     prompts: list[str]  # held-out captions, for samples and evaluation
     reads_back: bool  # whether `score` can tell what an image shows

@@ -40,6 +40,7 @@ class Shapes:
     ) -> None:
         self.img_size = img_size
         self.bad: list[tuple[str, str]] = []
+        self.notes: list[str] = []
         trained, held_out = split_triples()
         self.train = _Drawings("train", trained, n_images, img_size, seed)
         self.validation = _Drawings("held-out", held_out, n_validation, img_size, seed)

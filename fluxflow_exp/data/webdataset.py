@@ -17,6 +17,7 @@ from fluxflow_exp.bounds import Fraction, PositiveInt, Share
 from fluxflow_exp.data import tar
 from fluxflow_exp.data.captions import decoded, surrogate_in
 from fluxflow_exp.data.decoding import EXTENSIONS, reason
+from fluxflow_exp.data.folder_notes import unusable
 from fluxflow_exp.data.images import Bad, Entry, Images, Look, check_fraction, file_state, is_held_out, prefixed
 from fluxflow_exp.data.sample import Source, Stream
 from fluxflow_exp.data.stream import Streamed
@@ -146,6 +147,7 @@ class WebDataset:
                 f"{len(shards)} shards; there must be some of both" + (f". First: {self.bad[0]}" if self.bad else "")
             )
         self.validation = Images(held_out, _file_of, square, state_of=_state_of)
+        self.notes = unusable(self.bad, "samples")
         self.prompts = list(dict.fromkeys(e.caption for e in held_out))[:N_PROMPTS]
 
     def score(self, images: Tensor, captions: list[str]) -> dict[str, float]:

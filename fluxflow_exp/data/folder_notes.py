@@ -1,0 +1,106 @@
+"""What a folder of images and its captions say of each other by names alone, before any picture is opened."""
+
+import os
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+from fluxflow_exp.data.decoding import EXTENSIONS
+from fluxflow_exp.data.images import Bad, Entry
+
+SHOWN = 3  # names in a line
+
+
+class Listing:
+    """The files of the subfolders of `folder` that `names` stand in, each subfolder listed once."""
+
+    def __init__(self, folder: Path, names: Iterable[str]) -> None:
+        self.folder = folder
+        self.files = {parent: _files(folder / parent) for parent in dict.fromkeys(map(os.path.dirname, names))}
+
+    def holds(self, name: str) -> bool:
+        parent, leaf = os.path.split(name)
+        known = self.files.get(parent)
+        return leaf in (known if known is not None else _files(self.folder / parent))
+
+    def pictures(self) -> list[str]:
+        """The files whose extension is that of a picture."""
+        return [
+            os.path.join(parent, name)
+            for parent, names in self.files.items()
+            for name in sorted(names)
+            if os.path.splitext(name)[1][1:].lower() in EXTENSIONS
+        ]
+
+
+def notes(entries: list[Entry], bare: list[str], listing: Listing) -> list[str]:
+    """A line for each thing that is odd about names and captions; `bare`: the captions without a prefix."""
+    names = {entry.id for entry in entries}
+    missing = missing_of(entries, listing)
+    found = [_line(missing, "picture", f"not in {listing.folder}", cause(missing, listing))] if missing else []
+    empty = [entry.id for entry, caption in zip(entries, bare, strict=True) if not caption]
+    lonely = [name for name in listing.pictures() if name not in names]
+    twice = [entry.id for entry, count in Counter(entries).items() if count > 1]
+    found += [_line(empty, "caption", "empty")] if empty else []
+    found += [_line(twice, "line", "there more than once")] if twice else []
+    found += [_line(lonely, "picture", f"without a caption in {listing.folder}, and not trained on")] if lonely else []
+    return found
+
+
+def missing_of(entries: list[Entry], listing: Listing) -> list[str]:
+    """Names of entries that the folder does not hold."""
+    return [name for name in dict.fromkeys(entry.id for entry in entries) if not listing.holds(name)]
+
+
+def cause(missing: list[str], listing: Listing) -> str:
+    """What most missing names have in common, if that is known; with what is there instead of the first."""
+    found = [(_cause(name, listing), name) for name in missing]
+    (reason, count), *_ = Counter(reason for (reason, _), _ in found).most_common(1)
+    if not reason or 2 * count <= len(missing):
+        return ""
+    instead, name = next((instead, name) for (why, instead), name in found if why == reason)
+    return f"{reason} ({instead!r} for {name!r})"
+
+
+def _cause(name: str, listing: Listing) -> tuple[str, str]:
+    """Why a name may be missing, and what is there instead; empty: nobody knows."""
+    parent, leaf = os.path.split(name)
+    bare, slashed = name.strip("\"'"), name.replace("\\", "/")
+    if bare != name and listing.holds(bare):
+        return "quotes belong to the names here: take them away", bare
+    if slashed != name and listing.holds(slashed):
+        return "the names have backslashes where a slash parts folders", slashed
+    first, _, rest = name.partition("/")
+    if parent and listing.folder.name == first and listing.holds(rest):
+        return f"the names begin with {first}/, and data_path is that folder: give the one above it", rest
+    if parent and leaf in _files(listing.folder):
+        return f"the names begin with {parent}/, and the files stand in data_path itself", leaf
+    there = listing.files.get(parent, frozenset())
+    same = sorted(other for other in there if other.lower() == leaf.lower())
+    if same:
+        return "upper and lower case differ", same[0]
+    stem = os.path.splitext(leaf)[0]
+    other = [each for each in (f"{stem}.{extension}" for extension in EXTENSIONS) if each in there]
+    return ("the extension is another one there", other[0]) if other else ("", "")
+
+
+def _files(folder: Path) -> frozenset[str]:
+    """Names of what stands in a folder that is no folder itself; none where it cannot be listed."""
+    try:
+        with os.scandir(folder) as entries:
+            return frozenset(entry.name for entry in entries if not entry.is_dir(follow_symlinks=False))
+    except (OSError, ValueError):
+        return frozenset()
+
+
+def unusable(bad: Bad, what: str) -> list[str]:
+    """A line about `what` that was found to be none before anything is read, if there is some."""
+    shown = "; ".join(f"{name}: {reason}" for name, reason in bad[:SHOWN])
+    return [f"{len(bad)} {what} cannot be used: {shown}" + ("; …" if len(bad) > SHOWN else "")] if bad else []
+
+
+def _line(names: list[str], what: str, is_what: str, why: str = "") -> str:
+    shown = ", ".join(repr(name) for name in names[:SHOWN]) + (", …" if len(names) > SHOWN else "")
+    verb = "is" if len(names) == 1 else "are"
+    plural = "" if len(names) == 1 else "s"
+    return f"{len(names)} {what}{plural} {verb} {is_what}: {shown}" + (f". Cause: {why}" if why else "")
