@@ -8,6 +8,7 @@ import os
 import re
 import secrets
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -190,17 +191,22 @@ class RunFolder:
         files.sync_folder(self.path.parent)
         return aside
 
-    def report_bad(self, bad: list[tuple[str, str]], data: DataSet) -> None:
-        """List samples that could not be read, once each. UserError: they are too many."""
+    def report_bad(self, bad: list[tuple[str, str]], data: DataSet, say: Callable[[str], None]) -> None:
+        """List samples that could not be read, once each, and say so as they double. UserError: they are too many."""
         if not bad or not self.first:
             return
         if self._bad is None:
             self._bad = self._read_bad()
+        before = len(self._bad)
         with self.bad_samples.open("a", encoding="utf-8") as file:
             for sample, reason in bad:
                 if sample not in self._bad:
                     self._bad.add(sample)
                     file.write(json.dumps({"sample": sample, "reason": reason}) + "\n")
+        if len(self._bad).bit_length() > before.bit_length():
+            say(
+                f"Unreadable samples so far: {len(self._bad)}, e.g. {': '.join(bad[-1])}; {self.bad_samples} lists them"
+            )
         total = len(data.train) + len(data.validation) + len(data.bad)
         if len(self._bad) > data.max_bad_fraction * total:
             raise UserError(
@@ -208,6 +214,10 @@ class RunFolder:
                 f"{data.max_bad_fraction}; {self.bad_samples} lists them with the reasons. Repair them "
                 "and go on with resume=extend, or raise the limit"
             )
+
+    def unreadable(self) -> int:
+        """How many samples could not be read."""
+        return len(self.bad_samples.read_bytes().splitlines()) if self.bad_samples.exists() else 0
 
     def _read_bad(self) -> set[str]:
         if not self.bad_samples.exists():

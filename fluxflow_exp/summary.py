@@ -62,10 +62,15 @@ def write(folder: RunFolder, console: Console) -> None:
         "wall_seconds": record["wall_seconds"],
         "restarts": record["restarts"],
     }
+    unreadable = folder.unreadable()
+    if unreadable:
+        summary["unreadable_samples"] = unreadable
     files.write_json(folder.summary, summary)
     console.say(f"\nPIPELINE TRAINING COMPLETE in {summary['wall_seconds']:.0f} s")
     for name, value in metrics.items():
         console.say(f"  {name}: {value}")
+    if unreadable:
+        console.say(f"  unreadable: {unreadable} samples, listed with the reasons in {folder.bad_samples}")
     console.say(f"  pictures: {folder.samples}\n  graphs:   {folder.graph}")
     final = folder.weights / "final.safetensors"
     console.say(f"  weights:  {final}")

@@ -13,6 +13,7 @@ from fluxflow_exp import pipeline
 from fluxflow_exp.config import UserError, resolve
 from fluxflow_exp.losses.reconstruction import Reconstruction
 from fluxflow_exp.overrides import compose_config
+from fluxflow_exp.run_folder import RunFolder
 from tests.children import finish
 from tests.conftest import TOY, toy
 
@@ -35,13 +36,21 @@ def image_run(tmp_path: Path, *overrides: str, n: int = 40, broken: int = 0) -> 
     return resolve(compose_config(["stage=vae", *folder(tmp_path, n=n, broken=broken), *small, *step, *overrides]))
 
 
-def test_unreadable_images_are_replaced_counted_and_listed(tmp_path: Path) -> None:
+def test_unreadable_images_are_replaced_counted_and_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pipeline.run(image_run(tmp_path, "data.max_bad_fraction=0.2", broken=3))
     lines = [json.loads(line) for line in (tmp_path / "vae" / "bad_samples.jsonl").read_text().splitlines()]
     assert {line["sample"] for line in lines} <= {"0.png", "1.png", "2.png"}
     assert len(lines) == len({line["sample"] for line in lines}) >= 2
     assert all(line["reason"] for line in lines)
-    assert json.loads((tmp_path / "vae" / "summary.json").read_text())["steps"]["vae"]["images"] == 64
+    summary = json.loads((tmp_path / "vae" / "summary.json").read_text())
+    assert summary["steps"]["vae"]["images"] == 64
+    assert summary["unreadable_samples"] == len(lines)
+    said = capsys.readouterr().out
+    assert "Unreadable samples so far: 1, e.g. " in said or "Unreadable samples so far: 2, e.g. " in said
+    assert f"  unreadable: {len(lines)} samples, listed with the reasons in " in said
+    log = RunFolder(tmp_path / "vae").log.read_text()
+    assert f"  unreadable: {len(lines)} samples" in log
+    assert "unreadable samples" in (tmp_path / "vae" / "report.html").read_text()
 
 
 def test_too_many_unreadable_images_stop_the_run_and_say_so(tmp_path: Path) -> None:
@@ -49,12 +58,13 @@ def test_too_many_unreadable_images_stop_the_run_and_say_so(tmp_path: Path) -> N
         pipeline.run(image_run(tmp_path, broken=15))
 
 
-def test_a_wrong_folder_is_said_at_the_first_batch(tmp_path: Path) -> None:
+def test_a_wrong_folder_is_said_before_anything_is_read(tmp_path: Path) -> None:
     values = image_run(tmp_path)
     (tmp_path / "images").rename(tmp_path / "elsewhere")
     (tmp_path / "images").mkdir()
-    with pytest.raises(UserError, match=r"samples in a row cannot be read.*data\.data_path"):
+    with pytest.raises(UserError, match=r"^data: 40 pictures are not in "):
         pipeline.run(values)
+    assert not (tmp_path / "vae").exists()
 
 
 def test_a_set_smaller_than_a_batch_is_refused_before_anything_is_written(tmp_path: Path) -> None:

@@ -55,6 +55,8 @@ def _header(card: Card) -> Html:
     if card.costs.unit != "hours":
         price = None if card.costs.price is None else f"{card.costs.price:.2f} USD"
         tiles.append((card.costs.unit, hours(card.costs.hours), price))
+    if card.folder.unreadable():
+        tiles.append(("unreadable samples", count(card.folder.unreadable()), card.folder.bad_samples.name))
     if parts:
         tiles.append(("parameters", count(sum(parts.values())), f"{len(parts)} parts"))
     choices = [f"stage {values['stage']['name']}", f"model {values['model']['name']}"]

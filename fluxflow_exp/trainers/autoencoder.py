@@ -157,7 +157,7 @@ class AutoencoderTrainer(Trainer):
     def evaluate(self, *, last: bool, raw: bool = False) -> dict[str, float]:
         source = self.setup.data.validation
         batch = read_all(source, range(min(self.setup.evaluation.images, len(source))), seed=self.setup.seed)
-        self.setup.folder.report_bad(batch.bad, self.setup.data)
+        self.setup.folder.report_bad(batch.bad, self.setup.data, self.setup.console.say)
         with self.averaged(raw=raw):
             parts = torch.split(batch.images, min(self.length.micro_batch, 64))  # what fits in training fits here
             found = torch.cat([self.reconstruct(part) for part in parts])

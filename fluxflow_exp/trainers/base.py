@@ -144,7 +144,7 @@ class Trainer(ABC):
         state.begin(self)
         self._logged, self._first = (self.update_index, self.seconds), self.update_index + 1
         self._began = clock.now() - self.seconds
-        self.setup.folder.report_bad(self.setup.data.bad, self.setup.data)
+        self.setup.folder.report_bad(self.setup.data.bad, self.setup.data, self.setup.console.say)
 
     def advance(self, batch: Batch) -> None:
         """One update, its row, and what is due to be looked at. NonFiniteError."""

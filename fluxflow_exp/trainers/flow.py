@@ -79,7 +79,7 @@ class FlowTrainer(Trainer):
         wanted = min(-(-LATENT_STATISTICS_IMAGES // length.batch_size), length.updates_per_epoch)
         means, squares = [], []
         for index, batch in enumerate(self.batches(0, wanted, alone=True)):
-            self.setup.folder.report_bad(batch.bad, self.setup.data)
+            self.setup.folder.report_bad(batch.bad, self.setup.data, self.setup.console.say)
             noise = self.noise(self._latent_shape(batch), f"statistics {index}")
             for first in range(0, len(batch.images), length.micro_batch):
                 rows = slice(first, first + length.micro_batch)
@@ -117,7 +117,7 @@ class FlowTrainer(Trainer):
         evaluation, data = self.setup.evaluation, self.setup.data
         indices = range(min(evaluation.images, len(data.validation)))
         batch = read_all(data.validation, indices, seed=self.setup.seed)
-        self.setup.folder.report_bad(batch.bad, data)
+        self.setup.folder.report_bad(batch.bad, data, self.setup.console.say)
         shows = last and evaluation.prompts > 0 and data.reads_back
         with self.averaged(raw=raw):
             metrics = {"val_flow": self._held_out_loss(batch)}

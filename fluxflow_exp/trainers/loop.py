@@ -38,5 +38,5 @@ def _agree(trainer: Trainer, batch: Batch) -> tuple[int, bool]:
     signum, due_somewhere, bad, micro_batches = ranks.largest(mine)
     trainer.accumulation.agree(micro_batches)
     if bad:
-        setup.folder.report_bad(ranks.gather(batch.bad), setup.data)
+        setup.folder.report_bad(ranks.gather(batch.bad), setup.data, setup.console.say)
     return signum, bool(due_somewhere)

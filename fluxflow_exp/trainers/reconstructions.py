@@ -63,7 +63,7 @@ def _images(trainer: AutoencoderTrainer) -> tuple[Tensor, list[str]]:
     if not given:
         count = min(setup.samples.count, len(setup.data.validation))
         batch = read_all(setup.data.validation, range(count), seed=setup.seed)
-        setup.folder.report_bad(batch.bad, setup.data)
+        setup.folder.report_bad(batch.bad, setup.data, setup.console.say)
         return batch.images, batch.ids
     return torch.stack([_square(name, setup.data.img_size) for name in given]), list(given)
 
