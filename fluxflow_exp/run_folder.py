@@ -215,10 +215,6 @@ class RunFolder:
                 "and go on with resume=extend, or raise the limit"
             )
 
-    def unreadable(self) -> int:
-        """How many samples could not be read."""
-        return len(self.bad_samples.read_bytes().splitlines()) if self.bad_samples.exists() else 0
-
     def _read_bad(self) -> set[str]:
         if not self.bad_samples.exists():
             return set()

@@ -62,7 +62,7 @@ def write(folder: RunFolder, console: Console) -> None:
         "wall_seconds": record["wall_seconds"],
         "restarts": record["restarts"],
     }
-    unreadable = folder.unreadable()
+    unreadable = files.count_lines(folder.bad_samples)
     if unreadable:
         summary["unreadable_samples"] = unreadable
     files.write_json(folder.summary, summary)

@@ -6,6 +6,7 @@ from typing import Any
 
 import yaml
 
+from fluxflow_exp import files
 from fluxflow_exp.card import facts, gallery, html, panels
 from fluxflow_exp.card.facts import Card
 from fluxflow_exp.card.html import Html, details, join, section, table, tag
@@ -55,8 +56,9 @@ def _header(card: Card) -> Html:
     if card.costs.unit != "hours":
         price = None if card.costs.price is None else f"{card.costs.price:.2f} USD"
         tiles.append((card.costs.unit, hours(card.costs.hours), price))
-    if card.folder.unreadable():
-        tiles.append(("unreadable samples", count(card.folder.unreadable()), card.folder.bad_samples.name))
+    unreadable = files.count_lines(card.folder.bad_samples)
+    if unreadable:
+        tiles.append(("unreadable samples", count(unreadable), card.folder.bad_samples.name))
     if parts:
         tiles.append(("parameters", count(sum(parts.values())), f"{len(parts)} parts"))
     choices = [f"stage {values['stage']['name']}", f"model {values['model']['name']}"]
