@@ -32,7 +32,9 @@ def command(main: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
     def guarded(*arguments: Arguments.args, **options: Arguments.kwargs) -> Result:
         environment.settle()
         try:
-            return main(*arguments, **options)
+            result = main(*arguments, **options)
+            if not environment.output_lost():
+                return result
         except UserError as error:
             fail([str(problem) for problem in error.args])
         except OSError as error:

@@ -71,6 +71,7 @@ def _print(way: str, folder: Path) -> None:
         for _ in range(2):
             print("\u03b2 10 \u2026 \udcff", flush=True)
         file.write("kept")
+    assert environment.output_lost() == ("disk" in way)
 
 
 def test_a_graph_that_cannot_be_drawn_costs_no_run(tmp_path: Path) -> None:
@@ -103,3 +104,10 @@ def test_names_with_dollars_and_underscores_stand_in_legends(tmp_path: Path, mon
     legend = drawn[0].axes[0].get_legend().get_texts()
     assert [text.get_text().strip() for text in legend] == names
     assert not any(text.get_parse_math() for text in legend)
+
+
+@pytest.mark.parametrize(("given", "kept"), [("0", None), ("abc", None), ("", None), ("120", "120")])
+def test_a_width_that_is_none_is_not_believed(monkeypatch: pytest.MonkeyPatch, given: str, kept: str | None) -> None:
+    monkeypatch.setenv("COLUMNS", given)
+    environment.settle()
+    assert os.environ.get("COLUMNS") == kept
