@@ -21,7 +21,7 @@ def cli() -> None:
             lines = convert_config.convert(
                 arguments.source, arguments.output, text_encoder=arguments.text_encoder, model=arguments.model
             )
-    except (UserError, OSError) as error:
+    except UserError as error:
         fail([str(error)])
         sys.exit(2)
     print("\n".join(lines))

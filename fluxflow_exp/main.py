@@ -16,7 +16,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from fluxflow_exp import commands, environment
+from fluxflow_exp import commands, environment, failures
 from fluxflow_exp.config import UserError, chosen, conf_dir, resolve
 from fluxflow_exp.console import fail
 from fluxflow_exp.override_words import as_text
@@ -73,6 +73,9 @@ def main(config: DictConfig) -> None:
         train(values, started=STARTED)
     except UserError as error:
         fail(list(error.args))
+        sys.exit(2)
+    except OSError as error:
+        fail([failures.of_file(error)])
         sys.exit(2)
     except KeyboardInterrupt:  # a second Ctrl-C; the first one saves
         fail(["stopped at once. The same command continues from the last save"])

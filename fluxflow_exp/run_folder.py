@@ -198,15 +198,14 @@ class RunFolder:
         if self._bad is None:
             self._bad = self._read_bad()
         before = len(self._bad)
-        with self.bad_samples.open("a", encoding="utf-8") as file:
+        with files.naming(self.bad_samples), self.bad_samples.open("a", encoding="utf-8") as file:
             for sample, reason in bad:
                 if sample not in self._bad:
                     self._bad.add(sample)
                     file.write(json.dumps({"sample": sample, "reason": reason}) + "\n")
         if len(self._bad).bit_length() > before.bit_length():
-            say(
-                f"Unreadable samples so far: {len(self._bad)}, e.g. {': '.join(bad[-1])}; {self.bad_samples} lists them"
-            )
+            count, last = len(self._bad), ": ".join(bad[-1])
+            say(f"Unreadable samples so far: {count}, e.g. {last}; {self.bad_samples} lists them")
         total = len(data.train) + len(data.validation) + len(data.bad)
         if len(self._bad) > data.max_bad_fraction * total:
             raise UserError(
@@ -216,11 +215,14 @@ class RunFolder:
             )
 
     def _read_bad(self) -> set[str]:
-        if not self.bad_samples.exists():
-            return set()
-        whole = [line for line in self.bad_samples.read_text(encoding="utf-8").splitlines(True) if line.endswith("\n")]
-        files.write_text(self.bad_samples, "".join(whole))
-        return {json.loads(line)["sample"] for line in whole}
+        try:
+            text = self.bad_samples.read_text(encoding="utf-8") if self.bad_samples.exists() else ""
+            whole = [each for each in text.split("\n")[:-1] if each]
+            found = {str(json.loads(line)["sample"]) for line in whole}
+        except (ValueError, LookupError, TypeError) as error:
+            raise files.DamagedError(f"{self.bad_samples} is damaged: a line in it is no sample ({error})") from error
+        files.write_text(self.bad_samples, "".join(f"{line}\n" for line in whole))
+        return found
 
 
 def run_path(values: dict[str, Any], swept: str = "") -> Path:

@@ -58,7 +58,6 @@ class WandbRun:
         if self._run is None:
             if reason and (mode == "online" or has_key()):
                 self.console.say(f"W&B: {reason}; this run is recorded offline")
-            self._clear_offline()
             failed = self._open("offline")
             if failed:
                 self.console.say(f"W&B: {failed}; metrics go to the run folder alone")
@@ -102,7 +101,6 @@ class WandbRun:
         import wandb  # takes half a second, and not every run wants it
 
         home = self.folder.path / "wandb"
-        home.mkdir(exist_ok=True)
         for name in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR"):
             os.environ[name] = str(home.absolute())
         os.environ.setdefault("WANDB_SILENT", "true")
@@ -110,6 +108,9 @@ class WandbRun:
         swept = self.folder.path.name != self.config["name"]
         stage, model = self.config["stage"]["name"], self.config["model"]["name"]
         try:
+            home.mkdir(exist_ok=True)
+            if mode == "offline":
+                self._clear_offline()
             self._run = wandb.init(
                 mode=mode,  # type: ignore[arg-type]
                 id=wandb_id(self.folder),

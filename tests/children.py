@@ -1,5 +1,6 @@
 """Training in child processes that can be killed, forked from a server that has torch imported already."""
 
+import importlib
 import multiprocessing
 import os
 import random
@@ -179,6 +180,24 @@ def _command(folder: Path, words: tuple[str, ...], out: Path, err: Path, environ
     from fluxflow_exp.main import cli
 
     cli()
+
+
+def entry_point(module: str, words: list[str], log: Path, *faults: Fault) -> int:
+    """What `python -m MODULE WORDS…` ends with; what it says is in `log`."""
+    child = CONTEXT.Process(target=_entry_point, args=(module, words, log, faults))
+    child.start()
+    child.join(120)
+    assert child.exitcode is not None, f"{module} hangs; see {log}"
+    return child.exitcode
+
+
+def _entry_point(module: str, words: list[str], log: Path, faults: tuple[Fault, ...]) -> None:
+    _say_to(log, 1, 2)
+    sys.argv = [module, *words]
+    imported = importlib.import_module(module)
+    for fault in faults:
+        fault()
+    sys.exit((getattr(imported, "main", None) or imported.cli)())
 
 
 def _say_to(log: Path, *descriptors: int) -> None:

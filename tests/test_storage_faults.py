@@ -5,9 +5,10 @@ import shutil
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from fluxflow_exp.outcome import differences
-from tests.children import finish
+from tests.children import entry_point, finish
 from tests.conftest import toy
 from tests.file_faults import FileFault, needs_compiler, operations
 
@@ -60,6 +61,31 @@ def test_a_start_that_left_temporary_files_alone_is_begun_again(tmp_path: Path) 
     assert fails_clearly(root, tmp_path / "failed", FileFault((root / "vae",), at=at, error=errno.EIO)) == []
     assert list((root / "vae").glob("tmp-*"))
     assert run(root, log) == 0, log.read_text()
+
+
+COMMANDS = {
+    "fluxflow_exp.report": ["{run}", "--output", "{out}/report.html"],
+    "fluxflow_exp.plot": ["{run}", "--output", "{out}"],
+    "fluxflow_exp.evaluate": ["{run}", "--metrics", "psnr", "--images", "2", "--json", "{out}/numbers.json"],
+    "fluxflow_exp.data.pack": ["{images}", "{images}/captions.tsv", "{out}/shards"],
+}
+
+
+@pytest.mark.parametrize(
+    ("module", "error", "at"), [(m, ERRORS[i % 3], (2, 4, 1)[i % 3]) for i, m in enumerate(COMMANDS)]
+)
+def test_other_commands_end_in_one_line(tmp_path: Path, undisturbed: Path, module: str, error: int, at: int) -> None:
+    images, out, log = tmp_path / "images", tmp_path / "out", tmp_path / "log"
+    images.mkdir()
+    Image.new("RGB", (4, 4)).save(images / "a.png")
+    (images / "captions.tsv").write_text("a.png\ta caption\n")
+    places = {"run": undisturbed / "vae", "images": images, "out": out}
+    words = [word.format(**places) for word in COMMANDS[module]]
+    assert entry_point(module, words, log, FileFault((out,), at=at, error=error)) == 2
+    told = [line for line in log.read_text().splitlines() if line.startswith("error: a file could not be ")]
+    assert len(told) == 1
+    assert str(out) in told[0]
+    assert "Traceback" not in log.read_text()
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ import argparse
 import os
 import random
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,9 +14,9 @@ from rich.progress import track
 
 from fluxflow_exp import failures
 from fluxflow_exp.config import UserError
-from fluxflow_exp.console import fail
 from fluxflow_exp.data.decoding import EXTENSIONS, opened, reason
 from fluxflow_exp.data.image_folder import read_captions
+from fluxflow_exp.files import naming
 from fluxflow_exp.seeding import derive
 
 SCRATCH = "tmp-pack"  # in the output folder, while it is filled
@@ -35,11 +36,7 @@ def cli() -> None:
     made.add_argument("--max_samples", type=int, default=10_000, help="samples a shard")
     made.add_argument("--seed", type=int, default=0, help="of the order: neighbours in a folder are often alike")
     arguments = made.parse_args()
-    try:
-        pack(**vars(arguments))
-    except (UserError, OSError) as error:
-        fail([str(error)])
-        sys.exit(2)
+    pack(**vars(arguments))
 
 
 def pack(
@@ -65,7 +62,8 @@ def pack(
             shard.rename(output / shard.name)
         scratch.rmdir()
     except BaseException:
-        _clear(scratch)
+        with suppress(OSError):  # the first error is the one to be told
+            _clear(scratch)
         raise
     last = shards[-1].stem.removeprefix("shard-")
     print(f"{len(packed)} samples in {len(shards)} shards. Train on them:")
@@ -124,7 +122,10 @@ def _write(folder: Path, packed: list[_Packed], *, max_megabytes: float, max_sam
     with webdataset.ShardWriter(pattern, maxcount=max_samples, maxsize=max_megabytes * 1e6, verbose=0) as writer:
         for number, each in enumerate(track(packed, description="Packing")):
             # A number has no dot: a sample's name ends at its first one, and files may have several.
-            writer.write({"__key__": f"{number:09d}", each.extension: each.file.read_bytes(), "txt": each.caption})
+            with naming(each.file):
+                image = each.file.read_bytes()
+            with naming(folder):
+                writer.write({"__key__": f"{number:09d}", each.extension: image, "txt": each.caption})
 
 
 def _clear(scratch: Path) -> None:

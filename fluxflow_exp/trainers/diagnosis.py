@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import torch
@@ -30,7 +31,9 @@ def explain(trainer: Trainer, error: NonFiniteError) -> UserError:
     )
     if trainer.ranks.first:
         record = {"step": place.step, "update": place.update, "term": error.term, "module": found and found[0]}
-        files.write_json(folder.non_finite, {**record, "ids": error.ids, "player": error.player, "message": message})
+        record |= {"ids": error.ids, "player": error.player, "message": message}
+        with suppress(OSError):  # the error that ends the run is the one that is told
+            files.write_json(folder.non_finite, record)
     return UserError(message)
 
 
