@@ -78,10 +78,6 @@ class Machine:
 def hardware_problems(hardware: schema.Hardware) -> list[str]:
     """What `hardware` asks for and this machine lacks; one line each."""
     problems = []
-    if hardware.device not in ("auto", "cpu", "cuda"):
-        problems.append(f"hardware.device is 'auto', 'cpu' or 'cuda' (one GPU), not {hardware.device!r}")
-    if hardware.precision not in ("auto", *PRECISIONS):
-        problems.append(f"hardware.precision is auto, fp32, bf16 or fp16, not {hardware.precision!r}")
     if hardware.device == "cuda" and not torch.cuda.is_available():
         problems.append(
             f"hardware={hardware.name} needs a CUDA GPU and this machine shows none. "
@@ -99,6 +95,10 @@ def hardware_problems(hardware: schema.Hardware) -> list[str]:
 def parallel_problems(hardware: schema.Hardware) -> list[str]:
     """What cannot be asked for on any machine."""
     problems = []
+    if hardware.device not in ("auto", "cpu", "cuda"):
+        problems.append(f"hardware.device is 'auto', 'cpu' or 'cuda' (one GPU), not {hardware.device!r}")
+    if hardware.precision not in ("auto", *PRECISIONS):
+        problems.append(f"hardware.precision is auto, fp32, bf16 or fp16, not {hardware.precision!r}")
     if hardware.slurm.signal_seconds >= 60 * hardware.slurm.minutes:
         problems.append(
             f"hardware.slurm.signal_seconds={hardware.slurm.signal_seconds} is no less than the time limit "

@@ -120,7 +120,8 @@ def train(values: dict[str, Any], *, swept: str = "", started: float | None = No
     """
     from fluxflow_exp import distributed, pipeline, preflight, runs, spawn
 
-    problems = preflight.problems(values) or runs.sharing_problems(values, swept=swept)
+    # The plan of another machine's run is one, too: it says what is lacking here.
+    problems = preflight.problems(values, here=not values["validate"]) or runs.sharing_problems(values, swept=swept)
     if problems:
         raise UserError(*problems)
     devices = values["hardware"]["devices"]

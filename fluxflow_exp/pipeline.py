@@ -13,7 +13,7 @@ from fluxflow_exp.console import Console
 from fluxflow_exp.datasets import build_data
 from fluxflow_exp.distributed import Ranks
 from fluxflow_exp.graphs import Graphs
-from fluxflow_exp.hardware import Machine, prepare
+from fluxflow_exp.hardware import Machine, hardware_problems, prepare
 from fluxflow_exp.interval import SaveClock
 from fluxflow_exp.mirror import Mirror
 from fluxflow_exp.preemption import Interrupted, StopRequest
@@ -38,7 +38,8 @@ def run(values: dict[str, Any], *, swept: str = "", started: float | None = None
     config = typed(values)
     machine = prepare(config.hardware, local_rank=distributed.local_rank(), computes=not config.validate)
     if config.validate:
-        Console().say(_plan(config, build_data(config), machine)[1])
+        lacking = [f"  note: {line}" for line in hardware_problems(config.hardware)]
+        Console().say("\n".join([_plan(config, build_data(config), machine)[1], *lacking]))
         return
     ranks = distributed.start(machine.device, config.hardware.devices)
     folder = RunFolder(run_path(values, swept), mirror=Mirror.of(values, swept), first=ranks.first)

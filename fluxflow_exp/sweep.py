@@ -130,7 +130,7 @@ def _compose(context: HydraContext, config: DictConfig, overrides: list[str]) ->
 
 def _problems(labels: list[str], composed: list[dict[str, Any] | str], *, here: bool) -> list[str]:
     """One line a problem; one that all jobs have is said once."""
-    found = [[each] if isinstance(each, str) else preflight.problems(each, here=here) for each in composed]
+    found = [[each] if isinstance(each, str) else _of_job(each, here=here) for each in composed]
     common = [line for line in found[0] if all(line in lines for lines in found)]
     single = [
         f"{label}: {line}" for label, lines in zip(labels, found, strict=True) for line in lines if line not in common
@@ -153,6 +153,10 @@ def _sharing_problems(composed: list[dict[str, Any] | str], overrides: Sequence[
         for line in runs.sharing_problems(values, swept=job_folder(values, list(given)))
     ]
     return list(dict.fromkeys(found))
+
+
+def _of_job(values: dict[str, Any], *, here: bool) -> list[str]:
+    return preflight.problems(values, here=here and not values["validate"])
 
 
 def _job(label: str, overrides: list[str], values: dict[str, Any]) -> Job:

@@ -48,7 +48,7 @@ def test_fp16_scales_its_loss():
 
 
 def test_unknown_words_are_refused():
-    found = hardware_problems(Hardware(name="x", device="tpu", precision="int8"))
+    found = parallel_problems(Hardware(name="x", device="tpu", precision="int8"))
     assert len(found) == 2
     assert "'tpu'" in found[0]
     assert "'int8'" in found[1]

@@ -9,7 +9,9 @@ import pytest
 import torch
 import yaml
 
-from fluxflow_exp import commands
+from fluxflow_exp import commands, main
+from fluxflow_exp.config import UserError
+from fluxflow_exp.overrides import values_of
 from tests.children import command
 from tests.conftest import TOY, TOY_STEPS
 
@@ -39,6 +41,23 @@ def test_a_card_that_is_not_there(tmp_path: Path) -> None:
     done = command(tmp_path, "hardware=h200")
     assert done.returncode == 2
     assert done.stderr.startswith("error: hardware=h200 needs a CUDA GPU and this machine shows none.")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_a_plan_for_a_card_that_is_not_there_is_one_with_a_note(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["hardware=h200", "hardware.devices=2", "data.n_images=64", f"output_root={tmp_path / 'out'}"]
+    values = values_of([*words, "hardware.cuda_graphs=false"])
+    main.train({**values, "validate": True})
+    said = capsys.readouterr().out
+    assert "machine: 2 x H200 (not this machine)" in said
+    assert "  note: hardware=h200 needs a CUDA GPU and this machine shows none." in said
+    with pytest.raises(UserError, match="needs a CUDA GPU"):
+        main.train(values)
+    with pytest.raises(UserError, match=r"hardware\.precision is auto, fp32, bf16 or fp16, not 'fp8'"):
+        main.train(values_of([*words, "hardware.precision=fp8", "validate=true"]))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_validate_prints_the_plan_and_leaves_nothing(tmp_path: Path) -> None:
