@@ -3,13 +3,15 @@
 import io
 import shutil
 import tarfile
+from copy import deepcopy
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
 
-from fluxflow_exp import pipeline, runs
+from fluxflow_exp import pipeline, publishing, runs
 from fluxflow_exp.checkpoint import CheckpointStore
 from fluxflow_exp.config import UserError, resolve
 from fluxflow_exp.console import Console
@@ -23,6 +25,7 @@ from fluxflow_exp.summary import is_finished
 from tests.conftest import TOY, TOY_STEPS
 from tests.test_folder_lock import prepared, quick  # noqa: F401 - a fixture
 
+pytestmark = pytest.mark.usefixtures("quick")
 ALONE = {"vae": "~stage.steps.flow", "flow": "~stage.steps.vae"}
 
 
@@ -41,11 +44,18 @@ def data(tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
-def values(data: Path, *overrides: str) -> dict[str, Any]:
-    given = ["data=image_folder", f"data.data_path={data / 'images'}", f"data.captions_file={data / 'captions.tsv'}"]
+@cache
+def _composed(*overrides: str) -> dict[str, Any]:
     small = [each for each in [*TOY, *TOY_STEPS] if not each.startswith(("data.n_images", "+data.n_validation"))]
-    out = f"output_root={data.parent / 'out'}"
-    return resolve(compose_config(["stage=quickstart", *small, out, *given, "~stage.steps.vae_gan", *overrides]))
+    folder = ["data=image_folder", "data.data_path=.", "data.captions_file=."]
+    return resolve(compose_config(["stage=quickstart", *small, *folder, "~stage.steps.vae_gan", *overrides]))
+
+
+def values(data: Path, *overrides: str, **others: str) -> dict[str, Any]:
+    """A toy run on the pictures in `data`; composing it anew each time would take longer than all else."""
+    given = deepcopy(_composed(*overrides))
+    given["data"] |= {"data_path": str(data / "images"), "captions_file": str(data / "captions.tsv")}
+    return given | {"output_root": str(data.parent / "out")} | others
 
 
 class Said(Console):
@@ -101,7 +111,7 @@ def renamed(data: Path) -> None:
         (renamed, "as many samples as then, with other names and captions"),
     ],
 )
-def test_changed_data_are_refused_and_gone_on_with_if_asked(data: Path, quick: None, change: Any, what: str) -> None:  # noqa: F811
+def test_changed_data_are_refused_and_gone_on_with_if_asked(data: Path, change: Any, what: str) -> None:
     asked = values(data)
     folder, _, _ = start(asked)
     stand_at(folder, "vae", 3)
@@ -119,11 +129,11 @@ def test_changed_data_are_refused_and_gone_on_with_if_asked(data: Path, quick: N
     assert start(asked)[1] == "continued"  # what was accepted once is what the run is made from
 
 
-def test_moved_data_streams_and_runs_of_earlier_versions_go_on(data: Path, quick: None, tmp_path: Path) -> None:  # noqa: F811
+def test_moved_data_streams_and_runs_of_earlier_versions_go_on(data: Path, tmp_path: Path) -> None:
     folder, _, _ = start(values(data))
     shutil.copytree(data, tmp_path / "moved")
     shutil.rmtree(data)
-    moved = values(tmp_path / "moved", f"output_root={tmp_path / 'out'}")
+    moved = values(tmp_path / "moved")
     assert start(moved)[1] == "continued"
     record = folder.read_record()
     more_pictures(tmp_path / "moved")
@@ -140,7 +150,8 @@ def test_moved_data_streams_and_runs_of_earlier_versions_go_on(data: Path, quick
         start(moved)
 
 
-def test_a_finished_step_stays_finished(data: Path, quick: None) -> None:  # noqa: F811
+def test_a_finished_step_stays_finished(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(publishing, "check_finished", lambda folder, steps: None)  # nothing is published here
     folder, _, _ = start(values(data))
     planned = folder.read_record()["planned"]
     for step in ("vae", "flow"):
@@ -155,7 +166,7 @@ def test_a_finished_step_stays_finished(data: Path, quick: None) -> None:  # noq
     folder.write_record({**record, "steps": {"vae": record["steps"]["vae"]}})
     with pytest.raises(UserError, match="the data of flow: 37"):
         start(values(data))
-    assert start(values(data, "resume=extend"))[1] == "continued"
+    assert start(values(data, resume="extend"))[1] == "continued"
     record = folder.read_record()
     assert is_finished(record["steps"]["vae"], record["planned"]["vae"])
     assert record["planned"]["flow"]["updates"] > planned["flow"]["updates"]
@@ -175,7 +186,7 @@ def test_a_finished_run_publishes_nothing_again(data: Path) -> None:
     assert {p: p.read_bytes() for p in weights} == weights
 
 
-def test_a_step_never_stands_behind_its_end(data: Path, quick: None) -> None:  # noqa: F811
+def test_a_step_never_stands_behind_its_end(data: Path) -> None:
     folder, _, _ = start(values(data))
     stand_at(folder, "vae", 8)
     write_pictures(data, 0, 0)
@@ -183,15 +194,15 @@ def test_a_step_never_stands_behind_its_end(data: Path, quick: None) -> None:  #
     write_pictures(data, 0, 20)
     before = folder.read_record()
     with pytest.raises(UserError, match="step vae stands at update 8, and would now end after 4"):
-        start(values(data, "resume=extend"))
+        start(values(data, resume="extend"))
     assert folder.read_record() == before
 
 
-def test_an_extension_is_not_lost_between_record_and_configuration(data: Path, quick: None) -> None:  # noqa: F811
+def test_an_extension_is_not_lost_between_record_and_configuration(data: Path) -> None:
     folder, _, _ = start(values(data, ALONE["flow"]))
     stand_at(folder, "flow", 8, finished=True)
     folder.summary.write_text("{}")
-    longer = values(data, ALONE["flow"], "stage.steps.flow.n_epochs=3", "resume=extend")
+    longer = values(data, ALONE["flow"], "stage.steps.flow.n_epochs=3", resume="extend")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(RunFolder, "freeze", lambda *_: 1 / 0)  # killed
         with pytest.raises(ZeroDivisionError):
@@ -202,10 +213,10 @@ def test_an_extension_is_not_lost_between_record_and_configuration(data: Path, q
     assert folder.read_record()["steps"] == {}
     stand_at(folder, "flow", 9)
     with pytest.raises(UserError, match="would now end after 4"):
-        start(values(data, ALONE["flow"], "stage.steps.flow.n_epochs=1", "resume=extend"))
+        start(values(data, ALONE["flow"], "stage.steps.flow.n_epochs=1", resume="extend"))
 
 
-def test_weights_and_pretrained_files_that_changed_are_refused(data: Path, quick: None, tmp_path: Path) -> None:  # noqa: F811
+def test_weights_and_pretrained_files_that_changed_are_refused(data: Path, tmp_path: Path) -> None:
     encoder, trunk = tmp_path / "encoder", tmp_path / "trunk.pth"
     encoder.mkdir()
     (encoder / "model.safetensors").write_bytes(b"weights")
