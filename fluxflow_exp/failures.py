@@ -39,6 +39,8 @@ def command(main: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
             fail([str(problem) for problem in error.args])
         except OSError as error:
             fail([of_file(error)])
+        except KeyboardInterrupt:
+            sys.exit(130)
         sys.exit(2)
 
     return guarded

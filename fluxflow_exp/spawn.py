@@ -83,6 +83,8 @@ def _rank(rank: int, count: int, port: int, values: dict[str, Any], swept: str) 
     except UserError as error:
         fail([str(error)])
         raise SystemExit(2) from None
+    except KeyboardInterrupt:  # a second Ctrl-C
+        raise SystemExit(130) from None
 
 
 def die_with_parent() -> None:

@@ -92,16 +92,18 @@ def read(how: Callable[[Any], None], trouble: Callable[[], None], log: Path) -> 
 held: list[Exception] = []
 
 
-@pytest.mark.parametrize("how", [batches, lists])
+KILLED = r"data worker \d \(process \d+\) was killed \(SIGKILL\), as the kernel does when memory runs out: .* lower"
+
+
 @pytest.mark.parametrize(
-    ("trouble", "said"),
+    ("how", "trouble", "said"),
     [
-        (fail, "a data worker failed: reason"),
-        (die, r"data worker \d \(process \d+\) was killed \(SIGKILL\), as the kernel does when memory runs out: .*"
-              r"hardware\.num_workers lower"),
-        (fill_memory, r"cannot hand over a batch: .*No space left.*--shm-size"),
+        (batches, fail, "a data worker failed: reason"),
+        (lists, fail, "a data worker failed: reason"),
+        (batches, die, KILLED),
+        (batches, fill_memory, r"cannot hand over a batch: .*No space left.*--shm-size"),
     ],
-)  # fmt: skip
+)
 def test_trouble_in_a_worker_ends_the_process_with_its_reason(
     tmp_path: Path, how: Callable[[Any], None], trouble: Callable[[], None], said: str
 ) -> None:
