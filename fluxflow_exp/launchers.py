@@ -106,23 +106,25 @@ class _Submitit(BaseSubmititLauncher):  # type: ignore[misc]
 
     def _wait(self, jobs: list[Job], submitted: list[Any]) -> None:
         """Until every job has ended; meanwhile a line whenever the scheduler has something new to say of one."""
-        waiting = list(zip(jobs, submitted, strict=True))
-        said: dict[str, str] = {}
+        waiting = {handle.job_id: (job, handle) for job, handle in zip(jobs, submitted, strict=True)}
+        states: dict[str, slurm.JobState] = {}
         looked = 0.0
         while waiting:
-            look = time.monotonic() - looked > LOOK_SECONDS
-            looked = time.monotonic() if look else looked
-            states = {job.label: self._state(handle) for job, handle in waiting} if look else {}
-            for job, handle in list(waiting):
-                state = states.pop(job.label, None)
-                if handle.paths.result_pickle.exists() or (state and state.ended):
-                    waiting.remove((job, handle))
-                    _note_end(job, handle, state)
+            before, look = states, time.monotonic() - looked > LOOK_SECONDS
+            if look:
+                looked = time.monotonic()
+                states = {number: self._state(handle) for number, (_, handle) in waiting.items()}
+            for number, (job, handle) in list(waiting.items()):
+                # A result may be late on a shared disk: a job without one has ended when two looks say so.
+                gone = look and number in before and before[number].ended and states[number].ended
+                if gone or handle.paths.result_pickle.exists():
+                    del waiting[number]
+                    _note_end(job, handle, states.get(number))
                     entry = ledger.inspect(job.folder)
                     print(f"{job.label}: {entry.state} {entry.note}".rstrip(), flush=True)
-                elif state:
-                    states[job.label] = state
-            _tell(states, said)
+            _tell(
+                {job.label: states[n] for n, (job, _) in waiting.items() if states[n] != before.get(n)} if look else {}
+            )
             time.sleep(1)
 
     def _state(self, handle: Any) -> slurm.JobState:
@@ -168,9 +170,12 @@ class Slurm(_Submitit):
         return slurm.job_state(handle.job_id) or slurm.GONE
 
     def _check(self) -> None:
-        if shutil.which("sbatch") is None:
+        absent = [command for command in ("sbatch", "srun", "squeue") if shutil.which(command) is None]
+        if absent:
             leave_nothing(Path(str(self.config.hydra.sweep.dir)))
-            fail(["hydra/launcher=slurm needs sbatch, which is not here; without SLURM: hydra/launcher=slurm_local"])
+            fail(
+                [f"hydra/launcher=slurm needs {', '.join(absent)}: not here; without SLURM: hydra/launcher=slurm_local"]
+            )
             sys.exit(2)
 
 
@@ -191,16 +196,12 @@ def register() -> None:
 
 def _note_end(job: Job, handle: Any, state: slurm.JobState | None) -> None:
     """No scheduler has the job any more; what ended it without a word of its own is written into its folder."""
-    from submitit.core.utils import UncompletedJobError
-
     folder = job.folder
-    if not (folder.failure.exists() or folder.summary.exists()):
-        try:
-            outcome, said = handle.task(0)._get_outcome_and_result()  # waits for what is late on a shared disk
-        except UncompletedJobError:
-            outcome, said = "error", f"the job has ended: {_end(state or slurm.GONE)}"
-        if outcome == "error":
-            folder.record_failure(_last_words(said), log=str(handle.paths.stderr))
+    outcome, said = "error", f"the job has ended: {_end(state or slurm.GONE)}"
+    if handle.paths.result_pickle.exists():
+        outcome, said = handle.task(0)._get_outcome_and_result()
+    if outcome == "error" and not (folder.failure.exists() or folder.summary.exists()):
+        folder.record_failure(_last_words(said), log=str(handle.paths.stderr))
     folder.submitted.unlink(missing_ok=True)
 
 
@@ -215,12 +216,10 @@ def _end(state: slurm.JobState) -> str:
     return state.state + (f" ({state.reason})" if state.reason else "")
 
 
-def _tell(states: dict[str, slurm.JobState], said: dict[str, str]) -> None:
-    """One line for each state of which jobs are `said` to be in another one, or in none yet."""
-    now = {label: str(state) for label, state in states.items()}
-    new = {label: text for label, text in now.items() if said.get(label) != text}
-    for text in dict.fromkeys(new.values()):
-        labels = [label for label in new if new[label] == text]
+def _tell(changed: dict[str, slurm.JobState]) -> None:
+    """Say what the scheduler has to say of jobs, which are known by their labels; one line for those that are alike."""
+    for state in dict.fromkeys(changed.values()):
+        labels = [label for label in changed if changed[label] == state and not state.ended]
         more = f" and {len(labels) - SHOWN} more" if len(labels) > SHOWN else ""
-        print(f"{', '.join(labels[:SHOWN])}{more}: {text}", flush=True)
-    said |= now
+        if labels:
+            print(f"{', '.join(labels[:SHOWN])}{more}: {state}", flush=True)

@@ -1,10 +1,8 @@
 #!/usr/bin/env bash
 # A real SLURM cluster of three virtual nodes on this machine, for tests: slurm_cluster.sh up|down FOLDER
-# Everything (keys, state, logs, accounts) lives in FOLDER; `export SLURM_CONF=FOLDER/slurm.conf` makes it the one that
+# Everything (keys, state, logs) lives in FOLDER; `export SLURM_CONF=FOLDER/slurm.conf` makes it the one that
 # sbatch and its like talk to. Listens on 127.0.0.1 only. Exit code 77: it cannot be had here, the reason is said last.
-#
-# Without accounts (slurmdbd and its database) sacct answers nothing, and a job that is cancelled would be waited for
-# for ever. No systemd and no cgroups are needed.
+# No accounts, no systemd and no cgroups are needed.
 set -euo pipefail
 action=$1 root=$2
 base=17800 nodes=3 host=$(uname -n)
@@ -14,7 +12,7 @@ export SLURM_CONF=$root/slurm.conf
 
 programs() { # name and pid file of each daemon, in the order to stop them
   for node in $(seq $nodes); do echo "slurmd $root/slurmd.node$node.pid"; done
-  printf '%s\n' "slurmctld $root/slurmctld.pid" "slurmdbd $root/slurmdbd.pid" "mariadbd $root/mariadbd.pid" "munged $root/munged.pid"
+  printf '%s\n' "slurmctld $root/slurmctld.pid" "munged $root/munged.pid"
 }
 
 stop() {
@@ -54,7 +52,7 @@ if [ "$action" = down ]; then
 fi
 
 needed=()
-for pair in slurmctld:slurmctld slurmd:slurmd sbatch:slurm-client munged:munge slurmdbd:slurmdbd mariadbd:mariadb-server-core; do
+for pair in slurmctld:slurmctld slurmd:slurmd sbatch:slurm-client munged:munge; do
   command -v "${pair%%:*}" >/dev/null || needed+=("${pair##*:}")
 done
 [ "$(id -u)" = 0 ] || unavailable "SLURM's daemons have to be started by root"
@@ -76,42 +74,6 @@ munged --force --key-file="$root/munge.key" --socket="$socket" --pid-file="$root
   --log-file="$root/munged.log" --seed-file="$root/munged.seed"
 await munged munge -S "$socket" -n
 
-# A database without its big client package: the system tables are made by the server itself.
-mkdir -p "$root/database"
-{
-  printf '%s\n' "create database mysql;" "use mysql;" "SET @auth_root_socket='root';"
-  cat /usr/share/mysql/mysql_system_tables.sql /usr/share/mysql/mysql_performance_tables.sql \
-    /usr/share/mysql/mysql_system_tables_data.sql
-} | mariadbd --no-defaults --bootstrap --user=root --datadir="$root/database" --lc-messages-dir=/usr/share/mysql \
-  --max-allowed-packet=8M >"$root/mariadb-bootstrap.log" 2>&1
-cat >"$root/init.sql" <<'SQL'
-CREATE DATABASE IF NOT EXISTS slurm_acct_db;
-CREATE USER IF NOT EXISTS 'slurm'@'127.0.0.1' IDENTIFIED BY 'test-only';
-GRANT ALL PRIVILEGES ON slurm_acct_db.* TO 'slurm'@'127.0.0.1';
-SQL
-setsid mariadbd --no-defaults --user=root --datadir="$root/database" --socket="$root/mariadb.socket" \
-  --pid-file="$root/mariadbd.pid" --bind-address=127.0.0.1 --port=$((base + 6)) --skip-name-resolve --skip-log-bin \
-  --innodb-buffer-pool-size=64M --innodb-lock-wait-timeout=900 --init-file="$root/init.sql" \
-  >"$root/mariadbd.log" 2>&1 </dev/null &
-await mariadbd test -S "$root/mariadb.socket"
-
-(umask 077 && cat >"$root/slurmdbd.conf" <<CONF
-AuthType=auth/munge
-AuthInfo=socket=$socket
-DbdAddr=127.0.0.1
-DbdHost=$host
-DbdPort=$((base + 19))
-SlurmUser=root
-LogFile=$root/slurmdbd.log
-PidFile=$root/slurmdbd.pid
-StorageType=accounting_storage/mysql
-StorageHost=127.0.0.1
-StoragePort=$((base + 6))
-StorageUser=slurm
-StoragePass=test-only
-StorageLoc=slurm_acct_db
-CONF
-)
 # cred_expire is also how long a requeued job waits before it may start again (by default two minutes).
 cat >"$SLURM_CONF" <<CONF
 ClusterName=test
@@ -143,10 +105,6 @@ JobRequeue=1
 KillWait=10
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
-AccountingStorageType=accounting_storage/slurmdbd
-AccountingStorageHost=127.0.0.1
-AccountingStoragePort=$((base + 19))
-AccountingStoragePass=$socket
 $(for node in $(seq $nodes); do
   echo "NodeName=node$node NodeHostname=$host NodeAddr=127.0.0.1 Port=$((base + 20 + node)) CPUs=4 State=UNKNOWN"
 done)
@@ -157,9 +115,6 @@ PartitionName=cancel Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=1 PreemptM
 PartitionName=at_once Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=1 PreemptMode=CANCEL
 CONF
 mkdir -p "$root/state"
-slurmdbd
-await slurmdbd sacctmgr -n list cluster
-sacctmgr -i add cluster test >"$root/sacctmgr.log" 2>&1
 slurmctld
 await slurmctld scontrol ping
 for node in $(seq $nodes); do
