@@ -102,7 +102,7 @@ SelectTypeParameters=CR_CPU
 SchedulerType=sched/backfill
 SchedulerParameters=sched_interval=5,bf_interval=5,sched_min_interval=0,batch_sched_delay=0
 JobRequeue=1
-KillWait=10
+KillWait=20
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 $(for node in $(seq $nodes); do
