@@ -223,8 +223,10 @@ def test_a_job_whose_node_goes_down_starts_again_elsewhere(sweep: Sweep, middle:
     child = sweep.start(*MIDDLE)
     job = sweep.wait_until_it_trains(child)
     node = sweep.slurm("squeue", "--noheader", "--jobs", job, "--format", "%N").strip()
-    sweep.slurm("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
-    said = child.communicate(timeout=200)[0]  # meanwhile the node has registered again by itself
+    for state in ("down", "drain"):  # it registers again by itself, and is to get no job before the old one has ended
+        sweep.slurm("scontrol", "update", f"nodename={node}", f"state={state}", "reason=test")
+    said = child.communicate(timeout=200)[0]
+    sweep.slurm("scontrol", "update", f"nodename={node}", "state=resume")
     assert child.returncode == 0, said
     assert json.loads((sweep.run() / "run.json").read_text())["restarts"] == 1
     assert_bit_identical(sweep.run(), middle)
