@@ -22,10 +22,21 @@ class _Flow:
 
 
 @dataclass
+class _Model:
+    """Nodes of parts; weights.node_of looks into them."""
+
+    compressor: dict[str, Any] | None = None
+    expander: dict[str, Any] | None = None
+    flow_processor: dict[str, Any] | None = None
+    text_encoder: dict[str, Any] | None = None
+    discriminator: dict[str, Any] | None = None
+
+
+@dataclass
 class _Facts:
     index: Annotated[int, Field(ge=0)]  # of the step, from 1; 0: converted
     kind: Literal["ema", "raw"]
-    model: dict[str, Any]  # part → its node
+    model: _Model
     trained: dict[str, Annotated[str, Field(pattern=STEP_NAME)]]  # part → step
     text_encoder: Literal["embed", "reference"]
     img_size: _Size | None

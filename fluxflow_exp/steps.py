@@ -1,6 +1,7 @@
 """What can be wrong with the steps of a stage: numbers, players, parts, and the weights that they start from."""
 
 import inspect
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ from torch.optim import Optimizer
 from fluxflow_exp import datasets, weights
 from fluxflow_exp.config import PARTS, instantiate
 from fluxflow_exp.evaluation.names import ON_SCHEDULE
+from fluxflow_exp.facts import STEP_NAME
 from fluxflow_exp.overrides import did_you_mean
 from fluxflow_exp.published import locate
 from fluxflow_exp.trainers import transition
@@ -26,6 +28,8 @@ def problems(values: dict[str, Any]) -> list[str]:
     made: set[str] = set()
     for name, step in steps.items():
         where = f"stage.steps.{name}"
+        if not re.match(STEP_NAME, name):
+            found.append(f"stage.steps: {name!r} names files: write letters, digits, - and _")
         found += datasets.problems(step["data"], values["data"], where)
         found += _numbers(step, where, values["hardware"], values["evaluation"])
         lines = _parts(step, where, made, values)

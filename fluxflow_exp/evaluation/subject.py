@@ -64,7 +64,10 @@ class Subject:
     @property
     def unit(self) -> int:
         """Pixels a side that images must be a multiple of: a latent's, or a patch's of these."""
-        flow = self.facts["model"]["flow_processor"] if self.facts["flow"] else {}
+        try:
+            flow = weights.node_of(self.file, "flow_processor", self.facts) if self.facts["flow"] else {}
+        except ValueError as error:
+            raise UserError(str(error)) from error
         return int(self.facts["downscale"]) * int(flow.get("patch_size", 1))
 
     def lacks(self, parts: tuple[str, ...]) -> list[str]:
