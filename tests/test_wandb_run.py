@@ -140,7 +140,7 @@ def run(tmp_path: Path) -> RunFolder:
     folder.create(values, {"upstream": {}, "commit": "abc", "changed_code": None, "overrides": []})
     for step, count in (("vae", 4), ("flow", 3)):
         row = {"kind": "train", "metrics": {"x": 1.0, "bad": None}, "learning_rates": {"vae": 0.1}, "extras": {}}
-        row["epoch"] = 1
+        row |= {"epoch": 1, "batch": 1, "timestamp": "2026-01-01T00:00:00+00:00"}
         text = "".join(json.dumps({**row, "global_step": i}) + "\n" for i in range(count))
         folder.metrics(step).write_text(text)
     return folder
@@ -197,6 +197,7 @@ def test_health_goes_with_the_rows_and_says_how_many_warnings_there_are(run: Run
     server = online(0)
     for warnings in ({}, {"loss_spike": "the loss rose"}):
         row = {"kind": "health", "metrics": {"logit_gap": 0.5}, "learning_rates": {}, "extras": {}, "epoch": 1}
+        row |= {"batch": 1, "timestamp": "2026-01-01T00:00:00+00:00"}
         more = {"warnings": warnings} if warnings else {}
         with run.metrics("vae").open("a") as file:
             file.write(json.dumps({**row, **more, "global_step": 4}) + "\n")
