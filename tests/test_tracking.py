@@ -28,11 +28,18 @@ def test_rewind_drops_later_rows_and_a_torn_line(tmp_path):
 
 def test_a_damaged_line_is_said_and_a_torn_last_one_is_not(tmp_path):
     path = tmp_path / "m.jsonl"
-    path.write_text('{"kind": "train"}\n{"kind": "tr')
-    assert read_rows(path) == [{"kind": "train"}]
-    path.write_text('{"kind": "tr\n{"kind": "train"}\n')
-    with pytest.raises(UserError, match=r"m\.jsonl is damaged"):
-        read_rows(path)
+    write(MetricLog(path), 1, 0.5)
+    whole = path.read_text()
+    path.write_text(whole + '{"kind": "tr')
+    assert [row["global_step"] for row in read_rows(path)] == [1]
+    for line, where in (
+        ('{"kind": "tr', ""),
+        (whole.replace('"global_step": 1', '"global_step": "x"').strip(), "global_step"),
+        (whole.replace("0.5", "NaN").strip(), "metrics.vae"),
+    ):
+        path.write_text(f"{whole}{line}\n{whole}")
+        with pytest.raises(UserError, match=rf"m\.jsonl is damaged: line 2 in it is no row \({where}"):
+            read_rows(path)
 
 
 def test_what_is_not_finite_is_null(tmp_path):
