@@ -92,6 +92,10 @@ class Sweep:
         print(f"\n{self.folder}\n{ledger.table(rows)}", flush=True)
         if any(entry.state == ledger.STALE for _, entry in rows):
             print("  Stale jobs were not run: resume=fresh moves them aside and runs them again")
+        if any(entry.state == ledger.DAMAGED for _, entry in rows):
+            print(
+                "  Damaged jobs were not run: bring the file back, or resume=fresh moves them aside and runs them again"
+            )
         return [entry for _, entry in rows]
 
     def _announce(self) -> None:
@@ -170,8 +174,8 @@ def _job(label: str, overrides: list[str], values: dict[str, Any]) -> Job:
         time.sleep(LOOK_SECONDS)  # somebody looks at it, or is about to make it
     try:
         entry = _bring_back(folder, values, label) or ledger.inspect(folder, values)
-        if entry.state == ledger.STALE and values["resume"] == "fresh":
-            print(f"{label}: the stale run was moved to {folder.move_aside()}")
+        if entry.state in (ledger.STALE, ledger.DAMAGED) and values["resume"] == "fresh":
+            print(f"{label}: the {entry.state} run was moved to {folder.move_aside()}")
             entry = ledger.Entry(ledger.NEW)
         if entry.state == ledger.DONE and runs.extends(folder, values):
             entry = ledger.Entry(ledger.INTERRUPTED, "to be extended")

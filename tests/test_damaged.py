@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from fluxflow_exp import compare, plot, report, status, sync, verify, wandb_run
+from fluxflow_exp import compare, plot, report, status, sweep, sync, verify, wandb_run
 from fluxflow_exp.run_folder import RunFolder
+from tests.conftest import toy
 from tests.studies import Make
 
-TORN = ['{"half', "[1]", "null", "3", "{}", b"\xff\xfe\x00"]
+TORN = ['{"half', "[1]", "null", "{}", b"\xff\xfe\x00"]
 EMPTY = "01-vae-00000030-final-e3b0c44298fc1c14.pt"  # a checkpoint without a byte, and its digest
 NAMES = ["run.json", "config.yaml", "digests.json", "failure.json", "submitted.json", "summary.json"]
 
@@ -74,6 +75,18 @@ def test_other_commands_leave_it_out(
         words = ["--by", "model.activation", "--metric", "val_psnr"] if command is compare.main else []
         assert command([str(study / "silu-1"), *words]) == 2
         assert str(study / "silu-1" / name) in capsys.readouterr().err
+
+
+def test_a_damaged_job_of_a_sweep_is_not_run_and_fresh_moves_it_aside(tmp_path: Path) -> None:
+    values = toy(tmp_path, stage="vae")
+    job = sweep._job("seed=0", ["seed=0"], values)
+    job.folder.record.write_text("{half")
+    again = sweep._job("seed=0", ["seed=0"], values)
+    assert (job.runs, again.runs, again.entry.state) == (True, False, "damaged")
+    assert str(job.folder.record) in again.entry.note
+    fresh = sweep._job("seed=0", ["seed=0"], {**values, "resume": "fresh"})
+    assert fresh.runs
+    assert fresh.folder.path.with_name(f"{fresh.folder.path.name}.old-1").is_dir()
 
 
 def test_graphs_of_others_are_drawn(
