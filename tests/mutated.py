@@ -78,8 +78,32 @@ def shard(pictures: list[bytes]) -> bytes:
             for extension, content in (("png", data), ("json", b'{"prompt": "picture %d"}' % number)):
                 info = tarfile.TarInfo(f"{number:03d}.{extension}")
                 info.size = len(content)
+                if number % 4 == 0:
+                    info.pax_headers = {"comment": "a header of its own"}
                 archive.addfile(info, io.BytesIO(content))
     return file.getvalue()
+
+
+def headers(shard: bytes, *, count: int, seed: int) -> Iterator[bytes]:
+    """A shard whose headers say something else, with check sums that are right."""
+    rng = random.Random(seed)
+    places = [at for at in range(0, len(shard), 512) if shard[at + 257 : at + 262] == b"ustar"]
+    sizes = (b"\xff" * 10 + b"\xfe\0", b"\x80" + b"\xff" * 11, b"77777777777\0", b"00000000000\0", b"-1000000000\0")
+    for _ in range(count):
+        data = bytearray(shard)
+        for at in rng.sample(places, rng.randrange(1, 4)):
+            match rng.randrange(4):
+                case 0:
+                    data[at + 124 : at + 136] = rng.choice(sizes)
+                case 1:
+                    data[at + 156] = rng.choice(b"0123456789xgLKSDVNX\0")  # what it is
+                case 2:
+                    data[at : at + 8] = rng.choice((b"000.png\0", b"\xff\xfe.png\0\0", b"...\0....", rng.randbytes(8)))
+                case _:
+                    data[at + rng.randrange(500)] = rng.randrange(256)
+            data[at + 148 : at + 156] = b" " * 8
+            data[at + 148 : at + 156] = b"%06o\0 " % sum(data[at : at + 512])
+        yield bytes(data)
 
 
 def mutations(whole: list[bytes], *, count: int, seed: int) -> Iterator[bytes]:

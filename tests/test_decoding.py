@@ -106,7 +106,7 @@ def test_a_long_thin_picture_is_cut_before_it_is_enlarged(monkeypatch: pytest.Mo
 @pytest.fixture
 def no_hang() -> Iterator[None]:
     def stop(*_: object) -> None:
-        raise AssertionError(f"not done after {SECONDS} s")
+        raise KeyboardInterrupt(f"not done after {SECONDS} s")  # no AssertionError: it would be taken for a decoder's
 
     before = signal.signal(signal.SIGALRM, stop)
     yield
@@ -119,7 +119,7 @@ def test_a_mutated_picture_is_a_sample_or_a_bad_one_with_a_reason(count: int, no
     before, whole = highest(), pictures()
     for name, data in whole.items():
         assert load_mutated(data) is None, name
-    reasons = [load_mutated(data) for data in mutations(list(whole.values()), count=count, seed=0)]
+    reasons = [load_mutated(data) for data in mutations(list(whole.values()), count=count, seed=1)]
     assert count / 5 < sum(reason is None for reason in reasons) < count / 2
     assert all(reason and "\n" not in reason for reason in reasons if reason is not None)
     assert highest() < before + 2**30

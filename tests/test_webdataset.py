@@ -235,12 +235,12 @@ def test_a_header_that_leads_backwards_ends(tmp_path: Path) -> None:
     path = one_shard(tmp_path, [("a.png", image(0)), ("a.txt", b"a picture")])
     data = bytearray(path.read_bytes())
     start = data.index(b"a.png\0")
-    data[start + 124 : start + 136] = b"\xff" * 10 + b"\xfc\0"  # -1024 bytes long
+    data[start + 124 : start + 136] = b"\xff" * 10 + b"\xfe\0"  # -512 bytes long
     data[start + 148 : start + 156] = b" " * 8
     data[start + 148 : start + 156] = b"%06o\0 " % sum(data[start : start + 512])
     path.write_bytes(data)
     found = WebDataset(urls=str(path), img_size=16, validation_fraction=0.3)
-    assert found.bad == [("one.tar", "the shard is damaged after 8 samples: a member of negative size")]
+    assert found.bad == [("one.tar", "the shard is damaged after 8 samples: a member of -512 bytes")]
 
 
 class Quiet(SimpleHTTPRequestHandler):

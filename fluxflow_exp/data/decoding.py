@@ -35,11 +35,9 @@ SIDEWAYS = tuple(_TURNS[orientation] for orientation in (5, 6, 7, 8))
 
 @contextmanager
 def decoding() -> Iterator[None]:
-    """Whatever is raised inside, a struct.error or a MemoryError as well, becomes an OSError; nothing is warned of."""
+    """Whatever is raised inside, a struct.error or a MemoryError as well, becomes an OSError."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # metadata that cannot be read does not matter here
-            yield
+        yield
     except UnidentifiedImageError as error:
         raise OSError("is no picture of a known format") from error
     except OSError:
@@ -51,7 +49,8 @@ def decoding() -> Iterator[None]:
 @contextmanager
 def opened(file: Path | IO[bytes]) -> Iterator[Image.Image]:
     """A picture of which the header has been read, in the border."""
-    with decoding():
+    with decoding(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # metadata that cannot be read does not matter here
         if isinstance(file, Path):
             check_regular(file)
         with Image.open(file) as image:

@@ -12,7 +12,8 @@ from typing import IO, Any, NamedTuple
 
 from fluxflow_exp.data.decoding import check_regular
 
-LARGEST = 2**30  # bytes of a member
+LARGEST = 2**30  # bytes of a member that is read
+IMPOSSIBLE = 2**40  # bytes: more than a shard has
 
 Bad = list[tuple[str, str]]  # (id, reason)
 
@@ -63,7 +64,7 @@ def stream(file: IO[bytes]) -> Iterator[tuple[str, dict[str, bytes | Unusable]]]
     """
     current = ""
     members: dict[str, bytes | Unusable] = {}
-    for archive, info in _files(file, "r|"):
+    for archive, info in _files(_Ended(file), "r|"):
         key, extension = split_name(info.name)
         if key != current and members:
             yield current, members
@@ -87,7 +88,21 @@ def split_name(name: str) -> tuple[str, str]:
     return f"{folder}{slash}{stem}", extension.lower()
 
 
-def _files(source: Path | IO[bytes], mode: Any) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
+class _Ended:
+    """A stream that cannot be read on for ever behind its end, where a header says that much is still to come."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file, self.left = file, 16
+
+    def read(self, size: int) -> bytes:
+        data = self.file.read(size)
+        self.left -= not data
+        if not self.left:
+            raise tarfile.ReadError("unexpected end of data")
+        return data
+
+
+def _files(source: Path | _Ended, mode: Any) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
     """The archive and each file in it; names that are not UTF-8 have backslashes in them.
 
     tarfile.TarError: it is damaged, whatever its headers make Python raise. OSError, HTTPException: of reading.
@@ -96,8 +111,8 @@ def _files(source: Path | IO[bytes], mode: Any) -> Iterator[tuple[tarfile.TarFil
     try:
         with tarfile.open(**where, mode=mode, encoding="utf-8", errors="backslashreplace") as archive:
             for info in archive:
-                if info.size < 0:  # the next header would be sought before this one, for ever
-                    raise tarfile.ReadError("a member of negative size")
+                if not 0 <= info.size < IMPOSSIBLE:  # below 0 the next header is sought before this one, for ever
+                    raise tarfile.ReadError(f"a member of {info.size} bytes")
                 if info.isfile():
                     yield archive, info
     except (OSError, http.client.HTTPException, tarfile.TarError):
