@@ -186,7 +186,7 @@ def test_a_copy_of_an_earlier_version_is_read_and_left_alone(tmp_path: Path, kno
     train(folder, 10)
     record = folder.read_record()
     del record["id"], record["logged"]
-    record["starts"] = [{"time": "2026-01-01", "machine": "CPU"}]
+    record["starts"] = [{"time": "2026-01-01T00:00:00+00:00", "machine": "CPU"}]
     folder.write_record(record)
     shutil.rmtree(tmp_path / "volume")
     shutil.copytree(folder.path, tmp_path / "volume" / "run")
