@@ -1,12 +1,17 @@
 """What is wrong with the frame of a configuration: unknown keys, missing values, numbers out of range, no nodes."""
 
+import copy
 import dataclasses
 import typing
 from typing import Any, NamedTuple
 
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
 from fluxflow_exp import bounds
 from fluxflow_exp.config import PARTS
 from fluxflow_exp.overrides import suggest_key
+from fluxflow_exp.published import is_known
 from fluxflow_exp.schema import RunConfig, Stage, Step
 
 
@@ -22,8 +27,21 @@ class Problem(NamedTuple):
 
 def problems(values: dict[str, Any]) -> list[str]:
     """One line for each thing wrong with the frame's own keys in the resolved configuration `values`."""
+    unknown = _keys(values, RunConfig, "")
     numbers = finite_problems(values, "") + _ranges(values, RunConfig, "")
-    return _keys(values, RunConfig, "") + _missing(values, "") + [str(each) for each in numbers] + _nodes(values)
+    mistyped = [] if unknown or numbers else _mistyped(values)
+    if mistyped:
+        return mistyped
+    return unknown + _missing(values, "") + [str(each) for each in numbers] + _nodes(values)
+
+
+def _mistyped(values: dict[str, Any]) -> list[str]:
+    """A value of another type than its field's: Hydra refuses it where it composes, and values come from files, too."""
+    try:
+        OmegaConf.merge(OmegaConf.structured(RunConfig), copy.deepcopy(values))
+    except OmegaConfBaseException as error:
+        return [f"{error.full_key}: {str(error).splitlines()[0]}"]
+    return []
 
 
 def _frame(value: Any, kind: type, path: str) -> typing.Iterator[tuple[str, Any, type]]:
@@ -36,7 +54,8 @@ def _frame(value: Any, kind: type, path: str) -> typing.Iterator[tuple[str, Any,
         if dataclasses.is_dataclass(_bare(hint)):
             yield from _frame(value.get(key), _bare(hint), where)
         elif kind is Stage and key == "steps":
-            for name, step in (value.get(key) or {}).items():
+            steps = value.get(key)
+            for name, step in steps.items() if isinstance(steps, dict) else ():
                 yield from _frame(step, Step, f"{where}{name}.")
 
 
@@ -92,27 +111,35 @@ def _nodes(values: dict[str, Any]) -> list[str]:
     found = []
     for group in ("optimizer", "scheduler"):
         if group in values:
-            found += _node(values[group], group, f"choose one: {group}=…")
+            found += _node(values[group], group, group, f"choose one: {group}=…")
+    broken = bool(found)
     if "data" in values and not (isinstance(values["data"], dict) and "datasets" in values["data"]):
-        found += _node(values["data"], "data", "choose one: data=…")
+        found += _node(values["data"], "data", "data set", "choose one: data=…")
     model = values.get("model") or {}
     for part in PARTS:
         if part in model:
-            found += _node(model[part], f"model.{part}", "choose a model: model=…")
+            found += _node(model[part], f"model.{part}", "part", "choose a model: model=…")
     for name, step in ((values.get("stage") or {}).get("steps") or {}).items():
         where = f"stage.steps.{name}"
-        found += _node(step.get("trainer"), f"{where}.trainer", "as the stage file has it")
+        found += _node(step.get("trainer"), f"{where}.trainer", "trainer", "as the stage file has it")
         for group in ("optimizer", "scheduler"):
             for player, node in (step.get(f"{group}s") or {}).items():
                 key = f"{where}.{group}s.{player}"
-                if node != {}:  # follows a run's that is none itself
-                    found += _node(node, key, f"choose one: {group}@{key}=…")
+                if not (broken and isinstance(node, dict)):  # it may follow the run's, which is none itself
+                    found += _node(node, key, group, f"choose one: {group}@{key}=…")
     return found
 
 
-def _node(node: Any, key: str, way_out: str) -> list[str]:
-    if node == "???" or (isinstance(node, dict) and isinstance(node.get("_target_"), str)):
+def _node(node: Any, key: str, kind: str, way_out: str) -> list[str]:
+    """What is wrong with `node` at the place of a `kind` of published.py."""
+    if node == "???":
         return []
+    if isinstance(node, dict) and isinstance(node.get("_target_"), str):
+        target = node["_target_"]
+        if is_known(target) and not is_known(target, kind):
+            return [f"{key}: {target} is no {kind}: {way_out}"]
+        partial = kind in ("optimizer", "scheduler") and node.get("_partial_") is not True
+        return [f"{key}._partial_ must be true: the step calls it with its parameters"] if partial else []
     if isinstance(node, dict):
         return [f"{key} names nothing to build (no _target_): {way_out}"]
     shown = "null" if node is None else repr(node)

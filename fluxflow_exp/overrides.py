@@ -47,7 +47,7 @@ def override_problems(overrides: list[str], *, config_dir: str | None = None, mu
     """One line for every override that cannot be applied; empty when all can. `multirun`: sweeps are in place."""
     parsed, problems = _looked_at(overrides, config_dir, multirun=multirun)
     if not problems and _composes([_one_value(each) for each in parsed], config_dir):
-        return []  # looking at them one by one takes a composition each
+        return _other_choices(parsed, config_dir)  # looking at them one by one takes a composition each
     groups, values = _split([each for each in parsed if not _key_problem(each, config_dir)], config_dir)
     good: list[str] = []
     for override in groups:
@@ -62,6 +62,18 @@ def override_problems(overrides: list[str], *, config_dir: str | None = None, mu
             continue
         problems += filter(None, [_try([*good, _one_value(override)], override, good, config_dir)])
     return problems
+
+
+def _other_choices(parsed: list[Override], config_dir: str | None) -> list[str]:
+    """What is wrong where a sweep over a group has come to its second choice and on."""
+    found = []
+    for override in parsed:
+        swept = override.is_sweep_override() and _choices(override.key_or_group, config_dir)
+        others = [_one_value(each) for each in parsed if each is not override]
+        for value in list(override.sweep_string_iterator())[1:] if swept else []:
+            lines = [f"{(override.input_line or '').partition('=')[0]}={value}", *others]
+            found += override_problems(lines, config_dir=config_dir)
+    return list(dict.fromkeys(found))
 
 
 def values_of(overrides: list[str], *, config_dir: str | None = None) -> dict[str, Any]:

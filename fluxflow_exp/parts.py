@@ -27,7 +27,7 @@ def problems(values: dict[str, Any]) -> list[str]:
             continue  # a plan reads it, which takes long
         try:
             outlines[part] = weights.outline(model[part])
-        except ValueError as error:
+        except (ValueError, TypeError, RuntimeError) as error:  # torch has all three for numbers that it cannot take
             found.append(f"model.{part}: {error}")
     if found:
         return found

@@ -14,6 +14,7 @@ from fluxflow_exp.schema import Hardware, MicroBatch, Slurm
 
 LONGEST_NAME = 200  # bytes of a file name, with room for what is put behind it
 LPIPS_NETS = ("alex", "vgg", "squeeze")
+SECTIONS = ("model", "stage", "hardware", "tracking", "checkpoint", "samples", "evaluation", "publish", "cache")
 CHOICES = {
     "resume": ("auto", "fresh", "extend", "incomplete"),
     "cache.mode": ("auto", "on", "off"),
@@ -28,6 +29,8 @@ def problems(values: dict[str, Any], *, here: bool = True) -> list[str]:
     `here` is whether it will run on this machine: if not, the machine's own devices are not looked at.
     """
     found = frame.problems(values) + _unwritable(values, "")
+    if found and not all(isinstance(values.get(key, {}), dict) for key in SECTIONS):
+        return found  # nothing more can be said of it
     for key, allowed in CHOICES.items():
         section, _, leaf = key.rpartition(".")
         if section and section not in values:  # frozen by a version that had no such section: it has its defaults

@@ -3,19 +3,20 @@
 import inspect
 import json
 import typing
-from typing import Any
+from typing import Annotated, Any
 
+from annotated_types import Len
 from pydantic import ConfigDict, PydanticSchemaGenerationError, TypeAdapter, ValidationError
 
 from fluxflow_exp import bounds
 from fluxflow_exp.overrides import did_you_mean
-from fluxflow_exp.published import locate
+from fluxflow_exp.published import is_known, locate
 
 LIVE = {"setup", "optimizer", "updates", "params", "assets"}  # arguments given as live objects
 # Of torch's optimizers, whose signatures declare no ranges.
 OPTIMIZER_RANGES: dict[str, Any] = {
     "lr": bounds.PositiveFloat,
-    "betas": list[bounds.ShareBelowOne],
+    "betas": Annotated[list[bounds.ShareBelowOne], Len(2, 2)],
     "eps": bounds.NonNegativeFloat,
     "weight_decay": bounds.NonNegativeFloat,
     "momentum": bounds.ShareBelowOne,
@@ -81,8 +82,9 @@ def _values(target: Any, given: dict[str, Any], path: str) -> list[str]:
     for key, value in given.items():
         if key not in hints or value == "???" or bounds.finite_problem(value):
             continue
-        if "_target_" in json.dumps(value, default=str):
-            continue  # built by itself, and looked at there
+        if "_target_" in json.dumps(value, default=str):  # built by itself, and looked at there
+            found += [f"{path}.{key} {wrong}" for wrong in [_unlike(hints[key], value)] if wrong]
+            continue
         wrong = bounds.problem(hints[key], value)
         if wrong:
             found.append(f"{path}.{key} {wrong}")
@@ -91,6 +93,23 @@ def _values(target: Any, given: dict[str, Any], path: str) -> list[str]:
         if reason:
             found.append(f"{path}.{key}={value!r}: {reason}")
     return found
+
+
+def _unlike(hint: Any, value: Any) -> str | None:
+    """Whether a node builds something else than its argument takes."""
+    kinds = tuple(each for each in (hint, *typing.get_args(hint)) if _is_built(each))
+    if not kinds:
+        return "takes a plain value, and something that is built stands there" if _is_plain(hint) else None
+    target = value.get("_target_") if isinstance(value, dict) else None
+    if isinstance(target, str) and is_known(target):
+        made = locate(target)
+        if not (inspect.isclass(made) and issubclass(made, kinds)):
+            return f"takes a {kinds[0].__name__}, not {target}"
+    return None
+
+
+def _is_plain(hint: Any) -> bool:
+    return hint in (int, float, str, bool) or any(_is_plain(each) for each in typing.get_args(hint))
 
 
 def _type_problem(hint: Any, value: Any) -> str | None:

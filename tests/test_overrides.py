@@ -89,6 +89,11 @@ def test_several_values_are_right_for_a_sweep(words):
     assert "there is no hardware named 'h20'" in line
 
 
+def test_a_key_that_a_later_choice_of_a_sweep_lacks_is_said():
+    (line,) = override_problems(["stage=vae,vae_gan", "stage.steps.vae.n_epochs=1"], multirun=True)
+    assert line.startswith("stage.steps.vae.n_epochs=1: there is no key 'stage.steps.vae.n_epochs' with stage=vae_gan")
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [

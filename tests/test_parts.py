@@ -75,3 +75,14 @@ def test_a_text_encoder_that_is_not_there_or_does_not_fit_is_one_line_of_the_pla
 
 def _nothing(name, *, local):
     raise ValueError(f"the text encoder {name!r} is neither on this machine nor to be fetched")
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("optimizer._target_=fluxflow_exp.losses.kl.KL", "optimizer: fluxflow_exp.losses.kl.KL is no optimizer"),
+        ("stage.steps.vae.trainer.kl._target_=fluxflow_exp.losses.lecam.LeCam", "takes a KL, not fluxflow_exp.losses"),
+    ],
+)
+def test_what_is_built_for_another_place_is_refused(override, expected):
+    assert any(expected in line for line in check(override))
