@@ -72,7 +72,7 @@ def of_run(error: Exception, folder: RunFolder) -> Exception:
                 f"{of_file(error)}. {saved}; free space or repair the disk, and the same command "
                 f"{'continues' if kept else 'begins again'}"
             )
-        return UserError(of_file(error))
+        return UserError(f"{of_file(error)}. Repair the disk, and the same command continues from what it holds")
     if isinstance(error, DamagedError):
         return UserError(
             f"{error}. Bring it back from a mirror or a backup, and the same command continues; or resume=fresh moves "

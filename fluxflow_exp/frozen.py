@@ -16,7 +16,7 @@ import yaml
 from fluxflow_exp import published, targets
 from fluxflow_exp.config import PARTS, UserError, typed
 from fluxflow_exp.facts import STEP_NAME
-from fluxflow_exp.files import DamagedError
+from fluxflow_exp.files import DamagedError, naming
 from fluxflow_exp.published import ENCODER, PARTIAL, TARGET
 
 DEEPEST, MOST = 32, 100_000  # levels, and values: YAML's anchors can make any number of a few lines
@@ -26,8 +26,11 @@ WIDEST = 2**63  # of an integer
 def read_config(path: Path) -> dict[str, Any]:
     """The values of a run's config.yaml. DamagedError: it is not there, not whole, or not as a run writes it."""
     try:
-        config: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+        with naming(path):
+            config: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
     except Exception as error:  # PyYAML has many for what it cannot make a value of
+        if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
+            raise
         said = " ".join(str(error).split()) or type(error).__name__
         raise DamagedError(f"{path} cannot be read: {said}") from error
     if not isinstance(config, dict) or not config:
