@@ -17,8 +17,8 @@ READS = 20  # before a defect acts
 class Planted(Shapes):
     """Shapes that end their process in the way that `plant` names, until the file `healed` is there.
 
-    crash: an exception. killed: SIGKILL, as by the kernel when memory is short. hangs: until the time limit.
-    preempted: SIGUSR2, once, as from SLURM. pause: slow enough to be interrupted from outside.
+    crash: an exception. killed: SIGKILL, as by the kernel when memory is short. hangs: until the time limit, deaf to
+    signals. preempted: SIGUSR2, once, as from SLURM. pause: slow enough to be interrupted from outside.
     """
 
     def __init__(self, *, plant: str, img_size: int, n_images: int, n_validation: int = 8, **options: Any) -> None:
@@ -55,6 +55,7 @@ class _Source:
         if self.plant == "killed":
             os.kill(os.getpid(), signal.SIGKILL)
         if self.plant == "hangs":
+            signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
             time.sleep(3600)
         if self.plant == "pause":
             time.sleep(0.05)
