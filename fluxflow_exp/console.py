@@ -47,6 +47,7 @@ class Console:
         self._bar: StepBar | None = None
         self._quiet, self._early = quiet, ""
         self._log: Path | None = None
+        self._rows = 0  # shown of a step
 
     @property
     def logs(self) -> bool:
@@ -78,7 +79,7 @@ class Console:
         if description:
             self.say(f"Description: {description}")
         self.say(f"Duration: {epochs} epochs, {setup.length.updates} updates\n{RULE}")
-        self._rows = 0  # shown of this step
+        self._rows = 0
         if self._terminal.is_terminal and not self._quiet:
             self._bar = StepBar(self._terminal)
             self._task = self._bar.add_task(f"{setup.name} ({setup.index}/{setup.steps})", total=None, eta="")

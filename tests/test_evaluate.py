@@ -199,7 +199,8 @@ def test_evaluations_that_are_not_whole_are_named(
     copied = shutil.copytree(run, tmp_path / "run")
     (copied / "evaluations").mkdir(exist_ok=True)
     (copied / "evaluations" / "final.json").write_text("{")
-    assert evaluate.main([str(copied), "--metrics", "psnr", "--images", "4", "--device", "cpu"]) == 2
+    with pytest.raises(SystemExit, match="2"):
+        evaluate.main([str(copied), "--metrics", "psnr", "--images", "4", "--device", "cpu"])
     assert str(copied / "evaluations" / "final.json") in capsys.readouterr().err
 
 
