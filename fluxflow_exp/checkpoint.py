@@ -76,7 +76,7 @@ class CheckpointStore:
 
     def paths(self) -> list[Path]:
         """All checkpoints, oldest first."""
-        found = [p for p in self.folder.glob("*.pt") if NAME.fullmatch(p.name)]
+        found = [p for p in files.matching(self.folder, "*.pt") if NAME.fullmatch(p.name)]
         return sorted(found, key=lambda p: (_parse(p)["index"], _parse(p)["update"], p.name))
 
     def _prune(self) -> None:

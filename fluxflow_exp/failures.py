@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import ParamSpec, TypeVar
 
-from fluxflow_exp import environment
+from fluxflow_exp import environment, files
 from fluxflow_exp.config import UserError
 from fluxflow_exp.console import Console, fail
 from fluxflow_exp.files import DamagedError
@@ -66,7 +66,7 @@ def of_run(error: Exception, folder: RunFolder) -> Exception:
     """What a run says of the error that ends it: a UserError if a user can put it right."""
     if isinstance(error, OSError):
         with suppress(OSError):
-            kept = any(folder.checkpoints.glob("*.pt"))
+            kept = bool(files.matching(folder.checkpoints, "*.pt"))
             saved = f"The last checkpoint in {folder.checkpoints} is intact" if kept else "No checkpoint was made yet"
             return UserError(
                 f"{of_file(error)}. {saved}; free space or repair the disk, and the same command "

@@ -1,5 +1,6 @@
 """Reading and writing: what is written cannot be torn, and what fails says which file it was."""
 
+import fnmatch
 import hashlib
 import json
 import os
@@ -116,6 +117,19 @@ def write_stream(path: Path, write: Callable[[Sink], object]) -> None:
             raise
         file.flush()
         os.fsync(file.fileno())
+
+
+def matching(folder: Path, pattern: str) -> list[Path]:
+    """What stands in `folder` under names that match the shell's `pattern`, by name; nothing if there is no folder.
+
+    OSError: it cannot be read. Path.glob finds nothing then, and what is only unreadable would be taken for gone.
+    """
+    with naming(folder):
+        try:
+            names = os.listdir(folder)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+    return [folder / name for name in sorted(fnmatch.filter(names, pattern))]
 
 
 def sync_folder(folder: Path) -> None:

@@ -26,7 +26,8 @@ LOOK_SECONDS = 0.1  # between two tries
 class FolderLock:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.beside, self.inside = folder.with_name(f".{folder.name}.lock"), folder / ".lock"
+        here = Path(os.path.abspath(folder))  # "." has a name, too
+        self.beside, self.inside = here.parent / f".{here.name}.lock", folder / ".lock"
         self._descriptors: dict[Path, int] = {}
 
     @property

@@ -104,7 +104,9 @@ def remove(paths: set[Path]) -> None:
 
 def newest(home: Path) -> Generation | None:
     """The newest whole list in `home`."""
-    numbers = {path: int(match["number"]) for path in home.glob("*.json") if (match := LIST.fullmatch(path.name))}
+    numbers = {
+        path: int(match["number"]) for path in files.matching(home, "*.json") if (match := LIST.fullmatch(path.name))
+    }
     found = (_read(path, numbers[path]) for path in sorted(numbers, key=numbers.__getitem__, reverse=True))
     return next(filter(None, found), None)
 
@@ -152,7 +154,7 @@ def take(source: Path, home: Path, name: str) -> File:
 
 def tidy(home: Path) -> None:
     """Take away what a process that was killed has left in `home`: all that the newest generation does not list."""
-    lists = [path for path in home.glob("*.json") if LIST.fullmatch(path.name)]
+    lists = [path for path in files.matching(home, "*.json") if LIST.fullmatch(path.name)]
     found = newest(home)
     if found is None or found.listing != max(lists, key=lambda path: (len(path.name), path.name)):
         return  # the newest list is not whole: nothing is taken away

@@ -125,7 +125,7 @@ class Mirror:
     def _of_identity(self, folder: RunFolder, record: dict[str, Any]) -> Generation | None:
         """The copy of this very run that is farthest."""
         own = identity(record)
-        homes = (self.root / self.run).parent.glob(f"*-{own}")
+        homes = files.matching((self.root / self.run).parent, f"*-{escape(own)}")
         found = [*map(generation.newest, homes), generation.plain(self.root / folder.path.name)]
         return max(
             (each for each in found if each and each.identity == own),
@@ -136,7 +136,7 @@ class Mirror:
     def _of_this_name(self, folder: RunFolder, values: dict[str, Any]) -> Generation | None:
         """The latest copy of a run of this name and configuration. UserError: there are only others of the name."""
         place = self.root / self.run
-        homes = sorted(place.parent.glob(escape(place.name) + "-" + "[0-9a-f]" * 8))
+        homes = files.matching(place.parent, escape(place.name) + "-" + "[0-9a-f]" * 8)
         copies = [*map(generation.newest, homes), generation.plain(self.root / folder.path.name)]
         named = [each for each in copies if each and each.run == self.run]
         differing = [identity_differences(values, each.config) for each in named]

@@ -57,7 +57,7 @@ class RunFolder:
 
     def lacks_record(self) -> bool:
         """Whether a run was here whose record is gone: a configuration and checkpoints, and no run.json."""
-        return not self.exists() and self.config.exists() and any(self.checkpoints.glob("*.pt"))
+        return not self.exists() and self.config.exists() and bool(files.matching(self.checkpoints, "*.pt"))
 
     def create(self, config: dict[str, Any], facts: dict[str, Any]) -> None:
         for folder in (self.checkpoints, self.weights, self.graph, self.samples):

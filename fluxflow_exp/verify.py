@@ -71,7 +71,7 @@ def problems(folder: RunFolder) -> tuple[list[str], int]:
     found += [
         f"the last checkpoint of step {step} is missing"
         for step in folder.read_record()["steps"]
-        if not any(folder.checkpoints.glob(f"??-{step}-????????-final-*.pt"))
+        if not files.matching(folder.checkpoints, f"??-{step}-????????-final-*.pt")
     ]
     record = folder.read_record()
     found += [f"went on without: {line}" for line in record.get("lost", [])]
@@ -96,8 +96,8 @@ def _finished(folder: RunFolder) -> list[Path]:
     """Files that will not change any more: the configuration, and what finished steps have left."""
     steps = folder.read_record()["steps"]
     single = [folder.config, folder.summary, folder.path / "code.diff", *map(folder.metrics, steps)]
-    many = [*folder.weights.glob("*.safetensors"), *folder.samples.glob("*.webp")]
-    return [path for path in [*single, *sorted(many)] if path.exists()]
+    many = files.matching(folder.weights, "*.safetensors") + files.matching(folder.samples, "*.webp")
+    return [path for path in [*single, *many] if path.exists()]
 
 
 @failures.command

@@ -224,7 +224,7 @@ def find_parts(source: Path, *, steps: list[str] | None = None) -> dict[str, Pat
         return dict.fromkeys(read_facts(source)["trained"], source)
     holders = {
         part: path
-        for path in sorted((source / "weights").glob("*.safetensors"), key=_age)
+        for path in sorted(files.matching(source / "weights", "*.safetensors"), key=_age)
         if path.name != "final.safetensors"
         and not path.name.endswith(".raw.safetensors")
         and (steps is None or path.stem in steps)

@@ -190,18 +190,18 @@ def test_a_job_whose_node_is_taken_is_queued_again(
 ) -> None:
     say("scontrol", line)
     signal.pthread_sigmask(signal.SIG_BLOCK, slurm.SENT)
-    os.kill(os.getpid(), signal.SIGTERM)  # before anybody listens
+    signal.raise_signal(signal.SIGTERM)  # before anybody listens; to this thread, of whatever others there are
     with pytest.raises(SystemExit) as ended:
         listening()
     assert type(ended.value) is ends
     assert ended.value.code == (None if ends is Requeued else 143)
-    os.kill(os.getpid(), signal.SIGTERM)  # it comes more than once
+    signal.raise_signal(signal.SIGTERM)  # it comes more than once
 
 
 def test_other_ranks_leave_it_to_the_first(say: Say, listening: Callable[..., None]) -> None:
     say("scontrol", "exit 1")
     listening(first=False)
-    os.kill(os.getpid(), signal.SIGTERM)
+    signal.raise_signal(signal.SIGTERM)
 
 
 def test_a_node_without_scontrol_is_said(
@@ -210,7 +210,7 @@ def test_a_node_without_scontrol_is_said(
     monkeypatch.setenv("PATH", str(tmp_path))
     listening()
     with pytest.raises(UserError, match=r"cannot be queued again .*scontrol.*give the command"):
-        os.kill(os.getpid(), signal.SIGUSR2)
+        signal.raise_signal(signal.SIGUSR2)
 
 
 def test_signals_wait_while_a_job_starts() -> None:

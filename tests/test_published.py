@@ -89,7 +89,7 @@ def publish(path: Path, node: Any, **changed: Any) -> Path:
         ({**FLOW, "heads": 2, "depth": 10**9}, "it would have more tensors than are there"),
         ({**FLOW, "heads": 2, "width": 2**20}, "is not what its metadata says: "),
         ({**FLOW, "heads": 3}, "builds no flow_processor"),
-        ("a part", "does not say how to build flow_processor"),
+        ("a part", "model.flow_processor: input should be a valid dictionary"),
     ],
 )
 def test_metadata_builds_models_of_the_tensors_beside_it_alone(tmp_path: Path, node: Any, message: str) -> None:

@@ -1,9 +1,16 @@
 """What makes a run the same run."""
 
+import errno
+import os
+from pathlib import Path
+
 import pytest
 
+from fluxflow_exp import files, run_folder
+from fluxflow_exp.checkpoint import CheckpointStore
 from fluxflow_exp.config import UserError
 from fluxflow_exp.run_folder import RunFolder, identity_differences
+from fluxflow_exp.weights import find_parts
 
 
 def config(**changes):
@@ -62,3 +69,35 @@ def test_old_runs_are_numbered_never_overwritten(tmp_path):
         folder.create(config(seed=number), {"name": "run"})
         assert folder.move_aside().name == f"run.old-{number}"
     assert RunFolder(tmp_path / "run.old-1").frozen()["seed"] == 1
+
+
+def test_a_folder_that_cannot_be_listed_is_not_an_empty_one(tmp_path, monkeypatch):
+    folder = RunFolder(tmp_path / "run")
+    folder.create(config(), {"name": "run"})
+    folder.record.unlink()
+    (folder.checkpoints / "a.pt").touch()
+    (folder.weights / "vae.safetensors").touch()
+    assert folder.lacks_record()
+    assert files.matching(folder.path / "nowhere", "*") == []
+    assert files.matching(folder.checkpoints, "[ab].p?") == [folder.checkpoints / "a.pt"]
+
+    def fails(path):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "listdir", fails)
+    for look in (folder.lacks_record, CheckpointStore(folder.checkpoints).paths, lambda: find_parts(folder.path)):
+        with pytest.raises(OSError, match="Input/output error") as raised:
+            look()
+        assert raised.value.filename.startswith(str(folder.path))
+
+
+def test_a_run_is_found_from_inside_its_folder(tmp_path, monkeypatch):
+    RunFolder(tmp_path / "run").create(config(), {"name": "run"})
+    monkeypatch.chdir(tmp_path / "run")
+    inside = RunFolder(Path("."))
+    assert inside.frozen() == config()
+    inside.lock()
+    monkeypatch.setattr(run_folder, "LOCK_SECONDS", 0.1)
+    with pytest.raises(UserError, match="another process"):
+        RunFolder(tmp_path / "run").lock()
+    inside.unlock()

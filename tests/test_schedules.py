@@ -44,11 +44,6 @@ def test_exponential_and_step_reach_their_ends():
     assert [fall[u] for u in (0, 24, 25, 50, 75, 100)] == pytest.approx([2, 2, 1, 0.5, 0.25, 0.25])
 
 
-def test_exponential_refuses_a_floor_of_zero():
-    with pytest.raises(ValueError, match="positive"):
-        schedules.exponential(optimizer(), updates=10, floor=0.0)
-
-
 def test_plateau_follows_the_held_out_metric_only():
     opt = optimizer()
     schedule = schedules.plateau(opt, updates=1, factor=0.5, patience=1)
