@@ -202,6 +202,7 @@ def test_other_ranks_leave_it_to_the_first(say: Say, listening: Callable[..., No
     say("scontrol", "exit 1")
     listening(first=False)
     signal.raise_signal(signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) is not signal.SIG_IGN, "it has done nothing"
 
 
 def test_a_node_without_scontrol_is_said(
