@@ -23,6 +23,7 @@ Part = TypeVar("Part")
 
 SHOWN = {"vae": "VAE", "kl": "KL", "g": "G", "d": "D", "lpips": "LPIPS", "flow": "Flow"}
 RULE = "=" * 80
+FRESH = "resume=fresh"
 LINE_SECONDS = 60.0  # between lines about long work where there is no bar
 
 
@@ -147,8 +148,14 @@ class Console:
         self.say(f"Held out, epoch {epoch}: {shown}")
 
 
+def same_command(text: str) -> str:
+    """`text` about what continues a run: given again as it was, resume=fresh would move aside what is to go on."""
+    return text.replace("same command", f"same command without {FRESH}") if FRESH in sys.argv[1:] else text
+
+
 def fail(problems: list[str]) -> None:
     """Say what is wrong on standard error."""
+    problems = [same_command(problem) for problem in problems]
     if len(problems) == 1:
         print(f"error: {problems[0]}", file=sys.stderr, flush=True)
         return

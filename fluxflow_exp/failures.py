@@ -15,7 +15,7 @@ from typing import ParamSpec, TypeVar
 
 from fluxflow_exp import environment, files
 from fluxflow_exp.config import UserError
-from fluxflow_exp.console import Console, fail
+from fluxflow_exp.console import FRESH, Console, fail, same_command
 from fluxflow_exp.files import DamagedError
 from fluxflow_exp.run_folder import RunFolder
 
@@ -98,4 +98,6 @@ def record(error: Exception, told: Exception, folder: RunFolder, console: Consol
 def how_to_continue() -> str:
     if "SUBMITIT_EXECUTOR" in os.environ:
         return "The scheduler starts the job again, or the command that launched it does"
-    return f"The same command continues it:\n  {shlex.join(['python', '-m', 'fluxflow_exp', *sys.argv[1:]])}"
+    words = [word for word in sys.argv[1:] if word != FRESH]
+    given = shlex.join(["python", "-m", "fluxflow_exp", *words])
+    return same_command(f"The same command continues it:\n  {given}")

@@ -21,6 +21,7 @@ from fluxflow_exp.config import UserError
 
 READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 LOOK_SECONDS = 0.1  # between two tries
+INSIDE_SECONDS = 2.0  # who only looks holds a lock for a moment
 
 
 class FolderLock:
@@ -48,9 +49,15 @@ class FolderLock:
         return True
 
     def hold_inside(self) -> None:
-        """Take the lock inside, too, once there is a folder; for the holder of the other one."""
-        if self.held and self.folder.is_dir():
-            self._take(self.inside)
+        """Take the lock inside, too, once there is a folder; for the holder of the other one.
+
+        UserError: another process has it, which came by another name of the folder, or knows only this lock.
+        """
+        until = time.monotonic() + INSIDE_SECONDS
+        while self.held and self.folder.is_dir() and not self._take(self.inside):
+            if time.monotonic() > until:
+                raise UserError(taken(self.folder))
+            time.sleep(LOOK_SECONDS)
 
     def release_inside(self) -> None:
         """Before the folder is moved: what is inside goes with it."""
@@ -99,6 +106,10 @@ class FolderLock:
         descriptor = self._descriptors.pop(path, None)
         if descriptor is not None:
             os.close(descriptor)
+
+
+def taken(folder: Path) -> str:
+    return f"another process is training in {folder}. Wait for it, stop it, or choose another name=…"
 
 
 _HELD: "weakref.WeakSet[FolderLock]" = weakref.WeakSet()

@@ -17,7 +17,7 @@ import yaml
 
 from fluxflow_exp import clock, files, written
 from fluxflow_exp.config import UserError
-from fluxflow_exp.folder_lock import FolderLock
+from fluxflow_exp.folder_lock import FolderLock, taken
 from fluxflow_exp.frozen import read_config
 
 if TYPE_CHECKING:
@@ -63,6 +63,8 @@ class RunFolder:
         for folder in (self.checkpoints, self.weights, self.graph, self.samples):
             folder.mkdir(parents=True, exist_ok=True)
         self._lock.hold_inside()
+        if self.exists():  # made meanwhile by who came by another name of the folder
+            raise UserError(taken(self.path))
         self.freeze(config)
         origin: dict[str, Any] = {"name": self.path.name, "overrides": [], "commit": None, "changed_code": None}
         origin |= {"upstream": {}, "made_with": None}
@@ -106,9 +108,7 @@ class RunFolder:
         Where nothing can be written there is nothing to hold, and `locked` stays false.
         """
         if not self._lock.acquire(seconds=LOCK_SECONDS):
-            raise UserError(
-                f"another process is training in {self.path}. Wait for it, stop it, or choose another name=…"
-            )
+            raise UserError(taken(self.path))
 
     def try_lock(self) -> bool:
         """Hold the folder if no other process does; whether none did."""

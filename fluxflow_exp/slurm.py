@@ -137,5 +137,7 @@ def was_preempted(job: str) -> bool:
     except (OSError, subprocess.TimeoutExpired) as error:
         print(f"Whether the job was preempted cannot be said ({error})", flush=True)
         return False
-    facts = dict(word.split("=", 1) for word in asked.stdout.split() if "=" in word)
-    return facts.get("PreemptTime", "None") not in ("None", "Unknown", "N/A")
+    # Of an array, asked for by the id that its first job shares with it, every job is told of in a line.
+    lines = [dict(word.split("=", 1) for word in line.split() if "=" in word) for line in asked.stdout.splitlines()]
+    own = next((facts for facts in lines if facts.get("JobId") == job), {})
+    return own.get("PreemptTime", "None") not in ("None", "Unknown", "N/A")

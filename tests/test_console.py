@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from rich.console import Console as Terminal
 
-from fluxflow_exp import console
+from fluxflow_exp import console, failures
 from fluxflow_exp.console import Console
 from fluxflow_exp.trainers.setup import Length
 
@@ -30,6 +30,17 @@ def test_work_off_a_terminal_says_how_far_it_is(
 def test_short_work_off_a_terminal_takes_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert list(Console().track("ab", "Writing", total=2)) == ["a", "b"]
     assert capsys.readouterr().out.splitlines() == ["Writing …"]
+
+
+def test_a_fresh_run_is_not_told_to_begin_anew(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("SUBMITIT_EXECUTOR", raising=False)
+    monkeypatch.setattr("sys.argv", ["fluxflow-train", "stage=vae", "resume=fresh"])
+    console.fail(["free space, and the same command continues"])
+    assert capsys.readouterr().err == "error: free space, and the same command without resume=fresh continues\n"
+    told = "The same command without resume=fresh continues it:\n  python -m fluxflow_exp stage=vae"
+    assert failures.how_to_continue() == told
 
 
 def test_a_line_holds_place_losses_rate_and_from_the_second_on_the_time_that_is_left(

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from fluxflow_exp import ledger, plan, provenance, run_folder, runs
+from fluxflow_exp import folder_lock, ledger, plan, provenance, run_folder, runs
 from fluxflow_exp.config import UserError, typed
 from fluxflow_exp.console import Console
 from fluxflow_exp.datasets import build_data
@@ -144,3 +144,19 @@ def test_a_run_that_cannot_be_written_can_be_looked_at(
     assert ledger.inspect(RunFolder(folder.path)).state == ledger.INTERRUPTED
     with pytest.raises(UserError, match=r"nothing can be written in .*quickstart"):
         opened(values)
+
+
+def test_two_names_of_one_empty_folder_are_one_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folder_lock, "INSIDE_SECONDS", 0.1)
+    (tmp_path / "disk" / "run").mkdir(parents=True)
+    (tmp_path / "other").symlink_to(tmp_path / "disk" / "run")
+    first, second = RunFolder(tmp_path / "disk" / "run"), RunFolder(tmp_path / "other")
+    first.lock()
+    second.lock()  # by its own name, nothing being inside yet
+    first.create({"name": "run"}, {})
+    with pytest.raises(UserError, match="another process is training"):
+        second.create({"name": "run"}, {})
+    first.unlock()
+    with pytest.raises(UserError, match="another process is training"):
+        second.create({"name": "run"}, {})
+    second.unlock()

@@ -173,15 +173,18 @@ def listening(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], Any]]:
         signal.signal(signum, handler)
 
 
-SHOWN = "[ $1 = requeue ] || echo JobId=7 JobState={} PreemptEligibleTime=2026-11-29T01:18:19 PreemptTime={}"
+TAKEN = "2026-11-29T01:18:22"
+SHOWN = "[ $1 = requeue ] && exit; echo JobId=7 JobState={} PreemptEligibleTime=2026-11-29T01:18:19 PreemptTime={}"
 
 
 @pytest.mark.parametrize(
     ("line", "ends"),
     [
-        (SHOWN.format("RUNNING", "2026-11-29T01:18:22"), Requeued),
-        (SHOWN.format("COMPLETING", "2026-11-29T01:18:22"), Requeued),  # PreemptMode=CANCEL without GraceTime
+        (SHOWN.format("RUNNING", TAKEN), Requeued),
+        (SHOWN.format("COMPLETING", TAKEN), Requeued),  # PreemptMode=CANCEL without GraceTime
         (SHOWN.format("COMPLETING", "None"), SystemExit),  # cancelled, or queued again already
+        (SHOWN.format("RUNNING", TAKEN) + "; echo JobId=8 ArrayJobId=7 PreemptTime=None", Requeued),
+        (SHOWN.format("RUNNING", "None") + f"; echo JobId=8 ArrayJobId=7 PreemptTime={TAKEN}", SystemExit),
         ("exit 1", SystemExit),
     ],
 )
