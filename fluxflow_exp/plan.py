@@ -17,7 +17,7 @@ from fluxflow_exp import failures, files, parts
 from fluxflow_exp.config import UserError, instantiate, typed
 from fluxflow_exp.console import fail
 from fluxflow_exp.data.loader import groups_of, updates_per_epoch
-from fluxflow_exp.data.sample import DataSet, Stream
+from fluxflow_exp.data.sample import DataSet, Stream, notes_of
 from fluxflow_exp.hardware import Machine
 from fluxflow_exp.overrides import values_of
 from fluxflow_exp.published import locate
@@ -196,7 +196,7 @@ def _data_line(data: DataSet) -> str:
 
 
 def _notes(data: DataSet) -> list[str]:
-    return [f"    note: {note}" for note in data.notes]
+    return [f"    note: {note}" for note in notes_of(data)]
 
 
 def _all_parts(config: RunConfig) -> list[str]:

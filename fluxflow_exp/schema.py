@@ -134,7 +134,7 @@ class Hardware:
     memory_gib: PositiveFloat | None = None  # that a run can use of a card; for fluxflow_exp.plan, as what follows
     bf16_tflops: PositiveFloat | None = None  # of a large dense matrix product
     memory_bandwidth_gbs: PositiveFloat | None = None  # GB/s
-    price_per_hour: PositiveFloat | None = None  # of a card, in US dollars
+    price_per_hour: NonNegativeFloat | None = None  # of a card, in US dollars
 
 
 @dataclass
@@ -204,7 +204,7 @@ class Tracking:
     tags: list[str] = field(default_factory=list)  # beside stage and model
     notes: str | None = None
     init_seconds: PositiveFloat = 30.0  # then offline
-    finish_seconds: PositiveFloat = 120.0  # for what is left to upload at the end; the rest is for fluxflow_exp.sync
+    finish_seconds: NonNegativeFloat = 120.0  # for what is left to upload at the end; the rest is for fluxflow_exp.sync
 
 
 @dataclass

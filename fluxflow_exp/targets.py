@@ -15,7 +15,7 @@ from fluxflow_exp.published import is_known, locate
 LIVE = {"setup", "optimizer", "updates", "params", "assets"}  # arguments given as live objects
 # Of torch's optimizers, whose signatures declare no ranges.
 OPTIMIZER_RANGES: dict[str, Any] = {
-    "lr": bounds.PositiveFloat,
+    "lr": bounds.NonNegativeFloat,
     "betas": Annotated[list[bounds.ShareBelowOne], Len(2, 2)],
     "eps": bounds.NonNegativeFloat,
     "weight_decay": bounds.NonNegativeFloat,

@@ -1,8 +1,11 @@
 """A folder with captions: parsing, splitting, bad files."""
 
+import errno
 import hashlib
+import os
 import pickle
 import random
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +13,7 @@ from PIL import Image
 
 from fluxflow_exp import main
 from fluxflow_exp.config import resolve
+from fluxflow_exp.data.folder_notes import Listing
 from fluxflow_exp.data.image_folder import ImageFolder, read_captions
 from fluxflow_exp.data.images import is_held_out
 from fluxflow_exp.data.sample import BadSampleError
@@ -179,3 +183,22 @@ def test_the_plan_says_what_is_odd(folder, tmp_path, capsys):
     words += [f"data.captions_file={folder / 'captions.tsv'}", "data.img_size=16", "hardware=cpu", "validate=true"]
     main.train(resolve(compose_config([*words, f"output_root={tmp_path / 'out'}"])))
     assert f"    note: 1 picture is not in {folder / 'images'}: 'gone.png'\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("error", [PermissionError(errno.EACCES, "Permission denied"), OSError(errno.EIO, "I/O error")])
+def test_a_folder_that_may_be_read_and_not_listed_is_not_taken_for_an_empty_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: OSError
+) -> None:
+    (tmp_path / "a.png").touch()
+
+    def fails(folder: Path) -> None:
+        raise error
+
+    monkeypatch.setattr(os, "scandir", fails)
+    if error.errno == errno.EIO:
+        with pytest.raises(OSError, match="I/O error"):
+            Listing(tmp_path, ["a.png"])
+        return
+    listing = Listing(tmp_path, ["a.png", "b.png"])
+    assert [name for name in ("a.png", "b.png") if listing.holds(name)] == ["a.png"]
+    assert listing.pictures() == []

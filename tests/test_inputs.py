@@ -16,9 +16,11 @@ from fluxflow_exp.checkpoint import CheckpointStore
 from fluxflow_exp.config import UserError, resolve
 from fluxflow_exp.console import Console
 from fluxflow_exp.data.image_folder import ImageFolder
+from fluxflow_exp.data.sample import notes_of
 from fluxflow_exp.data.shapes import Shapes
 from fluxflow_exp.data.webdataset import WebDataset
 from fluxflow_exp.datasets import digest_of
+from fluxflow_exp.inputs import _contents
 from fluxflow_exp.overrides import compose_config
 from fluxflow_exp.run_folder import RunFolder, identity_digest, run_path
 from fluxflow_exp.summary import is_finished
@@ -261,3 +263,26 @@ def test_a_checkpoint_of_another_run_is_not_continued(tmp_path: Path) -> None:
         stores[1].load(path)
     older = stores[2].save({"update": 6}, index=1, step="vae", update=6)
     assert stores[1].load(older)["update"] == 6
+
+
+class Own:
+    """A source and a data set with the members that data sets had before they told of their contents."""
+
+    def __init__(self, drawn: Any) -> None:
+        self._drawn = drawn
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("notes", "contents"):
+            raise AttributeError(name)
+        found = getattr(self._drawn, name)
+        return Own(found) if name in ("train", "validation") else found
+
+    def __len__(self) -> int:
+        return len(self._drawn)
+
+
+def test_a_data_set_of_ones_own_need_not_tell_of_its_contents() -> None:
+    own: Any = Own(Shapes(img_size=16, n_images=8, n_validation=4))
+    assert notes_of(own) == []
+    assert _contents(own) is None
+    assert _contents(own._drawn) is not None

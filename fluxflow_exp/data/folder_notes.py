@@ -1,5 +1,6 @@
 """What a folder of images and its captions say of each other by names alone, before any picture is opened."""
 
+import errno
 import os
 from collections import Counter
 from collections.abc import Iterable
@@ -9,6 +10,7 @@ from fluxflow_exp.data.decoding import EXTENSIONS
 from fluxflow_exp.data.images import Bad, Entry
 
 SHOWN = 3  # names in a line
+DISK = (errno.EIO, errno.ESTALE)  # what a disk or a mount that fails answers; other errors are of the name
 
 
 class Listing:
@@ -20,15 +22,15 @@ class Listing:
 
     def holds(self, name: str) -> bool:
         parent, leaf = os.path.split(name)
-        known = self.files.get(parent)
-        return leaf in (known if known is not None else _files(self.folder / parent))
+        known = self.files[parent] if parent in self.files else _files(self.folder / parent)
+        return leaf in known if known is not None else (self.folder / name).is_file()
 
     def pictures(self) -> list[str]:
         """The files whose extension is that of a picture."""
         return [
             os.path.join(parent, name)
             for parent, names in self.files.items()
-            for name in sorted(names)
+            for name in sorted(names or ())
             if os.path.splitext(name)[1][1:].lower() in EXTENSIONS
         ]
 
@@ -73,9 +75,9 @@ def _cause(name: str, listing: Listing) -> tuple[str, str]:
     first, _, rest = name.partition("/")
     if parent and listing.folder.name == first and listing.holds(rest):
         return f"the names begin with {first}/, and data_path is that folder: give the one above it", rest
-    if parent and leaf in _files(listing.folder):
+    if parent and leaf in (_files(listing.folder) or ()):
         return f"the names begin with {parent}/, and the files stand in data_path itself", leaf
-    there = listing.files.get(parent, frozenset())
+    there = listing.files.get(parent) or frozenset()
     same = sorted(other for other in there if other.lower() == leaf.lower())
     if same:
         return "upper and lower case differ", same[0]
@@ -84,12 +86,21 @@ def _cause(name: str, listing: Listing) -> tuple[str, str]:
     return ("the extension is another one there", other[0]) if other else ("", "")
 
 
-def _files(folder: Path) -> frozenset[str]:
-    """Names of what stands in a folder that is no folder itself; none where it cannot be listed."""
+def _files(folder: Path) -> frozenset[str] | None:
+    """Names of what stands in a folder that is no folder itself; none without a folder. None: it is not to be listed.
+
+    OSError: the disk does not give it.
+    """
     try:
         with os.scandir(folder) as entries:
             return frozenset(entry.name for entry in entries if not entry.is_dir(follow_symlinks=False))
-    except (OSError, ValueError):
+    except PermissionError:
+        return None
+    except OSError as error:
+        if error.errno in DISK:
+            raise
+        return frozenset()
+    except ValueError:  # no folder can have such a name
         return frozenset()
 
 

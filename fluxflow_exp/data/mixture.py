@@ -5,7 +5,17 @@ from typing import Any
 
 from torch import Tensor
 
-from fluxflow_exp.data.sample import BadSampleError, Contents, DataSet, Sample, Source, Stream, digest, together
+from fluxflow_exp.data.sample import (
+    BadSampleError,
+    Contents,
+    DataSet,
+    Sample,
+    Source,
+    Stream,
+    digest,
+    notes_of,
+    together,
+)
 
 
 class Mixture:
@@ -30,7 +40,7 @@ class Mixture:
                 raise ValueError(f"{name}: streamed shards, buckets and reduced_min_sizes cannot be mixed into a batch")
         self.img_size = next(iter(chosen.values())).img_size
         self.max_bad_fraction = max(each.max_bad_fraction for each in chosen.values())
-        self.notes = [f"{name}: {note}" for name, each in chosen.items() for note in each.notes]
+        self.notes = [f"{name}: {note}" for name, each in chosen.items() for note in notes_of(each)]
         self.bad = [bad for each in chosen.values() for bad in each.bad]
         trained: dict[str, Any] = {name: each.train for name, each in chosen.items()}
         self.train: Source = _Drawn(trained, [weights[name] for name in chosen])

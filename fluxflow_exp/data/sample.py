@@ -136,3 +136,8 @@ class DataSet(Protocol):
     def score(self, images: Tensor, captions: list[str]) -> dict[str, float]:
         """How far uint8 images (n, 3, height, width) show their captions, 0 to 1 a name; {} without `reads_back`."""
         ...
+
+
+def notes_of(data: DataSet) -> list[str]:
+    """What is odd about a data set; one of somebody's own need not say."""
+    return getattr(data, "notes", [])
