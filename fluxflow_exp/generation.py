@@ -169,6 +169,13 @@ def fits(name: str, sha256: str) -> bool:
     return match is None or sha256.startswith(match["digest"])
 
 
+def copied(folder: RunFolder) -> list[Path]:
+    """The files of a run that belong to its copies, also where one of its folders is a link to another disk."""
+    parts = (folder.checkpoints, folder.weights, folder.graph, folder.samples, folder.path / "evaluations")
+    linked = [path for part in parts if part.is_symlink() for path in part.rglob("*")]
+    return sorted(filter(is_copied, {*folder.path.rglob("*"), *linked}))
+
+
 def is_copied(path: Path) -> bool:
     """Whether a file of a run folder belongs to its copies."""
     return path.is_file() and path.name not in OF_THE_MACHINE and not path.is_symlink() and path.name[:4] != "tmp-"

@@ -13,7 +13,7 @@ from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fluxflow_exp import failures, files, generation, progress, tally
+from fluxflow_exp import digest_list, failures, files, generation, progress, tally
 from fluxflow_exp.config import UserError
 from fluxflow_exp.generation import File, Generation
 from fluxflow_exp.progress import Progress
@@ -112,9 +112,17 @@ class Mirror:
         if identity_differences(values, found.config) and not is_extension(values, found.config):
             return []  # the folder's own configuration is compared by whoever opens it
         lost = _lost(folder, record, found)
-        if lost or found.progress > here:
+        if found.progress > here or (lost and found.progress == here):
             why = f": {'; '.join(lost)} here" if lost else f", which is ahead (here: {here})"
-            return _put_in_place(found, folder, partial, why, here=here, whatever=bool(lost))
+            if found.run != self.run:
+                why = f", where it is {found.run}{why}"
+            return _put_in_place(found, folder, partial, why, here=here, mine=found.run == self.run, rows=bool(lost))
+        if lost:  # who goes on without the rows keeps what the mirror has of them
+            leaves = found.run == self.run and found.number and values["resume"] == "incomplete"
+            there = _set_aside(found) if leaves else found.home
+            return [f"{there} has rows that are missing here, up to {found.progress}, and is behind (here: {here})"]
+        if found.run != self.run:
+            return []  # of a folder that this one was copied from, or has been before it was renamed
         if found.number and not _leads_to(found.starts, starts(record)):
             return [
                 f"The copy on the mirror has gone another way ({found.progress}); it is kept in {_set_aside(found)}"
@@ -123,13 +131,13 @@ class Mirror:
         return []
 
     def _of_identity(self, folder: RunFolder, record: dict[str, Any]) -> Generation | None:
-        """The copy of this very run that is farthest."""
+        """The copy of this very run that is farthest: of this name, or, if there is none, of another."""
         own = identity(record)
         homes = files.matching((self.root / self.run).parent, f"*-{escape(own)}")
         found = [*map(generation.newest, homes), generation.plain(self.root / folder.path.name)]
         return max(
             (each for each in found if each and each.identity == own),
-            key=lambda each: (each.progress, each.number),
+            key=lambda each: (each.run == self.run, each.progress, each.number),
             default=None,
         )
 
@@ -208,12 +216,15 @@ def _refuse_loss(before: Generation, folder: RunFolder, record: dict[str, Any]) 
 def _store(folder: RunFolder, home: Path, known: dict[str, File], entries: dict[str, File]) -> None:
     """Copy to `home` what is not `known` there, and enter all files of the new generation."""
     fresh = set()
-    for source in filter(generation.is_copied, sorted(folder.path.rglob("*"))):
+    published = digest_list.published(folder)
+    for source in generation.copied(folder):
         name = source.relative_to(folder.path).as_posix()
         same = known.get(name)
         if same and _is_unchanged(source, same, name) and same.is_there(home, name):
             entries[name] = same
             continue
+        if name in published and files.digest(source) != published[name]:
+            continue  # damaged: what the mirror has of it stays
         try:
             entry = generation.take(source, home, name)
         except FileNotFoundError:
@@ -252,18 +263,20 @@ def _put_in_place(
     why: str,
     *,
     here: Progress | None = None,
-    whatever: bool = False,
+    mine: bool = True,
+    rows: bool = False,
 ) -> list[str]:
     """Restore a copy beside the run folder, then give it the folder's name.
 
-    That only if it is farther than what is `here`, or `whatever` it is. UserError: nothing is here, and the copy is
-    not whole. Of its checkpoints, one that is whole is enough.
+    That only if it is farther than what is `here`, or as far and has `rows` that are missing here; else it is set
+    aside, if it is `mine` and no other folder's. UserError: nothing is here, and the copy is not whole. Of its
+    checkpoints, one that is whole is enough.
     """
     damaged = found.restore(partial)
     lines = [f"Note: {len(damaged)} files of {found.home} are damaged: {', '.join(damaged)}"] if damaged else []
     needed = [name for name in damaged if generation.NEEDED.fullmatch(name)]
     there = None if needed else progress.read(RunFolder(partial))
-    if there and (here is None or whatever or there > here):
+    if there and (here is None or there > here or (rows and there == here)):
         aside = folder.replace_by(partial)
         kept = f"; the folder as it was is kept as {aside}" if aside else ""
         return [*lines, f"Brought {folder.path} back from its mirror ({there}){why}{kept}"]
@@ -273,7 +286,7 @@ def _put_in_place(
             f"the copy in {found.home} is damaged: {', '.join(needed) or 'run.json'}. Repair it, or say name=… or "
             "resume=fresh to start anew; the copy stays"
         )
-    return [*lines, f"It is kept in {_set_aside(found)}, and the run goes on from {here}"]
+    return [*lines, f"It is kept in {_set_aside(found) if mine else found.home}, and the run goes on from {here}"]
 
 
 def _set_aside(copy: Generation) -> Path:

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import nn
 
-from fluxflow_exp import sharding, weights
+from fluxflow_exp import digest_list, files, sharding, weights
 from fluxflow_exp.config import UserError
 from fluxflow_exp.run_folder import RunFolder
 from fluxflow_exp.schema import RunConfig
@@ -37,19 +37,24 @@ def publish_step(setup: Setup, trainer: Trainer, config: RunConfig) -> None:
     with trainer.averaged():
         averaged = _states(parts, copy=True)
     if setup.ranks.first:
-        folder = setup.folder.weights
-        weights.publish(folder / f"{setup.name}.raw.safetensors", raw, {**facts, "kind": "raw"})
-        weights.publish(folder / f"{setup.name}.safetensors", averaged, {**facts, "kind": "ema"})
+        paths = [setup.folder.weights / f"{setup.name}{kind}.safetensors" for kind in (".raw", "")]
+        digest_list.forget(setup.folder, *paths)
+        weights.publish(paths[0], raw, {**facts, "kind": "raw"})
+        weights.publish(paths[1], averaged, {**facts, "kind": "ema"})
 
 
 def check_finished(folder: RunFolder, steps: list[str]) -> None:
-    """UserError: weights that a finished step has published are gone or not whole, and a later one starts from them."""
+    """UserError: weights that a finished step has published are gone or changed, and a later one starts from them."""
+    listed = digest_list.published(folder)
     problems = []
     for name in [f"{step}{kind}.safetensors" for step in steps for kind in ("", ".raw")]:
         try:
             weights.read_facts(folder.weights / name)
         except ValueError as error:
             problems.append(str(error))
+        else:
+            if listed.get(f"weights/{name}", "") not in ("", files.digest(folder.weights / name)):
+                problems.append(f"{folder.weights / name} has changed: its digest is not that in {folder.digests.name}")
     if problems:
         raise UserError(
             f"{folder.path}: weights of finished steps are not as they were published:\n"
@@ -72,7 +77,9 @@ def publish_final(folder: RunFolder, steps: list[str]) -> None:
         if found["index"] >= facts.get("index", 0):
             facts = found
     flow = next((f for f in map(_flow_of, holders.values()) if f), None)
-    weights.publish(folder.weights / "final.safetensors", states, {**facts, "trained": trained, "flow": flow})
+    final = folder.weights / "final.safetensors"
+    digest_list.forget(folder, final)
+    weights.publish(final, states, {**facts, "trained": trained, "flow": flow})
 
 
 def _flow_of(path: Any) -> Any:

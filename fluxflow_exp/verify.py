@@ -3,40 +3,31 @@
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
 
 from rich.progress import track
 
-from fluxflow_exp import failures, files, ledger, tally
+from fluxflow_exp import digest_list, failures, files, ledger, tally
 from fluxflow_exp.config import UserError
 from fluxflow_exp.console import Console, fail
 from fluxflow_exp.run_folder import RunFolder
 
 
-def read_digests(folder: RunFolder) -> dict[str, dict[str, Any]]:
-    """Name → sha256, bytes and time of change of each finished file. DamagedError: the list is not whole."""
-    if not folder.digests.exists():
-        return {}
-    found = files.read_fields(folder.digests)
-    for name, entry in found.items():
-        if not isinstance(entry, dict) or not {"sha256", "bytes", "changed"} <= entry.keys():
-            raise files.DamagedError(f"{folder.digests} is damaged: its entry of {name!r} is {entry!r:.80}")
-    return found
-
-
 def lists(folder: RunFolder, path: Path) -> bool:
     """Whether the digests of a run have this file of it as it is."""
     try:
-        listed = read_digests(folder).get(path.relative_to(folder.path).as_posix())
+        listed = digest_list.read(folder).get(path.relative_to(folder.path).as_posix())
     except files.DamagedError:
         return False
     return listed is not None and listed["changed"] == path.stat().st_mtime_ns
 
 
 def write_digests(folder: RunFolder, console: Console) -> None:
-    """List the finished files of a run with their digests; one that has not changed since is not read again."""
+    """List the finished files of a run with their digests; one that has not changed since is not read again.
+
+    Weights that are not what was published stay listed as that: they have been damaged.
+    """
     try:
-        known = read_digests(folder)
+        known = digest_list.read(folder)
     except files.DamagedError as error:
         console.say(f"{error}; it is written anew, from the files as they are now")
         known = {}
@@ -47,8 +38,12 @@ def write_digests(folder: RunFolder, console: Console) -> None:
         same = known.get(name)
         if same and (same["bytes"], same["changed"]) == (stat.st_size, stat.st_mtime_ns):
             listed[name] = same
+            continue
+        sha256 = files.digest(path)
+        if same and path.parent == folder.weights and sha256 != same["sha256"]:
+            listed[name] = same
         else:
-            listed[name] = {"sha256": files.digest(path), "bytes": stat.st_size, "changed": stat.st_mtime_ns}
+            listed[name] = {"sha256": sha256, "bytes": stat.st_size, "changed": stat.st_mtime_ns}
     files.write_json(folder.digests, listed)
 
 
@@ -56,7 +51,7 @@ def problems(folder: RunFolder) -> tuple[list[str], int]:
     """What is not as it was written, one line each, and how many files were looked at."""
     from fluxflow_exp import checkpoint  # torch, which --help does without
 
-    listed = read_digests(folder)
+    listed = digest_list.read(folder)
     found = []
     for name, entry in track(listed.items(), description="Verifying", transient=True):
         path = folder.path / name

@@ -136,6 +136,22 @@ def test_weights_of_a_finished_step_that_are_gone_are_missed(made: Path, tmp_pat
         pipeline.run(values(tmp_path))
 
 
+@pytest.mark.parametrize("name", ["vae.safetensors", "vae.raw.safetensors"])
+def test_a_changed_byte_in_weights_of_a_finished_step_is_refused(made: Path, tmp_path: Path, name: str) -> None:
+    run = tmp_path / "vae"
+    shutil.copytree(made / "whole" / "vae", run)
+    (run / "summary.json").unlink()
+    path = run / "weights" / name
+    whole, stat = path.read_bytes(), path.stat()
+    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    with pytest.raises(UserError, match=rf"(?s)weights of finished steps.*{name} has changed.*resume=fresh"):
+        pipeline.run(values(tmp_path))
+    path.write_bytes(whole)
+    pipeline.run(values(tmp_path))
+    assert verify.main([str(run)]) == 0
+
+
 def test_what_follows_the_summary_is_made_up_for(made: Path, tmp_path: Path) -> None:
     run = tmp_path / "vae"
     shutil.copytree(made / "whole" / "vae", run)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from fluxflow_exp import files, generation, mirror, preflight, tally, verify
+from fluxflow_exp import digest_list, files, generation, mirror, preflight, tally, verify
 from fluxflow_exp.config import UserError
 from fluxflow_exp.console import Console
 from fluxflow_exp.mirror import Mirror
@@ -333,3 +333,79 @@ def test_a_step_that_goes_back_forgets_what_it_had_logged_later(tmp_path: Path) 
     MetricLog(folder.metrics("vae")).rewind(10)
     assert json.loads(folder.record.read_text())["logged"]["vae"]["rows"] == 1
     assert tally.missing_rows(folder, folder.read_record()) == []
+
+
+def test_rows_of_a_mirror_that_is_behind_take_no_update_back(tmp_path: Path) -> None:
+    values = asked(tmp_path / "outputs", tmp_path / "volume")
+    folder, _ = start(values)
+    train(folder, 10)
+    copy = home(tmp_path / "volume")
+    assert folder.mirror
+    folder.metrics("vae").unlink()
+    checkpoint(folder, 20)
+    said = mirror.bring_back(folder, values)
+    assert said == [
+        f"{copy} has rows that are missing here, up to vae, update 10, and is behind (here: vae, update 20)"
+    ]
+    assert [int(path.name.split("-")[2]) for path in folder.checkpoints.iterdir()] == [20]
+    with pytest.raises(UserError, match="rows that this run had logged are lost"):
+        tally.check_rows(folder, folder.read_record(), resume="auto")
+    (line,) = mirror.bring_back(folder, {**values, "resume": "incomplete"})
+    assert line.startswith(f"{copy}.old-1 has rows")
+    assert list((tmp_path / "volume").glob("*.old-1/graph/*.jsonl"))
+
+
+def test_a_folder_copied_by_hand_leaves_the_mirror_of_the_first_alone(tmp_path: Path) -> None:
+    first, second = (asked(tmp_path / "outputs", tmp_path / "volume", name=name) for name in "ab")
+    folder, _ = start(first)
+    train(folder, 10)
+    shutil.copytree(folder.path, tmp_path / "outputs" / "b")
+    train(folder, 20)
+    other, said = start(second)
+    assert "(vae, update 20), where it is a, which is ahead" in said[0]
+    train(other, 30)
+    folder, said = start(first)
+    assert said == []
+    train(folder, 25)
+    other, said = start(second)
+    assert said == []
+    assert [path.name[0] for path in sorted((tmp_path / "volume").iterdir())] == ["a", "b"]
+    for values, update in ((first, 25), (second, 30)):
+        shutil.rmtree(opened(values).path)
+        assert f"(vae, update {update})" in start(values)[1][0]
+
+
+@pytest.mark.parametrize("part", ["checkpoints", "weights", "graph", "samples"])
+def test_a_folder_on_another_disk_is_copied(tmp_path: Path, part: str) -> None:
+    values = asked(tmp_path / "outputs", tmp_path / "volume")
+    folder, _ = start(values)
+    (folder.path / part).rename(tmp_path / "disk")
+    (folder.path / part).symlink_to(tmp_path / "disk")
+    (folder.weights / "vae.safetensors").write_bytes(b"weights")
+    train(folder, 10)
+    before = {path.relative_to(tmp_path / "disk"): path.read_bytes() for path in (tmp_path / "disk").iterdir()}
+    shutil.rmtree(tmp_path / "outputs")
+    again, _ = start(values)
+    there = again.path / part
+    assert {path.relative_to(there): path.read_bytes() for path in there.iterdir()} == before != {}
+
+
+def test_damaged_weights_take_the_place_of_whole_ones_nowhere(tmp_path: Path) -> None:
+    folder, _ = start(asked(tmp_path / "outputs", tmp_path / "volume"))
+    published = folder.weights / "vae.safetensors"
+    published.write_bytes(b"whole")
+    verify.write_digests(folder, Console())
+    train(folder, 10)
+    published.write_bytes(b"wrong")
+    verify.write_digests(folder, Console())
+    assert "weights/vae.safetensors has changed" in verify.problems(folder)[0]
+    train(folder, 20)
+    (copied,) = (home(tmp_path / "volume") / "weights").iterdir()
+    assert copied.read_bytes() == b"whole"
+    digest_list.forget(folder, published)  # a step that is trained longer
+    published.write_bytes(b"newer")
+    verify.write_digests(folder, Console())
+    assert "weights/vae.safetensors has changed" not in verify.problems(folder)[0]
+    train(folder, 30)
+    (copied,) = (home(tmp_path / "volume") / "weights").iterdir()
+    assert copied.read_bytes() == b"newer"
