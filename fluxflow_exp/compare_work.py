@@ -22,7 +22,7 @@ Done = dict[str, NDArray[np.float64]]  # step → TFLOP after 0, 1, 2, … updat
 def done(run: Run, step: str) -> NDArray[np.float64]:
     """TFLOP after 0, 1, 2, … updates of a step. UserError: its data are not here, or this version cannot read it."""
     try:
-        values = frozen.to_build(run.folder.config)
+        values = frozen.to_build(run.folder.config, measured=False)
         kept = {name: value for name, value in values.items() if name not in ASIDE}
         return _counted(json.dumps({**kept, "name": "counted"}, sort_keys=True))[step]
     except UserError as error:

@@ -5,9 +5,9 @@ or build something that is neither this package's own nor named by the user.
 """
 
 import re
-import shlex
 from collections.abc import Iterator
 from dataclasses import asdict
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from fluxflow_exp import published, targets
 from fluxflow_exp.config import PARTS, UserError, typed
 from fluxflow_exp.facts import STEP_NAME
 from fluxflow_exp.files import DamagedError, naming
-from fluxflow_exp.published import ENCODER, PARTIAL, TARGET
+from fluxflow_exp.published import ENCODER, PARTIAL, PERCEPTUAL, TARGET
 
 DEEPEST, MOST = 32, 100_000  # levels, and values: YAML's anchors can make any number of a few lines
 WIDEST = 2**63  # of an integer
@@ -32,18 +32,24 @@ def read_config(path: Path) -> dict[str, Any]:
         if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
             raise
         said = " ".join(str(error).split()) or type(error).__name__
-        raise DamagedError(f"{path} cannot be read: {said}") from error
+        raise DamagedError(f"{path} cannot be read: {published.shown(said)}") from error
     if not isinstance(config, dict) or not config:
         raise DamagedError(f"{path} holds no configuration")
     wrong = _oddity(config)
     if wrong:
-        raise DamagedError(f"{path} is not as a run writes it: {wrong}")
+        raise DamagedError(f"{path} is not as a run writes it: {published.shown(wrong)}")
     return config
 
 
-def to_build(path: Path) -> dict[str, Any]:
-    """The values of a run's config.yaml, checked to be built and to fetch nothing. UserError: as `check` says."""
-    values = offline(framed(read_config(path), path))
+def to_build(path: Path, *, measured: bool = True) -> dict[str, Any]:
+    """The values of a run's config.yaml, checked to be built and to fetch nothing. UserError: as `check` says.
+
+    `measured`: with the metrics of held-out images, and what they need.
+    """
+    values = framed(read_config(path), path)
+    if not measured:
+        values = {**values, "evaluation": {**values["evaluation"], "metrics": []}}
+    values = offline(values)
     check(values, path)
     return values
 
@@ -56,7 +62,7 @@ def framed(values: dict[str, Any], source: object) -> dict[str, Any]:
     try:
         return asdict(typed(values))
     except UserError as error:
-        raise UserError(f"{source}: {error}") from error
+        raise UserError(*(f"{source}: {published.shown(str(line))}" for line in error.args)) from error
 
 
 def check(values: dict[str, Any], source: object, *, way: str = ". If you trust it, add --trust {word}") -> None:
@@ -73,21 +79,47 @@ def check(values: dict[str, Any], source: object, *, way: str = ". If you trust 
         for name in values.get("stage", {}).get("steps", {})
         if not re.match(STEP_NAME, name)
     ]
+    own = {path for path, node in there.items() if published.is_own(str(node[TARGET]))}
     for path, node in there.items():
-        found += _problems(path, node, kinds.get(path), way)
+        outer = list(accumulate(path.split("."), "{}.{}".format))[:-1]
+        within = not own.isdisjoint(outer)  # an own class builds what it likes of what may be built
+        found += _problems(path, node, kinds.get(path), way, within=within)
     for path, word in published.addresses(values):
         if not published.is_own(word):
-            found.append(f"{path}: refusing to {_would(path, word)}{way.format(word=shlex.quote(word))}")
+            found.append(f"{path}: refusing to {_would(path, word)}{published.advice(word, way)}")
     if found:
-        raise UserError(*(f"{source}: {line}" for line in found))
+        raise UserError(*(f"{source}: {published.shown(line)}" for line in found))
 
 
 def offline(values: dict[str, Any]) -> dict[str, Any]:
-    """`values` whose pretrained text encoder is looked for on this machine alone: a file is no reason to fetch it."""
+    """`values` whose pretrained text encoder and LPIPS are looked for on this machine alone: a file is no reason to
+    fetch them."""
     node = values["model"]["text_encoder"]
-    if not isinstance(node, dict) or node.get(TARGET) != ENCODER:
-        return values
-    return {**values, "model": {**values["model"], "text_encoder": {**node, "local": True}}}
+    if isinstance(node, dict) and node.get(TARGET) == ENCODER:
+        values = {**values, "model": {**values["model"], "text_encoder": {**node, "local": True}}}
+    measured = values["evaluation"]
+    if "lpips" in measured["metrics"] and measured["lpips_weights_file"] is None:
+        values = {**values, "evaluation": {**measured, "lpips_weights_file": _cached(measured["lpips_net"])}}
+    local: dict[str, Any] = _local(values)
+    return local
+
+
+def _local(value: Any) -> Any:
+    """The same of losses anywhere in `value`."""
+    if isinstance(value, list):
+        return [_local(child) for child in value]
+    if not isinstance(value, dict):
+        return value
+    found = {key: _local(child) for key, child in value.items()}
+    fetches = found.get(TARGET) == PERCEPTUAL and found.get("weights_file") is None and found.get("pretrained", True)
+    return {**found, "weights_file": _cached(found.get("net", "vgg"))} if fetches else found
+
+
+def _cached(net: Any) -> str | None:
+    """The file where LPIPS's network is, or would be downloaded to; None: there is no such network."""
+    from fluxflow_exp.losses.perceptual import TRUNKS, cached_file
+
+    return str(cached_file(net)) if net in list(TRUNKS) else None
 
 
 def _oddity(config: dict[Any, Any]) -> str | None:
@@ -102,7 +134,7 @@ def _oddity(config: dict[Any, Any]) -> str | None:
             return f"{path:.60}… is too deep"
         if isinstance(value, dict):
             for key, child in value.items():
-                if not isinstance(key, str) or not key or _unprintable(key):
+                if not isinstance(key, str) or not key or _unprintable(key) or any(map(_is_control, key)):
                     return f"{where} has the key {key!r:.60}"
                 waiting.append((f"{path}.{key}" if path else key, child, depth + 1))
         elif isinstance(value, list):
@@ -121,6 +153,10 @@ def _oddity(config: dict[Any, Any]) -> str | None:
 
 def _unprintable(text: str) -> bool:
     return "\0" in text or any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def _is_control(character: str) -> bool:
+    return character < " " or "\x7f" <= character <= "\x9f"
 
 
 def _places(values: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -151,13 +187,16 @@ def _is_node(value: Any) -> bool:
     return isinstance(value, dict) and TARGET in value
 
 
-def _problems(path: str, node: dict[str, Any], kind: str | None, way: str) -> list[str]:
+def _problems(path: str, node: dict[str, Any], kind: str | None, way: str, *, within: bool) -> list[str]:
+    """`within`: it is an argument of an own class, or of one in it."""
     name = node[TARGET]
-    if kind is None:
+    if kind is None and not within:
         return [f"{path}: nothing is built here, and {name!r} stands there"]
-    if not isinstance(name, str) or not published.is_known(name):
+    if not published.is_known(name):
         refusal = f"{path}: refusing to build {name!r}, which is no class of this package"
-        return [refusal + way.format(word=shlex.quote(str(name)))]
+        return [refusal + (published.advice(name, way) if isinstance(name, str) else "")]
+    if within:
+        return targets.of_node(node, path)
     if not published.is_known(name, kind):
         return [f"{path}: {name} is no {kind}"]
     partial = kind in ("optimizer", "scheduler")
@@ -168,6 +207,8 @@ def _problems(path: str, node: dict[str, Any], kind: str | None, way: str) -> li
 
 
 def _would(path: str, word: str) -> str:
+    if path == "evaluation.features":
+        return f"fetch the network {word!r}"
     if path.endswith(".name"):
         return f"fetch the text encoder {word!r}"
     if path.endswith(".token_env"):

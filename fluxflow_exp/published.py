@@ -7,6 +7,7 @@ run, opened or sent (frozen.py).
 """
 
 import importlib
+import shlex
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -57,7 +58,9 @@ PUBLISHED: dict[str, frozenset[str]] = {
 }  # fmt: skip
 TARGET, PARTIAL = "_target_", "_partial_"  # the only keys of a node that are not arguments
 
-ENCODER = f"{_MODELS}huggingface.HuggingFaceTextEncoder"
+ENCODER, PERCEPTUAL = f"{_MODELS}huggingface.HuggingFaceTextEncoder", f"{_LOSSES}perceptual.Perceptual"
+# The networks of `evaluation.features` that are no stranger's choice, and the metrics that compare in them.
+FEATURES, COMPARED_IN = ("efficientnet_lite0", "inception"), ("rfd", "fd", "kid")
 REMOTE = ("http://", "https://", "hf://", "pipe:")  # shards that are streamed begin with one of these
 TRUST = "what the file may name, in the words of the refusal: a class of your own (MODULE.NAME), an address; repeatable"
 
@@ -80,8 +83,20 @@ def is_own(word: str) -> bool:
     return word in _own
 
 
-def is_known(name: str, kind: str | None = None) -> bool:
+def shown(text: str) -> str:
+    """`text` of a file as a terminal may have it: escaped is what it would obey, or not show."""
+    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
+
+
+def advice(word: str, way: str) -> str:
+    """`way`, with `word` for a shell; empty if the word is not what is seen of it."""
+    return way.format(word=shlex.quote(word)) if word.isprintable() else ""
+
+
+def is_known(name: Any, kind: str | None = None) -> bool:
     """Whether `name` may be built here, as a `kind` if one is given."""
+    if not isinstance(name, str):
+        return False
     return name in _own or any(name in names for place, names in PUBLISHED.items() if kind in (None, place))
 
 
@@ -107,7 +122,13 @@ def nodes(value: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
 
 def addresses(values: Any, path: str = "") -> Iterator[tuple[str, str]]:
     """Dotted key and word of what is fetched, and from where: what data sets stream from (an address, a command), the
-    environment variable that they send there, and a pretrained encoder that may be fetched."""
+    environment variable that they send there, a pretrained encoder that may be fetched, and the network of metrics."""
+    measured = values.get("evaluation") if isinstance(values, dict) else None
+    metrics = measured.get("metrics") if isinstance(measured, dict) else None
+    if isinstance(measured, dict) and isinstance(metrics, list) and any(name in metrics for name in COMPARED_IN):
+        network = measured.get("features")
+        if isinstance(network, str) and network not in FEATURES:
+            yield "evaluation.features", network
     for key, node in nodes(values, path):
         urls = node.get("urls")
         for url in urls if isinstance(urls, list) else [urls]:

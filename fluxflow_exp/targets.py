@@ -10,7 +10,7 @@ from pydantic import ConfigDict, PydanticSchemaGenerationError, TypeAdapter, Val
 
 from fluxflow_exp import bounds
 from fluxflow_exp.overrides import did_you_mean
-from fluxflow_exp.published import is_known, locate
+from fluxflow_exp.published import is_known, is_own, locate
 
 LIVE = {"setup", "optimizer", "updates", "params", "assets"}  # arguments given as live objects
 # Of torch's optimizers, whose signatures declare no ranges.
@@ -96,12 +96,12 @@ def _values(target: Any, given: dict[str, Any], path: str) -> list[str]:
 
 
 def _unlike(hint: Any, value: Any) -> str | None:
-    """Whether a node builds something else than its argument takes."""
+    """Whether a node builds something else than its argument takes; the user's own need not inherit from it."""
     kinds = tuple(each for each in (hint, *typing.get_args(hint)) if _is_built(each))
     if not kinds:
         return "takes a plain value, and something that is built stands there" if _is_plain(hint) else None
     target = value.get("_target_") if isinstance(value, dict) else None
-    if isinstance(target, str) and is_known(target):
+    if isinstance(target, str) and is_known(target) and not is_own(target):
         made = locate(target)
         if not (inspect.isclass(made) and issubclass(made, kinds)):
             return f"takes a {kinds[0].__name__}, not {target}"

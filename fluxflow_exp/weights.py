@@ -23,12 +23,14 @@ from torch.overrides import TorchFunctionMode
 from fluxflow_exp import files, published, targets
 from fluxflow_exp.config import PARTS, instantiate
 from fluxflow_exp.facts import FORMAT, Facts, parse
-from fluxflow_exp.published import PARTIAL, TARGET
+from fluxflow_exp.published import ENCODER, PARTIAL, TARGET
 
 KEY = "fluxflow_exp"
 GENERATION_PARTS = ("expander", "flow_processor", "text_encoder")
 ASSETS = ("config_json", "tokenizer_json")  # what a pretrained text encoder is rebuilt from
-FEW = 64  # tensors more than a file holds that a part may have before it is refused for that
+# Parameters that a part may make while it is built: PER_TENSOR for each that its file holds, and SPARE more. Some
+# build more than they keep: of a T5 model its decoder, too.
+PER_TENSOR, SPARE = 8, 1024
 
 State = dict[str, Tensor]
 
@@ -148,12 +150,13 @@ def _build(path: Path, part: str, facts: Facts, state: State) -> nn.Module:
     node = node_of(path, part, facts)
     assets = {name: state[name] for name in ASSETS if name in state}
     given: dict[str, Any] = {"assets": assets} if assets else {}
-    if not state:
-        given["local"] = True  # it is named by a file, which is no reason to ask a network for it
-    else:
+    pretrained = node[TARGET] == ENCODER
+    if pretrained and not assets:
+        node = {**node, "local": True}  # it is named by a file, which is no reason to ask a network for it
+    if state or not pretrained:
         differing = _differing(node, given, state, f"{path}: its metadata builds no {part} like the one that it holds")
         if differing:
-            raise ValueError(f"{path}: its {part} is not what its metadata says: {differing}")
+            raise ValueError(f"{path}: its {part} is not what its metadata says: {published.shown(differing)}")
     try:
         module: nn.Module = instantiate(node, **given)
     except OSError as error:
@@ -169,13 +172,22 @@ def node_of(path: Path, part: str, facts: Facts) -> dict[str, Any]:
     if part not in PARTS or not isinstance(node, dict):
         raise ValueError(f"{path}: its metadata does not say how to build {part}")
     name = node.get(TARGET)
-    if not (isinstance(name, str) and published.is_known(name, "part")) or any(published.nodes(list(node.values()))):
-        inner = next((inner[TARGET] for _, inner in published.nodes(list(node.values()))), name)
+    if not (isinstance(name, str) and published.is_known(name, "part")):
         raise ValueError(
-            f"{path}: refusing to build {part} from {inner!r}, which is not a model of this package. If it is yours, "
-            f"or you trust it, add --trust {inner}"
+            f"{path}: refusing to build {part} from {name!r}, which is no model of this package{_way(name)}"
         )
-    problems = targets.of_node(node, f"model.{part}")
+    inner = list(published.nodes(list(node.values())))
+    for _, each in inner:
+        if not published.is_own(name):
+            raise ValueError(
+                f"{path}: refusing to build {part} from {each[TARGET]!r}: {name} takes nothing of the kind"
+            )
+        if not published.is_known(each[TARGET]):
+            raise ValueError(f"{path}: refusing to build {part} with {each[TARGET]!r} in it{_way(each[TARGET])}")
+    for _, word in published.addresses([each for _, each in inner]):
+        if not published.is_own(word):
+            raise ValueError(f"{path}: refusing to open or fetch {word!r} for {part}{_way(word)}")
+    problems = [published.shown(line) for line in targets.problems(node, f"model.{part}.")]
     if PARTIAL in node:
         problems.append(f"model.{part}.{PARTIAL}: a part is built whole")
     if problems:
@@ -183,13 +195,20 @@ def node_of(path: Path, part: str, facts: Facts) -> dict[str, Any]:
     return node
 
 
+def _way(word: Any) -> str:
+    """How the user allows `word`, if that can be done."""
+    allowed = isinstance(word, str) and not published.is_known(word)
+    return published.advice(word, ". If it is yours, or you trust it, add --trust {word}") if allowed else ""
+
+
 def _differing(node: dict[str, Any], given: dict[str, Any], state: State, refusal: str) -> str:
     """The first tensor whose shape is not that in `state`, in words; before anything of that size is allocated."""
     try:
-        with _AtMost(len(state) + FEW):
+        with _AtMost(PER_TENSOR * len(state) + SPARE):
             wanted = expected_shapes(node, **given)
     except Exception as error:  # whatever a constructor makes of a stranger's numbers
-        raise ValueError(f"{refusal}: {str(error) or type(error).__name__}") from error
+        said = "\n".join(published.shown(line) for line in str(error).split("\n"))
+        raise ValueError(f"{refusal}: {said or type(error).__name__}") from error
     have = {name: tuple(tensor.shape) for name, tensor in state.items()}
     name = next((name for name in [*wanted, *have] if wanted.get(name) != have.get(name)), None)
     if name is None:

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
 from fluxflow_exp import evaluate, frozen, pipeline, published, replay, status, sweep, wiring
-from fluxflow_exp.config import UserError, resolve
+from fluxflow_exp.config import UserError, instantiate, resolve, typed
+from fluxflow_exp.evaluation.schedule import Schedule
 from fluxflow_exp.overrides import compose_config
 from fluxflow_exp.run_folder import RunFolder
 from tests.conftest import TOY, toy
@@ -66,6 +68,9 @@ FOREIGN = [
     ("data", STREAM, "data.urls: refusing to run the command 'touch harm'"),
     ("data", {**STREAM, "urls": ["http://127.0.0.1:9/{0..9}.tar"]}, "data.urls: refusing to open http://127.0.0.1:9/"),
     ("data", {**STREAM, "urls": "x.tar", "token_env": "KEY"}, "data.token_env: refusing to send the value of the env"),
+    ("evaluation", {"metrics": ["rfd"], "features": "a/b"}, "evaluation.features: refusing to fetch the network 'a/b'"),
+    (f"{VAE}.trainer.kl", {"_target_": "own.X\x1b[2K"}, "refusing to build 'own.X\\x1b[2K', which is no class of this"),
+    ("data", {**STREAM, "urls": "pipe:x\x1b[2K"}, "data.urls: refusing to run the command 'x\\x1b[2K'"),
     ("hardware", 3, "the configuration does not fit this version"),
 ]
 
@@ -75,6 +80,69 @@ def test_what_a_file_must_not_name_is_refused_by_name(run: Path, key: str, value
     put(run, key, value)
     with pytest.raises(UserError, match=re.escape(message)):
         frozen.to_build(run / "config.yaml")
+
+
+@pytest.mark.parametrize("word", ["x\x1b[2Kx", "x\x9b2Kx", "x\rx", "x\u202ex"])
+def test_what_a_terminal_obeys_is_shown_escaped_and_not_advised(run: Path, word: str) -> None:
+    put(run, "data", {**STREAM, "urls": f"http://{word}", "token_env": word})
+    with pytest.raises(UserError) as raised:
+        frozen.to_build(run / "config.yaml")
+    assert str(raised.value).replace("\n", "").isprintable()
+    assert "refusing to open http://x" in str(raised.value)
+    assert "--trust" not in str(raised.value)
+    put(run, "data", {"_target_": "fluxflow_exp.data.shapes.Shapes", word: 1})
+    with pytest.raises(UserError) as raised:
+        frozen.to_build(run / "config.yaml")
+    assert str(raised.value).replace("\n", "").isprintable()
+
+
+class Wrap:
+    """A user's own data set or loss, of another one."""
+
+    def __init__(self, *, inner: Any, **others: Any) -> None:
+        self.inner = inner
+
+
+SHAPES = {"_target_": "fluxflow_exp.data.shapes.Shapes", "img_size": 16, "n_images": 8}
+
+
+@pytest.mark.parametrize(
+    ("inner", "message"),
+    [
+        (SHAPES, None),
+        ({"_target_": f"{__name__}.Wrap", "inner": [SHAPES]}, None),
+        ({**SHAPES, "n_images": "many"}, "data.inner.n_images='many'"),
+        (
+            {"_target_": f"{__name__}.Other"},
+            f"data.inner: refusing to build '{__name__}.Other'.* add --trust {__name__}",
+        ),
+        ({"_target_": f"{__name__}.Wrap", "inner": FETCH}, "data.inner.inner: refusing to build 'torch.hub"),
+        (STREAM, "data.inner.urls: refusing to run the command 'touch harm'.*--trust 'pipe:touch harm'"),
+    ],
+)
+def test_within_an_own_class_stands_what_is_known_or_trusted(run: Path, inner: Any, message: str | None) -> None:
+    published.allow([f"{__name__}.Wrap"])
+    put(run, "data", {"_target_": f"{__name__}.Wrap", "inner": inner})
+    if message is None:
+        assert frozen.to_build(run / "config.yaml")["data"]["inner"] == inner
+    else:
+        with pytest.raises(UserError, match=message):
+            frozen.to_build(run / "config.yaml")
+
+
+def test_networks_of_metrics_and_losses_are_looked_for_here_alone(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.hub.get_dir", lambda: str(run))
+    monkeypatch.setattr("torch.hub.download_url_to_file", lambda *_: pytest.fail("it is fetched"))
+    perceptual = {"_target_": published.PERCEPTUAL, "net": "squeeze"}
+    put(run, f"{VAE}.trainer.perceptual", perceptual)
+    put(run, "evaluation", {"metrics": ["lpips", "rfd"], "features": "a/b"})
+    published.allow(["a/b"])
+    values = frozen.to_build(run / "config.yaml")
+    with pytest.raises(ValueError, match=r"squeezenet1_1-b8a52dc0.pth .5 MB., which is not in .*Where there is a net"):
+        instantiate(values["stage"]["steps"]["vae"]["trainer"]["perceptual"])
+    with pytest.raises(ValueError, match=r"evaluation.metrics: lpips: .*alexnet.* which is not in"):
+        Schedule(typed(values).evaluation, of="reconstructions", img_size=64, device=torch.device("cpu"))
+    assert COMMANDS["replay"](run) == 2
 
 
 COMMANDS = {

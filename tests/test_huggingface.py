@@ -6,7 +6,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from fluxflow_exp import weights
+from fluxflow_exp.facts import Facts
 from fluxflow_exp.models.huggingface import HuggingFaceTextEncoder
+from fluxflow_exp.published import ENCODER
 from tests.test_wiring import build
 
 transformers = pytest.importorskip("transformers")
@@ -77,6 +80,32 @@ def test_its_state_rebuilds_it_without_files(folder: Path) -> None:
     second = HuggingFaceTextEncoder(name="/gone", assets=assets)
     second.load_state_dict(state)
     torch.testing.assert_close(second(["a blue square"]).tokens, first(["a blue square"]).tokens)
+
+
+def test_a_file_of_the_encoder_of_a_model_with_a_decoder_is_loaded(folder: Path, tmp_path: Path) -> None:
+    config = transformers.T5Config(vocab_size=9, d_model=16, d_kv=8, d_ff=32, num_layers=6, num_heads=2)
+    transformers.T5Model(config).save_pretrained(tmp_path / "t5")
+    transformers.AutoTokenizer.from_pretrained(folder).save_pretrained(tmp_path / "t5")
+    first = HuggingFaceTextEncoder(name=str(tmp_path / "t5"))
+    node = {"_target_": ENCODER, "name": "/gone"}
+    facts: Facts = {
+        "index": 1, "kind": "ema", "model": {"text_encoder": node}, "trained": {"text_encoder": "flow"},
+        "text_encoder": "embed", "img_size": 32, "downscale": 8, "flow": None,
+    }  # fmt: skip
+    path = tmp_path / "flow.safetensors"
+    weights.publish(path, {"text_encoder": first.state_dict()}, facts)
+    second = weights.load_part(path, "text_encoder", kind="ema")
+    torch.testing.assert_close(second(["a blue square"]).tokens, first(["a blue square"]).tokens)
+
+
+def test_a_file_without_what_builds_its_encoder_has_none_fetched(tmp_path: Path) -> None:
+    facts: Facts = {
+        "index": 1, "kind": "ema", "model": {"text_encoder": {"_target_": ENCODER, "name": "someone/absent"}},
+        "trained": {"text_encoder": "flow"}, "text_encoder": "embed", "img_size": 32, "downscale": 8, "flow": None,
+    }  # fmt: skip
+    weights.publish(tmp_path / "flow.safetensors", {"text_encoder": {"x": torch.zeros(1)}}, facts)
+    with pytest.raises(ValueError, match="a file has nothing fetched"):
+        weights.load_part(tmp_path / "flow.safetensors", "text_encoder", kind="ema")
 
 
 def test_missing_and_offline_says_how_to_fetch_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -144,6 +144,37 @@ def test_a_class_of_the_users_own_is_built_where_the_user_names_it(
     assert weights.load_part(path, "flow_processor", kind="ema").latent_mean.shape == (4,)
 
 
+class Outer(torch.nn.Module):
+    """A user's own model, of another one."""
+
+    def __init__(self, *, inner: torch.nn.Module) -> None:
+        super().__init__()
+        self.register_buffer("latent_mean", torch.zeros(4))
+
+
+def test_within_an_own_model_stands_what_is_known_or_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(published, "_own", {f"{__name__}.Outer"})
+    encoder = {"_target_": published.ENCODER, "name": "a/b"}
+    for inner, word in (({"_target_": f"{__name__}.Own", "size": 4}, f"{__name__}.Own"), (encoder, "a/b")):
+        path = publish(tmp_path / "flow.safetensors", {"_target_": f"{__name__}.Outer", "inner": inner})
+        with pytest.raises(ValueError, match=re.escape(f"add --trust {word}")):
+            weights.node_of(path, "flow_processor", weights.read_facts(path))
+        published.allow([word])
+        assert weights.node_of(path, "flow_processor", weights.read_facts(path))["inner"] == inner
+
+
+class Unlike:
+    """A loss of the user's own that inherits from none."""
+
+
+def test_an_own_loss_need_not_inherit_and_a_published_one_must_be_of_the_kind(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(published, "_own", {f"{__name__}.Unlike"})
+    trainer = "fluxflow_exp.trainers.autoencoder.AutoencoderTrainer"
+    for name, wrong in ((f"{__name__}.Unlike", False), ("fluxflow_exp.losses.lecam.LeCam", True)):
+        found = targets.problems({"_target_": trainer, "kl": {"_target_": name}}, "trainer.")
+        assert any("trainer.kl takes a KL, not" in line for line in found) == wrong
+
+
 def test_a_class_of_the_users_own_is_built_where_the_command_line_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(published, "_own", set())
     place = "stage.steps.vae.trainer.kl._target_=tests.test_published.Own"

@@ -95,6 +95,11 @@ def _trunk(net: Network, given: str | None) -> Path:
     """The file with the classifier's weights."""
     if given is not None:
         path = Path(given).expanduser()
+        if not path.is_file() and path == cached_file(net):
+            raise ValueError(
+                f"the perceptual loss needs {path.name} ({TRUNKS[net][1]}), which is not in {path.parent}. "
+                f'Where there is a network: python -c "import lpips; lpips.LPIPS(net={net!r})"'
+            )
         if not path.is_file():
             raise ValueError(f"perceptual.weights_file: there is no file {path}")
         return path
