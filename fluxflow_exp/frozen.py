@@ -80,6 +80,7 @@ def check(values: dict[str, Any], source: object, *, way: str = ". If you trust 
         if not re.match(STEP_NAME, name)
     ]
     own = {path for path, node in there.items() if published.is_own(str(node[TARGET]))}
+    own |= {path for path, node in there.items() if not published.is_known(node[TARGET])}  # refused, each by its name
     for path, node in there.items():
         outer = list(accumulate(path.split("."), "{}.{}".format))[:-1]
         within = not own.isdisjoint(outer)  # an own class builds what it likes of what may be built

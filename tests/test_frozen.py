@@ -130,6 +130,14 @@ def test_within_an_own_class_stands_what_is_known_or_trusted(run: Path, inner: A
             frozen.to_build(run / "config.yaml")
 
 
+def test_an_own_class_that_is_not_trusted_yet_is_all_that_is_refused(run: Path) -> None:
+    put(run, "data", {"_target_": f"{__name__}.Wrap", "inner": SHAPES})
+    with pytest.raises(UserError) as raised:
+        frozen.to_build(run / "config.yaml")
+    assert len(raised.value.args) == 1
+    assert f"add --trust {__name__}.Wrap" in str(raised.value)
+
+
 def test_networks_of_metrics_and_losses_are_looked_for_here_alone(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.hub.get_dir", lambda: str(run))
     monkeypatch.setattr("torch.hub.download_url_to_file", lambda *_: pytest.fail("it is fetched"))
