@@ -36,6 +36,15 @@ WITH_VALUE = ("--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--confi
 
 
 def cli() -> None:
+    """The training command."""
+    try:
+        _checked()
+    except KeyboardInterrupt:  # before `main` listens
+        fail(["stopped before anything began"])
+        sys.exit(130)
+
+
+def _checked() -> None:
     """Check the command line as a whole, then let Hydra compose and run."""
     environment.settle()
     other = commands.meant(sys.argv[1:])

@@ -81,6 +81,8 @@ def quoting(text: str) -> str:
     key, equals, value = text.partition("=")
     if not equals or not re.search(r"[\s(){}\[\],:'\"]", value):
         return ""
+    if value.count("[") > value.count("]") or value.count("{") > value.count("}"):
+        return f". The shell cuts words at spaces: put the whole of it in quotes, '{text} …'"
     if value.startswith("[") and value.endswith("]"):
         items = ",".join(_in_quotes(each.strip()) for each in re.split(r",(?![^(]*\))", value[1:-1]))
         return f". Texts with brackets or commas take quotes within quotes: {shlex.quote(f'{key}=[{items}]')}"

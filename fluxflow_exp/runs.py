@@ -249,10 +249,12 @@ def refuse_other(folder: RunFolder, values: dict[str, Any]) -> None:
     differing = differences(folder, values)
     if not differing or extends(folder, values):
         return
+    extend = ", or, for more epochs of the last step alone, resume=extend"
+    if values["resume"] == "extend":
+        extend = "; resume=extend is for more epochs of the last step alone"
     raise UserError(
         f"{folder.path} holds a run with another configuration:\n{tell(differing)}\n"
-        "  Give this one its own name=…, or resume=fresh (moves the old folder aside), or, for more epochs of "
-        "the last step alone, resume=extend"
+        f"  Give this one its own name=…, or resume=fresh (moves the old folder aside){extend}"
     )
 
 

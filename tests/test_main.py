@@ -128,3 +128,13 @@ def test_help_ends_with_the_further_commands_and_a_commands_name_is_answered(tmp
     done = command(tmp_path, "status", "outputs")
     assert (done.returncode, done.stdout) == (2, "")
     assert "  python -m fluxflow_exp.status outputs\n" in done.stderr
+
+
+def test_an_interrupt_before_anything_began_ends_in_one_line(tmp_path: Path) -> None:
+    script = (
+        "import sys\nfrom fluxflow_exp import main\n"
+        "def problems(*_, **__): raise KeyboardInterrupt\n"
+        "main._problems = problems\nsys.argv = ['fluxflow-train', 'hardware=cpu']\nmain.cli()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (130, "error: stopped before anything began\n")

@@ -42,6 +42,7 @@ def one(text):
         ("+sweep=seeds", "there is no key and no group 'sweep'"),
         ("+sweep=seeds", "take --config-dir FOLDER"),
         ("=3", "is not an override (write key=value): no key"),
+        ("data.urls=[a.tar,", "put the whole of it in quotes, 'data.urls=[a.tar, …'"),
         ("tracking.notes=a (note)", """quotes within quotes: 'tracking.notes="a (note)"'"""),
         ("samples.sample_captions=[a (b), c]", """'samples.sample_captions=["a (b)","c"]'"""),
         ("model.compressor=[1]", "Cannot merge DictConfig with ListConfig"),
