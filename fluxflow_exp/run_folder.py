@@ -63,7 +63,7 @@ class RunFolder:
         for folder in (self.checkpoints, self.weights, self.graph, self.samples):
             folder.mkdir(parents=True, exist_ok=True)
         self._lock.hold_inside()
-        if self.exists():  # made meanwhile by who came by another name of the folder
+        if self.locked and self.exists():  # made meanwhile by who came by another name of the folder
             raise UserError(taken(self.path))
         self.freeze(config)
         origin: dict[str, Any] = {"name": self.path.name, "overrides": [], "commit": None, "changed_code": None}
