@@ -46,7 +46,7 @@ def test_a_stopped_process_counts_its_own_time(tmp_path: Path) -> None:
     os.kill(child.pid or 0, signal.SIGCONT)
     child.join(30)
     real, counted = map(float, (tmp_path / "counted").read_text().split())
-    assert real >= 2.0
+    assert real >= 1.5  # the stop; of the naps, those that it did not swallow
     assert counted < real - 1.2
 
 
