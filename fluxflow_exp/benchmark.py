@@ -20,13 +20,13 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from fluxflow_exp import failures, files, plan, preflight
-from fluxflow_exp.config import UserError, instantiate, typed
+from fluxflow_exp.config.compose import UserError, instantiate, typed
+from fluxflow_exp.config.overrides import did_you_mean, values_of
 from fluxflow_exp.console import Console, fail
 from fluxflow_exp.data.loader import Batch
 from fluxflow_exp.datasets import build_data
 from fluxflow_exp.distributed import Ranks
 from fluxflow_exp.hardware import Machine, prepare
-from fluxflow_exp.overrides import did_you_mean, values_of
 from fluxflow_exp.pipeline import Pipeline
 from fluxflow_exp.preemption import StopRequest
 from fluxflow_exp.run_folder import RunFolder

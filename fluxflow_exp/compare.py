@@ -10,13 +10,14 @@ from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
 
-from fluxflow_exp import compare_curves, compare_metrics, compare_report, compare_runs, failures, files, published
+from fluxflow_exp import compare_curves, compare_metrics, compare_report, compare_runs, failures, files
 from fluxflow_exp.compare_curves import BUDGETS, TIMED, Curve
 from fluxflow_exp.compare_pairs import Comparison, Group, Question, pairs
 from fluxflow_exp.compare_runs import Found, Run
-from fluxflow_exp.config import UserError
+from fluxflow_exp.config import published
+from fluxflow_exp.config.compose import UserError
+from fluxflow_exp.config.overrides import did_you_mean
 from fluxflow_exp.console import fail
-from fluxflow_exp.overrides import did_you_mean
 
 KINDS = ("data", "code", "config")
 

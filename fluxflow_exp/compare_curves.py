@@ -9,7 +9,7 @@ import numpy as np
 from fluxflow_exp import compare_work
 from fluxflow_exp.compare_metrics import evaluated, logged
 from fluxflow_exp.compare_runs import Run, apart, listed
-from fluxflow_exp.config import UserError
+from fluxflow_exp.config.compose import UserError
 from fluxflow_exp.significance import half_width
 from fluxflow_exp.tracking import Row, read_rows
 

@@ -1,11 +1,11 @@
 """The metric of a comparison: whether runs have it, which way is better, and what was measured of it after training."""
 
 from fluxflow_exp.compare_runs import Run, listed
-from fluxflow_exp.config import UserError
+from fluxflow_exp.config.compose import UserError
+from fluxflow_exp.config.overrides import did_you_mean
 from fluxflow_exp.evaluation import record
 from fluxflow_exp.evaluation.names import MEASURES
 from fluxflow_exp.evaluation.record import Record
-from fluxflow_exp.overrides import did_you_mean
 from fluxflow_exp.tracking import read_rows
 
 HIGHER = ("psnr", "ssim", "accuracy", "clip")

@@ -8,8 +8,8 @@ from typing import Any
 
 from fluxflow_exp import compare_following, ledger
 from fluxflow_exp.compare_following import ABSENT, CHOICES, STEPS
-from fluxflow_exp.config import UserError
-from fluxflow_exp.overrides import did_you_mean
+from fluxflow_exp.config.compose import UserError
+from fluxflow_exp.config.overrides import did_you_mean
 from fluxflow_exp.run_folder import RunFolder, flatten
 
 THERE = "(there)"

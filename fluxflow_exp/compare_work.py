@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fluxflow_exp import frozen
 from fluxflow_exp.compare_runs import Run
-from fluxflow_exp.config import UserError
+from fluxflow_exp.config.compose import UserError
 
 # What does not change the work; one count serves all runs that differ in nothing else.
 ASIDE = ("name", "seed", "output_root", "tracking", "checkpoint", "publish", "samples", "log_every", "evaluation")
@@ -32,7 +32,7 @@ def done(run: Run, step: str) -> NDArray[np.float64]:
 @cache
 def _counted(values: str) -> Done:
     from fluxflow_exp import plan, work  # torch
-    from fluxflow_exp.config import typed
+    from fluxflow_exp.config.compose import typed
     from fluxflow_exp.datasets import build_data
 
     found = json.loads(values)

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from fluxflow_exp import convert_config, failures
-from fluxflow_exp.config import UserError
+from fluxflow_exp.config.compose import UserError
 from fluxflow_exp.console import fail
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from fluxflow_exp import convert_keys, files
-from fluxflow_exp.config import UserError
+from fluxflow_exp.config.compose import UserError
 from fluxflow_exp.convert_data import datasets_of
 from fluxflow_exp.convert_keys import Report, number
 from fluxflow_exp.convert_step import Node, steps_of

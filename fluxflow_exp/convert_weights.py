@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from fluxflow_exp import files, weights
-from fluxflow_exp.config import UserError
+from fluxflow_exp.config.compose import UserError
 
 THEIRS = "flxflow_final.safetensors"
 PREFIX = {"compressor": "diffuser.compressor.", "expander": "diffuser.expander."}

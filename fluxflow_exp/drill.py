@@ -23,8 +23,9 @@ from typing import Any
 
 from rich.progress import Progress
 
-from fluxflow_exp import environment, failures, files, overrides
-from fluxflow_exp.config import UserError
+from fluxflow_exp import environment, failures, files
+from fluxflow_exp.config import overrides
+from fluxflow_exp.config.compose import UserError
 from fluxflow_exp.console import fail
 from fluxflow_exp.run_folder import RunFolder
 from fluxflow_exp.spawn import die_with_parent

@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from fluxflow_exp.config import instantiate
+from fluxflow_exp.config.compose import instantiate
+from fluxflow_exp.config.schema import Hardware, RunConfig
 from fluxflow_exp.console import Console
 from fluxflow_exp.data.loader import Batch
 from fluxflow_exp.data.sample import DataSet
@@ -33,7 +34,6 @@ from fluxflow_exp.meter import Meter, Operation
 from fluxflow_exp.pipeline import Pipeline
 from fluxflow_exp.preemption import StopRequest
 from fluxflow_exp.run_folder import RunFolder
-from fluxflow_exp.schema import Hardware, RunConfig
 from fluxflow_exp.trainers.base import Trainer
 from fluxflow_exp.trainers.caching import STORED
 from fluxflow_exp.trainers.replays import Replays

@@ -11,8 +11,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fluxflow_exp import failures, files, published
-from fluxflow_exp.config import UserError, typed
+from fluxflow_exp import failures, files
+from fluxflow_exp.config import published
+from fluxflow_exp.config.compose import UserError, typed
 from fluxflow_exp.console import fail
 from fluxflow_exp.evaluation import names, record
 
@@ -149,8 +150,8 @@ def _perceptual(options: argparse.Namespace, left_out: dict[str, str]) -> Percep
 
 
 def _machine(options: argparse.Namespace) -> Machine:
+    from fluxflow_exp.config.schema import Hardware
     from fluxflow_exp.hardware import hardware_problems, prepare
-    from fluxflow_exp.schema import Hardware
 
     hardware = Hardware(
         name=options.device, device=options.device, precision=options.precision, tf32=False, compile=False

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from typing import ParamSpec, TypeVar
 
 from fluxflow_exp import environment, files
-from fluxflow_exp.config import UserError
+from fluxflow_exp.config.compose import UserError
 from fluxflow_exp.console import FRESH, Console, fail, same_command
 from fluxflow_exp.files import DamagedError
 from fluxflow_exp.run_folder import RunFolder

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from fluxflow_exp import cost
+from fluxflow_exp.config.schema import Hardware, RunConfig
 from fluxflow_exp.data.sample import DataSet
 from fluxflow_exp.estimate import Rehearsal, rehearsal
-from fluxflow_exp.schema import Hardware, RunConfig
 from fluxflow_exp.trainers.setup import Length
 
 GIB = 2**30

@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fluxflow_exp import bounds
-from fluxflow_exp.config import PARTS
-from fluxflow_exp.overrides import suggest_key
-from fluxflow_exp.published import is_known
-from fluxflow_exp.schema import RunConfig, Stage, Step
+from fluxflow_exp.config import bounds
+from fluxflow_exp.config.compose import PARTS
+from fluxflow_exp.config.overrides import suggest_key
+from fluxflow_exp.config.published import is_known
+from fluxflow_exp.config.schema import RunConfig, Stage, Step
 
 
 class Problem(NamedTuple):

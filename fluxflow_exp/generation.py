@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fluxflow_exp import files
-from fluxflow_exp.config import UserError
+from fluxflow_exp.config.compose import UserError
 from fluxflow_exp.progress import Progress
 from fluxflow_exp.run_folder import RunFolder, identity, starts
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from fluxflow_exp import schema
+from fluxflow_exp.config import schema
 from fluxflow_exp.models.layers import compile_regions, set_up_compilation
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

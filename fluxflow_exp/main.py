@@ -16,11 +16,12 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from fluxflow_exp import commands, environment, failures
-from fluxflow_exp.config import UserError, chosen, conf_dir, resolve
+from fluxflow_exp import environment, failures
+from fluxflow_exp.config import commands
+from fluxflow_exp.config.compose import UserError, chosen, conf_dir, resolve
+from fluxflow_exp.config.override_words import as_text
+from fluxflow_exp.config.overrides import forgotten_m, override_problems, values_of
 from fluxflow_exp.console import fail
-from fluxflow_exp.override_words import as_text
-from fluxflow_exp.overrides import forgotten_m, override_problems, values_of
 from fluxflow_exp.preemption import SIGNALS
 
 STARTED = time.monotonic()

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fluxflow_exp import failures
-from fluxflow_exp.config import UserError
+from fluxflow_exp.config.compose import UserError
+from fluxflow_exp.config.overrides import did_you_mean, values_of
 from fluxflow_exp.console import fail
 from fluxflow_exp.idle import idle_problems
-from fluxflow_exp.overrides import did_you_mean, values_of
 
 if TYPE_CHECKING:
     from fluxflow_exp.match_axes import Figures, Subject
@@ -125,7 +125,7 @@ def match(asked: Asked) -> dict[str, Any]:
 
 def _subject(overrides: list[str], asked: Asked) -> "tuple[Subject, Model]":
     from fluxflow_exp import plan, preflight
-    from fluxflow_exp.config import typed
+    from fluxflow_exp.config.compose import typed
     from fluxflow_exp.match_axes import Subject
     from fluxflow_exp.match_widths import model_of
 

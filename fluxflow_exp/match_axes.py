@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from fluxflow_exp import cost, plan, weights, work
-from fluxflow_exp.config import typed
+from fluxflow_exp.config.compose import typed
+from fluxflow_exp.config.schema import RunConfig
 from fluxflow_exp.data.sample import DataSet
 from fluxflow_exp.datasets import build_data
 from fluxflow_exp.estimate import rehearsal
 from fluxflow_exp.match_widths import Model
-from fluxflow_exp.schema import RunConfig
 from fluxflow_exp.trainers.setup import Length
 
 GIB = 2**30

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fluxflow_exp import digest_list, failures, files, generation, progress, tally
-from fluxflow_exp.config import UserError
+from fluxflow_exp.config.compose import UserError
 from fluxflow_exp.generation import File, Generation
 from fluxflow_exp.progress import Progress
 from fluxflow_exp.run_folder import (

@@ -8,7 +8,8 @@ from torch import nn
 
 from fluxflow_exp import clock, distributed, failures, mirror, plan, publishing, sharding, summary, verify, weights
 from fluxflow_exp.checkpoint import CheckpointStore
-from fluxflow_exp.config import UserError, instantiate, typed
+from fluxflow_exp.config.compose import UserError, instantiate, typed
+from fluxflow_exp.config.schema import RunConfig, Step
 from fluxflow_exp.console import Console
 from fluxflow_exp.datasets import build_data
 from fluxflow_exp.distributed import Ranks
@@ -19,7 +20,6 @@ from fluxflow_exp.mirror import Mirror
 from fluxflow_exp.preemption import Interrupted, StopRequest
 from fluxflow_exp.run_folder import RunFolder, identity_digest, run_path
 from fluxflow_exp.runs import open_run
-from fluxflow_exp.schema import RunConfig, Step
 from fluxflow_exp.seeding import seed_initialisation
 from fluxflow_exp.trainers import diagnosis
 from fluxflow_exp.trainers.base import Trainer

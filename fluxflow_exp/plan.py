@@ -14,14 +14,14 @@ from typing import Any
 import torch
 
 from fluxflow_exp import failures, files, parts
-from fluxflow_exp.config import UserError, instantiate, typed
+from fluxflow_exp.config.compose import UserError, instantiate, typed
+from fluxflow_exp.config.overrides import values_of
+from fluxflow_exp.config.published import locate
+from fluxflow_exp.config.schema import RunConfig, Step
 from fluxflow_exp.console import fail
 from fluxflow_exp.data.loader import groups_of, updates_per_epoch
 from fluxflow_exp.data.sample import DataSet, Stream, notes_of
 from fluxflow_exp.hardware import Machine
-from fluxflow_exp.overrides import values_of
-from fluxflow_exp.published import locate
-from fluxflow_exp.schema import RunConfig, Step
 from fluxflow_exp.trainers import transition
 from fluxflow_exp.trainers.base import Trainer
 from fluxflow_exp.trainers.setup import Length

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from fluxflow_exp import failures, figures, files, health, ledger
-from fluxflow_exp.config import UserError
+from fluxflow_exp.config.compose import UserError
 from fluxflow_exp.console import fail
 from fluxflow_exp.figures import Axes, Figure, LogLocator, NullLocator
 from fluxflow_exp.idle import idle_problems

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from fluxflow_exp.config import UserError
+from fluxflow_exp.config.compose import UserError
 
 if TYPE_CHECKING:
     from fluxflow_exp.run_folder import RunFolder

@@ -7,7 +7,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from fluxflow_exp import __version__, config
+from fluxflow_exp import __version__
+from fluxflow_exp.config import compose
 from fluxflow_exp.console import Console
 
 PACKAGES = ("torch", "hydra-core", "omegaconf", "safetensors", "numpy", "pillow", "transformers")
@@ -53,7 +54,7 @@ def code() -> tuple[str | None, str]:
                 encoding="utf-8",
                 errors="replace",  # a changed line may hold anything
             )
-            for command in (("rev-parse", "HEAD"), ("diff", "HEAD", "--", str(here), config.conf_dir()))
+            for command in (("rev-parse", "HEAD"), ("diff", "HEAD", "--", str(here), compose.conf_dir()))
         ]
     except (FileNotFoundError, subprocess.TimeoutExpired):
         return None, ""

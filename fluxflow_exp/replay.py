@@ -15,10 +15,11 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fluxflow_exp import failures, files, published
-from fluxflow_exp.config import UserError
+from fluxflow_exp import failures, files
+from fluxflow_exp.config import published
+from fluxflow_exp.config.compose import UserError
+from fluxflow_exp.config.overrides import did_you_mean
 from fluxflow_exp.console import Console, fail
-from fluxflow_exp.overrides import did_you_mean
 from fluxflow_exp.run_folder import RunFolder
 from fluxflow_exp.tracking import read_rows
 
@@ -97,7 +98,7 @@ def _trainer(folder: RunFolder, name: str, update: int, precision: str | None) -
     import torch
 
     from fluxflow_exp import frozen, plan, preflight
-    from fluxflow_exp.config import instantiate, typed
+    from fluxflow_exp.config.compose import instantiate, typed
     from fluxflow_exp.datasets import build_data
     from fluxflow_exp.distributed import Ranks
     from fluxflow_exp.hardware import prepare

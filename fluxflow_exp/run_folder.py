@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from fluxflow_exp import clock, files, written
-from fluxflow_exp.config import UserError
+from fluxflow_exp.config.compose import UserError
 from fluxflow_exp.folder_lock import FolderLock, taken
 from fluxflow_exp.frozen import read_config
 

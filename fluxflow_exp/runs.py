@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from fluxflow_exp import files, inputs, mirror, provenance, summary, tally
-from fluxflow_exp.config import UserError
+from fluxflow_exp.config.compose import UserError
 from fluxflow_exp.console import Console
 from fluxflow_exp.inputs import Inputs
 from fluxflow_exp.run_folder import IDENTITY, RunFolder, identity_differences, is_extension, run_path, tell

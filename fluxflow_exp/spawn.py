@@ -12,7 +12,7 @@ from types import FrameType
 from typing import Any
 
 from fluxflow_exp import environment, exits
-from fluxflow_exp.config import UserError
+from fluxflow_exp.config.compose import UserError
 from fluxflow_exp.preemption import SIGNALS
 
 SECONDS_TO_END = 30  # for the other ranks, after one has ended by an error
@@ -74,7 +74,8 @@ def _rank(rank: int, count: int, port: int, values: dict[str, Any], swept: str) 
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
     }
-    from fluxflow_exp import pipeline, published
+    from fluxflow_exp import pipeline
+    from fluxflow_exp.config import published
     from fluxflow_exp.console import fail
 
     published.allow_all(values)  # the command that starts this rank has looked at them

@@ -11,11 +11,11 @@ import torch
 from torch.optim import Optimizer
 
 from fluxflow_exp import datasets, weights
-from fluxflow_exp.config import PARTS, instantiate
+from fluxflow_exp.config.compose import PARTS, instantiate
+from fluxflow_exp.config.overrides import did_you_mean
+from fluxflow_exp.config.published import locate
 from fluxflow_exp.evaluation.names import ON_SCHEDULE
 from fluxflow_exp.facts import STEP_NAME
-from fluxflow_exp.overrides import did_you_mean
-from fluxflow_exp.published import locate
 from fluxflow_exp.trainers import transition
 
 

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from fluxflow_exp import failures, ledger, wandb_run
-from fluxflow_exp.config import typed
+from fluxflow_exp.config.compose import typed
 from fluxflow_exp.console import Console, fail
 from fluxflow_exp.run_folder import RunFolder
 

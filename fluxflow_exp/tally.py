@@ -7,7 +7,7 @@ from collections import Counter
 from typing import Any
 
 from fluxflow_exp import tracking
-from fluxflow_exp.config import UserError
+from fluxflow_exp.config.compose import UserError
 from fluxflow_exp.run_folder import RunFolder
 from fluxflow_exp.tracking import read_rows
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from fluxflow_exp import files, written
-from fluxflow_exp.config import UserError
+from fluxflow_exp.config.compose import UserError
 
 Row = dict[str, Any]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.progress import track
 
 from fluxflow_exp import digest_list, failures, files, ledger, tally
-from fluxflow_exp.config import UserError
+from fluxflow_exp.config.compose import UserError
 from fluxflow_exp.console import Console, fail
 from fluxflow_exp.run_folder import RunFolder
 

@@ -19,9 +19,9 @@ from urllib.parse import urlsplit
 from PIL import Image
 
 from fluxflow_exp import files
+from fluxflow_exp.config.schema import Tracking
 from fluxflow_exp.console import Console
 from fluxflow_exp.run_folder import RunFolder
-from fluxflow_exp.schema import Tracking
 from fluxflow_exp.tracking import Row, read_rows_from
 
 CONNECT_SECONDS = 5.0

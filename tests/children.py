@@ -156,8 +156,9 @@ def _train(
     os.environ |= {key: str(value) for key, value in (environment or {}).items()}
     log.parent.mkdir(parents=True, exist_ok=True)
     _say_to(log, 1, 2)
-    from fluxflow_exp import pipeline, published
-    from fluxflow_exp.config import UserError
+    from fluxflow_exp import pipeline
+    from fluxflow_exp.config import published
+    from fluxflow_exp.config.compose import UserError
     from fluxflow_exp.console import fail
 
     published.allow_all(values)

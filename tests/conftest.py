@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from fluxflow_exp.config import resolve
-from fluxflow_exp.overrides import compose_config
+from fluxflow_exp.config.compose import resolve
+from fluxflow_exp.config.overrides import compose_config
 from tests.children import warm_up
 from tests.interpreted import INTERPRETED
 from tests.studies import Make, make_run

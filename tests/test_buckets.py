@@ -118,8 +118,8 @@ def test_a_scale_that_is_none_is_refused(mixed):
 
 def test_a_pipeline_trains_on_buckets(mixed, tmp_path):
     from fluxflow_exp import pipeline
-    from fluxflow_exp.config import resolve
-    from fluxflow_exp.overrides import compose_config
+    from fluxflow_exp.config.compose import resolve
+    from fluxflow_exp.config.overrides import compose_config
     from tests.conftest import TOY, TOY_STEPS
 
     small = [o for o in TOY if not o.startswith(("data.", "+data."))]

@@ -13,7 +13,8 @@ import torch
 from PIL import Image
 
 from fluxflow_exp import pipeline, plan, preflight
-from fluxflow_exp.config import UserError, instantiate, resolve, typed
+from fluxflow_exp.config.compose import UserError, instantiate, resolve, typed
+from fluxflow_exp.config.overrides import compose_config
 from fluxflow_exp.console import Console
 from fluxflow_exp.data.array_shards import ArrayShards
 from fluxflow_exp.data.cache import LatentCache
@@ -27,7 +28,6 @@ from fluxflow_exp.distributed import Ranks
 from fluxflow_exp.hardware import prepare
 from fluxflow_exp.models.compact_vae import Compressor
 from fluxflow_exp.models.text_encoder import Text
-from fluxflow_exp.overrides import compose_config
 from fluxflow_exp.preemption import Interrupted, StopRequest
 from fluxflow_exp.run_folder import RunFolder
 from fluxflow_exp.trainers.caching import open_cache

@@ -8,7 +8,7 @@ from safetensors.numpy import save_file
 
 from fluxflow_exp import compare, compare_curves, compare_metrics, compare_runs
 from fluxflow_exp.compare_curves import BUDGETS, Curve, equal_budget
-from fluxflow_exp.config import UserError
+from fluxflow_exp.config.compose import UserError
 from fluxflow_exp.run_folder import RunFolder
 from fluxflow_exp.tracking import MetricLog
 from tests.studies import BATCH, GPU, Make, command, study

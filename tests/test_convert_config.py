@@ -12,10 +12,10 @@ import yaml
 from PIL import Image
 
 from fluxflow_exp import pipeline, weights
-from fluxflow_exp.config import UserError, instantiate, resolve
+from fluxflow_exp.config.compose import UserError, instantiate, resolve
+from fluxflow_exp.config.overrides import compose_config, override_problems
 from fluxflow_exp.convert_config import convert
 from fluxflow_exp.models.text_to_image import TextToImage
-from fluxflow_exp.overrides import compose_config, override_problems
 from fluxflow_exp.preflight import problems
 from tests import seed_yaml
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from fluxflow_exp import distributed
-from fluxflow_exp.config import UserError
+from fluxflow_exp.config.compose import UserError
 from fluxflow_exp.distributed import Ranks
 from fluxflow_exp.tracking import read_rows
 from fluxflow_exp.trainers.autoencoder import AutoencoderTrainer

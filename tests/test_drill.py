@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fluxflow_exp import drill, run_folder, seeding, verify
-from fluxflow_exp.config import UserError
+from fluxflow_exp.config.compose import UserError
 from fluxflow_exp.drill import WAYS, Drill
 from fluxflow_exp.trainers import player
 from fluxflow_exp.trainers.ema import EMA

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from fluxflow_exp import pipeline
+from fluxflow_exp.config.schema import Evaluation
 from fluxflow_exp.evaluation.schedule import Schedule
 from fluxflow_exp.metrics import psnr
 from fluxflow_exp.run_folder import RunFolder
-from fluxflow_exp.schema import Evaluation
 from fluxflow_exp.tracking import read_rows
 from tests.conftest import toy
 from tests.test_features import small_timm

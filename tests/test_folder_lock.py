@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from fluxflow_exp import folder_lock, ledger, plan, provenance, run_folder, runs
-from fluxflow_exp.config import UserError, typed
+from fluxflow_exp.config.compose import UserError, typed
 from fluxflow_exp.console import Console
 from fluxflow_exp.datasets import build_data
 from fluxflow_exp.run_folder import RunFolder, run_path

@@ -11,10 +11,11 @@ import pytest
 import torch
 import yaml
 
-from fluxflow_exp import evaluate, frozen, pipeline, published, replay, status, sweep, wiring
-from fluxflow_exp.config import UserError, instantiate, resolve, typed
+from fluxflow_exp import evaluate, frozen, pipeline, replay, status, sweep, wiring
+from fluxflow_exp.config import published
+from fluxflow_exp.config.compose import UserError, instantiate, resolve, typed
+from fluxflow_exp.config.overrides import compose_config
 from fluxflow_exp.evaluation.schedule import Schedule
-from fluxflow_exp.overrides import compose_config
 from fluxflow_exp.run_folder import RunFolder
 from tests.conftest import TOY, toy
 

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from fluxflow_exp import compare, convert, evaluate, frozen, generate, replay, report, status, verify, weights
 from fluxflow_exp import plot as plots
-from fluxflow_exp.config import UserError
+from fluxflow_exp.config.compose import UserError
 from tests import fuzzed
 from tests.children import finish
 from tests.conftest import toy

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
+from fluxflow_exp.config.schema import Hardware
 from fluxflow_exp.hardware import hardware_problems, parallel_problems, prepare, replays
-from fluxflow_exp.schema import Hardware
 
 
 @pytest.fixture(autouse=True)

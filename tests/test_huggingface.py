@@ -7,9 +7,9 @@ import torch
 from safetensors.torch import load_file
 
 from fluxflow_exp import weights
+from fluxflow_exp.config.published import ENCODER
 from fluxflow_exp.facts import Facts
 from fluxflow_exp.models.huggingface import HuggingFaceTextEncoder
-from fluxflow_exp.published import ENCODER
 from tests.test_wiring import build
 
 transformers = pytest.importorskip("transformers")

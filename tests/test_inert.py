@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 import fluxflow_exp
-from fluxflow_exp import schema
-from fluxflow_exp.config import conf_dir, resolve
-from fluxflow_exp.overrides import compose_config
+from fluxflow_exp.config import schema
+from fluxflow_exp.config.compose import conf_dir, resolve
+from fluxflow_exp.config.overrides import compose_config
 from fluxflow_exp.run_folder import flatten
 from fluxflow_exp.wirings import inert
 

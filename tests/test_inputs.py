@@ -13,7 +13,8 @@ from PIL import Image
 
 from fluxflow_exp import pipeline, publishing, runs
 from fluxflow_exp.checkpoint import CheckpointStore
-from fluxflow_exp.config import UserError, resolve
+from fluxflow_exp.config.compose import UserError, resolve
+from fluxflow_exp.config.overrides import compose_config
 from fluxflow_exp.console import Console
 from fluxflow_exp.data.image_folder import ImageFolder
 from fluxflow_exp.data.sample import notes_of
@@ -21,7 +22,6 @@ from fluxflow_exp.data.shapes import Shapes
 from fluxflow_exp.data.webdataset import WebDataset
 from fluxflow_exp.datasets import digest_of
 from fluxflow_exp.inputs import _contents
-from fluxflow_exp.overrides import compose_config
 from fluxflow_exp.run_folder import RunFolder, identity_digest, run_path
 from fluxflow_exp.summary import is_finished
 from tests.conftest import TOY, TOY_STEPS

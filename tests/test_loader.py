@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fluxflow_exp.config import UserError
+from fluxflow_exp.config.compose import UserError
 from fluxflow_exp.data.loader import load_batches, order, read_all, updates_per_epoch
 from fluxflow_exp.data.sample import BadSampleError, Sample
 

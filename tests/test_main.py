@@ -9,9 +9,10 @@ import pytest
 import torch
 import yaml
 
-from fluxflow_exp import commands, main
-from fluxflow_exp.config import UserError
-from fluxflow_exp.overrides import values_of
+from fluxflow_exp import main
+from fluxflow_exp.config import commands
+from fluxflow_exp.config.compose import UserError
+from fluxflow_exp.config.overrides import values_of
 from tests.children import command
 from tests.conftest import TOY, TOY_STEPS
 

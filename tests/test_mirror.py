@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from fluxflow_exp import digest_list, files, generation, mirror, preflight, tally, verify
-from fluxflow_exp.config import UserError
+from fluxflow_exp.config.compose import UserError
 from fluxflow_exp.console import Console
 from fluxflow_exp.mirror import Mirror
 from fluxflow_exp.run_folder import RunFolder, identity, run_path

@@ -9,10 +9,10 @@ import pytest
 from PIL import Image
 
 from fluxflow_exp import pipeline
-from fluxflow_exp.config import resolve
+from fluxflow_exp.config.compose import resolve
+from fluxflow_exp.config.overrides import compose_config
 from fluxflow_exp.data.image_folder import ImageFolder
 from fluxflow_exp.data.mixture import Mixture
-from fluxflow_exp.overrides import compose_config
 from fluxflow_exp.preflight import problems
 from tests.conftest import TOY, TOY_STEPS
 

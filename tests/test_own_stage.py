@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from fluxflow_exp import pipeline, preflight
-from fluxflow_exp.config import resolve
-from fluxflow_exp.overrides import compose_config
+from fluxflow_exp.config.compose import resolve
+from fluxflow_exp.config.overrides import compose_config
 from tests.conftest import TOY
 
 PAGE = Path(__file__).parents[1] / "docs" / "how-to" / "your-own-stage.md"

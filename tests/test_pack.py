@@ -7,7 +7,7 @@ import pytest
 import webdataset
 from PIL import Image
 
-from fluxflow_exp.config import UserError
+from fluxflow_exp.config.compose import UserError
 from fluxflow_exp.data.image_folder import ImageFolder
 from fluxflow_exp.data.pack import SCRATCH, cli, pack
 from fluxflow_exp.data.webdataset import WebDataset

@@ -3,8 +3,8 @@
 import pytest
 
 from fluxflow_exp import main, parts
-from fluxflow_exp.config import UserError, resolve
-from fluxflow_exp.overrides import compose_config
+from fluxflow_exp.config.compose import UserError, resolve
+from fluxflow_exp.config.overrides import compose_config
 from tests.test_preflight import check
 
 

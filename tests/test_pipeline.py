@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 
 from fluxflow_exp import pipeline
-from fluxflow_exp.config import UserError, resolve
+from fluxflow_exp.config.compose import UserError, resolve
+from fluxflow_exp.config.overrides import compose_config
 from fluxflow_exp.losses.reconstruction import Reconstruction
-from fluxflow_exp.overrides import compose_config
 from fluxflow_exp.run_folder import RunFolder
 from tests.children import finish
 from tests.conftest import TOY, toy

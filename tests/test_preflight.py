@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from fluxflow_exp.config import conf_dir, instantiate, resolve
+from fluxflow_exp.config.compose import conf_dir, instantiate, resolve
+from fluxflow_exp.config.overrides import compose_config
 from fluxflow_exp.evaluation import names
-from fluxflow_exp.overrides import compose_config
 from fluxflow_exp.preflight import problems
 from tests.conftest import toy
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fluxflow_exp import files, pipeline, replay
-from fluxflow_exp.config import UserError
+from fluxflow_exp.config.compose import UserError
 from fluxflow_exp.losses.kl import KL
 from fluxflow_exp.run_folder import RunFolder
 from fluxflow_exp.tracking import read_rows

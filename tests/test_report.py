@@ -9,7 +9,7 @@ import pytest
 
 from fluxflow_exp import files, report, summary
 from fluxflow_exp.card import comparison, facts, page
-from fluxflow_exp.config import UserError
+from fluxflow_exp.config.compose import UserError
 from fluxflow_exp.console import Console
 from fluxflow_exp.run_folder import RunFolder
 from tests.carded import HOSTILE, STEPS, make_carded

@@ -8,7 +8,7 @@ import pytest
 
 from fluxflow_exp import files, run_folder
 from fluxflow_exp.checkpoint import CheckpointStore
-from fluxflow_exp.config import UserError
+from fluxflow_exp.config.compose import UserError
 from fluxflow_exp.run_folder import RunFolder, identity_differences
 from fluxflow_exp.weights import find_parts
 

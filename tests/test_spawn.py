@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from fluxflow_exp import spawn
-from fluxflow_exp.config import UserError
+from fluxflow_exp.config.compose import UserError
 from tests.children import CONTEXT
 from tests.conftest import TOY
 

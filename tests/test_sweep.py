@@ -12,8 +12,8 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from fluxflow_exp import ledger, runs, status, sweep
-from fluxflow_exp.config import resolve
-from fluxflow_exp.overrides import compose_config
+from fluxflow_exp.config.compose import resolve
+from fluxflow_exp.config.overrides import compose_config
 from fluxflow_exp.preflight import problems
 from fluxflow_exp.run_folder import RunFolder
 from fluxflow_exp.sweep import digest

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from fluxflow_exp.config import PARTS, resolve
-from fluxflow_exp.overrides import compose_config
+from fluxflow_exp.config.compose import PARTS, resolve
+from fluxflow_exp.config.overrides import compose_config
 from fluxflow_exp.weights import outline
 from fluxflow_exp.wirings.toy import shrink
 

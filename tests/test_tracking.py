@@ -2,7 +2,7 @@
 
 import pytest
 
-from fluxflow_exp.config import UserError
+from fluxflow_exp.config.compose import UserError
 from fluxflow_exp.tracking import MetricLog, Window, read_rows
 
 

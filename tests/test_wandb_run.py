@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from fluxflow_exp import sync, wandb_run
-from fluxflow_exp.config import resolve
+from fluxflow_exp.config.compose import resolve
+from fluxflow_exp.config.overrides import compose_config
+from fluxflow_exp.config.schema import Tracking
 from fluxflow_exp.console import Console
-from fluxflow_exp.overrides import compose_config
 from fluxflow_exp.run_folder import RunFolder
-from fluxflow_exp.schema import Tracking
 from fluxflow_exp.tracking import read_rows
 from tests.children import KillDuring, finish
 from tests.conftest import toy

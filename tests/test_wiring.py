@@ -7,7 +7,7 @@ from unittest.mock import Mock
 import pytest
 import torch
 
-from fluxflow_exp.config import instantiate, typed
+from fluxflow_exp.config.compose import instantiate, typed
 from fluxflow_exp.console import Console
 from fluxflow_exp.data.loader import load_batches
 from fluxflow_exp.datasets import build_data

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from fluxflow_exp import work
-from fluxflow_exp.config import typed
+from fluxflow_exp.config.compose import typed
 from fluxflow_exp.datasets import build_data
 from fluxflow_exp.plan import length
 from tests.conftest import toy

@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch.utils.data import get_worker_info
 
-from fluxflow_exp.config import UserError
+from fluxflow_exp.config.compose import UserError
 from fluxflow_exp.data.in_order import read_lists
 from fluxflow_exp.data.loader import epoch_batches, load_batches
 from fluxflow_exp.data.sample import Sample

@@ -17,13 +17,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fluxflow_exp.config import instantiate, resolve, typed
+from fluxflow_exp.config.compose import instantiate, resolve, typed
+from fluxflow_exp.config.overrides import compose_config
 from fluxflow_exp.data.loader import read_all
 from fluxflow_exp.datasets import build_data
 from fluxflow_exp.hardware import prepare
 from fluxflow_exp.losses.kl import KL
 from fluxflow_exp.losses.reconstruction import Reconstruction
-from fluxflow_exp.overrides import compose_config
 
 BATCH, UPDATES, SIZE = 4, 200, 32
 

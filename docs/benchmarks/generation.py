@@ -14,11 +14,11 @@ from typing import Any
 
 import torch
 
-from fluxflow_exp.config import instantiate, resolve, typed
+from fluxflow_exp.config.compose import instantiate, resolve, typed
+from fluxflow_exp.config.overrides import compose_config
 from fluxflow_exp.hardware import prepare
 from fluxflow_exp.losses.flow_matching import RectifiedFlow
 from fluxflow_exp.models.text_to_image import TextToImage
-from fluxflow_exp.overrides import compose_config
 
 REPEATS = 4
 

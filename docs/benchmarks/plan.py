@@ -22,7 +22,9 @@ from typing import Any
 import torch
 
 from fluxflow_exp import cost
-from fluxflow_exp.config import instantiate, resolve, typed
+from fluxflow_exp.config.compose import instantiate, resolve, typed
+from fluxflow_exp.config.overrides import compose_config
+from fluxflow_exp.config.schema import RunConfig
 from fluxflow_exp.console import Console
 from fluxflow_exp.data.loader import Batch
 from fluxflow_exp.datasets import build_data
@@ -30,12 +32,10 @@ from fluxflow_exp.distributed import Ranks
 from fluxflow_exp.estimate import rehearsal
 from fluxflow_exp.forecast import SPARE_GIB
 from fluxflow_exp.hardware import prepare
-from fluxflow_exp.overrides import compose_config
 from fluxflow_exp.pipeline import Pipeline
 from fluxflow_exp.plan import length
 from fluxflow_exp.preemption import StopRequest
 from fluxflow_exp.run_folder import RunFolder
-from fluxflow_exp.schema import RunConfig
 from fluxflow_exp.trainers.turn import Turn
 
 GIB = 2**30

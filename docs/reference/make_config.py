@@ -13,13 +13,14 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from fluxflow_exp import bounds, schema, targets
-from fluxflow_exp.config import conf_dir
-from fluxflow_exp.published import locate
+from fluxflow_exp import targets
+from fluxflow_exp.config import bounds, schema
+from fluxflow_exp.config.compose import conf_dir
+from fluxflow_exp.config.published import locate
 
 HEAD = """# Configuration reference
 
-Written by `docs/reference/make_config.py` from `fluxflow_exp/schema.py` and `conf/`; a test compares them.
+Written by `docs/reference/make_config.py` from `fluxflow_exp/config/schema.py` and `conf/`; a test compares them.
 Keys are joined by dots on the command line (`checkpoint.keep=3`). `GROUP=CHOICE` takes a file of the group whole; any
 key of it can be set after that. Intervals count optimizer updates unless their name says otherwise.
 `python -m fluxflow_exp --cfg job` prints the whole configuration of a command.

@@ -12,7 +12,7 @@ from fluxflow_exp.card.costs import Costs
 from fluxflow_exp.card.gallery import Frame
 from fluxflow_exp.card.panels import Track
 from fluxflow_exp.card.parents import Parent
-from fluxflow_exp.config import UserError
+from fluxflow_exp.config.compose import UserError
 from fluxflow_exp.ledger import Entry
 from fluxflow_exp.run_folder import RunFolder, flatten
 from fluxflow_exp.tracking import read_rows

@@ -10,8 +10,8 @@ from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
 
-from fluxflow_exp.config import conf_dir, resolve
-from fluxflow_exp.overrides import compose_config
+from fluxflow_exp.config.compose import conf_dir, resolve
+from fluxflow_exp.config.overrides import compose_config
 from fluxflow_exp.run_folder import RunFolder, flatten
 
 ABSENT = "(absent)"

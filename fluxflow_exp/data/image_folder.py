@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge
 from torch import Tensor
 
-from fluxflow_exp.bounds import Fraction, PositiveInt, Share
+from fluxflow_exp.config.bounds import Fraction, PositiveInt, Share
 from fluxflow_exp.data import folder_notes
 from fluxflow_exp.data.captions import lines_of
 from fluxflow_exp.data.images import Bad, Entry, Images, Look, check_fraction, file_state, is_held_out, prefixed

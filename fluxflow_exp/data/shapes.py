@@ -14,7 +14,7 @@ from annotated_types import Ge
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fluxflow_exp.bounds import PositiveInt, Whole
+from fluxflow_exp.config.bounds import PositiveInt, Whole
 from fluxflow_exp.data import shapes_reader
 from fluxflow_exp.data.sample import Contents, Sample, digest
 from fluxflow_exp.data.shapes_geometry import COLOURS, KINDS, Triple, caption_of, render

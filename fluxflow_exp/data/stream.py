@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, Any, cast
 
-from fluxflow_exp.config import UserError
+from fluxflow_exp.config.compose import UserError
 from fluxflow_exp.data import tar
 from fluxflow_exp.data.images import Bad, Entry, Look, is_held_out, load
 from fluxflow_exp.data.sample import BadSampleError, Sample

@@ -13,7 +13,8 @@ from braceexpand import braceexpand
 from rich.progress import track
 from torch import Tensor
 
-from fluxflow_exp.bounds import Fraction, PositiveInt, Share
+from fluxflow_exp.config.bounds import Fraction, PositiveInt, Share
+from fluxflow_exp.config.published import REMOTE
 from fluxflow_exp.data import tar
 from fluxflow_exp.data.captions import decoded, surrogate_in
 from fluxflow_exp.data.decoding import EXTENSIONS, reason
@@ -22,7 +23,6 @@ from fluxflow_exp.data.images import Bad, Entry, Images, Look, check_fraction, f
 from fluxflow_exp.data.sample import Source, Stream
 from fluxflow_exp.data.stream import Streamed
 from fluxflow_exp.data.transforms import check_colour
-from fluxflow_exp.published import REMOTE
 
 N_PROMPTS = 64
 SHOWN = 5  # names of members in a reason

@@ -25,7 +25,7 @@ from torch._utils import ExceptionWrapper
 from torch.utils.data import DataLoader, get_worker_info
 
 from fluxflow_exp import exits
-from fluxflow_exp.config import UserError
+from fluxflow_exp.config.compose import UserError
 from fluxflow_exp.exits import FEWER, LARGER, SHARED_MEMORY
 from fluxflow_exp.preemption import SIGNALS, Interrupted
 

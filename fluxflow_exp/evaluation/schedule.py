@@ -6,13 +6,13 @@ They are functions of the weights alone: an interrupted run measures what an und
 import torch
 from torch import Tensor
 
+from fluxflow_exp.config.schema import Evaluation
 from fluxflow_exp.evaluation import distances
 from fluxflow_exp.evaluation.features import Features, load
 from fluxflow_exp.evaluation.names import MEASURES
 from fluxflow_exp.evaluation.similarity import means
 from fluxflow_exp.losses.perceptual import Perceptual
 from fluxflow_exp.pictures import to_uint8
-from fluxflow_exp.schema import Evaluation
 
 
 class Schedule:

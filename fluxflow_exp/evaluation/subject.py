@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from fluxflow_exp import frozen, weights
-from fluxflow_exp.config import UserError
+from fluxflow_exp.config.compose import UserError
+from fluxflow_exp.config.overrides import did_you_mean
 from fluxflow_exp.evaluation import digests
-from fluxflow_exp.overrides import did_you_mean
 from fluxflow_exp.run_folder import IDENTITY, RunFolder
 
 Kind = Literal["ema", "raw"]

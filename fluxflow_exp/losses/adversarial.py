@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from annotated_types import Interval
 from torch import Tensor, nn
 
-from fluxflow_exp.bounds import NonNegativeFloat, PositiveFloat, PositiveInt
+from fluxflow_exp.config.bounds import NonNegativeFloat, PositiveFloat, PositiveInt
 from fluxflow_exp.losses.terms import Terms, per_sample
 
 

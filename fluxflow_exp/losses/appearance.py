@@ -7,7 +7,7 @@ stands: they steer tint and saturation beside a reconstruction loss, and replace
 import torch
 from torch import Tensor
 
-from fluxflow_exp.bounds import PositiveFloat
+from fluxflow_exp.config.bounds import PositiveFloat
 from fluxflow_exp.losses.terms import Terms
 
 SMALL = 1e-4  # keeps the deviation of an even image differentiable

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from fluxflow_exp.bounds import PositiveFloat
+from fluxflow_exp.config.bounds import PositiveFloat
 from fluxflow_exp.losses.terms import Terms, per_sample
 
 

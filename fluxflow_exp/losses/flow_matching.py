@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import Tensor
 
-from fluxflow_exp.bounds import PositiveFloat, Real
+from fluxflow_exp.config.bounds import PositiveFloat, Real
 from fluxflow_exp.losses import times as time_draws
 from fluxflow_exp.losses.terms import Terms, per_sample
 from fluxflow_exp.losses.times import TimeDistribution

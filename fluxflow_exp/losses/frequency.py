@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor
 
-from fluxflow_exp.bounds import NonNegativeFloat
+from fluxflow_exp.config.bounds import NonNegativeFloat
 from fluxflow_exp.losses.terms import Terms, per_sample
 
 

@@ -4,7 +4,7 @@ import math
 
 from torch import Tensor
 
-from fluxflow_exp.bounds import NonNegativeFloat
+from fluxflow_exp.config.bounds import NonNegativeFloat
 from fluxflow_exp.losses.terms import Terms
 
 

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fluxflow_exp.bounds import PositiveFloat, ShareBelowOne
+from fluxflow_exp.config.bounds import PositiveFloat, ShareBelowOne
 from fluxflow_exp.losses.terms import Terms, per_sample
 
 

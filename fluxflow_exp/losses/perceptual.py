@@ -8,7 +8,7 @@ import torch
 from annotated_types import Ge
 from torch import Tensor
 
-from fluxflow_exp.bounds import PositiveFloat, PositiveInt
+from fluxflow_exp.config.bounds import PositiveFloat, PositiveInt
 from fluxflow_exp.losses.terms import Terms, per_sample
 
 Network = Literal["vgg", "alex", "squeeze"]

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from fluxflow_exp.bounds import NonNegativeFloat
+from fluxflow_exp.config.bounds import NonNegativeFloat
 from fluxflow_exp.losses.terms import Terms, per_sample
 
 

@@ -11,7 +11,7 @@ import torch
 from annotated_types import MinLen
 from torch import Tensor, nn
 
-from fluxflow_exp.bounds import NonNegativeInt, PositiveInt
+from fluxflow_exp.config.bounds import NonNegativeInt, PositiveInt
 from fluxflow_exp.models.layers import (
     ActivationName,
     Chain,

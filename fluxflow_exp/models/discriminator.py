@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from fluxflow_exp.bounds import PositiveInt
+from fluxflow_exp.config.bounds import PositiveInt
 from fluxflow_exp.models.layers import AlignedConv2d
 
 

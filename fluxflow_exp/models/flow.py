@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fluxflow_exp.bounds import PositiveFloat, PositiveInt
+from fluxflow_exp.config.bounds import PositiveFloat, PositiveInt
 from fluxflow_exp.models.layers import ActivationName, Region, make_activation, run
 from fluxflow_exp.models.text_encoder import Text, padded
 

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fluxflow_exp.bounds import NonNegativeInt, PositiveInt
+from fluxflow_exp.config.bounds import NonNegativeInt, PositiveInt
 from fluxflow_exp.models.bezier import TrainableBezier
 from fluxflow_exp.models.dilated_conv import DilatedConv2d
 from fluxflow_exp.models.layers import (

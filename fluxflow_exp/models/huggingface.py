@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fluxflow_exp.bounds import PositiveInt
+from fluxflow_exp.config.bounds import PositiveInt
 from fluxflow_exp.models.layers import to_device
 from fluxflow_exp.models.text_encoder import Text
 

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fluxflow_exp.bounds import NonNegativeInt, PositiveInt
+from fluxflow_exp.config.bounds import NonNegativeInt, PositiveInt
 from fluxflow_exp.models.layers import ActivationName, make_activation, to_device
 
 START, PADDING, SYMBOLS = 256, 257, 258

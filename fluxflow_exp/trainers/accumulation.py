@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import Tensor
 
-from fluxflow_exp.config import UserError
+from fluxflow_exp.config.compose import UserError
 from fluxflow_exp.losses.terms import Terms
 from fluxflow_exp.trainers.replays import Replays
 from fluxflow_exp.trainers.turn import Micro, Turn

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fluxflow_exp.config import UserError
+from fluxflow_exp.config.compose import UserError
 from fluxflow_exp.data.array_shards import ArrayShards
 from fluxflow_exp.data.cache import FORMAT, Entries, LatentCache, TokenCache
 from fluxflow_exp.data.in_order import read_lists

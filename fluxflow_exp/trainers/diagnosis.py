@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from fluxflow_exp import files
-from fluxflow_exp.config import UserError
+from fluxflow_exp.config.compose import UserError
 from fluxflow_exp.trainers.finite import NonFiniteError
 from fluxflow_exp.trainers.probe import Probe
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fluxflow_exp import pictures
-from fluxflow_exp.config import UserError
+from fluxflow_exp.config.compose import UserError
 from fluxflow_exp.data.decoding import reason
 from fluxflow_exp.data.loader import read_all
 from fluxflow_exp.data.transforms import open_rgb, square

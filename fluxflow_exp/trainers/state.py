@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from fluxflow_exp import checkpoint, clock, mirror, tally
-from fluxflow_exp.config import UserError
+from fluxflow_exp.config.compose import UserError
 from fluxflow_exp.data.sample import Stream
 from fluxflow_exp.tracking import Row
 

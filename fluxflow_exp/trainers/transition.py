@@ -5,7 +5,7 @@ import math
 from collections import deque
 from typing import Any
 
-from fluxflow_exp.schema import Transition
+from fluxflow_exp.config.schema import Transition
 
 LIMITS = ("below", "above", "patience", "max_epochs")
 HIGHER_IS_BETTER = ("val_psnr", "val_ssim", "val_ms_ssim", "prompt_accuracy")

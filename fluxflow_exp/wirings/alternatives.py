@@ -5,7 +5,7 @@ import inspect
 import typing
 from typing import Any, Literal
 
-from fluxflow_exp.schema import RunConfig
+from fluxflow_exp.config.schema import RunConfig
 
 FROM_ZERO = (0.5, 2.0, 10.0)
 FACTORS = (0.5, 2.0, 1e-3, 1e3)

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fluxflow_exp.config import instantiate
+from fluxflow_exp.config.compose import instantiate
 from fluxflow_exp.trainers.base import Trainer
 from fluxflow_exp.wirings.alternatives import replaced
 from fluxflow_exp.wirings.check import Check

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fluxflow_exp import datasets
-from fluxflow_exp.config import instantiate, typed
+from fluxflow_exp.config.compose import instantiate, typed
+from fluxflow_exp.config.schema import RunConfig
 from fluxflow_exp.console import Console
 from fluxflow_exp.data.loader import Batch, load_batches, read_all
 from fluxflow_exp.data.sample import DataSet
@@ -20,7 +21,6 @@ from fluxflow_exp.hardware import prepare
 from fluxflow_exp.pipeline import Pipeline
 from fluxflow_exp.preemption import StopRequest
 from fluxflow_exp.run_folder import RunFolder
-from fluxflow_exp.schema import RunConfig
 from fluxflow_exp.seeding import generator
 from fluxflow_exp.trainers.base import Trainer
 from fluxflow_exp.trainers.setup import Length

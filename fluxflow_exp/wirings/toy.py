@@ -8,7 +8,7 @@ import copy
 from typing import Any
 
 from fluxflow_exp import weights
-from fluxflow_exp.config import PARTS
+from fluxflow_exp.config.compose import PARTS
 
 IMAGES = 4  # an update
 CHANNELS = {"vae_dim": 16, "base_channels": 8}

@@ -9,7 +9,7 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
-from fluxflow_exp.schema import RunConfig
+from fluxflow_exp.config.schema import RunConfig
 
 PLAIN = re.compile(r"(\+{0,2})([A-Za-z_][\w.]*)=([^\s'\"\[\]{}(),$]+)")
 LOCATION = ("full_key:", "object_type=", "reference_type=", "See https://hydra.cc", "Config search path:", "provider=")

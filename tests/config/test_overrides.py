@@ -6,11 +6,11 @@ import pytest
 from omegaconf import OmegaConf
 
 from fluxflow_exp import main
-from fluxflow_exp.config import resolve
-from fluxflow_exp.overrides import compose_config, override_problems, suggest_key
+from fluxflow_exp.config.compose import resolve
+from fluxflow_exp.config.overrides import compose_config, override_problems, suggest_key
 from fluxflow_exp.preflight import problems
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def one(text):

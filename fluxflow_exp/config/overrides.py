@@ -20,9 +20,9 @@ from hydra.errors import ConfigCompositionException, HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fluxflow_exp.config import UserError, conf_dir, resolve
-from fluxflow_exp.override_words import as_text, is_field, quoting, why
-from fluxflow_exp.schema import RunConfig
+from fluxflow_exp.config.compose import UserError, conf_dir, resolve
+from fluxflow_exp.config.override_words import as_text, is_field, quoting, why
+from fluxflow_exp.config.schema import RunConfig
 
 Failure = (HydraException, OmegaConfBaseException)
 FOLLOWS = "as_run"  # the choice of a player whose optimizer or scheduler is the run's

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from annotated_types import Ge, Gt
 from omegaconf import MISSING
 
-from fluxflow_exp.bounds import (
+from fluxflow_exp.config.bounds import (
     NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,

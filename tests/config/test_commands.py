@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 
 import fluxflow_exp
-from fluxflow_exp.commands import COMMANDS, listed, meant
+from fluxflow_exp.config.commands import COMMANDS, listed, meant
 
 PACKAGE = Path(fluxflow_exp.__file__).parent
 
 
 def test_every_module_that_can_be_run_is_listed_once() -> None:
     found = {
-        ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+        ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__main__")
         for path in PACKAGE.rglob("*.py")
         if '__name__ == "__main__"' in path.read_text()
     }

@@ -15,10 +15,11 @@ import torch
 import yaml
 
 import fluxflow_exp.models
-from fluxflow_exp import published, targets, weights
-from fluxflow_exp.config import conf_dir, instantiate, resolve
+from fluxflow_exp import targets, weights
+from fluxflow_exp.config import published
+from fluxflow_exp.config.compose import conf_dir, instantiate, resolve
+from fluxflow_exp.config.overrides import compose_config
 from fluxflow_exp.generate import generate, parser
-from fluxflow_exp.overrides import compose_config
 
 EVERY = frozenset(name for names in published.PUBLISHED.values() for name in names)
 FETCH = {
@@ -177,9 +178,9 @@ def test_an_own_loss_need_not_inherit_and_a_published_one_must_be_of_the_kind(mo
 
 def test_a_class_of_the_users_own_is_built_where_the_command_line_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(published, "_own", set())
-    place = "stage.steps.vae.trainer.kl._target_=tests.test_published.Own"
+    place = "stage.steps.vae.trainer.kl._target_=tests.config.test_published.Own"
     config = compose_config(["stage=vae", "hardware=cpu", place])
-    node = {"_target_": "tests.test_published.Own", "size": 3}
+    node = {"_target_": "tests.config.test_published.Own", "size": 3}
     resolve(config, own=False)
     assert "not named on this command line" in targets.problems(node, "kl.")[0]
     resolve(config)

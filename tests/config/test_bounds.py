@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from annotated_types import Ge, Gt, Le, Lt
 
-from fluxflow_exp import bounds, main, schema, targets
-from fluxflow_exp.config import UserError, conf_dir
-from fluxflow_exp.published import locate
+from fluxflow_exp import main, targets
+from fluxflow_exp.config import bounds, schema
+from fluxflow_exp.config.compose import UserError, conf_dir
+from fluxflow_exp.config.published import locate
 from tests.children import command
 from tests.conftest import toy
 

@@ -13,9 +13,9 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fluxflow_exp import published
-from fluxflow_exp.published import PARTIAL, TARGET
-from fluxflow_exp.schema import RunConfig
+from fluxflow_exp.config import published
+from fluxflow_exp.config.published import PARTIAL, TARGET
+from fluxflow_exp.config.schema import RunConfig
 
 ConfigStore.instance().store(name="schema", node=RunConfig)
 
@@ -33,8 +33,9 @@ class UserError(ValueError):
 
 def conf_dir() -> str:
     """The folder of config groups: inside the package when installed, at the top of a checkout otherwise."""
-    packaged = Path(__file__).parent / "conf"
-    return str(packaged if packaged.is_dir() else Path(__file__).parents[1] / "conf")
+    package = Path(__file__).parents[1]
+    packaged = package / "conf"
+    return str(packaged if packaged.is_dir() else package.parent / "conf")
 
 
 def instantiate(node: dict[str, Any], **objects: Any) -> Any:
