@@ -19,7 +19,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from fluxflow_exp import failures, files, plan, preflight
+from fluxflow_exp import failures, files, plan
 from fluxflow_exp.config.compose import UserError, instantiate, typed
 from fluxflow_exp.config.overrides import did_you_mean, values_of
 from fluxflow_exp.console import Console, fail
@@ -29,6 +29,7 @@ from fluxflow_exp.distributed import Ranks
 from fluxflow_exp.hardware import Machine, prepare
 from fluxflow_exp.pipeline import Pipeline
 from fluxflow_exp.preemption import StopRequest
+from fluxflow_exp.preflight import check
 from fluxflow_exp.run_folder import RunFolder
 from fluxflow_exp.stopwatch import matrix_rate, timed
 from fluxflow_exp.trainers.base import Trainer
@@ -281,7 +282,7 @@ def main(arguments: list[str] | None = None) -> int:
     problems = [f"--updates must be at least 2, not {options.updates}"] if options.updates < 2 else []
     try:
         values = values_of([*options.overrides, "tracking=off"])
-        problems += preflight.problems(values)
+        problems += check.problems(values)
         found = measure(values, updates=options.updates, only=options.step) if not problems else {}
     except UserError as error:
         problems += error.args

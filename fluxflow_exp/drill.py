@@ -216,10 +216,10 @@ def _wait_for_save(child: BaseProcess, checkpoints: Path) -> None:
 
 def _prepare(words: list[str], config_dir: str | None) -> dict[str, Any]:
     """The configuration of a drill. UserError: what is wrong with it."""
-    from fluxflow_exp import preflight  # torch, which --help does without
+    from fluxflow_exp.preflight import check  # torch, which --help does without
 
     values = overrides.values_of(words, config_dir=config_dir)
-    wrong = preflight.problems(values)
+    wrong = check.problems(values)
     if wrong:
         raise UserError(*wrong)
     exact = values["hardware"]["exact"]

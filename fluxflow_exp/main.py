@@ -128,10 +128,11 @@ def train(values: dict[str, Any], *, swept: str = "", started: float | None = No
     `swept` names a sweep's job folder. UserError: what is wrong, or a rank was killed. SystemExit: a signal stopped it
     after a save.
     """
-    from fluxflow_exp import distributed, pipeline, preflight, runs, spawn
+    from fluxflow_exp import distributed, pipeline, runs, spawn
+    from fluxflow_exp.preflight import check
 
     # The plan of another machine's run is one, too: it says what is lacking here.
-    problems = preflight.problems(values, here=not values["validate"]) or runs.sharing_problems(values, swept=swept)
+    problems = check.problems(values, here=not values["validate"]) or runs.sharing_problems(values, swept=swept)
     if problems:
         raise UserError(*problems)
     devices = values["hardware"]["devices"]

@@ -15,7 +15,7 @@ from fluxflow_exp import failures
 from fluxflow_exp.config.compose import UserError
 from fluxflow_exp.config.overrides import did_you_mean, values_of
 from fluxflow_exp.console import fail
-from fluxflow_exp.idle import idle_problems
+from fluxflow_exp.preflight.idle import idle_problems
 
 if TYPE_CHECKING:
     from fluxflow_exp.match_axes import Figures, Subject
@@ -124,13 +124,14 @@ def match(asked: Asked) -> dict[str, Any]:
 
 
 def _subject(overrides: list[str], asked: Asked) -> "tuple[Subject, Model]":
-    from fluxflow_exp import plan, preflight
+    from fluxflow_exp import plan
     from fluxflow_exp.config.compose import typed
     from fluxflow_exp.match_axes import Subject
     from fluxflow_exp.match_widths import model_of
+    from fluxflow_exp.preflight import check
 
     values = values_of([*overrides, "tracking=off"], config_dir=asked.config_dir)
-    problems = preflight.problems(values, here=asked.measured)
+    problems = check.problems(values, here=asked.measured)
     if problems:
         raise UserError(*problems)
     name = _step(values, asked.step)

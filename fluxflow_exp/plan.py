@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from fluxflow_exp import failures, files, parts
+from fluxflow_exp import failures, files
 from fluxflow_exp.config.compose import UserError, instantiate, typed
 from fluxflow_exp.config.overrides import values_of
 from fluxflow_exp.config.published import locate
@@ -22,6 +22,7 @@ from fluxflow_exp.console import fail
 from fluxflow_exp.data.loader import groups_of, updates_per_epoch
 from fluxflow_exp.data.sample import DataSet, Stream, notes_of
 from fluxflow_exp.hardware import Machine
+from fluxflow_exp.preflight import parts
 from fluxflow_exp.trainers import transition
 from fluxflow_exp.trainers.base import Trainer
 from fluxflow_exp.trainers.setup import Length
@@ -237,9 +238,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _predict(values: dict[str, Any]) -> dict[str, Any]:
     """Say what each step will need, as soon as it is known. UserError: the configuration is wrong."""
-    from fluxflow_exp import datasets, forecast, preflight  # a run, which prints a plan too, does not need them
+    from fluxflow_exp import datasets, forecast
+    from fluxflow_exp.preflight import check  # a run, which prints a plan too, does not need them
 
-    wrong = preflight.problems(values, here=False)
+    wrong = check.problems(values, here=False)
     if wrong:
         raise UserError(*wrong)
     config = typed(values)

@@ -18,7 +18,7 @@ from fluxflow_exp import failures, figures, files, health, ledger
 from fluxflow_exp.config.compose import UserError
 from fluxflow_exp.console import fail
 from fluxflow_exp.figures import Axes, Figure, LogLocator, NullLocator
-from fluxflow_exp.idle import idle_problems
+from fluxflow_exp.preflight.idle import idle_problems
 from fluxflow_exp.tracking import Row, read_rows
 
 Series = dict[str, tuple[list[float], list[float]]]  # name → updates, values

@@ -97,13 +97,14 @@ def _trainer(folder: RunFolder, name: str, update: int, precision: str | None) -
     """A trainer of step `name` as it was before the first update that is repeated."""
     import torch
 
-    from fluxflow_exp import frozen, plan, preflight
+    from fluxflow_exp import frozen, plan
     from fluxflow_exp.config.compose import instantiate, typed
     from fluxflow_exp.datasets import build_data
     from fluxflow_exp.distributed import Ranks
     from fluxflow_exp.hardware import prepare
     from fluxflow_exp.pipeline import Pipeline
     from fluxflow_exp.preemption import StopRequest
+    from fluxflow_exp.preflight import check
     from fluxflow_exp.wandb_run import WandbRun
 
     values = frozen.to_build(folder.config)
@@ -112,7 +113,7 @@ def _trainer(folder: RunFolder, name: str, update: int, precision: str | None) -
     config = typed(values)
     if config.hardware.device == "cuda" and not torch.cuda.is_available():
         raise UserError(f"this run was trained on a GPU (hardware={config.hardware.name}), and this machine shows none")
-    wrong = preflight.problems(values)
+    wrong = check.problems(values)
     if wrong:
         raise UserError(*wrong)
     machine, data = prepare(config.hardware), build_data(config)

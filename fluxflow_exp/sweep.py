@@ -15,13 +15,14 @@ from omegaconf import DictConfig, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from fluxflow_exp import frozen as frozen_values
-from fluxflow_exp import ledger, mirror, preflight, runs
+from fluxflow_exp import ledger, mirror, runs
 from fluxflow_exp.config.compose import UserError, chosen, resolve
 from fluxflow_exp.config.override_words import why
 from fluxflow_exp.config.overrides import Failure
 from fluxflow_exp.console import fail
 from fluxflow_exp.folder_lock import LOOK_SECONDS
 from fluxflow_exp.mirror import Mirror
+from fluxflow_exp.preflight import check as preflight
 from fluxflow_exp.run_folder import RunFolder, run_path
 
 # What may change when the same job is launched again, and so does not name its folder.

@@ -20,11 +20,12 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from fluxflow_exp import files, targets
+from fluxflow_exp import files
 from fluxflow_exp.config import published
 from fluxflow_exp.config.compose import PARTS, instantiate
 from fluxflow_exp.config.published import ENCODER, PARTIAL, TARGET
 from fluxflow_exp.facts import FORMAT, Facts, parse
+from fluxflow_exp.preflight import targets
 
 KEY = "fluxflow_exp"
 GENERATION_PARTS = ("expander", "flow_processor", "text_encoder")

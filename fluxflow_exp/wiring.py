@@ -18,7 +18,7 @@ from fluxflow_exp.config import published
 from fluxflow_exp.config.compose import UserError, resolve, typed
 from fluxflow_exp.config.overrides import compose_config, values_of
 from fluxflow_exp.console import fail
-from fluxflow_exp.idle import idle_problems
+from fluxflow_exp.preflight.idle import idle_problems
 from fluxflow_exp.run_folder import RunFolder
 from fluxflow_exp.wirings.check import ACTS, Check
 
@@ -137,7 +137,7 @@ def _of_run(path: Path) -> list[Check]:
 
 
 def _of_overrides(words: list[str], config_dir: str | None) -> list[Check]:
-    from fluxflow_exp import preflight
+    from fluxflow_exp.preflight import check as preflight
     from fluxflow_exp.wirings import effects
 
     values = values_of(words, config_dir=config_dir)

@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fluxflow_exp import pipeline, plan, preflight
+from fluxflow_exp import pipeline, plan
 from fluxflow_exp.config.compose import UserError, instantiate, resolve, typed
 from fluxflow_exp.config.overrides import compose_config
 from fluxflow_exp.console import Console
@@ -29,6 +29,7 @@ from fluxflow_exp.hardware import prepare
 from fluxflow_exp.models.compact_vae import Compressor
 from fluxflow_exp.models.text_encoder import Text
 from fluxflow_exp.preemption import Interrupted, StopRequest
+from fluxflow_exp.preflight import check
 from fluxflow_exp.run_folder import RunFolder
 from fluxflow_exp.trainers.caching import open_cache
 from fluxflow_exp.trainers.latents import Cached
@@ -365,7 +366,7 @@ def test_the_plan_says_where_latents_come_from(tmp_path: Path, capsys: pytest.Ca
 
 def test_a_mode_or_a_place_that_cannot_be_is_said_before_data_is_read(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    found = preflight.problems(toy(tmp_path, "cache.mode=maybe", f"cache.path={tmp_path / 'file' / 'cache'}"))
+    found = check.problems(toy(tmp_path, "cache.mode=maybe", f"cache.path={tmp_path / 'file' / 'cache'}"))
     assert found[0] == "cache.mode is one of auto, on, off, not 'maybe'"
     assert found[1].startswith("cache.path=")
 

@@ -16,7 +16,7 @@ from fluxflow_exp.config.compose import UserError, instantiate, resolve
 from fluxflow_exp.config.overrides import compose_config, override_problems
 from fluxflow_exp.convert_config import convert
 from fluxflow_exp.models.text_to_image import TextToImage
-from fluxflow_exp.preflight import problems
+from fluxflow_exp.preflight.check import problems
 from tests import seed_yaml
 
 SMALL = [

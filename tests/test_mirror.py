@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from fluxflow_exp import digest_list, files, generation, mirror, preflight, tally, verify
+from fluxflow_exp import digest_list, files, generation, mirror, tally, verify
 from fluxflow_exp.config.compose import UserError
 from fluxflow_exp.console import Console
 from fluxflow_exp.mirror import Mirror
+from fluxflow_exp.preflight import check
 from fluxflow_exp.run_folder import RunFolder, identity, run_path
 from fluxflow_exp.tracking import MetricLog
 from tests.conftest import toy
@@ -323,7 +324,7 @@ def test_a_save_that_fails_leaves_a_whole_generation_and_nothing_else(
 def test_a_mirror_in_the_run_folder_is_refused(tmp_path: Path) -> None:
     values = toy(tmp_path, stage="vae")
     values["checkpoint"]["mirror"] = f"{tmp_path}/vae/copy"
-    assert ["lies in the run folder" in line for line in preflight.problems(values)] == [True]
+    assert ["lies in the run folder" in line for line in check.problems(values)] == [True]
 
 
 def test_a_step_that_goes_back_forgets_what_it_had_logged_later(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from fluxflow_exp.config.compose import resolve
 from fluxflow_exp.config.overrides import compose_config
 from fluxflow_exp.data.image_folder import ImageFolder
 from fluxflow_exp.data.mixture import Mixture
-from fluxflow_exp.preflight import problems
+from fluxflow_exp.preflight.check import problems
 from tests.conftest import TOY, TOY_STEPS
 
 

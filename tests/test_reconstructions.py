@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from fluxflow_exp import pictures, pipeline
-from fluxflow_exp.preflight import problems
+from fluxflow_exp.preflight.check import problems
 from tests.conftest import toy
 from tests.test_wiring import build
 

@@ -14,7 +14,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from fluxflow_exp import ledger, runs, status, sweep
 from fluxflow_exp.config.compose import resolve
 from fluxflow_exp.config.overrides import compose_config
-from fluxflow_exp.preflight import problems
+from fluxflow_exp.preflight.check import problems
 from fluxflow_exp.run_folder import RunFolder
 from fluxflow_exp.sweep import digest
 from tests.children import command

@@ -8,7 +8,7 @@ import pytest
 
 from fluxflow_exp import pipeline
 from fluxflow_exp.config.schema import Transition
-from fluxflow_exp.preflight import problems
+from fluxflow_exp.preflight.check import problems
 from fluxflow_exp.trainers.transition import Watch
 from tests.conftest import toy
 

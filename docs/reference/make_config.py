@@ -13,10 +13,10 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from fluxflow_exp import targets
 from fluxflow_exp.config import bounds, schema
 from fluxflow_exp.config.compose import conf_dir
 from fluxflow_exp.config.published import locate
+from fluxflow_exp.preflight import targets
 
 HEAD = """# Configuration reference
 

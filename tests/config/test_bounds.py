@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 from annotated_types import Ge, Gt, Le, Lt
 
-from fluxflow_exp import main, targets
+from fluxflow_exp import main
 from fluxflow_exp.config import bounds, schema
 from fluxflow_exp.config.compose import UserError, conf_dir
 from fluxflow_exp.config.published import locate
+from fluxflow_exp.preflight import targets
 from tests.children import command
 from tests.conftest import toy
 

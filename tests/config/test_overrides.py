@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 from fluxflow_exp import main
 from fluxflow_exp.config.compose import resolve
 from fluxflow_exp.config.overrides import compose_config, override_problems, suggest_key
-from fluxflow_exp.preflight import problems
+from fluxflow_exp.preflight.check import problems
 
 ROOT = Path(__file__).parents[2]
 

@@ -2,10 +2,11 @@
 
 import pytest
 
-from fluxflow_exp import main, parts
+from fluxflow_exp import main
 from fluxflow_exp.config.compose import UserError, resolve
 from fluxflow_exp.config.overrides import compose_config
-from tests.test_preflight import check
+from fluxflow_exp.preflight import parts
+from tests.preflight.test_check import check
 
 
 @pytest.mark.parametrize(

@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 
-from fluxflow_exp import pipeline, preflight
+from fluxflow_exp import pipeline
 from fluxflow_exp.config.compose import resolve
 from fluxflow_exp.config.overrides import compose_config
+from fluxflow_exp.preflight import check
 from tests.conftest import TOY
 
-PAGE = Path(__file__).parents[1] / "docs" / "how-to" / "your-own-stage.md"
+PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "your-own-stage.md"
 
 
 @pytest.fixture
@@ -42,7 +43,7 @@ def test_what_the_files_say_is_what_is_trained(mine: Path) -> None:
     assert gallery["vae_gan"]["trainer"]["adversarial"]["weight"] == 0.05
     assert (gallery["flow"]["optimizers"]["flow"]["lr"], gallery["polish"]["optimizers"]["flow"]["lr"]) == (9, 0.0001)
     for stage in ("sharp", "gallery"):
-        assert preflight.problems(composed(mine, stage)) == []
+        assert check.problems(composed(mine, stage)) == []
 
 
 def test_the_pipeline_trains_to_its_end(mine: Path) -> None:

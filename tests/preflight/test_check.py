@@ -10,7 +10,7 @@ import torch
 from fluxflow_exp.config.compose import conf_dir, instantiate, resolve
 from fluxflow_exp.config.overrides import compose_config
 from fluxflow_exp.evaluation import names
-from fluxflow_exp.preflight import problems
+from fluxflow_exp.preflight.check import problems
 from tests.conftest import toy
 
 
