@@ -25,10 +25,10 @@ from fluxflow_exp.config.overrides import did_you_mean, values_of
 from fluxflow_exp.console import Console, fail
 from fluxflow_exp.data.loader import Batch
 from fluxflow_exp.datasets import build_data
-from fluxflow_exp.distributed import Ranks
-from fluxflow_exp.hardware import Machine, prepare
+from fluxflow_exp.machine.hardware import Machine, prepare
+from fluxflow_exp.machine.preemption import StopRequest
+from fluxflow_exp.machine.ranks import Ranks
 from fluxflow_exp.pipeline import Pipeline
-from fluxflow_exp.preemption import StopRequest
 from fluxflow_exp.preflight import check
 from fluxflow_exp.run_folder import RunFolder
 from fluxflow_exp.stopwatch import matrix_rate, timed

@@ -23,12 +23,13 @@ from typing import Any
 
 from rich.progress import Progress
 
-from fluxflow_exp import environment, failures, files
+from fluxflow_exp import failures, files
 from fluxflow_exp.config import overrides
 from fluxflow_exp.config.compose import UserError
 from fluxflow_exp.console import fail
+from fluxflow_exp.machine import environment
+from fluxflow_exp.machine.spawn import die_with_parent
 from fluxflow_exp.run_folder import RunFolder
-from fluxflow_exp.spawn import die_with_parent
 
 WAYS = ("SIGKILL", "SIGTERM", "SIGUSR2", "SIGKILL in a save", "SIGHUP")
 WAIT_SECONDS = 3600.0

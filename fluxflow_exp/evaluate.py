@@ -20,8 +20,8 @@ from fluxflow_exp.evaluation import names, record
 if TYPE_CHECKING:
     from fluxflow_exp.evaluation.evaluator import Evaluator, Wanted
     from fluxflow_exp.evaluation.subject import Subject
-    from fluxflow_exp.hardware import Machine
     from fluxflow_exp.losses.perceptual import Perceptual
+    from fluxflow_exp.machine.hardware import Machine
 
 EXAMPLES = """examples:
   python -m fluxflow_exp.evaluate outputs/quickstart                          all that can be measured here
@@ -151,7 +151,7 @@ def _perceptual(options: argparse.Namespace, left_out: dict[str, str]) -> Percep
 
 def _machine(options: argparse.Namespace) -> Machine:
     from fluxflow_exp.config.schema import Hardware
-    from fluxflow_exp.hardware import hardware_problems, prepare
+    from fluxflow_exp.machine.hardware import hardware_problems, prepare
 
     hardware = Hardware(
         name=options.device, device=options.device, precision=options.precision, tf32=False, compile=False

@@ -13,10 +13,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import ParamSpec, TypeVar
 
-from fluxflow_exp import environment, files
+from fluxflow_exp import files
 from fluxflow_exp.config.compose import UserError
 from fluxflow_exp.console import FRESH, Console, fail, same_command
 from fluxflow_exp.files import DamagedError
+from fluxflow_exp.machine import environment
 from fluxflow_exp.run_folder import RunFolder
 
 WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)  # what only a write ends in

@@ -3,7 +3,7 @@
 import math
 from typing import Literal
 
-from fluxflow_exp import clock
+from fluxflow_exp.machine import clock
 
 PRIOR_HOURS = 6.0  # between losses of the machine, before any has been seen
 LIMITS_MINUTES = (1.0, 60.0)

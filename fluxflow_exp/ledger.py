@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fluxflow_exp import failures, files, inputs, runs, slurm
+from fluxflow_exp import failures, files, inputs, runs
 from fluxflow_exp.config.compose import UserError
+from fluxflow_exp.machine import slurm
+from fluxflow_exp.machine.slurm import JobState
 from fluxflow_exp.run_folder import RunFolder
-from fluxflow_exp.slurm import JobState
 from fluxflow_exp.tracking import read_rows
 
 NEW, QUEUED, RUNNING = "new", "queued", "running"

@@ -16,13 +16,14 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from fluxflow_exp import environment, failures
+from fluxflow_exp import failures
 from fluxflow_exp.config import commands
 from fluxflow_exp.config.compose import UserError, chosen, conf_dir, resolve
 from fluxflow_exp.config.override_words import as_text
 from fluxflow_exp.config.overrides import forgotten_m, override_problems, values_of
 from fluxflow_exp.console import fail
-from fluxflow_exp.preemption import SIGNALS
+from fluxflow_exp.machine import environment
+from fluxflow_exp.machine.preemption import SIGNALS
 
 STARTED = time.monotonic()
 # Options of FluxFlow Training's command → what does it here. {0}: the option's value.
@@ -96,7 +97,8 @@ def _job(values: dict[str, Any], overrides: list[str]) -> None:
     """A job of a sweep: as it was launched, with an error as an exception, and with memory given back at the end."""
     import torch
 
-    from fluxflow_exp import distributed, sweep
+    from fluxflow_exp import sweep
+    from fluxflow_exp.machine import ranks
 
     environment.settle()  # a scheduler's job comes here without the command
     try:
@@ -114,7 +116,7 @@ def _job(values: dict[str, Any], overrides: list[str]) -> None:
             fail(list(error.args))
         else:
             traceback.print_exc()
-        if not distributed.started():
+        if not ranks.started():
             sweep.note_failure(values, swept, error)
         raise
     finally:
@@ -128,7 +130,8 @@ def train(values: dict[str, Any], *, swept: str = "", started: float | None = No
     `swept` names a sweep's job folder. UserError: what is wrong, or a rank was killed. SystemExit: a signal stopped it
     after a save.
     """
-    from fluxflow_exp import distributed, pipeline, runs, spawn
+    from fluxflow_exp import pipeline, runs
+    from fluxflow_exp.machine import ranks, spawn
     from fluxflow_exp.preflight import check
 
     # The plan of another machine's run is one, too: it says what is lacking here.
@@ -136,7 +139,7 @@ def train(values: dict[str, Any], *, swept: str = "", started: float | None = No
     if problems:
         raise UserError(*problems)
     devices = values["hardware"]["devices"]
-    if devices == 1 or values["validate"] or distributed.started():
+    if devices == 1 or values["validate"] or ranks.started():
         pipeline.run(values, swept=swept, started=started)
         return
     code = spawn.run_ranks(values, swept=swept, count=devices)

@@ -6,18 +6,20 @@ from typing import Any
 
 from torch import nn
 
-from fluxflow_exp import clock, distributed, failures, mirror, plan, publishing, sharding, summary, verify, weights
+from fluxflow_exp import failures, mirror, plan, publishing, summary, verify, weights
 from fluxflow_exp.checkpoint import CheckpointStore
 from fluxflow_exp.config.compose import UserError, instantiate, typed
 from fluxflow_exp.config.schema import RunConfig, Step
 from fluxflow_exp.console import Console
 from fluxflow_exp.datasets import build_data
-from fluxflow_exp.distributed import Ranks
 from fluxflow_exp.graphs import Graphs
-from fluxflow_exp.hardware import Machine, hardware_problems, prepare
 from fluxflow_exp.interval import SaveClock
+from fluxflow_exp.machine import clock, sharding
+from fluxflow_exp.machine import ranks as distributed
+from fluxflow_exp.machine.hardware import Machine, hardware_problems, prepare
+from fluxflow_exp.machine.preemption import Interrupted, StopRequest
+from fluxflow_exp.machine.ranks import Ranks
 from fluxflow_exp.mirror import Mirror
-from fluxflow_exp.preemption import Interrupted, StopRequest
 from fluxflow_exp.run_folder import RunFolder, identity_digest, run_path
 from fluxflow_exp.runs import open_run
 from fluxflow_exp.seeding import seed_initialisation

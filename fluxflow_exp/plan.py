@@ -21,7 +21,7 @@ from fluxflow_exp.config.schema import RunConfig, Step
 from fluxflow_exp.console import fail
 from fluxflow_exp.data.loader import groups_of, updates_per_epoch
 from fluxflow_exp.data.sample import DataSet, Stream, notes_of
-from fluxflow_exp.hardware import Machine
+from fluxflow_exp.machine.hardware import Machine
 from fluxflow_exp.preflight import parts
 from fluxflow_exp.trainers import transition
 from fluxflow_exp.trainers.base import Trainer

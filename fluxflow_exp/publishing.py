@@ -5,9 +5,10 @@ from typing import Any
 
 from torch import nn
 
-from fluxflow_exp import digest_list, files, sharding, weights
+from fluxflow_exp import digest_list, files, weights
 from fluxflow_exp.config.compose import UserError
 from fluxflow_exp.config.schema import RunConfig
+from fluxflow_exp.machine import sharding
 from fluxflow_exp.run_folder import RunFolder
 from fluxflow_exp.trainers.base import Trainer
 from fluxflow_exp.trainers.setup import Setup

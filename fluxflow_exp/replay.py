@@ -100,10 +100,10 @@ def _trainer(folder: RunFolder, name: str, update: int, precision: str | None) -
     from fluxflow_exp import frozen, plan
     from fluxflow_exp.config.compose import instantiate, typed
     from fluxflow_exp.datasets import build_data
-    from fluxflow_exp.distributed import Ranks
-    from fluxflow_exp.hardware import prepare
+    from fluxflow_exp.machine.hardware import prepare
+    from fluxflow_exp.machine.preemption import StopRequest
+    from fluxflow_exp.machine.ranks import Ranks
     from fluxflow_exp.pipeline import Pipeline
-    from fluxflow_exp.preemption import StopRequest
     from fluxflow_exp.preflight import check
     from fluxflow_exp.wandb_run import WandbRun
 

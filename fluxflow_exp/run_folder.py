@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from fluxflow_exp import clock, files, written
+from fluxflow_exp import files, written
 from fluxflow_exp.config.compose import UserError
 from fluxflow_exp.folder_lock import FolderLock, taken
 from fluxflow_exp.frozen import read_config
+from fluxflow_exp.machine import clock
 
 if TYPE_CHECKING:
     from fluxflow_exp.data.sample import DataSet

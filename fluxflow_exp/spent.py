@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
-from fluxflow_exp import clock
+from fluxflow_exp.machine import clock
 
 PURPOSES = ("data", "evaluation", "pictures", "saves", "compile")
 # What torch.compile counts, without overlap: from bytecode to kernels, and the backward passes that come later.

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from fluxflow_exp.hardware import Machine
+from fluxflow_exp.machine.hardware import Machine
 
 
 def timed(calls: Iterable[Callable[[], Any]], machine: Machine) -> list[float]:

@@ -122,7 +122,7 @@ def lively_scaler() -> None:
     """An fp16 scale that doubles at every update until it overflows: losing it changes what is skipped."""
     import torch
 
-    from fluxflow_exp.hardware import Machine
+    from fluxflow_exp.machine.hardware import Machine
 
     Machine.scaler = lambda self: torch.amp.GradScaler(  # type: ignore[method-assign]
         "cpu", enabled=self.precision == "fp16", growth_interval=1

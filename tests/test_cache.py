@@ -24,11 +24,11 @@ from fluxflow_exp.data.mixture import Mixture
 from fluxflow_exp.data.shapes import Shapes
 from fluxflow_exp.data.stream import Streamed
 from fluxflow_exp.datasets import build_data
-from fluxflow_exp.distributed import Ranks
-from fluxflow_exp.hardware import prepare
+from fluxflow_exp.machine.hardware import prepare
+from fluxflow_exp.machine.preemption import Interrupted, StopRequest
+from fluxflow_exp.machine.ranks import Ranks
 from fluxflow_exp.models.compact_vae import Compressor
 from fluxflow_exp.models.text_encoder import Text
-from fluxflow_exp.preemption import Interrupted, StopRequest
 from fluxflow_exp.preflight import check
 from fluxflow_exp.run_folder import RunFolder
 from fluxflow_exp.trainers.caching import open_cache

@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from fluxflow_exp import clock
 from fluxflow_exp.interval import SaveClock, best_interval
+from fluxflow_exp.machine import clock
 
 
 def test_by_count_and_by_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -13,7 +13,7 @@ def test_by_count_and_by_time(monkeypatch: pytest.MonkeyPatch) -> None:
     assert saves.due(200)
     assert not saves.due(201)
     later = clock.now() + 31 * 60
-    monkeypatch.setattr("fluxflow_exp.clock.now", lambda: later)
+    monkeypatch.setattr("fluxflow_exp.machine.clock.now", lambda: later)
     assert saves.due(201)
     assert saves.saved(1.0) is None
     assert not saves.due(201)

@@ -25,7 +25,7 @@ from fluxflow_exp.data import stream
 from fluxflow_exp.data.loader import load_batches, updates_per_epoch
 from fluxflow_exp.data.tar import split_name
 from fluxflow_exp.data.webdataset import WebDataset, expand
-from fluxflow_exp.distributed import Ranks
+from fluxflow_exp.machine.ranks import Ranks
 from fluxflow_exp.trainers.state import restore
 from tests.conftest import TOY, TOY_STEPS
 

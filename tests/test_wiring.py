@@ -11,11 +11,11 @@ from fluxflow_exp.config.compose import instantiate, typed
 from fluxflow_exp.console import Console
 from fluxflow_exp.data.loader import load_batches
 from fluxflow_exp.datasets import build_data
-from fluxflow_exp.distributed import Ranks
-from fluxflow_exp.hardware import prepare
+from fluxflow_exp.machine.hardware import prepare
+from fluxflow_exp.machine.preemption import StopRequest
+from fluxflow_exp.machine.ranks import Ranks
 from fluxflow_exp.pipeline import Pipeline
 from fluxflow_exp.plan import length
-from fluxflow_exp.preemption import StopRequest
 from fluxflow_exp.run_folder import RunFolder
 from fluxflow_exp.wirings.gradients import reached
 from tests.conftest import toy

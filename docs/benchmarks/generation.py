@@ -16,8 +16,8 @@ import torch
 
 from fluxflow_exp.config.compose import instantiate, resolve, typed
 from fluxflow_exp.config.overrides import compose_config
-from fluxflow_exp.hardware import prepare
 from fluxflow_exp.losses.flow_matching import RectifiedFlow
+from fluxflow_exp.machine.hardware import prepare
 from fluxflow_exp.models.text_to_image import TextToImage
 
 REPEATS = 4

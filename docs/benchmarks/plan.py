@@ -28,13 +28,13 @@ from fluxflow_exp.config.schema import RunConfig
 from fluxflow_exp.console import Console
 from fluxflow_exp.data.loader import Batch
 from fluxflow_exp.datasets import build_data
-from fluxflow_exp.distributed import Ranks
 from fluxflow_exp.estimate import rehearsal
 from fluxflow_exp.forecast import SPARE_GIB
-from fluxflow_exp.hardware import prepare
+from fluxflow_exp.machine.hardware import prepare
+from fluxflow_exp.machine.preemption import StopRequest
+from fluxflow_exp.machine.ranks import Ranks
 from fluxflow_exp.pipeline import Pipeline
 from fluxflow_exp.plan import length
-from fluxflow_exp.preemption import StopRequest
 from fluxflow_exp.run_folder import RunFolder
 from fluxflow_exp.trainers.turn import Turn
 

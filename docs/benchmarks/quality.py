@@ -26,12 +26,12 @@ from fluxflow_exp.config.overrides import compose_config
 from fluxflow_exp.console import Console
 from fluxflow_exp.data.loader import Batch, epoch_batches, read_all
 from fluxflow_exp.datasets import build_data
-from fluxflow_exp.distributed import Ranks
-from fluxflow_exp.hardware import prepare
+from fluxflow_exp.machine.hardware import prepare
+from fluxflow_exp.machine.preemption import StopRequest
+from fluxflow_exp.machine.ranks import Ranks
 from fluxflow_exp.metrics import psnr
 from fluxflow_exp.pipeline import Pipeline
 from fluxflow_exp.plan import length
-from fluxflow_exp.preemption import StopRequest
 from fluxflow_exp.run_folder import RunFolder
 
 HELD_OUT = 128

@@ -24,10 +24,10 @@ import torch
 from torch._utils import ExceptionWrapper
 from torch.utils.data import DataLoader, get_worker_info
 
-from fluxflow_exp import exits
 from fluxflow_exp.config.compose import UserError
-from fluxflow_exp.exits import FEWER, LARGER, SHARED_MEMORY
-from fluxflow_exp.preemption import SIGNALS, Interrupted
+from fluxflow_exp.machine import exits
+from fluxflow_exp.machine.exits import FEWER, LARGER, SHARED_MEMORY
+from fluxflow_exp.machine.preemption import SIGNALS, Interrupted
 
 PREFETCH = 4  # batches a worker keeps ready
 SECONDS_TO_END = 1.0  # for workers that are asked to; then they are killed

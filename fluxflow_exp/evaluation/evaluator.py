@@ -18,8 +18,8 @@ from fluxflow_exp.evaluation.held_out import HeldOut, data_of, progress
 from fluxflow_exp.evaluation.record import Record
 from fluxflow_exp.evaluation.similarity import similarity
 from fluxflow_exp.evaluation.subject import AUTOENCODER, FLOW, Parts, Subject
-from fluxflow_exp.hardware import Machine
 from fluxflow_exp.losses.perceptual import Perceptual
+from fluxflow_exp.machine.hardware import Machine
 from fluxflow_exp.models.text_to_image import OBJECTIVES, TextToImage
 from fluxflow_exp.pictures import to_uint8
 from fluxflow_exp.samplers import SamplerName

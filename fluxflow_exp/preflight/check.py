@@ -10,7 +10,7 @@ from fluxflow_exp.data.captions import surrogate_in
 from fluxflow_exp.data.decoding import reason
 from fluxflow_exp.data.transforms import open_rgb
 from fluxflow_exp.evaluation import names as evaluated
-from fluxflow_exp.hardware import hardware_problems, parallel_problems
+from fluxflow_exp.machine.hardware import hardware_problems, parallel_problems
 from fluxflow_exp.preflight import frame, parts, steps, targets
 
 LONGEST_NAME = 200  # bytes of a file name, with room for what is put behind it

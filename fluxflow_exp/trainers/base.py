@@ -8,13 +8,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from fluxflow_exp import clock
 from fluxflow_exp.data.loader import Batch, load_batches
 from fluxflow_exp.data.sample import Source, Stored, Stream
-from fluxflow_exp.distributed import Ranks
 from fluxflow_exp.health import Context
 from fluxflow_exp.losses.terms import Terms
-from fluxflow_exp.preemption import Interrupted
+from fluxflow_exp.machine import clock
+from fluxflow_exp.machine.preemption import Interrupted
+from fluxflow_exp.machine.ranks import Ranks
 from fluxflow_exp.seeding import generator
 from fluxflow_exp.spent import Spent
 from fluxflow_exp.tracking import MetricLog, Window

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from fluxflow_exp.sharding import like, local
+from fluxflow_exp.machine.sharding import like, local
 
 
 class EMA:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from fluxflow_exp import sharding
+from fluxflow_exp.machine import sharding
 from fluxflow_exp.schedules import Schedule
 from fluxflow_exp.trainers.ema import EMA
 from fluxflow_exp.trainers.setup import Setup

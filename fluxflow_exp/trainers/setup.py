@@ -11,11 +11,11 @@ from fluxflow_exp.checkpoint import CheckpointStore
 from fluxflow_exp.config.schema import Evaluation, Health, Samples, Transition
 from fluxflow_exp.console import Console
 from fluxflow_exp.data.sample import DataSet
-from fluxflow_exp.distributed import Ranks
 from fluxflow_exp.graphs import Graphs
-from fluxflow_exp.hardware import Machine
 from fluxflow_exp.interval import SaveClock
-from fluxflow_exp.preemption import StopRequest
+from fluxflow_exp.machine.hardware import Machine
+from fluxflow_exp.machine.preemption import StopRequest
+from fluxflow_exp.machine.ranks import Ranks
 from fluxflow_exp.run_folder import RunFolder
 from fluxflow_exp.wandb_run import WandbRun
 

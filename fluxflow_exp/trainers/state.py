@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from fluxflow_exp import checkpoint, clock, mirror, tally
+from fluxflow_exp import checkpoint, mirror, tally
 from fluxflow_exp.config.compose import UserError
 from fluxflow_exp.data.sample import Stream
+from fluxflow_exp.machine import clock
 from fluxflow_exp.tracking import Row
 
 if TYPE_CHECKING:

@@ -16,10 +16,10 @@ from fluxflow_exp.config.schema import RunConfig
 from fluxflow_exp.console import Console
 from fluxflow_exp.data.loader import Batch, load_batches, read_all
 from fluxflow_exp.data.sample import DataSet
-from fluxflow_exp.distributed import Ranks
-from fluxflow_exp.hardware import prepare
+from fluxflow_exp.machine.hardware import prepare
+from fluxflow_exp.machine.preemption import StopRequest
+from fluxflow_exp.machine.ranks import Ranks
 from fluxflow_exp.pipeline import Pipeline
-from fluxflow_exp.preemption import StopRequest
 from fluxflow_exp.run_folder import RunFolder
 from fluxflow_exp.seeding import generator
 from fluxflow_exp.trainers.base import Trainer

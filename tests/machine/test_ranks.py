@@ -12,9 +12,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from fluxflow_exp import distributed
 from fluxflow_exp.config.compose import UserError
-from fluxflow_exp.distributed import Ranks
+from fluxflow_exp.machine import ranks as distributed
+from fluxflow_exp.machine.ranks import Ranks
 from fluxflow_exp.tracking import read_rows
 from fluxflow_exp.trainers.autoencoder import AutoencoderTrainer
 from fluxflow_exp.trainers.base import Trainer

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from fluxflow_exp import spawn
 from fluxflow_exp.config.compose import UserError
+from fluxflow_exp.machine import spawn
 from tests.children import CONTEXT
 from tests.conftest import TOY
 

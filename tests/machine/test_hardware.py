@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fluxflow_exp.config.schema import Hardware
-from fluxflow_exp.hardware import hardware_problems, parallel_problems, prepare, replays
+from fluxflow_exp.machine.hardware import hardware_problems, parallel_problems, prepare, replays
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fluxflow_exp.distributed import Ranks
+from fluxflow_exp.machine.ranks import Ranks
 
 
 def shard(module: nn.Module, ranks: Ranks, device: torch.device) -> None:

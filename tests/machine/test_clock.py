@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fluxflow_exp import clock
+from fluxflow_exp.machine import clock
 from tests.children import CONTEXT
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from fluxflow_exp.preemption import SIGNALS, Interrupted, StopRequest
+from fluxflow_exp.machine.preemption import SIGNALS, Interrupted, StopRequest
 
 
 @pytest.mark.parametrize("signum", SIGNALS)

@@ -11,9 +11,9 @@ from multiprocessing.process import BaseProcess
 from types import FrameType
 from typing import Any
 
-from fluxflow_exp import environment, exits
 from fluxflow_exp.config.compose import UserError
-from fluxflow_exp.preemption import SIGNALS
+from fluxflow_exp.machine import environment, exits
+from fluxflow_exp.machine.preemption import SIGNALS
 
 SECONDS_TO_END = 30  # for the other ranks, after one has ended by an error
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch._C._distributed_c10d import TCPStore
 
 from fluxflow_exp.config.compose import UserError
-from fluxflow_exp.exits import CONTINUES
+from fluxflow_exp.machine.exits import CONTINUES
 
 PATIENCE = timedelta(hours=2)  # the first rank may draw or evaluate for long while the others wait
 BUCKET = 2**26  # gradient elements an all-reduce: 256 MB in float32

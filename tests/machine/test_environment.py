@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from fluxflow_exp import environment, plot
+from fluxflow_exp import plot
+from fluxflow_exp.machine import environment
 from fluxflow_exp.tracking import MetricLog
 from tests.children import CONTEXT, finish
 from tests.conftest import toy
