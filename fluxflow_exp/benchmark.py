@@ -19,7 +19,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from fluxflow_exp import failures, files, plan
+from fluxflow_exp import files, plan
 from fluxflow_exp.config.compose import UserError, instantiate, typed
 from fluxflow_exp.config.overrides import did_you_mean, values_of
 from fluxflow_exp.console import Console, fail
@@ -30,10 +30,11 @@ from fluxflow_exp.machine.preemption import StopRequest
 from fluxflow_exp.machine.ranks import Ranks
 from fluxflow_exp.pipeline import Pipeline
 from fluxflow_exp.preflight import check
-from fluxflow_exp.run_folder import RunFolder
+from fluxflow_exp.run import failures
+from fluxflow_exp.run.folder import RunFolder
+from fluxflow_exp.run.wandb import WandbRun
 from fluxflow_exp.stopwatch import matrix_rate, timed
 from fluxflow_exp.trainers.base import Trainer
-from fluxflow_exp.wandb_run import WandbRun
 
 WARM_UP = 3  # updates, beside the first, before anything is measured
 PROFILED = 3  # updates in which the host's waits are counted

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
 
-from fluxflow_exp import compare_curves, compare_metrics, compare_report, compare_runs, failures, files
+from fluxflow_exp import compare_curves, compare_metrics, compare_report, compare_runs, files
 from fluxflow_exp.compare_curves import BUDGETS, TIMED, Curve
 from fluxflow_exp.compare_pairs import Comparison, Group, Question, pairs
 from fluxflow_exp.compare_runs import Found, Run
@@ -18,6 +18,7 @@ from fluxflow_exp.config import published
 from fluxflow_exp.config.compose import UserError
 from fluxflow_exp.config.overrides import did_you_mean
 from fluxflow_exp.console import fail
+from fluxflow_exp.run import failures
 
 KINDS = ("data", "code", "config")
 

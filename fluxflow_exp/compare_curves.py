@@ -10,8 +10,8 @@ from fluxflow_exp import compare_work
 from fluxflow_exp.compare_metrics import evaluated, logged
 from fluxflow_exp.compare_runs import Run, apart, listed
 from fluxflow_exp.config.compose import UserError
+from fluxflow_exp.run.metric_log import Row, read_rows
 from fluxflow_exp.significance import half_width
-from fluxflow_exp.tracking import Row, read_rows
 
 # Budget → what its unit is called.
 BUDGETS = {

@@ -6,7 +6,7 @@ from fluxflow_exp.config.overrides import did_you_mean
 from fluxflow_exp.evaluation import record
 from fluxflow_exp.evaluation.names import MEASURES
 from fluxflow_exp.evaluation.record import Record
-from fluxflow_exp.tracking import read_rows
+from fluxflow_exp.run.metric_log import read_rows
 
 HIGHER = ("psnr", "ssim", "accuracy", "clip")
 LOWER = (

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from fluxflow_exp.compare_pairs import Comparison
-from fluxflow_exp.wandb_run import unreachable
+from fluxflow_exp.run.wandb import unreachable
 
 GROUPS = ("group", "seeds", "mean", "half_width", "std")
 PAIRS = ("reference", "other", "difference", "low", "high", "correction", "p_adjusted", "distinguishable", "sentence")

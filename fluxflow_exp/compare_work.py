@@ -9,9 +9,9 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from fluxflow_exp import frozen
 from fluxflow_exp.compare_runs import Run
 from fluxflow_exp.config.compose import UserError
+from fluxflow_exp.run import frozen
 
 # What does not change the work; one count serves all runs that differ in nothing else.
 ASIDE = ("name", "seed", "output_root", "tracking", "checkpoint", "publish", "samples", "log_every", "evaluation")

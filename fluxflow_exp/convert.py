@@ -4,9 +4,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from fluxflow_exp import convert_config, failures
+from fluxflow_exp import convert_config
 from fluxflow_exp.config.compose import UserError
 from fluxflow_exp.console import fail
+from fluxflow_exp.run import failures
 
 
 @failures.command

@@ -23,13 +23,14 @@ from typing import Any
 
 from rich.progress import Progress
 
-from fluxflow_exp import failures, files
+from fluxflow_exp import files
 from fluxflow_exp.config import overrides
 from fluxflow_exp.config.compose import UserError
 from fluxflow_exp.console import fail
 from fluxflow_exp.machine import environment
 from fluxflow_exp.machine.spawn import die_with_parent
-from fluxflow_exp.run_folder import RunFolder
+from fluxflow_exp.run import failures
+from fluxflow_exp.run.folder import RunFolder
 
 WAYS = ("SIGKILL", "SIGTERM", "SIGUSR2", "SIGKILL in a save", "SIGHUP")
 WAIT_SECONDS = 3600.0
@@ -83,10 +84,10 @@ class Drill:
         return self._certify(peace)
 
     def _certify(self, peace: Life) -> dict[str, Any]:
-        from fluxflow_exp import outcome  # torch, which --help does without
+        from fluxflow_exp.run import diff  # torch, which --help does without
 
         first, second = self.folder / "undisturbed", self.folder / "killed"
-        found, counts = outcome.differences(first, second)
+        found, counts = diff.differences(first, second)
         lost, restarts = [life.lost for life in self.lives], [life.restart for life in self.lives]
         record = RunFolder(second).read_record()
         certificate = {

@@ -33,7 +33,7 @@ from fluxflow_exp.machine.preemption import StopRequest
 from fluxflow_exp.machine.ranks import Ranks
 from fluxflow_exp.meter import Meter, Operation
 from fluxflow_exp.pipeline import Pipeline
-from fluxflow_exp.run_folder import RunFolder
+from fluxflow_exp.run.folder import RunFolder
 from fluxflow_exp.trainers.base import Trainer
 from fluxflow_exp.trainers.caching import STORED
 from fluxflow_exp.trainers.replays import Replays

@@ -11,11 +11,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fluxflow_exp import failures, files
+from fluxflow_exp import files
 from fluxflow_exp.config import published
 from fluxflow_exp.config.compose import UserError, typed
 from fluxflow_exp.console import fail
 from fluxflow_exp.evaluation import names, record
+from fluxflow_exp.run import failures
 
 if TYPE_CHECKING:
     from fluxflow_exp.evaluation.evaluator import Evaluator, Wanted

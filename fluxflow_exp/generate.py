@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from rich.progress import track
 
-from fluxflow_exp import failures, pictures
+from fluxflow_exp import pictures
 from fluxflow_exp.config import published
 from fluxflow_exp.config.compose import UserError
 from fluxflow_exp.config.published import TRUST
@@ -21,6 +21,7 @@ from fluxflow_exp.data.captions import lines_of, surrogate_in
 from fluxflow_exp.machine.hardware import PRECISIONS
 from fluxflow_exp.models.text_to_image import TextToImage
 from fluxflow_exp.preflight.idle import idle_problems
+from fluxflow_exp.run import failures
 from fluxflow_exp.samplers import SAMPLERS
 
 GRID_LIMIT = 64  # images on grid.webp

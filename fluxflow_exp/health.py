@@ -7,7 +7,7 @@ rows and in `graph/health.png`. They are measured by trainers/checkup.py; spikes
 import statistics
 from dataclasses import dataclass
 
-from fluxflow_exp.tracking import Row
+from fluxflow_exp.run.metric_log import Row
 
 # A hinge discriminator that cannot tell gives 2 (both margins missed by 1); 0 is reached when every patch is told apart
 # by its whole margin, where nothing is left to learn from.

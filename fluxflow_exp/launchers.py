@@ -21,9 +21,10 @@ from hydra.types import HydraContext
 from hydra_plugins.hydra_submitit_launcher.submitit_launcher import BaseSubmititLauncher
 from omegaconf import DictConfig
 
-from fluxflow_exp import files, ledger
+from fluxflow_exp import files
 from fluxflow_exp.console import fail
 from fluxflow_exp.machine import slurm
+from fluxflow_exp.run import state as ledger
 from fluxflow_exp.sweep import Job, Sweep, leave_nothing
 
 NAMESPACE = "hydra_plugins.fluxflow_exp"

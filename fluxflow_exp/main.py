@@ -16,7 +16,6 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from fluxflow_exp import failures
 from fluxflow_exp.config import commands
 from fluxflow_exp.config.compose import UserError, chosen, conf_dir, resolve
 from fluxflow_exp.config.override_words import as_text
@@ -24,6 +23,7 @@ from fluxflow_exp.config.overrides import forgotten_m, override_problems, values
 from fluxflow_exp.console import fail
 from fluxflow_exp.machine import environment
 from fluxflow_exp.machine.preemption import SIGNALS
+from fluxflow_exp.run import failures
 
 STARTED = time.monotonic()
 # Options of FluxFlow Training's command → what does it here. {0}: the option's value.
@@ -130,12 +130,13 @@ def train(values: dict[str, Any], *, swept: str = "", started: float | None = No
     `swept` names a sweep's job folder. UserError: what is wrong, or a rank was killed. SystemExit: a signal stopped it
     after a save.
     """
-    from fluxflow_exp import pipeline, runs
+    from fluxflow_exp import pipeline
     from fluxflow_exp.machine import ranks, spawn
     from fluxflow_exp.preflight import check
+    from fluxflow_exp.run import opening
 
     # The plan of another machine's run is one, too: it says what is lacking here.
-    problems = check.problems(values, here=not values["validate"]) or runs.sharing_problems(values, swept=swept)
+    problems = check.problems(values, here=not values["validate"]) or opening.sharing_problems(values, swept=swept)
     if problems:
         raise UserError(*problems)
     devices = values["hardware"]["devices"]

@@ -11,11 +11,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fluxflow_exp import failures
 from fluxflow_exp.config.compose import UserError
 from fluxflow_exp.config.overrides import did_you_mean, values_of
 from fluxflow_exp.console import fail
 from fluxflow_exp.preflight.idle import idle_problems
+from fluxflow_exp.run import failures
 
 if TYPE_CHECKING:
     from fluxflow_exp.match_axes import Figures, Subject

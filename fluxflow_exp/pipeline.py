@@ -6,28 +6,29 @@ from typing import Any
 
 from torch import nn
 
-from fluxflow_exp import failures, mirror, plan, publishing, summary, verify, weights
-from fluxflow_exp.checkpoint import CheckpointStore
+from fluxflow_exp import plan, publishing, verify, weights
 from fluxflow_exp.config.compose import UserError, instantiate, typed
 from fluxflow_exp.config.schema import RunConfig, Step
 from fluxflow_exp.console import Console
 from fluxflow_exp.datasets import build_data
-from fluxflow_exp.graphs import Graphs
-from fluxflow_exp.interval import SaveClock
 from fluxflow_exp.machine import clock, sharding
 from fluxflow_exp.machine import ranks as distributed
 from fluxflow_exp.machine.hardware import Machine, hardware_problems, prepare
 from fluxflow_exp.machine.preemption import Interrupted, StopRequest
 from fluxflow_exp.machine.ranks import Ranks
-from fluxflow_exp.mirror import Mirror
-from fluxflow_exp.run_folder import RunFolder, identity_digest, run_path
-from fluxflow_exp.runs import open_run
+from fluxflow_exp.run import failures, mirror, summary
+from fluxflow_exp.run.checkpoint import CheckpointStore
+from fluxflow_exp.run.folder import RunFolder, identity_digest, run_path
+from fluxflow_exp.run.live_report import Graphs
+from fluxflow_exp.run.mirror import Mirror
+from fluxflow_exp.run.opening import open_run
+from fluxflow_exp.run.save_interval import SaveClock
+from fluxflow_exp.run.wandb import WandbRun, final_metrics
 from fluxflow_exp.seeding import seed_initialisation
 from fluxflow_exp.trainers import diagnosis
 from fluxflow_exp.trainers.base import Trainer
 from fluxflow_exp.trainers.finite import NonFiniteError
 from fluxflow_exp.trainers.setup import Length, Setup
-from fluxflow_exp.wandb_run import WandbRun, final_metrics
 
 
 def run(values: dict[str, Any], *, swept: str = "", started: float | None = None) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from fluxflow_exp import failures, files
+from fluxflow_exp import files
 from fluxflow_exp.config.compose import UserError, instantiate, typed
 from fluxflow_exp.config.overrides import values_of
 from fluxflow_exp.config.published import locate
@@ -23,6 +23,7 @@ from fluxflow_exp.data.loader import groups_of, updates_per_epoch
 from fluxflow_exp.data.sample import DataSet, Stream, notes_of
 from fluxflow_exp.machine.hardware import Machine
 from fluxflow_exp.preflight import parts
+from fluxflow_exp.run import failures
 from fluxflow_exp.trainers import transition
 from fluxflow_exp.trainers.base import Trainer
 from fluxflow_exp.trainers.setup import Length

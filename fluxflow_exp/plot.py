@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from fluxflow_exp import failures, figures, files, health, ledger
+from fluxflow_exp import figures, files, health
 from fluxflow_exp.config.compose import UserError
 from fluxflow_exp.console import fail
 from fluxflow_exp.figures import Axes, Figure, LogLocator, NullLocator
 from fluxflow_exp.preflight.idle import idle_problems
-from fluxflow_exp.tracking import Row, read_rows
+from fluxflow_exp.run import failures, state
+from fluxflow_exp.run.metric_log import Row, read_rows
 
 Series = dict[str, tuple[list[float], list[float]]]  # name → updates, values
 
@@ -65,7 +66,7 @@ def _runs(folders: list[Path]) -> tuple[dict[Path, Path], list[str]]:
     graphs, damaged = {}, []
     for folder in folders:
         one = folder.name == "graph" or (folder / "graph").is_dir()
-        below = [] if one else [run.path for run in ledger.runs_below(folder) if any(run.graph.glob(ROWS))]
+        below = [] if one else [run.path for run in state.runs_below(folder) if any(run.graph.glob(ROWS))]
         for run in below or [folder]:
             graph = run if run.name == "graph" else run / "graph"
             try:

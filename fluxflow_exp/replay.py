@@ -15,13 +15,14 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fluxflow_exp import failures, files
+from fluxflow_exp import files
 from fluxflow_exp.config import published
 from fluxflow_exp.config.compose import UserError
 from fluxflow_exp.config.overrides import did_you_mean
 from fluxflow_exp.console import Console, fail
-from fluxflow_exp.run_folder import RunFolder
-from fluxflow_exp.tracking import read_rows
+from fluxflow_exp.run import failures
+from fluxflow_exp.run.folder import RunFolder
+from fluxflow_exp.run.metric_log import read_rows
 
 if TYPE_CHECKING:
     from fluxflow_exp.data.loader import Batch
@@ -76,7 +77,7 @@ def replay(run: RunFolder, step: str, update: int, *, precision: str | None = No
 @contextmanager
 def _view(run: RunFolder, step: str, update: int) -> Iterator[RunFolder]:
     """A temporary folder with what the run had before `update`; nothing that is written there reaches the run."""
-    from fluxflow_exp.checkpoint import NAME
+    from fluxflow_exp.run.checkpoint import NAME
 
     with tempfile.TemporaryDirectory() as scratch:
         view = RunFolder(Path(scratch) / run.path.name)
@@ -97,7 +98,7 @@ def _trainer(folder: RunFolder, name: str, update: int, precision: str | None) -
     """A trainer of step `name` as it was before the first update that is repeated."""
     import torch
 
-    from fluxflow_exp import frozen, plan
+    from fluxflow_exp import plan
     from fluxflow_exp.config.compose import instantiate, typed
     from fluxflow_exp.datasets import build_data
     from fluxflow_exp.machine.hardware import prepare
@@ -105,7 +106,8 @@ def _trainer(folder: RunFolder, name: str, update: int, precision: str | None) -
     from fluxflow_exp.machine.ranks import Ranks
     from fluxflow_exp.pipeline import Pipeline
     from fluxflow_exp.preflight import check
-    from fluxflow_exp.wandb_run import WandbRun
+    from fluxflow_exp.run import frozen
+    from fluxflow_exp.run.wandb import WandbRun
 
     values = frozen.to_build(folder.config)
     _link_caches(values, folder.path.parent)

@@ -11,10 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fluxflow_exp import failures, files
+from fluxflow_exp import files
 from fluxflow_exp.config.compose import UserError
 from fluxflow_exp.console import fail
-from fluxflow_exp.run_folder import RunFolder
+from fluxflow_exp.run import failures
+from fluxflow_exp.run.folder import RunFolder
 
 if TYPE_CHECKING:
     from fluxflow_exp.card.facts import Card

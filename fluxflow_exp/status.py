@@ -8,10 +8,11 @@ from typing import Any
 
 from omegaconf.errors import OmegaConfBaseException
 
-from fluxflow_exp import failures, ledger
 from fluxflow_exp.config.compose import resolve
 from fluxflow_exp.config.overrides import Failure, compose_config
-from fluxflow_exp.run_folder import RunFolder
+from fluxflow_exp.run import failures
+from fluxflow_exp.run import state as ledger
+from fluxflow_exp.run.folder import RunFolder
 
 # Overrides by which Hydra would read elsewhere: its own keys, resolvers such as ${oc.env:…}, groups by a path.
 REACHING = re.compile(r"^[+~]*hydra\b|\$\{[^}]*:|\.\./")

@@ -14,16 +14,17 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from fluxflow_exp import frozen as frozen_values
-from fluxflow_exp import ledger, mirror, runs
 from fluxflow_exp.config.compose import UserError, chosen, resolve
 from fluxflow_exp.config.override_words import why
 from fluxflow_exp.config.overrides import Failure
 from fluxflow_exp.console import fail
-from fluxflow_exp.folder_lock import LOOK_SECONDS
-from fluxflow_exp.mirror import Mirror
 from fluxflow_exp.preflight import check as preflight
-from fluxflow_exp.run_folder import RunFolder, run_path
+from fluxflow_exp.run import frozen as frozen_values
+from fluxflow_exp.run import mirror, opening
+from fluxflow_exp.run import state as ledger
+from fluxflow_exp.run.folder import RunFolder, run_path
+from fluxflow_exp.run.lock import LOOK_SECONDS
+from fluxflow_exp.run.mirror import Mirror
 
 # What may change when the same job is launched again, and so does not name its folder.
 ASIDE = {"hardware", "hydra", "tracking", "checkpoint", "cache", "name", "output_root", "resume", "validate", "sweep"}
@@ -155,7 +156,7 @@ def _sharing_problems(composed: list[dict[str, Any] | str], overrides: Sequence[
         line
         for values, given in zip(composed, overrides, strict=True)
         if isinstance(values, dict)
-        for line in runs.sharing_problems(values, swept=job_folder(values, list(given)))
+        for line in opening.sharing_problems(values, swept=job_folder(values, list(given)))
     ]
     return list(dict.fromkeys(found))
 
@@ -178,7 +179,7 @@ def _job(label: str, overrides: list[str], values: dict[str, Any]) -> Job:
         if entry.state in (ledger.STALE, ledger.DAMAGED) and values["resume"] == "fresh":
             print(f"{label}: the {entry.state} run was moved to {folder.move_aside()}")
             entry = ledger.Entry(ledger.NEW)
-        if entry.state == ledger.DONE and runs.extends(folder, values):
+        if entry.state == ledger.DONE and opening.extends(folder, values):
             entry = ledger.Entry(ledger.INTERRUPTED, "to be extended")
         job = Job(label, overrides, values, folder, entry)
         if job.runs:
@@ -203,10 +204,10 @@ def _freeze(job: Job) -> None:
     # A job that starts again must not move itself aside; that it may go on with changed data holds.
     values = {**job.values, "resume": "auto" if job.values["resume"] == "fresh" else job.values["resume"]}
     if not job.folder.exists():
-        runs.create(job.folder, values, job.overrides)
+        opening.create(job.folder, values, job.overrides)
         return
-    if runs.extends(job.folder, job.values):
-        runs.extend(job.folder, job.folder.read_record(), values, job.overrides)
+    if opening.extends(job.folder, job.values):
+        opening.extend(job.folder, job.folder.read_record(), values, job.overrides)
     job.folder.freeze(values)
     job.folder.failure.unlink(missing_ok=True)
 

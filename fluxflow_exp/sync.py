@@ -4,10 +4,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from fluxflow_exp import failures, ledger, wandb_run
 from fluxflow_exp.config.compose import typed
 from fluxflow_exp.console import Console, fail
-from fluxflow_exp.run_folder import RunFolder
+from fluxflow_exp.run import failures, state, wandb
+from fluxflow_exp.run.folder import RunFolder
 
 
 @failures.command
@@ -19,15 +19,15 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("run", type=Path, nargs="+", help="run folders, or folders of them (a sweep)")
     options = parser.parse_args(arguments)
-    found = [run for each in options.run for run in ledger.runs_below(each, aside=True)]
+    found = [run for each in options.run for run in state.runs_below(each, aside=True)]
     if not found:
         fail([f"there is no run in {', '.join(map(str, options.run))}"])
         return 2
-    reason = wandb_run.unreachable()
+    reason = wandb.unreachable()
     if reason:
         fail([f"nothing was sent: {reason}"])
         return 1
-    whole = ledger.whole(found)
+    whole = state.whole(found)
     return max([int(len(whole) < len(found)), *map(_send, whole)])
 
 
@@ -44,12 +44,12 @@ def _send(folder: RunFolder) -> int:
 def _send_rows(folder: RunFolder) -> int:
     tracking = typed(folder.frozen()).tracking
     tracking.mode = "online"
-    run = wandb_run.WandbRun(folder, tracking, Console())
+    run = wandb.WandbRun(folder, tracking, Console())
     run.start(fallback=False)
     if not run.opened:
         return 1
     run.catch_up(run.steps[-1])
-    run.finish(code=0, metrics=wandb_run.final_metrics(folder))
+    run.finish(code=0, metrics=wandb.final_metrics(folder))
     print(f"{folder.path}: {run.sent} rows, {run.sent - min(run.known, run.sent)} of them new to the server")
     return 0
 

@@ -6,10 +6,11 @@ from pathlib import Path
 
 from rich.progress import track
 
-from fluxflow_exp import digest_list, failures, files, ledger, tally
+from fluxflow_exp import files
 from fluxflow_exp.config.compose import UserError
 from fluxflow_exp.console import Console, fail
-from fluxflow_exp.run_folder import RunFolder
+from fluxflow_exp.run import digest_list, failures, state, tally
+from fluxflow_exp.run.folder import RunFolder
 
 
 def lists(folder: RunFolder, path: Path) -> bool:
@@ -49,7 +50,7 @@ def write_digests(folder: RunFolder, console: Console) -> None:
 
 def problems(folder: RunFolder) -> tuple[list[str], int]:
     """What is not as it was written, one line each, and how many files were looked at."""
-    from fluxflow_exp import checkpoint  # torch, which --help does without
+    from fluxflow_exp.run import checkpoint  # torch, which --help does without
 
     listed = digest_list.read(folder)
     found = []
@@ -83,7 +84,7 @@ def _looked(folder: RunFolder) -> tuple[list[str], int]:
         return [f"damaged: {error}"], 0
     except OSError as error:
         return [f"damaged: {failures.of_file(error)}"], 0
-    why = ledger.damage(folder)
+    why = state.damage(folder)
     return [*found, *([f"damaged: {why}"] if why else [])], count
 
 
@@ -105,7 +106,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("run", type=Path, nargs="+", help="run folders, or folders of them (a sweep)")
     options = parser.parse_args(arguments)
-    folders = [run for each in options.run for run in ledger.runs_below(each, aside=True)]
+    folders = [run for each in options.run for run in state.runs_below(each, aside=True)]
     if not folders:
         fail([f"there is no run in {', '.join(map(str, options.run))}"])
         return 2

@@ -7,8 +7,8 @@ from typing import Any
 from PIL import Image
 
 from fluxflow_exp import files
-from fluxflow_exp.run_folder import RunFolder
-from fluxflow_exp.tracking import MetricLog
+from fluxflow_exp.run.folder import RunFolder
+from fluxflow_exp.run.metric_log import MetricLog
 from tests.conftest import toy
 
 HOSTILE = '</script><script>alert("1")</script>" onload="alert(2)" & <b>'

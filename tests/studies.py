@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from fluxflow_exp import files
-from fluxflow_exp.run_folder import RunFolder
-from fluxflow_exp.tracking import MetricLog
+from fluxflow_exp.run.folder import RunFolder
+from fluxflow_exp.run.metric_log import MetricLog
 
 Make = Callable[..., Path]
 UPDATES = (10, 20, 30)

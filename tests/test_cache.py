@@ -30,7 +30,7 @@ from fluxflow_exp.machine.ranks import Ranks
 from fluxflow_exp.models.compact_vae import Compressor
 from fluxflow_exp.models.text_encoder import Text
 from fluxflow_exp.preflight import check
-from fluxflow_exp.run_folder import RunFolder
+from fluxflow_exp.run.folder import RunFolder
 from fluxflow_exp.trainers.caching import open_cache
 from fluxflow_exp.trainers.latents import Cached
 from fluxflow_exp.trainers.setup import Length

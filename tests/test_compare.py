@@ -8,7 +8,7 @@ import pytest
 from fluxflow_exp import benchmark, compare, pipeline
 from fluxflow_exp.card import comparison
 from fluxflow_exp.compare_pairs import plain
-from fluxflow_exp.run_folder import RunFolder
+from fluxflow_exp.run.folder import RunFolder
 from tests.conftest import toy
 from tests.studies import Make, command, study
 

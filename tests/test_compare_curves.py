@@ -9,8 +9,8 @@ from safetensors.numpy import save_file
 from fluxflow_exp import compare, compare_curves, compare_metrics, compare_runs
 from fluxflow_exp.compare_curves import BUDGETS, Curve, equal_budget
 from fluxflow_exp.config.compose import UserError
-from fluxflow_exp.run_folder import RunFolder
-from fluxflow_exp.tracking import MetricLog
+from fluxflow_exp.run.folder import RunFolder
+from fluxflow_exp.run.metric_log import MetricLog
 from tests.studies import BATCH, GPU, Make, command, study
 
 

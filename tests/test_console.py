@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from rich.console import Console as Terminal
 
-from fluxflow_exp import console, failures
+from fluxflow_exp import console
 from fluxflow_exp.console import Console
+from fluxflow_exp.run import failures
 from fluxflow_exp.trainers.setup import Length
 
 METRICS = {"vae": 0.25, "kl": 12.5, "g": -0.125, "d": 1.5, "lpips": 0.0625, "l1": 3.0}

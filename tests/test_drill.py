@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from fluxflow_exp import drill, run_folder, seeding, verify
+from fluxflow_exp import drill, seeding, verify
 from fluxflow_exp.config.compose import UserError
 from fluxflow_exp.drill import WAYS, Drill
+from fluxflow_exp.run import folder
 from fluxflow_exp.trainers import player
 from fluxflow_exp.trainers.ema import EMA
 from tests.conftest import TOY, TOY_STEPS, toy
@@ -77,8 +78,8 @@ def test_too_short_a_run_is_no_proof(tmp_path: Path) -> None:
 def test_a_drill_that_goes_on_is_not_moved_aside(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run_folder, "LOCK_SECONDS", 0.0)
-    live = run_folder.RunFolder(tmp_path / "quickstart-drill")
+    monkeypatch.setattr(folder, "LOCK_SECONDS", 0.0)
+    live = folder.RunFolder(tmp_path / "quickstart-drill")
     live.path.mkdir()
     live.lock()
     assert drill.main([*TOY, *TOY_STEPS, f"output_root={tmp_path}"]) == 2

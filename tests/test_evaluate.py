@@ -9,8 +9,8 @@ import pytest
 
 from fluxflow_exp import compare, evaluate, files, pipeline
 from fluxflow_exp.evaluation import names, record
-from fluxflow_exp.run_folder import RunFolder
-from fluxflow_exp.tracking import read_rows
+from fluxflow_exp.run.folder import RunFolder
+from fluxflow_exp.run.metric_log import read_rows
 from tests.conftest import toy
 from tests.test_clip import tiny_clip
 from tests.test_features import small_timm

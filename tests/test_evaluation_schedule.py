@@ -9,8 +9,8 @@ from fluxflow_exp import pipeline
 from fluxflow_exp.config.schema import Evaluation
 from fluxflow_exp.evaluation.schedule import Schedule
 from fluxflow_exp.metrics import psnr
-from fluxflow_exp.run_folder import RunFolder
-from fluxflow_exp.tracking import read_rows
+from fluxflow_exp.run.folder import RunFolder
+from fluxflow_exp.run.metric_log import read_rows
 from tests.conftest import toy
 from tests.test_features import small_timm
 

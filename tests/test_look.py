@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from fluxflow_exp.interval import SaveClock
-from fluxflow_exp.tracking import read_rows
+from fluxflow_exp.run.metric_log import read_rows
+from fluxflow_exp.run.save_interval import SaveClock
 from tests.children import KillDuring, finish
 from tests.conftest import toy
 

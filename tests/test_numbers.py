@@ -14,7 +14,7 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fluxflow_exp import pipeline
-from fluxflow_exp.tracking import read_rows
+from fluxflow_exp.run.metric_log import read_rows
 from fluxflow_exp.trainers.base import Trainer
 from fluxflow_exp.trainers.finite import NonFiniteError
 from tests.conftest import toy

@@ -7,7 +7,7 @@ from hydra.core.global_hydra import GlobalHydra
 
 from fluxflow_exp.card import parents
 from fluxflow_exp.config.compose import conf_dir
-from fluxflow_exp.run_folder import RunFolder
+from fluxflow_exp.run.folder import RunFolder
 from tests.conftest import toy
 
 

@@ -13,7 +13,7 @@ from fluxflow_exp import pipeline
 from fluxflow_exp.config.compose import UserError, resolve
 from fluxflow_exp.config.overrides import compose_config
 from fluxflow_exp.losses.reconstruction import Reconstruction
-from fluxflow_exp.run_folder import RunFolder
+from fluxflow_exp.run.folder import RunFolder
 from tests.children import finish
 from tests.conftest import TOY, toy
 
@@ -158,7 +158,7 @@ def test_the_optimizer_and_the_scheduler_that_are_named_train(tmp_path: Path, op
 
 
 def test_a_second_process_in_the_folder_is_refused(tmp_path: Path) -> None:
-    from fluxflow_exp.run_folder import RunFolder
+    from fluxflow_exp.run.folder import RunFolder
 
     first, second = RunFolder(tmp_path / "run"), RunFolder(tmp_path / "run")
     first.lock()

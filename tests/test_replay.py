@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from fluxflow_exp import files, pipeline, replay
 from fluxflow_exp.config.compose import UserError
 from fluxflow_exp.losses.kl import KL
-from fluxflow_exp.run_folder import RunFolder
-from fluxflow_exp.tracking import read_rows
+from fluxflow_exp.run.folder import RunFolder
+from fluxflow_exp.run.metric_log import read_rows
 from fluxflow_exp.trainers.base import Trainer
 from fluxflow_exp.trainers.finite import NonFiniteError, Place
 from fluxflow_exp.trainers.probe import Probe

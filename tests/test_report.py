@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
-from fluxflow_exp import files, report, summary
+from fluxflow_exp import files, report
 from fluxflow_exp.card import comparison, facts, page
 from fluxflow_exp.config.compose import UserError
 from fluxflow_exp.console import Console
-from fluxflow_exp.run_folder import RunFolder
+from fluxflow_exp.run import summary
+from fluxflow_exp.run.folder import RunFolder
 from tests.carded import HOSTILE, STEPS, make_carded
 from tests.children import KillDuring, finish
 from tests.conftest import toy

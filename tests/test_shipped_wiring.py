@@ -9,7 +9,7 @@ import pytest
 from fluxflow_exp import wiring
 from fluxflow_exp.config.compose import conf_dir, resolve
 from fluxflow_exp.config.overrides import compose_config
-from fluxflow_exp.run_folder import RunFolder
+from fluxflow_exp.run.folder import RunFolder
 from fluxflow_exp.wirings import effects
 from tests.conftest import TOY, toy
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from fluxflow_exp import outcome
+from fluxflow_exp.run import diff
 from tests.conftest import TOY
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(280)]
@@ -111,7 +111,7 @@ def middle(cluster: dict[str, str], tmp_path_factory: pytest.TempPathFactory) ->
 
 
 def assert_bit_identical(run: Path, undisturbed: Path) -> None:
-    differing, counts = outcome.differences(run, undisturbed)
+    differing, counts = diff.differences(run, undisturbed)
     assert differing == []
     assert counts["tensors"] > 50
     assert counts["rows"] >= 8

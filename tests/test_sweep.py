@@ -11,11 +11,13 @@ import pytest
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from fluxflow_exp import ledger, runs, status, sweep
+from fluxflow_exp import status, sweep
 from fluxflow_exp.config.compose import resolve
 from fluxflow_exp.config.overrides import compose_config
 from fluxflow_exp.preflight.check import problems
-from fluxflow_exp.run_folder import RunFolder
+from fluxflow_exp.run import opening
+from fluxflow_exp.run import state as ledger
+from fluxflow_exp.run.folder import RunFolder
 from fluxflow_exp.sweep import digest
 from tests.children import command
 from tests.conftest import TOY
@@ -178,10 +180,10 @@ def test_what_shares_a_folder_already_goes_on(tmp_path: Path) -> None:
     values: dict[str, Any] = {"output_root": str(tmp_path), "name": "vae", "resume": "auto"}
     for folder in (tmp_path / "vae", tmp_path / "vae" / "seed=0-12345678"):
         RunFolder(folder).create({}, {})
-    assert runs.sharing_problems(values) == []
-    assert runs.sharing_problems(values, swept="seed=0-12345678") == []
-    assert len(runs.sharing_problems(values, swept="seed=1-87654321")) == 1
-    assert len(runs.sharing_problems({**values, "resume": "fresh"})) == 1
+    assert opening.sharing_problems(values) == []
+    assert opening.sharing_problems(values, swept="seed=0-12345678") == []
+    assert len(opening.sharing_problems(values, swept="seed=1-87654321")) == 1
+    assert len(opening.sharing_problems({**values, "resume": "fresh"})) == 1
 
 
 def test_status_calls_a_single_run_no_job(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -227,9 +229,9 @@ def test_a_jobs_folder_is_held_while_the_sweep_makes_it_and_left_alone_while_ano
 ) -> None:
     values = resolve(compose_config(["stage=vae", *TOY, f"output_root={tmp_path}"]))
     held = []
-    created = runs.create
+    created = opening.create
     monkeypatch.setattr(
-        runs, "create", lambda folder, *more: (held.append(RunFolder(folder.path).in_use()), created(folder, *more))
+        opening, "create", lambda folder, *more: (held.append(RunFolder(folder.path).in_use()), created(folder, *more))
     )
     job = sweep._job("seed=0", ["seed=0"], values)
     assert (job.entry.state, held, job.folder.in_use()) == (ledger.NEW, [True], False)

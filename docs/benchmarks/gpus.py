@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from fluxflow_exp.tracking import read_rows
+from fluxflow_exp.run.metric_log import read_rows
 
 SPADE = "stage.steps.vae_gan_spade"
 RUNS = {

@@ -35,7 +35,7 @@ from fluxflow_exp.machine.preemption import StopRequest
 from fluxflow_exp.machine.ranks import Ranks
 from fluxflow_exp.pipeline import Pipeline
 from fluxflow_exp.plan import length
-from fluxflow_exp.run_folder import RunFolder
+from fluxflow_exp.run.folder import RunFolder
 from fluxflow_exp.trainers.turn import Turn
 
 GIB = 2**30

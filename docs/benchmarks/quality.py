@@ -32,7 +32,7 @@ from fluxflow_exp.machine.ranks import Ranks
 from fluxflow_exp.metrics import psnr
 from fluxflow_exp.pipeline import Pipeline
 from fluxflow_exp.plan import length
-from fluxflow_exp.run_folder import RunFolder
+from fluxflow_exp.run.folder import RunFolder
 
 HELD_OUT = 128
 LOOKS = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 1.0)  # shares of the training at which it is looked at

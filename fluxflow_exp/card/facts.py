@@ -6,16 +6,17 @@ from typing import Any
 
 import yaml
 
-from fluxflow_exp import files, ledger
+from fluxflow_exp import files
 from fluxflow_exp.card import costs, gallery, panels, parents
 from fluxflow_exp.card.costs import Costs
 from fluxflow_exp.card.gallery import Frame
 from fluxflow_exp.card.panels import Track
 from fluxflow_exp.card.parents import Parent
 from fluxflow_exp.config.compose import UserError
-from fluxflow_exp.ledger import Entry
-from fluxflow_exp.run_folder import RunFolder, flatten
-from fluxflow_exp.tracking import read_rows
+from fluxflow_exp.run import state as ledger
+from fluxflow_exp.run.folder import RunFolder, flatten
+from fluxflow_exp.run.metric_log import read_rows
+from fluxflow_exp.run.state import Entry
 
 OURS = "this package, while training"
 

@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from fluxflow_exp.tracking import Row
+from fluxflow_exp.run.metric_log import Row
 
 POINTS = 300  # a line; more rows are averaged in groups
 DIGITS = 5

@@ -12,11 +12,11 @@ import webdataset
 from PIL import Image
 from rich.progress import track
 
-from fluxflow_exp import failures
 from fluxflow_exp.config.compose import UserError
 from fluxflow_exp.data.decoding import EXTENSIONS, opened, reason
 from fluxflow_exp.data.image_folder import read_captions
 from fluxflow_exp.files import naming
+from fluxflow_exp.run import failures
 from fluxflow_exp.seeding import derive
 
 SCRATCH = "tmp-pack"  # in the output folder, while it is filled

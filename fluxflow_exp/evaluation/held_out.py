@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
-from fluxflow_exp import datasets, frozen
+from fluxflow_exp import datasets
 from fluxflow_exp.config import published
 from fluxflow_exp.config.compose import UserError, typed
 from fluxflow_exp.config.overrides import values_of
@@ -23,6 +23,7 @@ from fluxflow_exp.evaluation import digests
 from fluxflow_exp.evaluation.features import Features
 from fluxflow_exp.evaluation.flow_loss import BATCH
 from fluxflow_exp.preflight import targets
+from fluxflow_exp.run import frozen
 
 
 class HeldOut:

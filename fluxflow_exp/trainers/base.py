@@ -15,9 +15,9 @@ from fluxflow_exp.losses.terms import Terms
 from fluxflow_exp.machine import clock
 from fluxflow_exp.machine.preemption import Interrupted
 from fluxflow_exp.machine.ranks import Ranks
+from fluxflow_exp.run.metric_log import MetricLog, Window
 from fluxflow_exp.seeding import generator
 from fluxflow_exp.spent import Spent
-from fluxflow_exp.tracking import MetricLog, Window
 from fluxflow_exp.trainers import loop, state
 from fluxflow_exp.trainers.accumulation import Accumulation
 from fluxflow_exp.trainers.finite import Place

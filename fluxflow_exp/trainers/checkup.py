@@ -17,7 +17,7 @@ from fluxflow_exp import health
 from fluxflow_exp.data.loader import read_all
 from fluxflow_exp.models.bezier import BezierActivation, TrainableBezier
 from fluxflow_exp.models.layers import AlignedConv2d
-from fluxflow_exp.tracking import Row, read_rows_from
+from fluxflow_exp.run.metric_log import Row, read_rows_from
 
 if TYPE_CHECKING:
     from fluxflow_exp.trainers.autoencoder import AutoencoderTrainer

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from fluxflow_exp.tracking import read_rows
+from fluxflow_exp.run.metric_log import read_rows
 from fluxflow_exp.trainers.checkup import Checkup
 
 if TYPE_CHECKING:

@@ -7,17 +7,17 @@ from typing import Any
 
 from torch import nn
 
-from fluxflow_exp.checkpoint import CheckpointStore
 from fluxflow_exp.config.schema import Evaluation, Health, Samples, Transition
 from fluxflow_exp.console import Console
 from fluxflow_exp.data.sample import DataSet
-from fluxflow_exp.graphs import Graphs
-from fluxflow_exp.interval import SaveClock
 from fluxflow_exp.machine.hardware import Machine
 from fluxflow_exp.machine.preemption import StopRequest
 from fluxflow_exp.machine.ranks import Ranks
-from fluxflow_exp.run_folder import RunFolder
-from fluxflow_exp.wandb_run import WandbRun
+from fluxflow_exp.run.checkpoint import CheckpointStore
+from fluxflow_exp.run.folder import RunFolder
+from fluxflow_exp.run.live_report import Graphs
+from fluxflow_exp.run.save_interval import SaveClock
+from fluxflow_exp.run.wandb import WandbRun
 
 
 @dataclass

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from fluxflow_exp import checkpoint, mirror, tally
 from fluxflow_exp.config.compose import UserError
 from fluxflow_exp.data.sample import Stream
 from fluxflow_exp.machine import clock
-from fluxflow_exp.tracking import Row
+from fluxflow_exp.run import checkpoint, mirror, tally
+from fluxflow_exp.run.metric_log import Row
 
 if TYPE_CHECKING:
     from fluxflow_exp.trainers.base import Trainer

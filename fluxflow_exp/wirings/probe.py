@@ -20,7 +20,7 @@ from fluxflow_exp.machine.hardware import prepare
 from fluxflow_exp.machine.preemption import StopRequest
 from fluxflow_exp.machine.ranks import Ranks
 from fluxflow_exp.pipeline import Pipeline
-from fluxflow_exp.run_folder import RunFolder
+from fluxflow_exp.run.folder import RunFolder
 from fluxflow_exp.seeding import generator
 from fluxflow_exp.trainers.base import Trainer
 from fluxflow_exp.trainers.setup import Length

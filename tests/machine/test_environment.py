@@ -11,7 +11,7 @@ import pytest
 
 from fluxflow_exp import plot
 from fluxflow_exp.machine import environment
-from fluxflow_exp.tracking import MetricLog
+from fluxflow_exp.run.metric_log import MetricLog
 from tests.children import CONTEXT, finish
 from tests.conftest import toy
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from fluxflow_exp.config.compose import UserError
 from fluxflow_exp.machine import ranks as distributed
 from fluxflow_exp.machine.ranks import Ranks
-from fluxflow_exp.tracking import read_rows
+from fluxflow_exp.run.metric_log import read_rows
 from fluxflow_exp.trainers.autoencoder import AutoencoderTrainer
 from fluxflow_exp.trainers.base import Trainer
 from fluxflow_exp.trainers.flow import FlowTrainer

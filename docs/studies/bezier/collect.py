@@ -13,7 +13,7 @@ import torch
 
 from fluxflow_exp import compare_runs
 from fluxflow_exp.evaluation import record
-from fluxflow_exp.tracking import read_rows
+from fluxflow_exp.run.metric_log import read_rows
 
 HERE = Path(__file__).parent
 KEPT = ("metric", "value", "guidance", "n", "seed", "sampler", "implementation", "weights_digest", "reference_digest")

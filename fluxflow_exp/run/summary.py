@@ -1,0 +1,124 @@
+"""What a run came to: its record of steps, and `summary.json`."""
+
+from __future__ import annotations
+
+import traceback
+from typing import TYPE_CHECKING, Any
+
+from fluxflow_exp import files
+from fluxflow_exp.console import Console
+from fluxflow_exp.run.folder import RunFolder
+
+if TYPE_CHECKING:
+    from fluxflow_exp.trainers.base import Trainer
+    from fluxflow_exp.trainers.setup import Setup
+
+
+def finish_step(setup: Setup, trainer: Trainer, final: dict[str, float]) -> None:
+    """Enter a finished step in the run's record; from then on it is loaded, not trained."""
+    record = setup.folder.read_record()
+    length, seconds = trainer.length, trainer.seconds
+    images = length.updates * length.batch_size
+    record["steps"][setup.name] = {
+        "epochs": length.epoch(length.updates),
+        "updates": length.updates,
+        "images": images,
+        "micro_batch": length.micro_batch,
+        "seconds": round(seconds, 3),
+        "images_per_second": round(images / seconds, 2) if seconds else None,
+        "parameters": {part: sum(p.numel() for p in module.parameters()) for part, module in setup.parts.items()},
+        "peak_gib": setup.machine.peak_gib(),
+        "final": final,
+        **({"ended_by": trainer.ended_by} if trainer.ended_by else {}),
+    }
+    setup.folder.write_record(record)
+
+
+def is_finished(entry: dict[str, Any] | None, planned: dict[str, Any]) -> bool:
+    """Whether the record's entry of a step says that it was trained to its end, its transition's if it has one.
+
+    `planned`: the record's as well; what the step's length would be with the data of today does not matter.
+    """
+    return entry is not None and (entry["updates"] == planned["updates"] or "ended_by" in entry)
+
+
+def write(folder: RunFolder, console: Console) -> None:
+    """Write `summary.json`, the run's last file, and say what came out."""
+    record = folder.read_record()
+    metrics: dict[str, Any] = {}
+    for step in record["steps"].values():
+        metrics |= step["final"]
+    by_attribute = {
+        key.removeprefix("prompt_accuracy_"): metrics.pop(key)
+        for key in sorted(metrics)
+        if key.startswith("prompt_accuracy_")
+    }
+    if by_attribute:
+        metrics["prompt_accuracy_by_attribute"] = by_attribute
+    summary = {
+        "name": record["name"],
+        "steps": record["steps"],
+        "metrics": metrics,
+        "wall_seconds": record["wall_seconds"],
+        "restarts": record["restarts"],
+    }
+    unreadable = files.count_lines(folder.bad_samples)
+    if unreadable:
+        summary["unreadable_samples"] = unreadable
+    files.write_json(folder.summary, summary)
+    console.say(f"\nPIPELINE TRAINING COMPLETE in {summary['wall_seconds']:.0f} s")
+    for name, value in metrics.items():
+        console.say(f"  {name}: {value}")
+    if unreadable:
+        console.say(f"  unreadable: {unreadable} samples, listed with the reasons in {folder.bad_samples}")
+    console.say(f"  pictures: {folder.samples}\n  graphs:   {folder.graph}")
+    final = folder.weights / "final.safetensors"
+    console.say(f"  weights:  {final}")
+    if "flow_processor" in _parts(record, folder):
+        console.say(
+            f"Generate: fluxflow-generate --model_checkpoint {final} --text_prompts_path prompts.txt "
+            f"--output_path out{_guidance(folder)}"
+        )
+
+
+def _guidance(folder: RunFolder) -> str:
+    """What the last flow step has trained for: guidance needs captions that were left out."""
+    steps = [step for step in folder.frozen()["stage"]["steps"].values() if "objective" in step["trainer"]]
+    return " --use_cfg --guidance_scale 4" if steps and steps[-1]["cfg_dropout_prob"] > 0 else ""
+
+
+def draw_graphs(folder: RunFolder, console: Console) -> None:
+    """Refresh the pictures in `graph/` from the metric rows. The run is complete without them."""
+    try:
+        from fluxflow_exp import plot  # matplotlib: half a second that a start does without
+
+        written = plot.draw(folder.graph)
+    except Exception as error:  # of fonts, of styles, of a version: none is worth a run
+        _say_missing("The graphs", "plot", error, folder, console)
+        return
+    console.say(f"Graphs: {', '.join(path.name for path in written)}")
+
+
+def write_card(folder: RunFolder, console: Console) -> None:
+    """Leave `report.html`. The run is complete without it: what goes wrong is said, and where to see it."""
+    from fluxflow_exp import report
+
+    try:
+        console.say(f"Run card: {report.write_card(folder)}")
+    except Exception as error:
+        _say_missing("The run card", "report", error, folder, console)
+
+
+def _say_missing(what: str, command: str, error: Exception, folder: RunFolder, console: Console) -> None:
+    console.log("".join(traceback.format_exception(error)))
+    reason = " ".join(f"{type(error).__name__}: {error}".split())
+    console.say(
+        f"{what} could not be written ({reason}); nothing else is missing. "
+        f"{folder.log} has the traceback, and python -m fluxflow_exp.{command} {folder.path} tries again"
+    )
+
+
+def _parts(record: dict[str, Any], folder: RunFolder) -> list[str]:
+    from fluxflow_exp.weights import read_facts
+
+    return list(read_facts(folder.weights / "final.safetensors")["trained"])

@@ -1,0 +1,166 @@
+"""One process in a run folder, whatever is asked for at what moment; and looking, which holds nothing."""
+
+import fcntl
+import multiprocessing
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fluxflow_exp import plan
+from fluxflow_exp.config.compose import UserError, typed
+from fluxflow_exp.console import Console
+from fluxflow_exp.datasets import build_data
+from fluxflow_exp.run import folder as run_folder
+from fluxflow_exp.run import lock as folder_lock
+from fluxflow_exp.run import opening, provenance
+from fluxflow_exp.run import state as ledger
+from fluxflow_exp.run.folder import RunFolder, run_path
+from tests.conftest import toy
+from tests.read_only import make_read_only
+
+FORK = multiprocessing.get_context("fork")
+
+
+def vae(output: Path, *overrides: str) -> dict[str, Any]:
+    return toy(output, "~stage.steps.vae_gan", "~stage.steps.flow", *overrides)
+
+
+def prepared(values: dict[str, Any]) -> tuple[Any, ...]:
+    """What a command knows before it looks at the run folder of `values`."""
+    config = typed(values)
+    data = build_data(config)
+    lengths = {name: plan.length(step, data[name], config) for name, step in config.stage.steps.items()}
+    return RunFolder(run_path(values)), values, lengths, data, Console(quiet=True)
+
+
+def opened(values: dict[str, Any]) -> tuple[RunFolder, str]:
+    """The run folder of `values` as a command has it before its first update."""
+    known = prepared(values)
+    return known[0], opening.open_run(*known, machine="here")
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The code need not be asked of git, nor a lock be waited for long."""
+    monkeypatch.setattr(provenance, "code", lambda: (None, ""))
+    monkeypatch.setattr(run_folder, "LOCK_SECONDS", 0.5)
+
+
+def _race(known: tuple[Any, ...], start: Any, said: Any) -> None:
+    start.wait()
+    try:
+        opening.open_run(*known, machine="here")
+        time.sleep(0.1)  # trains
+        said.send("new")
+    except UserError as error:
+        said.send(str(error))
+    os._exit(0)
+
+
+def test_of_two_commands_at_one_moment_one_trains_and_the_other_is_told_why_not(tmp_path: Path, quick: None) -> None:
+    seeds = [vae(tmp_path, f"seed={seed}") for seed in (0, 1)]
+    for attempt in range(5):
+        both = [prepared({**values, "name": f"run-{attempt}"}) for values in seeds]
+        start, (hear, said) = FORK.Barrier(2), FORK.Pipe(duplex=False)
+        racers = [FORK.Process(target=_race, args=(known, start, said)) for known in both]
+        for racer in racers:
+            racer.start()
+        ends = sorted(hear.recv() for _ in racers)
+        for racer in racers:
+            racer.join()
+        first = both[0][0].frozen()["seed"]
+        assert ends[1] == "new", ends
+        assert f"seed: {first} there, {1 - first} asked" in ends[0]
+
+
+def test_fresh_moves_no_folder_that_is_trained_in(tmp_path: Path, quick: None) -> None:
+    live, _ = opened(vae(tmp_path))
+    before = live.record.read_bytes()
+    with pytest.raises(UserError, match="another process is training"):
+        opened(vae(tmp_path, "resume=fresh"))
+    assert live.record.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir() if p.is_dir()] == ["quickstart"]
+    live.unlock()
+    fresh, how = opened(vae(tmp_path, "resume=fresh"))
+    assert (how, (tmp_path / "quickstart.old-1" / "run.json").read_bytes()) == ("new", before)
+    assert not RunFolder(tmp_path / "quickstart.old-1").in_use()
+    with pytest.raises(UserError, match="another process is training"):
+        RunFolder(fresh.path).lock()
+
+
+def test_a_process_that_was_forked_does_not_keep_the_folder(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    folder.create({}, {})
+    folder.lock()
+    worker = FORK.Process(target=time.sleep, args=(60,))
+    worker.start()
+    try:
+        until = time.monotonic() + 10
+        while not RunFolder(folder.path).try_lock():
+            folder.unlock()  # the worker outlives it
+            assert time.monotonic() < until
+            time.sleep(0.01)
+    finally:
+        worker.kill()
+        worker.join()
+
+
+def test_a_folder_that_is_held_from_inside_alone_is_in_use(tmp_path: Path, quick: None) -> None:
+    folder = RunFolder(tmp_path / "run")
+    folder.create({}, {})
+    with (folder.path / ".lock").open("w") as older:
+        fcntl.flock(older, fcntl.LOCK_EX)
+        assert folder.in_use()
+        with pytest.raises(UserError, match="another process is training"):
+            folder.lock()
+        assert not folder.locked
+    folder.lock()
+
+
+def test_what_a_killed_process_had_begun_to_write_is_removed(tmp_path: Path, quick: None) -> None:
+    values = vae(tmp_path)
+    opened(values)[0].unlock()
+    ended = FORK.Process(target=time.sleep, args=(0,))
+    ended.start()
+    ended.join()
+    run = tmp_path / "quickstart"
+    (run / "samples" / "deep").mkdir()
+    left = [run / "tmp-{}-run.json", run / "graph" / "tmp-{}-a.png", run / "samples" / "deep" / "tmp-{}-b"]
+    for path in left:
+        for number in (ended.pid, os.getppid()):  # a process that goes on may be looking at the run
+            Path(str(path).format(number)).write_text("half")
+    opened(values)[0].unlock()
+    assert {p.name for p in run.rglob("tmp-*")} == {p.name.format(os.getppid()) for p in left}
+
+
+def test_a_run_that_cannot_be_written_can_be_looked_at(
+    tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = vae(tmp_path)
+    folder, _ = opened(values)
+    assert ledger.inspect(RunFolder(folder.path)).state == ledger.RUNNING
+    make_read_only(tmp_path, monkeypatch)
+    assert ledger.inspect(RunFolder(folder.path)).state == ledger.RUNNING
+    folder.unlock()
+    assert ledger.inspect(RunFolder(folder.path)).state == ledger.INTERRUPTED
+    with pytest.raises(UserError, match=r"nothing can be written in .*quickstart"):
+        opened(values)
+
+
+def test_two_names_of_one_empty_folder_are_one_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folder_lock, "INSIDE_SECONDS", 0.1)
+    (tmp_path / "disk" / "run").mkdir(parents=True)
+    (tmp_path / "other").symlink_to(tmp_path / "disk" / "run")
+    first, second = RunFolder(tmp_path / "disk" / "run"), RunFolder(tmp_path / "other")
+    first.lock()
+    second.lock()  # by its own name, nothing being inside yet
+    first.create({"name": "run"}, {})
+    with pytest.raises(UserError, match="another process is training"):
+        second.create({"name": "run"}, {})
+    first.unlock()
+    with pytest.raises(UserError, match="another process is training"):
+        second.create({"name": "run"}, {})
+    second.unlock()
