@@ -62,7 +62,7 @@ def _checked() -> None:
             fail(problems)
             sys.exit(2)
         if arguments.multirun:
-            from fluxflow_exp import launchers  # they import all that a job does
+            from fluxflow_exp.sweep import launchers  # they import all that a job does
 
             launchers.register()
     try:
@@ -97,12 +97,12 @@ def _job(values: dict[str, Any], overrides: list[str]) -> None:
     """A job of a sweep: as it was launched, with an error as an exception, and with memory given back at the end."""
     import torch
 
-    from fluxflow_exp import sweep
     from fluxflow_exp.machine import ranks
+    from fluxflow_exp.sweep import jobs
 
     environment.settle()  # a scheduler's job comes here without the command
     try:
-        values, swept, changed = sweep.frozen(values, overrides)
+        values, swept, changed = jobs.frozen(values, overrides)
     except UserError as error:
         fail(list(error.args))
         raise
@@ -117,7 +117,7 @@ def _job(values: dict[str, Any], overrides: list[str]) -> None:
         else:
             traceback.print_exc()
         if not ranks.started():
-            sweep.note_failure(values, swept, error)
+            jobs.note_failure(values, swept, error)
         raise
     finally:
         gc.collect()

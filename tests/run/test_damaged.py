@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from fluxflow_exp import compare, plot, report, status, sweep, sync, verify
+from fluxflow_exp import compare, plot, report, status, sync, verify
 from fluxflow_exp.run import wandb
 from fluxflow_exp.run.folder import RunFolder
+from fluxflow_exp.sweep import jobs
 from tests.conftest import toy
 from tests.studies import Make
 
@@ -80,12 +81,12 @@ def test_other_commands_leave_it_out(
 
 def test_a_damaged_job_of_a_sweep_is_not_run_and_fresh_moves_it_aside(tmp_path: Path) -> None:
     values = toy(tmp_path, stage="vae")
-    job = sweep._job("seed=0", ["seed=0"], values)
+    job = jobs._job("seed=0", ["seed=0"], values)
     job.folder.record.write_text("{half")
-    again = sweep._job("seed=0", ["seed=0"], values)
+    again = jobs._job("seed=0", ["seed=0"], values)
     assert (job.runs, again.runs, again.entry.state) == (True, False, "damaged")
     assert str(job.folder.record) in again.entry.note
-    fresh = sweep._job("seed=0", ["seed=0"], {**values, "resume": "fresh"})
+    fresh = jobs._job("seed=0", ["seed=0"], {**values, "resume": "fresh"})
     assert fresh.runs
     assert fresh.folder.path.with_name(f"{fresh.folder.path.name}.old-1").is_dir()
 

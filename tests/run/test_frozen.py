@@ -11,13 +11,14 @@ import pytest
 import torch
 import yaml
 
-from fluxflow_exp import evaluate, pipeline, replay, status, sweep, wiring
+from fluxflow_exp import evaluate, pipeline, replay, status, wiring
 from fluxflow_exp.config import published
 from fluxflow_exp.config.compose import UserError, instantiate, resolve, typed
 from fluxflow_exp.config.overrides import compose_config
 from fluxflow_exp.evaluation.schedule import Schedule
 from fluxflow_exp.run import frozen
 from fluxflow_exp.run.folder import RunFolder
+from fluxflow_exp.sweep import jobs
 from tests.conftest import TOY, toy
 
 STREAM = {"_target_": "fluxflow_exp.data.webdataset.WebDataset", "urls": "pipe:touch harm", "epoch_size": 8}
@@ -218,7 +219,7 @@ def job(tmp_path: Path) -> tuple[RunFolder, dict[str, Any], list[str]]:
     """A job of a sweep that was launched, and what its command composes."""
     overrides = ["seed=3"]
     values = resolve(compose_config(["stage=vae", *TOY, f"output_root={tmp_path}", *overrides]))
-    folder = RunFolder(tmp_path / "vae" / sweep.job_folder(values, overrides))
+    folder = RunFolder(tmp_path / "vae" / jobs.job_folder(values, overrides))
     folder.path.mkdir(parents=True)
     folder.freeze(values)
     return folder, deepcopy(values), overrides
@@ -230,11 +231,11 @@ def test_a_job_builds_and_writes_what_its_own_command_says(
     folder, values, overrides = job
     for key, value in (("output_root", "/elsewhere"), ("name", "other"), ("cache.path", "/elsewhere")):
         put(folder.path, key, value)
-    then, _, _ = sweep.frozen(values, overrides)
+    then, _, _ = jobs.frozen(values, overrides)
     assert (then["output_root"], then["name"], then["cache"]["path"]) == (str(tmp_path), "vae", None)
     put(folder.path, f"{VAE}.trainer.kl", FETCH)
     with pytest.raises(UserError, match="command that launches this job does not name it"):
-        sweep.frozen(values, overrides)
+        jobs.frozen(values, overrides)
 
 
 def test_status_asks_nothing_of_this_machine(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

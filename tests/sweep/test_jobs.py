@@ -11,18 +11,19 @@ import pytest
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from fluxflow_exp import status, sweep
+from fluxflow_exp import status
 from fluxflow_exp.config.compose import resolve
 from fluxflow_exp.config.overrides import compose_config
 from fluxflow_exp.preflight.check import problems
 from fluxflow_exp.run import opening
 from fluxflow_exp.run import state as ledger
 from fluxflow_exp.run.folder import RunFolder
-from fluxflow_exp.sweep import digest
+from fluxflow_exp.sweep import jobs as sweep
+from fluxflow_exp.sweep.jobs import digest
 from tests.children import command
 from tests.conftest import TOY
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 TEMPLATES = REPOSITORY / "multirun_templates"
 SHORT = ["-m", "stage=vae", *TOY, "stage.steps.vae.batch_size=8", "stage.steps.vae.n_epochs=1"]
 

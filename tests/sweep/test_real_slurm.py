@@ -1,6 +1,6 @@
 """Against a real SLURM: sweeps, time-outs, requeues, preemption, cancelled jobs, lost nodes, and several tasks.
 
-`tests/slurm_cluster.sh` starts one on this machine, where it can; elsewhere these tests are skipped with the reason.
+`tests/sweep/slurm_cluster.sh` starts one on this machine, where it can; elsewhere these tests are skipped, with why.
 """
 
 import json
@@ -36,7 +36,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]
     yield {
         **os.environ,
         "SLURM_CONF": str(root / "slurm.conf"),
-        "PYTHONPATH": str(HERE.parent),
+        "PYTHONPATH": str(HERE.parents[1]),
         "OMP_NUM_THREADS": "1",
     }
     subprocess.run([*script, "down", str(root)], timeout=120, check=True)
@@ -236,7 +236,7 @@ def test_a_sweep_of_twelve_with_planted_ends(sweep: Sweep) -> None:
     """Crash, time-out, preemption, memory: the second launch runs what is unfinished, and an edit makes jobs stale."""
     groups = sweep.folder / "groups" / "scheduler"
     groups.mkdir(parents=True)
-    text = (HERE.parent / "conf" / "scheduler" / "cosine.yaml").read_text()
+    text = (HERE.parents[1] / "conf" / "scheduler" / "cosine.yaml").read_text()
     (groups / "mine.yaml").write_text(text)
     plants = ["crash", "hangs", "preempted", "killed", *(f"none{i}" for i in range(8))]
     twelve = [

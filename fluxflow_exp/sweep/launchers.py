@@ -25,7 +25,7 @@ from fluxflow_exp import files
 from fluxflow_exp.console import fail
 from fluxflow_exp.machine import slurm
 from fluxflow_exp.run import state as ledger
-from fluxflow_exp.sweep import Job, Sweep, leave_nothing
+from fluxflow_exp.sweep.jobs import Job, Sweep, leave_nothing
 
 NAMESPACE = "hydra_plugins.fluxflow_exp"
 AUTO_EXECUTOR = ("timeout_min", "cpus_per_task", "gpus_per_node", "tasks_per_node", "mem_gb", "nodes", "name")
