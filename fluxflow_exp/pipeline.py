@@ -16,6 +16,7 @@ from fluxflow_exp.machine import ranks as distributed
 from fluxflow_exp.machine.hardware import Machine, hardware_problems, prepare
 from fluxflow_exp.machine.preemption import Interrupted, StopRequest
 from fluxflow_exp.machine.ranks import Ranks
+from fluxflow_exp.monitor.finite import NonFiniteError
 from fluxflow_exp.run import failures, mirror, summary
 from fluxflow_exp.run.checkpoint import CheckpointStore
 from fluxflow_exp.run.folder import RunFolder, identity_digest, run_path
@@ -27,7 +28,6 @@ from fluxflow_exp.run.wandb import WandbRun, final_metrics
 from fluxflow_exp.seeding import seed_initialisation
 from fluxflow_exp.trainers import diagnosis
 from fluxflow_exp.trainers.base import Trainer
-from fluxflow_exp.trainers.finite import NonFiniteError
 from fluxflow_exp.trainers.setup import Length, Setup
 
 

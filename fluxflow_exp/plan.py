@@ -22,9 +22,9 @@ from fluxflow_exp.console import fail
 from fluxflow_exp.data.loader import groups_of, updates_per_epoch
 from fluxflow_exp.data.sample import DataSet, Stream, notes_of
 from fluxflow_exp.machine.hardware import Machine
+from fluxflow_exp.monitor import early_stop
 from fluxflow_exp.preflight import parts
 from fluxflow_exp.run import failures
-from fluxflow_exp.trainers import transition
 from fluxflow_exp.trainers.base import Trainer
 from fluxflow_exp.trainers.setup import Length
 
@@ -142,7 +142,7 @@ def _step_lines(index: int, name: str, step: Step, size: Length, ranks: int) -> 
         f"    losses: {', '.join(losses) or 'flow'}{guidance}; EMA {step.ema.decay if step.ema else 'off'}",
         *_manner(step),
         f"    optimizers: {optimizers}",
-        *([f"    ends early when {transition.describe(step.transition_on)}"] if step.transition_on.metric else []),
+        *([f"    ends early when {early_stop.describe(step.transition_on)}"] if step.transition_on.metric else []),
     ]
 
 

@@ -26,9 +26,9 @@ from fluxflow_exp.run.metric_log import read_rows
 
 if TYPE_CHECKING:
     from fluxflow_exp.data.loader import Batch
+    from fluxflow_exp.monitor.finite import NonFiniteError
+    from fluxflow_exp.monitor.module_hooks import Probe
     from fluxflow_exp.trainers.base import Trainer
-    from fluxflow_exp.trainers.finite import NonFiniteError
-    from fluxflow_exp.trainers.probe import Probe
 
 BEFORE, AFTER = 6, 2  # what modules gave, shown around the first value that is not finite
 
@@ -38,8 +38,8 @@ def replay(run: RunFolder, step: str, update: int, *, precision: str | None = No
 
     Gives what `--json` writes. On failure the images of the samples at fault are in `RUN/replay/`.
     """
-    from fluxflow_exp.trainers.finite import NonFiniteError
-    from fluxflow_exp.trainers.probe import Probe
+    from fluxflow_exp.monitor.finite import NonFiniteError
+    from fluxflow_exp.monitor.module_hooks import Probe
 
     with _view(run, step, update) as scratch:
         try:

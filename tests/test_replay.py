@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from fluxflow_exp import files, pipeline, replay
 from fluxflow_exp.config.compose import UserError
 from fluxflow_exp.losses.kl import KL
+from fluxflow_exp.monitor.finite import NonFiniteError, Place
+from fluxflow_exp.monitor.module_hooks import Probe
 from fluxflow_exp.run.folder import RunFolder
 from fluxflow_exp.run.metric_log import read_rows
 from fluxflow_exp.trainers.base import Trainer
-from fluxflow_exp.trainers.finite import NonFiniteError, Place
-from fluxflow_exp.trainers.probe import Probe
 from tests.conftest import toy
 
 UPDATE = 6  # that fails, from 1

@@ -16,7 +16,7 @@ from fluxflow_exp.config.overrides import did_you_mean
 from fluxflow_exp.config.published import locate
 from fluxflow_exp.evaluation.names import ON_SCHEDULE
 from fluxflow_exp.facts import STEP_NAME
-from fluxflow_exp.trainers import transition
+from fluxflow_exp.monitor import early_stop
 
 
 def problems(values: dict[str, Any]) -> list[str]:
@@ -70,7 +70,7 @@ def _numbers(step: dict[str, Any], where: str, hardware: dict[str, Any], evaluat
         found.append(f"{where}.transition_on.metric={watched} is measured with {watched[4:]} in evaluation.metrics")
     else:
         known = {name: loss for name, loss in known.items() if name not in unasked}
-    lines = transition.problems(step["transition_on"], known, step["trainer"])
+    lines = early_stop.problems(step["transition_on"], known, step["trainer"])
     found += [f"{where}.transition_on: {line}" for line in lines]
     return found
 

@@ -7,7 +7,6 @@ from torch import Tensor
 
 from fluxflow_exp.data.loader import Batch, read_all
 from fluxflow_exp.evaluation.schedule import Schedule
-from fluxflow_exp.health import Context
 from fluxflow_exp.losses.adversarial import Adversarial
 from fluxflow_exp.losses.appearance import ColorStatistics, Contrast, Histogram
 from fluxflow_exp.losses.feature_matching import FeatureMatching
@@ -17,6 +16,7 @@ from fluxflow_exp.losses.lecam import LeCam
 from fluxflow_exp.losses.perceptual import Perceptual
 from fluxflow_exp.losses.reconstruction import Reconstruction
 from fluxflow_exp.losses.terms import Terms
+from fluxflow_exp.monitor.health import Context
 from fluxflow_exp.seeding import generator
 from fluxflow_exp.trainers import checkup, reconstructions
 from fluxflow_exp.trainers.base import Trainer

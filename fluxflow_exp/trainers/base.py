@@ -10,22 +10,22 @@ from torch import Tensor
 
 from fluxflow_exp.data.loader import Batch, load_batches
 from fluxflow_exp.data.sample import Source, Stored, Stream
-from fluxflow_exp.health import Context
 from fluxflow_exp.losses.terms import Terms
 from fluxflow_exp.machine import clock
 from fluxflow_exp.machine.preemption import Interrupted
 from fluxflow_exp.machine.ranks import Ranks
+from fluxflow_exp.monitor.early_stop import Watch
+from fluxflow_exp.monitor.finite import Place
+from fluxflow_exp.monitor.health import Context
+from fluxflow_exp.monitor.metric_buffer import Numbers, TurnNumbers
+from fluxflow_exp.monitor.time_breakdown import Spent
 from fluxflow_exp.run.metric_log import MetricLog, Window
 from fluxflow_exp.seeding import generator
-from fluxflow_exp.spent import Spent
 from fluxflow_exp.trainers import loop, state
 from fluxflow_exp.trainers.accumulation import Accumulation
-from fluxflow_exp.trainers.finite import Place
 from fluxflow_exp.trainers.look import Look
-from fluxflow_exp.trainers.numbers import Numbers, TurnNumbers
 from fluxflow_exp.trainers.player import build_players
 from fluxflow_exp.trainers.setup import Setup
-from fluxflow_exp.trainers.transition import Watch
 from fluxflow_exp.trainers.turn import Turn
 
 

@@ -13,10 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fluxflow_exp import health
 from fluxflow_exp.data.loader import read_all
 from fluxflow_exp.models.bezier import BezierActivation, TrainableBezier
 from fluxflow_exp.models.layers import AlignedConv2d
+from fluxflow_exp.monitor import health
 from fluxflow_exp.run.metric_log import Row, read_rows_from
 
 if TYPE_CHECKING:

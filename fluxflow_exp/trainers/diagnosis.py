@@ -9,8 +9,8 @@ import torch
 
 from fluxflow_exp import files
 from fluxflow_exp.config.compose import UserError
-from fluxflow_exp.trainers.finite import NonFiniteError
-from fluxflow_exp.trainers.probe import Probe
+from fluxflow_exp.monitor.finite import NonFiniteError
+from fluxflow_exp.monitor.module_hooks import Probe
 
 if TYPE_CHECKING:
     from fluxflow_exp.trainers.base import Trainer

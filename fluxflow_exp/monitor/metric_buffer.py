@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fluxflow_exp.losses.terms import Terms
-from fluxflow_exp.trainers.finite import Place, check_terms, not_finite
+from fluxflow_exp.monitor.finite import Place, check_terms, not_finite
 
 Gather = Callable[[list[str]], list[str]]
 

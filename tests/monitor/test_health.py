@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from fluxflow_exp.health import SPIKE_ROWS, Context, largest_spike, robust_score, warnings
+from fluxflow_exp.monitor.health import SPIKE_ROWS, Context, largest_spike, robust_score, warnings
 
 GAN = Context("vae_gan", latent_channels=16, discriminator_updates=1000, adaptive=(0.1, 100.0))
 SOUND = {

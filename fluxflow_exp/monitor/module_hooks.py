@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from fluxflow_exp.trainers.finite import NonFiniteError
+from fluxflow_exp.monitor.finite import NonFiniteError
 
 Direction = Literal["forward", "backward"]
 

@@ -8,8 +8,8 @@ import pytest
 
 from fluxflow_exp import pipeline
 from fluxflow_exp.config.schema import Transition
+from fluxflow_exp.monitor.early_stop import Watch
 from fluxflow_exp.preflight.check import problems
-from fluxflow_exp.trainers.transition import Watch
 from tests.conftest import toy
 
 

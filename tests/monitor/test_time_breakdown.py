@@ -5,8 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from fluxflow_exp import spent
-from fluxflow_exp.spent import Spent
+from fluxflow_exp.monitor import time_breakdown
+from fluxflow_exp.monitor.time_breakdown import Spent
 
 
 class Clock:
@@ -17,13 +17,13 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(spent, "clock", SimpleNamespace(now=lambda: clock.now))
+    monkeypatch.setattr(time_breakdown, "clock", SimpleNamespace(now=lambda: clock.now))
     return clock
 
 
 def test_what_has_no_purpose_is_training(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     compiling = [2.0]
-    monkeypatch.setattr(spent, "compiled", lambda: compiling[0])
+    monkeypatch.setattr(time_breakdown, "compiled", lambda: compiling[0])
     found = Spent()
 
     def batches():
@@ -58,4 +58,4 @@ def test_an_error_counts_as_well(clock: Clock) -> None:
 def test_compilation_is_counted_by_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     counted = {"entire_frame_compile": 3e9, "entire_backward_compile": 2e9, "inductor_compile": 1e9}
     monkeypatch.setitem(sys.modules, "torch._dynamo.utils", SimpleNamespace(cumulative_time_spent_ns=counted))
-    assert spent.compiled() == 5.0
+    assert time_breakdown.compiled() == 5.0

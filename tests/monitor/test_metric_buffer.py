@@ -14,9 +14,9 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fluxflow_exp import pipeline
+from fluxflow_exp.monitor.finite import NonFiniteError
 from fluxflow_exp.run.metric_log import read_rows
 from fluxflow_exp.trainers.base import Trainer
-from fluxflow_exp.trainers.finite import NonFiniteError
 from tests.conftest import toy
 from tests.test_wiring import ALL_ON, GAN_ONLY, PERCEPTUAL, START, build
 
