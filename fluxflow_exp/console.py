@@ -17,7 +17,7 @@ from rich.text import Text
 from fluxflow_exp.files import naming
 
 if TYPE_CHECKING:
-    from fluxflow_exp.trainers.setup import Setup
+    from fluxflow_exp.trainers.context import Setup
 
 Part = TypeVar("Part")
 

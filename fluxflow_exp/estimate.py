@@ -35,9 +35,9 @@ from fluxflow_exp.meter import Meter, Operation
 from fluxflow_exp.pipeline import Pipeline
 from fluxflow_exp.run.folder import RunFolder
 from fluxflow_exp.trainers.base import Trainer
-from fluxflow_exp.trainers.caching import STORED
-from fluxflow_exp.trainers.replays import Replays
-from fluxflow_exp.trainers.setup import Length
+from fluxflow_exp.trainers.context import Length
+from fluxflow_exp.trainers.cuda_graphs import Replays
+from fluxflow_exp.trainers.latent_cache import STORED
 
 Kind = tuple[str, ...]
 # cuBLAS keeps 32 MiB for itself once it has run (CUBLAS_WORKSPACE_CONFIG=:4096:8, eight pieces of 4 MiB), and as

@@ -7,7 +7,7 @@ from fluxflow_exp import cost
 from fluxflow_exp.config.schema import Hardware, RunConfig
 from fluxflow_exp.data.sample import DataSet
 from fluxflow_exp.estimate import Rehearsal, rehearsal
-from fluxflow_exp.trainers.setup import Length
+from fluxflow_exp.trainers.context import Length
 
 GIB = 2**30
 # Beside what torch allocates: the CUDA context, and blocks that the allocator holds in pieces.

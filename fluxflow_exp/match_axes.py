@@ -13,7 +13,7 @@ from fluxflow_exp.data.sample import DataSet
 from fluxflow_exp.datasets import build_data
 from fluxflow_exp.estimate import rehearsal
 from fluxflow_exp.match_widths import Model
-from fluxflow_exp.trainers.setup import Length
+from fluxflow_exp.trainers.context import Length
 
 GIB = 2**30
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from fluxflow_exp import plan, publishing, verify, weights
+from fluxflow_exp import plan, verify, weights
 from fluxflow_exp.config.compose import UserError, instantiate, typed
 from fluxflow_exp.config.schema import RunConfig, Step
 from fluxflow_exp.console import Console
@@ -26,9 +26,9 @@ from fluxflow_exp.run.opening import open_run
 from fluxflow_exp.run.save_interval import SaveClock
 from fluxflow_exp.run.wandb import WandbRun, final_metrics
 from fluxflow_exp.seeding import seed_initialisation
-from fluxflow_exp.trainers import diagnosis
+from fluxflow_exp.trainers import nonfinite_report, publish
 from fluxflow_exp.trainers.base import Trainer
-from fluxflow_exp.trainers.setup import Length, Setup
+from fluxflow_exp.trainers.context import Length, Setup
 
 
 def run(values: dict[str, Any], *, swept: str = "", started: float | None = None) -> None:
@@ -186,7 +186,7 @@ class Pipeline:
                 self._step(index, name, step, earlier)
             earlier.append(name)
         if self.ranks.first:
-            publishing.publish_final(self.folder, earlier)
+            publish.publish_final(self.folder, earlier)
             self.graphs.wait()
             summary.draw_graphs(self.folder, self.console)
 
@@ -204,10 +204,10 @@ class Pipeline:
         try:
             final = trainer.fit()
         except NonFiniteError as error:
-            raise diagnosis.explain(trainer, error) from error
+            raise nonfinite_report.explain(trainer, error) from error
         finally:
             self.console.close_step()
-        publishing.publish_step(setup, trainer, self.config)
+        publish.publish_step(setup, trainer, self.config)
         if self.ranks.first:
             summary.finish_step(setup, trainer, final)
             if index < setup.steps:  # after the last step they are drawn anyway

@@ -26,7 +26,7 @@ from fluxflow_exp.monitor import early_stop
 from fluxflow_exp.preflight import parts
 from fluxflow_exp.run import failures
 from fluxflow_exp.trainers.base import Trainer
-from fluxflow_exp.trainers.setup import Length
+from fluxflow_exp.trainers.context import Length
 
 
 def trainer_class(step: Step) -> type[Trainer]:

@@ -10,7 +10,7 @@ import dataclasses
 from fluxflow_exp.config.schema import RunConfig
 from fluxflow_exp.data.sample import DataSet
 from fluxflow_exp.estimate import rehearsal
-from fluxflow_exp.trainers.setup import Length
+from fluxflow_exp.trainers.context import Length
 
 
 def tflop(config: RunConfig, name: str, length: Length, data: DataSet) -> list[float]:

@@ -31,9 +31,9 @@ from fluxflow_exp.models.compact_vae import Compressor
 from fluxflow_exp.models.text_encoder import Text
 from fluxflow_exp.preflight import check
 from fluxflow_exp.run.folder import RunFolder
-from fluxflow_exp.trainers.caching import open_cache
+from fluxflow_exp.trainers.context import Length
+from fluxflow_exp.trainers.latent_cache import open_cache
 from fluxflow_exp.trainers.latents import Cached
-from fluxflow_exp.trainers.setup import Length
 from tests.children import KillDuring, finish, finish_ranks
 from tests.conftest import TOY, toy
 from tests.test_webdataset import build, write_shards

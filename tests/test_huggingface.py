@@ -10,7 +10,7 @@ from fluxflow_exp import weights
 from fluxflow_exp.config.published import ENCODER
 from fluxflow_exp.facts import Facts
 from fluxflow_exp.models.huggingface import HuggingFaceTextEncoder
-from tests.test_wiring import build
+from tests.trainers.test_autoencoder import build
 
 transformers = pytest.importorskip("transformers")
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "red", "circle", "blue", "square"]

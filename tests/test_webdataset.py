@@ -26,7 +26,7 @@ from fluxflow_exp.data.loader import load_batches, updates_per_epoch
 from fluxflow_exp.data.tar import split_name
 from fluxflow_exp.data.webdataset import WebDataset, expand
 from fluxflow_exp.machine.ranks import Ranks
-from fluxflow_exp.trainers.state import restore
+from fluxflow_exp.trainers.resume import restore
 from tests.conftest import TOY, TOY_STEPS
 
 SIZES = (9, 4, 17, 1, 12, 6, 11)

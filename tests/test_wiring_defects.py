@@ -20,8 +20,8 @@ from fluxflow_exp.trainers.autoencoder import AutoencoderTrainer
 from fluxflow_exp.trainers.ema import EMA
 from fluxflow_exp.trainers.flow import FlowTrainer
 from fluxflow_exp.trainers.latents import Encoded
+from fluxflow_exp.trainers.phase import Turn
 from fluxflow_exp.trainers.player import Player
-from fluxflow_exp.trainers.turn import Turn
 from fluxflow_exp.wirings import gradients, movement, toy
 from fluxflow_exp.wirings.check import Check
 from fluxflow_exp.wirings.effects import Effects

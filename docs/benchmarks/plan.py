@@ -36,7 +36,7 @@ from fluxflow_exp.machine.ranks import Ranks
 from fluxflow_exp.pipeline import Pipeline
 from fluxflow_exp.plan import length
 from fluxflow_exp.run.folder import RunFolder
-from fluxflow_exp.trainers.turn import Turn
+from fluxflow_exp.trainers.phase import Turn
 
 GIB = 2**30
 LPIPS = "+loss@stage.steps.{stage}.trainer.perceptual=lpips stage.steps.{stage}.trainer.perceptual.pretrained=false"

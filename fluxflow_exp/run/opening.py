@@ -18,7 +18,7 @@ from fluxflow_exp.run.inputs import Inputs
 
 if TYPE_CHECKING:
     from fluxflow_exp.data.sample import DataSet
-    from fluxflow_exp.trainers.setup import Length
+    from fluxflow_exp.trainers.context import Length
 
 
 def open_run(
@@ -78,9 +78,9 @@ def _open(
     if not created:
         _check_inputs(folder, record, inputs, left, console)
         _refuse_less(folder, lengths, left)
-        from fluxflow_exp import publishing  # torch
+        from fluxflow_exp.trainers import publish  # torch
 
-        publishing.check_finished(folder, [name for name in lengths if name not in left])
+        publish.check_finished(folder, [name for name in lengths if name not in left])
         told = tally.check_rows(folder, record, resume=values["resume"])
         if told:
             console.say("\n  ".join(told))

@@ -11,7 +11,7 @@ from fluxflow_exp.run.folder import RunFolder
 
 if TYPE_CHECKING:
     from fluxflow_exp.trainers.base import Trainer
-    from fluxflow_exp.trainers.setup import Setup
+    from fluxflow_exp.trainers.context import Setup
 
 
 def finish_step(setup: Setup, trainer: Trainer, final: dict[str, float]) -> None:

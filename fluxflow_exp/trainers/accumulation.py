@@ -16,8 +16,8 @@ from torch import Tensor
 
 from fluxflow_exp.config.compose import UserError
 from fluxflow_exp.losses.terms import Terms
-from fluxflow_exp.trainers.replays import Replays
-from fluxflow_exp.trainers.turn import Micro, Turn
+from fluxflow_exp.trainers.cuda_graphs import Replays
+from fluxflow_exp.trainers.phase import Micro, Turn
 
 if TYPE_CHECKING:
     from fluxflow_exp.trainers.base import Trainer

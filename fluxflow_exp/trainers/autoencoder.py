@@ -18,10 +18,10 @@ from fluxflow_exp.losses.reconstruction import Reconstruction
 from fluxflow_exp.losses.terms import Terms
 from fluxflow_exp.monitor.health import Context
 from fluxflow_exp.seeding import generator
-from fluxflow_exp.trainers import checkup, reconstructions
+from fluxflow_exp.trainers import health_check, reconstructions
 from fluxflow_exp.trainers.base import Trainer
-from fluxflow_exp.trainers.setup import Setup
-from fluxflow_exp.trainers.turn import Micro, Turn
+from fluxflow_exp.trainers.context import Setup
+from fluxflow_exp.trainers.phase import Micro, Turn
 
 Weights = dict[str, float | Tensor]
 Conditioning = Literal["never", "always", "alternate"]
@@ -168,7 +168,7 @@ class AutoencoderTrainer(Trainer):
     def health(self, batch: Batch) -> tuple[dict[str, float], Context]:
         plays = self._plays(self.update_index)
         at_once = min(self.length.micro_batch, 64)  # as for held-out metrics
-        numbers = checkup.of_autoencoder(self, batch.images, at_once=at_once, plays=plays)
+        numbers = health_check.of_autoencoder(self, batch.images, at_once=at_once, plays=plays)
         played = self.update_index - self.players["discriminator"].start if plays else 0
         adaptive = self.adversarial if self.adversarial and self.adversarial.adaptive else None
         weights = (adaptive.weight, adaptive.adaptive_limit) if adaptive else None

@@ -21,12 +21,12 @@ from fluxflow_exp.monitor.metric_buffer import Numbers, TurnNumbers
 from fluxflow_exp.monitor.time_breakdown import Spent
 from fluxflow_exp.run.metric_log import MetricLog, Window
 from fluxflow_exp.seeding import generator
-from fluxflow_exp.trainers import loop, state
+from fluxflow_exp.trainers import loop, resume
 from fluxflow_exp.trainers.accumulation import Accumulation
-from fluxflow_exp.trainers.look import Look
+from fluxflow_exp.trainers.context import Setup
+from fluxflow_exp.trainers.phase import Turn
 from fluxflow_exp.trainers.player import build_players
-from fluxflow_exp.trainers.setup import Setup
-from fluxflow_exp.trainers.turn import Turn
+from fluxflow_exp.trainers.validation import Look
 
 
 class Trainer(ABC):
@@ -131,7 +131,7 @@ class Trainer(ABC):
             signum = loop.run(self)
         except Interrupted:  # in the wait for a batch
             if self.update_index > begun:
-                state.save(self, final=False)
+                resume.save(self, final=False)
             raise
         if signum:
             self.ranks.meet()  # no rank leaves before the first has saved
@@ -141,7 +141,7 @@ class Trainer(ABC):
     def begin(self) -> None:
         """Continue from the step's newest checkpoint, or make ready for its first update."""
         self.open_source()
-        state.begin(self)
+        resume.begin(self)
         self._logged, self._first = (self.update_index, self.seconds), self.update_index + 1
         self._began = clock.now() - self.seconds
         self.setup.folder.report_bad(self.setup.data.bad, self.setup.data, self.setup.console.say)
@@ -175,10 +175,10 @@ class Trainer(ABC):
         return there.to(torch.float32, memory_format=self.machine.memory_format) / 127.5 - 1
 
     def state_dict(self) -> dict[str, Any]:
-        return state.state_of(self)
+        return resume.state_of(self)
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
-        state.restore(self, saved)
+        resume.restore(self, saved)
 
     def end(self, reason: str | None) -> None:
         """Make the present update the step's last one, if there is a reason to."""

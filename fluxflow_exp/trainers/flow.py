@@ -17,11 +17,11 @@ from fluxflow_exp.models.text_to_image import TextToImage
 from fluxflow_exp.monitor.health import Context
 from fluxflow_exp.seeding import generator
 from fluxflow_exp.trainers.base import Trainer
-from fluxflow_exp.trainers.caching import open_cache
-from fluxflow_exp.trainers.checkup import latent_numbers
+from fluxflow_exp.trainers.context import Setup
+from fluxflow_exp.trainers.health_check import latent_numbers
+from fluxflow_exp.trainers.latent_cache import open_cache
 from fluxflow_exp.trainers.latents import Cached, Encoded
-from fluxflow_exp.trainers.setup import Setup
-from fluxflow_exp.trainers.turn import Micro, Turn
+from fluxflow_exp.trainers.phase import Micro, Turn
 
 LATENT_STATISTICS_IMAGES = 1024
 GENERATION_BATCH = 64

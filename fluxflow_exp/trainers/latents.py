@@ -13,7 +13,7 @@ from fluxflow_exp.data.loader import Batch
 from fluxflow_exp.models.layers import to_device
 from fluxflow_exp.models.posterior import Posterior
 from fluxflow_exp.models.text_encoder import Text
-from fluxflow_exp.trainers.turn import Micro
+from fluxflow_exp.trainers.phase import Micro
 
 if TYPE_CHECKING:
     from fluxflow_exp.trainers.flow import FlowTrainer

@@ -6,7 +6,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 from fluxflow_exp.data.loader import Batch
-from fluxflow_exp.trainers import state
+from fluxflow_exp.trainers import resume
 
 if TYPE_CHECKING:
     from fluxflow_exp.trainers.base import Trainer
@@ -22,7 +22,7 @@ def run(trainer: Trainer) -> int:
             if finished or due:
                 trainer.look.count_save()
             if finished or signum or due:
-                state.save(trainer, final=finished)
+                resume.save(trainer, final=finished)
                 if not signum:  # a machine that is wanted back draws no pictures; they come when the run continues
                     trainer.look.after_save()
             if finished or signum:

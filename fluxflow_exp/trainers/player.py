@@ -10,8 +10,8 @@ from torch.optim import Optimizer
 
 from fluxflow_exp.machine import sharding
 from fluxflow_exp.schedules import Schedule
+from fluxflow_exp.trainers.context import Setup
 from fluxflow_exp.trainers.ema import EMA
-from fluxflow_exp.trainers.setup import Setup
 
 
 class Player:

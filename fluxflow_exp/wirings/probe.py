@@ -23,7 +23,7 @@ from fluxflow_exp.pipeline import Pipeline
 from fluxflow_exp.run.folder import RunFolder
 from fluxflow_exp.seeding import generator
 from fluxflow_exp.trainers.base import Trainer
-from fluxflow_exp.trainers.setup import Length
+from fluxflow_exp.trainers.context import Length
 from fluxflow_exp.wirings.toy import pixels
 
 BATCHES = 3  # read of the data; updates take them in turn

@@ -19,7 +19,7 @@ from fluxflow_exp.run.metric_log import read_rows
 from fluxflow_exp.trainers.autoencoder import AutoencoderTrainer
 from fluxflow_exp.trainers.base import Trainer
 from fluxflow_exp.trainers.flow import FlowTrainer
-from fluxflow_exp.trainers.turn import Micro
+from fluxflow_exp.trainers.phase import Micro
 from tests.children import finish, finish_ranks, start_ranks
 from tests.conftest import toy
 

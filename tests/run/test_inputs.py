@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from fluxflow_exp import pipeline, publishing
+from fluxflow_exp import pipeline
 from fluxflow_exp.config.compose import UserError, resolve
 from fluxflow_exp.config.overrides import compose_config
 from fluxflow_exp.console import Console
@@ -25,6 +25,7 @@ from fluxflow_exp.run.checkpoint import CheckpointStore
 from fluxflow_exp.run.folder import RunFolder, identity_digest, run_path
 from fluxflow_exp.run.inputs import _contents
 from fluxflow_exp.run.summary import is_finished
+from fluxflow_exp.trainers import publish
 from tests.conftest import TOY, TOY_STEPS
 from tests.run.test_lock import prepared, quick  # noqa: F401 - a fixture
 
@@ -154,7 +155,7 @@ def test_moved_data_streams_and_runs_of_earlier_versions_go_on(data: Path, tmp_p
 
 
 def test_a_finished_step_stays_finished(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(publishing, "check_finished", lambda folder, steps: None)  # nothing is published here
+    monkeypatch.setattr(publish, "check_finished", lambda folder, steps: None)  # nothing is published here
     folder, _, _ = start(values(data))
     planned = folder.read_record()["planned"]
     for step in ("vae", "flow"):

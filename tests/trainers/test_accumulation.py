@@ -14,10 +14,10 @@ from fluxflow_exp import pipeline
 from fluxflow_exp.config.compose import UserError
 from fluxflow_exp.trainers.autoencoder import AutoencoderTrainer
 from fluxflow_exp.trainers.flow import FlowTrainer
-from fluxflow_exp.trainers.turn import Micro
+from fluxflow_exp.trainers.phase import Micro
 from tests.children import finish_ranks
 from tests.conftest import toy
-from tests.test_wiring import ALL_ON, PERCEPTUAL, START, build, updated
+from tests.trainers.test_autoencoder import ALL_ON, PERCEPTUAL, START, build, updated
 
 Loss = Callable[..., Any]
 NOISE = "+stage.steps.vae_gan.trainer.adversarial.instance_noise=0.1"

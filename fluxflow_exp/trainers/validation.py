@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from fluxflow_exp.run.metric_log import read_rows
-from fluxflow_exp.trainers.checkup import Checkup
+from fluxflow_exp.trainers.health_check import Checkup
 
 if TYPE_CHECKING:
     from fluxflow_exp.trainers.base import Trainer

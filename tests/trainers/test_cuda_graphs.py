@@ -9,9 +9,9 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from fluxflow_exp.losses.terms import Terms
-from fluxflow_exp.trainers import replays
-from fluxflow_exp.trainers.replays import WARM_UP, Replays
-from tests.test_wiring import build
+from fluxflow_exp.trainers import cuda_graphs
+from fluxflow_exp.trainers.cuda_graphs import WARM_UP, Replays
+from tests.trainers.test_autoencoder import build
 
 GPU = ["hardware.device=cuda", "hardware.precision=bf16", "hardware.exact=true"]
 
@@ -34,7 +34,7 @@ def double(x: Tensor) -> Terms:
 
 @pytest.fixture
 def recorded(monkeypatch: pytest.MonkeyPatch) -> type[Recorded]:
-    monkeypatch.setattr(replays, "_Graph", Recorded)
+    monkeypatch.setattr(cuda_graphs, "_Graph", Recorded)
     monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, 1))
     Recorded.captured = 0
     return Recorded

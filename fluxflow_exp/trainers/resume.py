@@ -15,7 +15,7 @@ from fluxflow_exp.run.metric_log import Row
 
 if TYPE_CHECKING:
     from fluxflow_exp.trainers.base import Trainer
-    from fluxflow_exp.trainers.setup import Setup
+    from fluxflow_exp.trainers.context import Setup
 
 
 def state_of(trainer: Trainer) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from fluxflow_exp.losses.adversarial import Adversarial
 from fluxflow_exp.losses.flow_matching import RectifiedFlow
 from fluxflow_exp.models.text_to_image import TextToImage
 from tests.conftest import toy
-from tests.test_wiring import build
+from tests.trainers.test_autoencoder import build
 
 
 @pytest.fixture(scope="module")

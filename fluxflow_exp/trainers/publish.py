@@ -12,7 +12,7 @@ from fluxflow_exp.machine import sharding
 from fluxflow_exp.run import digest_list
 from fluxflow_exp.run.folder import RunFolder
 from fluxflow_exp.trainers.base import Trainer
-from fluxflow_exp.trainers.setup import Setup
+from fluxflow_exp.trainers.context import Setup
 
 
 def publish_step(setup: Setup, trainer: Trainer, config: RunConfig) -> None:
