@@ -9,8 +9,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from fluxflow_exp import files, weights
+from fluxflow_exp import files
 from fluxflow_exp.config.compose import UserError
+from fluxflow_exp.models import weights
 
 THEIRS = "flxflow_final.safetensors"
 PREFIX = {"compressor": "diffuser.compressor.", "expander": "diffuser.expander."}

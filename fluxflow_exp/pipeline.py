@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from fluxflow_exp import plan, verify, weights
+from fluxflow_exp import plan, verify
 from fluxflow_exp.config.compose import UserError, instantiate, typed
 from fluxflow_exp.config.schema import RunConfig, Step
 from fluxflow_exp.console import Console
@@ -16,6 +16,7 @@ from fluxflow_exp.machine import ranks as distributed
 from fluxflow_exp.machine.hardware import Machine, hardware_problems, prepare
 from fluxflow_exp.machine.preemption import Interrupted, StopRequest
 from fluxflow_exp.machine.ranks import Ranks
+from fluxflow_exp.models import weights
 from fluxflow_exp.monitor.finite import NonFiniteError
 from fluxflow_exp.run import failures, mirror, summary
 from fluxflow_exp.run.checkpoint import CheckpointStore

@@ -8,9 +8,10 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from fluxflow_exp import pipeline, weights
+from fluxflow_exp import pipeline
 from fluxflow_exp.config.compose import UserError
 from fluxflow_exp.generate import generate, parser, read_prompts
+from fluxflow_exp.models import weights
 from fluxflow_exp.models.text_to_image import TextToImage
 from tests.conftest import toy
 

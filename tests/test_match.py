@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from fluxflow_exp import weights
 from fluxflow_exp.config.compose import resolve
 from fluxflow_exp.config.overrides import compose_config
 from fluxflow_exp.match import main
 from fluxflow_exp.match_fit import _widths
 from fluxflow_exp.match_widths import Model, model_of
+from fluxflow_exp.models import weights
 from fluxflow_exp.models.compact_vae import shortcuts
 from tests.conftest import TOY
 

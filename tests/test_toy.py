@@ -6,7 +6,7 @@ import pytest
 
 from fluxflow_exp.config.compose import PARTS, resolve
 from fluxflow_exp.config.overrides import compose_config
-from fluxflow_exp.weights import outline
+from fluxflow_exp.models.weights import outline
 from fluxflow_exp.wirings.toy import shrink
 
 

@@ -13,9 +13,9 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from fluxflow_exp import weights
 from fluxflow_exp.losses.flow_matching import RectifiedFlow
 from fluxflow_exp.losses.v_prediction import VPrediction
+from fluxflow_exp.models import weights
 from fluxflow_exp.pictures import to_pil, to_uint8
 from fluxflow_exp.samplers import SAMPLERS, SamplerName, guided
 from fluxflow_exp.seeding import generator

@@ -16,8 +16,8 @@ import yaml
 from fluxflow_exp.config import published
 from fluxflow_exp.config.compose import PARTS, UserError, typed
 from fluxflow_exp.config.published import ENCODER, PARTIAL, PERCEPTUAL, TARGET
-from fluxflow_exp.facts import STEP_NAME
 from fluxflow_exp.files import DamagedError, naming
+from fluxflow_exp.models.facts import STEP_NAME
 from fluxflow_exp.preflight import targets
 
 DEEPEST, MOST = 32, 100_000  # levels, and values: YAML's anchors can make any number of a few lines

@@ -25,7 +25,7 @@ Contents = dict[str, Any]
 
 def upstream(values: dict[str, Any], steps: Iterable[str] | None = None) -> dict[str, str]:
     """File → digest of the weights that steps, by default all, start from."""
-    from fluxflow_exp import weights  # torch
+    from fluxflow_exp.models import weights  # torch
 
     wanted = values["stage"]["steps"] if steps is None else {name: values["stage"]["steps"][name] for name in steps}
     sources = [step["init_from"] for step in wanted.values() if step["init_from"]]

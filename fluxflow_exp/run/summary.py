@@ -119,6 +119,6 @@ def _say_missing(what: str, command: str, error: Exception, folder: RunFolder, c
 
 
 def _parts(record: dict[str, Any], folder: RunFolder) -> list[str]:
-    from fluxflow_exp.weights import read_facts
+    from fluxflow_exp.models.weights import read_facts
 
     return list(read_facts(folder.weights / "final.safetensors")["trained"])

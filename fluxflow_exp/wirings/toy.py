@@ -7,8 +7,8 @@ updates stay, so that what begins late or happens seldom still does.
 import copy
 from typing import Any
 
-from fluxflow_exp import weights
 from fluxflow_exp.config.compose import PARTS
+from fluxflow_exp.models import weights
 
 IMAGES = 4  # an update
 CHANNELS = {"vae_dim": 16, "base_channels": 8}

@@ -15,11 +15,11 @@ import torch
 import yaml
 
 import fluxflow_exp.models
-from fluxflow_exp import weights
 from fluxflow_exp.config import published
 from fluxflow_exp.config.compose import conf_dir, instantiate, resolve
 from fluxflow_exp.config.overrides import compose_config
 from fluxflow_exp.generate import generate, parser
+from fluxflow_exp.models import weights
 from fluxflow_exp.preflight import targets
 
 EVERY = frozenset(name for names in published.PUBLISHED.values() for name in names)

@@ -8,10 +8,10 @@ import pytest
 
 from fluxflow_exp import files
 from fluxflow_exp.config.compose import UserError
+from fluxflow_exp.models.weights import find_parts
 from fluxflow_exp.run import folder as run_folder
 from fluxflow_exp.run.checkpoint import CheckpointStore
 from fluxflow_exp.run.folder import RunFolder, identity_differences
-from fluxflow_exp.weights import find_parts
 
 
 def config(**changes):

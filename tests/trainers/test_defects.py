@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from fluxflow_exp import pipeline, weights
+from fluxflow_exp import pipeline
 from fluxflow_exp.losses.adversarial import Adversarial
 from fluxflow_exp.losses.flow_matching import RectifiedFlow
+from fluxflow_exp.models import weights
 from fluxflow_exp.models.text_to_image import TextToImage
 from tests.conftest import toy
 from tests.trainers.test_autoencoder import build

@@ -6,9 +6,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from fluxflow_exp import weights
 from fluxflow_exp.config.published import ENCODER
-from fluxflow_exp.facts import Facts
+from fluxflow_exp.models import weights
+from fluxflow_exp.models.facts import Facts
 from fluxflow_exp.models.huggingface import HuggingFaceTextEncoder
 from tests.trainers.test_autoencoder import build
 

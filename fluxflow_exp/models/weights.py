@@ -24,7 +24,7 @@ from fluxflow_exp import files
 from fluxflow_exp.config import published
 from fluxflow_exp.config.compose import PARTS, instantiate
 from fluxflow_exp.config.published import ENCODER, PARTIAL, TARGET
-from fluxflow_exp.facts import FORMAT, Facts, parse
+from fluxflow_exp.models.facts import FORMAT, Facts, parse
 from fluxflow_exp.preflight import targets
 
 KEY = "fluxflow_exp"
