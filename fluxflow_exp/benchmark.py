@@ -23,8 +23,8 @@ from fluxflow_exp import files, plan
 from fluxflow_exp.config.compose import UserError, instantiate, typed
 from fluxflow_exp.config.overrides import did_you_mean, values_of
 from fluxflow_exp.console import Console, fail
+from fluxflow_exp.data.build import build_data
 from fluxflow_exp.data.loader import Batch
-from fluxflow_exp.datasets import build_data
 from fluxflow_exp.machine.hardware import Machine, prepare
 from fluxflow_exp.machine.preemption import StopRequest
 from fluxflow_exp.machine.ranks import Ranks

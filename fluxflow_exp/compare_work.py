@@ -33,7 +33,7 @@ def done(run: Run, step: str) -> NDArray[np.float64]:
 def _counted(values: str) -> Done:
     from fluxflow_exp import plan, work  # torch
     from fluxflow_exp.config.compose import typed
-    from fluxflow_exp.datasets import build_data
+    from fluxflow_exp.data.build import build_data
 
     found = json.loads(values)
     print(f"Counting the work of an update: model={found['model']['name']}, {found['model']['activation']}", flush=True)

@@ -24,7 +24,7 @@ from fluxflow_exp.config.compose import instantiate
 from fluxflow_exp.config.schema import Hardware, RunConfig
 from fluxflow_exp.console import Console
 from fluxflow_exp.data.loader import Batch
-from fluxflow_exp.data.sample import DataSet
+from fluxflow_exp.data.protocols import DataSet
 from fluxflow_exp.fake_gpu import DEVICE, fake_gpu
 from fluxflow_exp.fusion import fuse_regions
 from fluxflow_exp.losses.terms import Terms

@@ -5,7 +5,7 @@ from typing import Any
 
 from fluxflow_exp import cost
 from fluxflow_exp.config.schema import Hardware, RunConfig
-from fluxflow_exp.data.sample import DataSet
+from fluxflow_exp.data.protocols import DataSet
 from fluxflow_exp.estimate import Rehearsal, rehearsal
 from fluxflow_exp.trainers.context import Length
 

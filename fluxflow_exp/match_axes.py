@@ -9,8 +9,8 @@ from typing import Any
 from fluxflow_exp import cost, plan, work
 from fluxflow_exp.config.compose import typed
 from fluxflow_exp.config.schema import RunConfig
-from fluxflow_exp.data.sample import DataSet
-from fluxflow_exp.datasets import build_data
+from fluxflow_exp.data.build import build_data
+from fluxflow_exp.data.protocols import DataSet
 from fluxflow_exp.estimate import rehearsal
 from fluxflow_exp.match_widths import Model
 from fluxflow_exp.models import weights

@@ -10,7 +10,7 @@ from fluxflow_exp import plan, verify
 from fluxflow_exp.config.compose import UserError, instantiate, typed
 from fluxflow_exp.config.schema import RunConfig, Step
 from fluxflow_exp.console import Console
-from fluxflow_exp.datasets import build_data
+from fluxflow_exp.data.build import build_data
 from fluxflow_exp.machine import clock, sharding
 from fluxflow_exp.machine import ranks as distributed
 from fluxflow_exp.machine.hardware import Machine, hardware_problems, prepare

@@ -20,7 +20,7 @@ from fluxflow_exp.config.published import locate
 from fluxflow_exp.config.schema import RunConfig, Step
 from fluxflow_exp.console import fail
 from fluxflow_exp.data.loader import groups_of, updates_per_epoch
-from fluxflow_exp.data.sample import DataSet, Stream, notes_of
+from fluxflow_exp.data.protocols import DataSet, Stream, notes_of
 from fluxflow_exp.machine.hardware import Machine
 from fluxflow_exp.monitor import early_stop
 from fluxflow_exp.preflight import parts
@@ -239,14 +239,15 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _predict(values: dict[str, Any]) -> dict[str, Any]:
     """Say what each step will need, as soon as it is known. UserError: the configuration is wrong."""
-    from fluxflow_exp import datasets, forecast
+    from fluxflow_exp import forecast
+    from fluxflow_exp.data import build
     from fluxflow_exp.preflight import check  # a run, which prints a plan too, does not need them
 
     wrong = check.problems(values, here=False)
     if wrong:
         raise UserError(*wrong)
     config = typed(values)
-    data, hardware = datasets.build_data(config), config.hardware
+    data, hardware = build.build_data(config), config.hardware
     ranks = hardware.devices * hardware.slurm.nodes
     cards = f"{ranks} x {hardware.name}" if ranks > 1 else hardware.name
     print(f"PREDICTION: {config.name} (stage={config.stage.name}, model={config.model.name}, hardware={cards})")

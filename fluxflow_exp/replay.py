@@ -100,7 +100,7 @@ def _trainer(folder: RunFolder, name: str, update: int, precision: str | None) -
 
     from fluxflow_exp import plan
     from fluxflow_exp.config.compose import instantiate, typed
-    from fluxflow_exp.datasets import build_data
+    from fluxflow_exp.data.build import build_data
     from fluxflow_exp.machine.hardware import prepare
     from fluxflow_exp.machine.preemption import StopRequest
     from fluxflow_exp.machine.ranks import Ranks
@@ -193,7 +193,7 @@ def _write_images(run: RunFolder, trainer: Trainer, batch: Batch, error: NonFini
 
     from fluxflow_exp import pictures
     from fluxflow_exp.data.loader import epoch_batches, read_all
-    from fluxflow_exp.data.sample import Stream
+    from fluxflow_exp.data.protocols import Stream
 
     shown = dict(zip(batch.ids, batch.images, strict=True))
     if batch.images.dtype != torch.uint8:  # latents of a cache

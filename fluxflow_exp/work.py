@@ -8,7 +8,7 @@ multiplication and an addition as two; pointwise operations, Bezier curves among
 import dataclasses
 
 from fluxflow_exp.config.schema import RunConfig
-from fluxflow_exp.data.sample import DataSet
+from fluxflow_exp.data.protocols import DataSet
 from fluxflow_exp.estimate import rehearsal
 from fluxflow_exp.trainers.context import Length
 

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from fluxflow_exp.data.sample import Contents, Sample
+from fluxflow_exp.data.protocols import Contents, Sample
 from fluxflow_exp.data.shapes import Shapes
 
 HEALED = Path("healed")  # once it is there, no defect acts

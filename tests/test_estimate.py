@@ -7,7 +7,7 @@ import pytest
 
 from fluxflow_exp.config.compose import resolve, typed
 from fluxflow_exp.config.overrides import compose_config
-from fluxflow_exp.datasets import build_data
+from fluxflow_exp.data.build import build_data
 from fluxflow_exp.estimate import WORKSPACE, Cost, Rehearsal, rehearsal
 from fluxflow_exp.plan import length
 from tests.conftest import TOY

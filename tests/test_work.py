@@ -6,7 +6,7 @@ import pytest
 
 from fluxflow_exp import work
 from fluxflow_exp.config.compose import typed
-from fluxflow_exp.datasets import build_data
+from fluxflow_exp.data.build import build_data
 from fluxflow_exp.plan import length
 from tests.conftest import toy
 

@@ -26,8 +26,8 @@ from fluxflow_exp.config.compose import instantiate, resolve, typed
 from fluxflow_exp.config.overrides import compose_config
 from fluxflow_exp.config.schema import RunConfig
 from fluxflow_exp.console import Console
+from fluxflow_exp.data.build import build_data
 from fluxflow_exp.data.loader import Batch
-from fluxflow_exp.datasets import build_data
 from fluxflow_exp.estimate import rehearsal
 from fluxflow_exp.forecast import SPARE_GIB
 from fluxflow_exp.machine.hardware import prepare

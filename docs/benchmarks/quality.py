@@ -24,8 +24,8 @@ from stlpips_pytorch import stlpips
 from fluxflow_exp.config.compose import instantiate, resolve, typed
 from fluxflow_exp.config.overrides import compose_config
 from fluxflow_exp.console import Console
+from fluxflow_exp.data.build import build_data
 from fluxflow_exp.data.loader import Batch, epoch_batches, read_all
-from fluxflow_exp.datasets import build_data
 from fluxflow_exp.machine.hardware import prepare
 from fluxflow_exp.machine.preemption import StopRequest
 from fluxflow_exp.machine.ranks import Ranks

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fluxflow_exp.data.array_shards import ArrayShards
 from fluxflow_exp.data.loader import groups_of
-from fluxflow_exp.data.sample import Indexed, Rows, Tokens
+from fluxflow_exp.data.protocols import Indexed, Rows, Tokens
 
 FORMAT = 2  # of the files, and of how pictures are read
 SAMPLES, CAPTIONS = 256, 4096  # of a shard

@@ -12,7 +12,7 @@ from rich.progress import track
 
 from fluxflow_exp.data.buckets import Size, Variant, check_scales, variants
 from fluxflow_exp.data.decoding import decoding, reason
-from fluxflow_exp.data.sample import BadSampleError, Contents, Sample, digest
+from fluxflow_exp.data.protocols import BadSampleError, Contents, Sample, digest
 from fluxflow_exp.data.transforms import fit, open_rgb, upright_size
 
 SPLIT_BINS = 1_000_000

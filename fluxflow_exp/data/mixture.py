@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
-from fluxflow_exp.data.sample import (
+from fluxflow_exp.data.protocols import (
     BadSampleError,
     Contents,
     DataSet,

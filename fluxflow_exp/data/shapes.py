@@ -16,7 +16,7 @@ from torch import Tensor
 
 from fluxflow_exp.config.bounds import PositiveInt, Whole
 from fluxflow_exp.data import shapes_reader
-from fluxflow_exp.data.sample import Contents, Sample, digest
+from fluxflow_exp.data.protocols import Contents, Sample, digest
 from fluxflow_exp.data.shapes_geometry import COLOURS, KINDS, Triple, caption_of, render
 from fluxflow_exp.seeding import derive
 

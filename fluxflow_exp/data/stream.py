@@ -22,7 +22,7 @@ from typing import IO, TYPE_CHECKING, Any, cast
 from fluxflow_exp.config.compose import UserError
 from fluxflow_exp.data import tar
 from fluxflow_exp.data.images import Bad, Entry, Look, is_held_out, load
-from fluxflow_exp.data.sample import BadSampleError, Sample
+from fluxflow_exp.data.protocols import BadSampleError, Sample
 from fluxflow_exp.seeding import derive
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from fluxflow_exp.data.captions import decoded, surrogate_in
 from fluxflow_exp.data.decoding import EXTENSIONS, reason
 from fluxflow_exp.data.folder_notes import unusable
 from fluxflow_exp.data.images import Bad, Entry, Images, Look, check_fraction, file_state, is_held_out, prefixed
-from fluxflow_exp.data.sample import Source, Stream
+from fluxflow_exp.data.protocols import Source, Stream
 from fluxflow_exp.data.stream import Streamed
 from fluxflow_exp.data.transforms import check_colour
 

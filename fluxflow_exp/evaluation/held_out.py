@@ -13,12 +13,12 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
-from fluxflow_exp import datasets
 from fluxflow_exp.config import published
 from fluxflow_exp.config.compose import UserError, typed
 from fluxflow_exp.config.overrides import values_of
+from fluxflow_exp.data import build
 from fluxflow_exp.data.loader import Batch, read_all
-from fluxflow_exp.data.sample import DataSet
+from fluxflow_exp.data.protocols import DataSet
 from fluxflow_exp.evaluation import digests
 from fluxflow_exp.evaluation.features import Features
 from fluxflow_exp.evaluation.flow_loss import BATCH
@@ -89,11 +89,11 @@ def data_of(values: dict[str, Any], step: str, overrides: list[str]) -> DataSet:
         theirs = {word for _, word in published.addresses(values["data"])}
         published.allow({word for _, word in published.addresses(data)} - theirs)  # the overrides are the user's own
     frozen.check({"data": data, "stage": {"steps": {step: {"data": only["data"]}}}}, "the run's configuration")
-    problems = targets.problems(data, "data.") + datasets.path_problems(data, "data")
+    problems = targets.problems(data, "data.") + build.path_problems(data, "data")
     if problems:
         raise UserError(*problems)
     config = typed({**values, "data": data, "stage": {**values["stage"], "steps": {step: only}}})
-    found: DataSet = datasets.build_data(config)[step]
+    found: DataSet = build.build_data(config)[step]
     return found
 
 

@@ -23,7 +23,7 @@ from fluxflow_exp.run.frozen import read_config
 from fluxflow_exp.run.lock import FolderLock, taken
 
 if TYPE_CHECKING:
-    from fluxflow_exp.data.sample import DataSet
+    from fluxflow_exp.data.protocols import DataSet
     from fluxflow_exp.run.mirror import Mirror
 
 FORMAT = 1

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from fluxflow_exp import files
 
 if TYPE_CHECKING:
-    from fluxflow_exp.data.sample import DataSet
+    from fluxflow_exp.data.protocols import DataSet
 
 # Where a run's data are at hand, torch is: looking at records does without.
 
@@ -116,14 +116,14 @@ class Inputs:
         """Of all that the step sees of its data, by which runs are compared. None: a stream."""
         data = self.data[step]
         if id(data) not in self._digests:
-            from fluxflow_exp.datasets import digest_of
+            from fluxflow_exp.data.build import digest_of
 
             self._digests[id(data)] = digest_of(data)
         return self._digests[id(data)]
 
 
 def _contents(data: DataSet) -> Contents | None:
-    from fluxflow_exp.data.sample import Stream, together
+    from fluxflow_exp.data.protocols import Stream, together
 
     # A data set of somebody's own may not tell: its runs are compared by their digest alone.
     if isinstance(data.train, Stream) or not all(hasattr(each, "contents") for each in (data.train, data.validation)):

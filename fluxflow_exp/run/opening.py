@@ -17,7 +17,7 @@ from fluxflow_exp.run.folder import IDENTITY, RunFolder, identity_differences, i
 from fluxflow_exp.run.inputs import Inputs
 
 if TYPE_CHECKING:
-    from fluxflow_exp.data.sample import DataSet
+    from fluxflow_exp.data.protocols import DataSet
     from fluxflow_exp.trainers.context import Length
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fluxflow_exp.data.loader import Batch, load_batches
-from fluxflow_exp.data.sample import Source, Stored, Stream
+from fluxflow_exp.data.protocols import Source, Stored, Stream
 from fluxflow_exp.losses.terms import Terms
 from fluxflow_exp.machine import clock
 from fluxflow_exp.machine.preemption import Interrupted

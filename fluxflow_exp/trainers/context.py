@@ -9,7 +9,7 @@ from torch import nn
 
 from fluxflow_exp.config.schema import Evaluation, Health, Samples, Transition
 from fluxflow_exp.console import Console
-from fluxflow_exp.data.sample import DataSet
+from fluxflow_exp.data.protocols import DataSet
 from fluxflow_exp.machine.hardware import Machine
 from fluxflow_exp.machine.preemption import StopRequest
 from fluxflow_exp.machine.ranks import Ranks

@@ -10,12 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fluxflow_exp import datasets
 from fluxflow_exp.config.compose import instantiate, typed
 from fluxflow_exp.config.schema import RunConfig
 from fluxflow_exp.console import Console
+from fluxflow_exp.data import build as datasets
 from fluxflow_exp.data.loader import Batch, load_batches, read_all
-from fluxflow_exp.data.sample import DataSet
+from fluxflow_exp.data.protocols import DataSet
 from fluxflow_exp.machine.hardware import prepare
 from fluxflow_exp.machine.preemption import StopRequest
 from fluxflow_exp.machine.ranks import Ranks

@@ -12,7 +12,7 @@ import pytest
 from fluxflow_exp import plan
 from fluxflow_exp.config.compose import UserError, typed
 from fluxflow_exp.console import Console
-from fluxflow_exp.datasets import build_data
+from fluxflow_exp.data.build import build_data
 from fluxflow_exp.run import folder as run_folder
 from fluxflow_exp.run import lock as folder_lock
 from fluxflow_exp.run import opening, provenance

@@ -9,8 +9,8 @@ import torch
 
 from fluxflow_exp.config.compose import instantiate, typed
 from fluxflow_exp.console import Console
+from fluxflow_exp.data.build import build_data
 from fluxflow_exp.data.loader import load_batches
-from fluxflow_exp.datasets import build_data
 from fluxflow_exp.machine.hardware import prepare
 from fluxflow_exp.machine.preemption import StopRequest
 from fluxflow_exp.machine.ranks import Ranks

@@ -16,7 +16,7 @@ from PIL import Image
 
 from fluxflow_exp.data import decoding
 from fluxflow_exp.data.images import Entry, Images, Look, load
-from fluxflow_exp.data.sample import BadSampleError, Sample
+from fluxflow_exp.data.protocols import BadSampleError, Sample
 from fluxflow_exp.data.transforms import fit, open_rgb
 from tests.mutated import mutations, pictures
 

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from fluxflow_exp.data import stream, webdataset
-from fluxflow_exp.data.sample import BadSampleError
+from fluxflow_exp.data.protocols import BadSampleError
 from fluxflow_exp.data.stream import Streamed
 from fluxflow_exp.data.webdataset import WebDataset
 from tests.mutated import headers, mutations, shard

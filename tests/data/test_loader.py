@@ -5,7 +5,7 @@ import torch
 
 from fluxflow_exp.config.compose import UserError
 from fluxflow_exp.data.loader import load_batches, order, read_all, updates_per_epoch
-from fluxflow_exp.data.sample import BadSampleError, Sample
+from fluxflow_exp.data.protocols import BadSampleError, Sample
 
 
 class Numbers:

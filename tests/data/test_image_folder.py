@@ -17,7 +17,7 @@ from fluxflow_exp.config.overrides import compose_config
 from fluxflow_exp.data.folder_notes import Listing
 from fluxflow_exp.data.image_folder import ImageFolder, read_captions
 from fluxflow_exp.data.images import is_held_out
-from fluxflow_exp.data.sample import BadSampleError
+from fluxflow_exp.data.protocols import BadSampleError
 
 
 @pytest.fixture

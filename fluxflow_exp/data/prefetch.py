@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import torch
 
-from fluxflow_exp.data.sample import Rows
+from fluxflow_exp.data.protocols import Rows
 
 THREADS, AHEAD = 4, 8
 

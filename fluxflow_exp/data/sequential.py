@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from fluxflow_exp.data.sample import BadSampleError, Sample, Source
+from fluxflow_exp.data.protocols import BadSampleError, Sample, Source
 from fluxflow_exp.data.workers import reading
 
 

@@ -17,13 +17,13 @@ from fluxflow_exp.config.compose import UserError, instantiate, resolve, typed
 from fluxflow_exp.config.overrides import compose_config
 from fluxflow_exp.console import Console
 from fluxflow_exp.data.array_shards import ArrayShards
+from fluxflow_exp.data.build import build_data
 from fluxflow_exp.data.cache import LatentCache
 from fluxflow_exp.data.image_folder import ImageFolder
 from fluxflow_exp.data.loader import load_batches
 from fluxflow_exp.data.mixture import Mixture
 from fluxflow_exp.data.shapes import Shapes
 from fluxflow_exp.data.stream import Streamed
-from fluxflow_exp.datasets import build_data
 from fluxflow_exp.machine.hardware import prepare
 from fluxflow_exp.machine.preemption import Interrupted, StopRequest
 from fluxflow_exp.machine.ranks import Ranks
@@ -36,7 +36,7 @@ from fluxflow_exp.trainers.latent_cache import open_cache
 from fluxflow_exp.trainers.latents import Cached
 from tests.children import KillDuring, finish, finish_ranks
 from tests.conftest import TOY, toy
-from tests.test_webdataset import build, write_shards
+from tests.data.test_webdataset import build, write_shards
 
 N = 600  # of the drawings: three shards
 SHORT = ["stage.steps.flow.n_epochs=2", "stage.steps.flow.batch_size=8", "stage.steps.flow.max_updates=9"]

@@ -7,7 +7,7 @@ from fluxflow_exp.config.compose import UserError, instantiate
 from fluxflow_exp.config.overrides import did_you_mean
 from fluxflow_exp.config.schema import RunConfig, Step
 from fluxflow_exp.data.mixture import Mixture
-from fluxflow_exp.data.sample import DataSet, Stream, digest
+from fluxflow_exp.data.protocols import DataSet, Stream, digest
 
 
 def path_problems(data: Any, where: str) -> list[str]:
