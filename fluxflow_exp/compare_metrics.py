@@ -4,7 +4,7 @@ from fluxflow_exp.compare_runs import Run, listed
 from fluxflow_exp.config.compose import UserError
 from fluxflow_exp.config.overrides import did_you_mean
 from fluxflow_exp.evaluation import record
-from fluxflow_exp.evaluation.names import MEASURES
+from fluxflow_exp.evaluation.measures import MEASURES
 from fluxflow_exp.evaluation.record import Record
 from fluxflow_exp.run.metric_log import read_rows
 

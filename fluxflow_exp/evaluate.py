@@ -15,12 +15,12 @@ from fluxflow_exp import files
 from fluxflow_exp.config import published
 from fluxflow_exp.config.compose import UserError, typed
 from fluxflow_exp.console import fail
-from fluxflow_exp.evaluation import names, record
+from fluxflow_exp.evaluation import measures, record
 from fluxflow_exp.run import failures
 
 if TYPE_CHECKING:
     from fluxflow_exp.evaluation.evaluator import Evaluator, Wanted
-    from fluxflow_exp.evaluation.subject import Subject
+    from fluxflow_exp.evaluation.published_model import Subject
     from fluxflow_exp.losses.perceptual import Perceptual
     from fluxflow_exp.machine.hardware import Machine
 
@@ -40,14 +40,14 @@ def evaluate(options: argparse.Namespace) -> tuple[list[record.Record], dict[str
 
     UserError: something that was asked for by name cannot be measured.
     """
-    from fluxflow_exp.evaluation.subject import Subject
+    from fluxflow_exp.evaluation.published_model import Subject
 
     published.allow(options.trust)
     subject = Subject(options.source, config=options.config)
     inside = f"{subject.run.path}, {subject.file.relative_to(subject.run.path)}" if subject.run else str(subject.file)
     print(f"EVALUATE: {inside}", flush=True)
     chosen, left_out = _chosen(options, subject)
-    absent = names.lacking(chosen, features=options.features)
+    absent = measures.lacking(chosen, features=options.features)
     if absent:
         raise UserError(absent)
     perceptual = None
@@ -64,14 +64,14 @@ def evaluate(options: argparse.Namespace) -> tuple[list[record.Record], dict[str
 
 def _chosen(options: argparse.Namespace, subject: Subject) -> tuple[list[str], dict[str, str]]:
     """Metrics that the weights allow, and why not the others. UserError: one that was asked for is among these."""
-    from fluxflow_exp.evaluation.subject import AUTOENCODER, FLOW
+    from fluxflow_exp.evaluation.published_model import AUTOENCODER, FLOW
 
     asked: list[str] = options.metrics or []
-    unknown = names.name_problems(asked, known=tuple(names.MEASURES), where="--metrics")
+    unknown = measures.name_problems(asked, known=tuple(measures.MEASURES), where="--metrics")
     if unknown:
         raise UserError(*unknown)
     reasons = {}
-    for name, measure in names.MEASURES.items():
+    for name, measure in measures.MEASURES.items():
         autoencoder = measure.of == "reconstructions"
         lacking = subject.lacks(AUTOENCODER if autoencoder else (*AUTOENCODER, *FLOW))
         if lacking:
@@ -79,7 +79,7 @@ def _chosen(options: argparse.Namespace, subject: Subject) -> tuple[list[str], d
             reasons[name] = f"{subject.file} comes with no {' and no '.join(lacking)}{trained}"
         elif name == "clip_score" and options.clip is None:
             reasons[name] = "no CLIP was given (--clip NAME_OR_FOLDER)"
-    return _sorted_out(list(names.MEASURES), asked, reasons)
+    return _sorted_out(list(measures.MEASURES), asked, reasons)
 
 
 def _fitting(
@@ -90,7 +90,7 @@ def _fitting(
 
     reasons = {}
     for name in chosen:
-        measure = names.MEASURES[name]
+        measure = measures.MEASURES[name]
         held_out = evaluator.held_out("expander" if measure.of == "reconstructions" else "flow_processor")
         size = held_out.data.img_size
         if size < measure.least:
@@ -106,7 +106,7 @@ def _fitting(
 
 def _check_used(options: argparse.Namespace, chosen: list[str], left_out: dict[str, str]) -> None:
     """UserError: something was asked of samples, or a CLIP given, and no metric that is measured takes it."""
-    samples = [name for name, measure in names.MEASURES.items() if measure.of == "samples"]
+    samples = [name for name, measure in measures.MEASURES.items() if measure.of == "samples"]
     features = ["rfd", "fd", "kid"]
     asked = {
         **dict.fromkeys(("--guidance", "--steps", "--sampler", "--seed"), samples), "--features": features,
@@ -214,7 +214,7 @@ def parser() -> argparse.ArgumentParser:
         help="run folder (its final weights), or one of its weights/*.safetensors",
     )
     add("overrides", nargs="*", metavar="data.KEY=VALUE", help="other data than the run's, said with each number")
-    add("--metrics", nargs="+", metavar="NAME", help=f"of {', '.join(names.MEASURES)}; default: all that can be had")
+    add("--metrics", nargs="+", metavar="NAME", help=f"of {', '.join(measures.MEASURES)}; default: all that can be had")
     add("--raw", action="store_true", help="raw weights as well as averaged ones")
     add("--guidance", nargs="+", type=float, metavar="SCALE", help="of samples; default: 1 and the run's own")
     add("--images", type=int, default=256, metavar="N", help="held-out images, and samples (default 256)")
@@ -222,7 +222,7 @@ def parser() -> argparse.ArgumentParser:
     add("--sampler", choices=("euler", "heun"), default="euler", help="(default euler)")
     add("--seed", type=int, default=0, help="of the noise (default 0, whatever the run's own)")
     add(
-        "--features", default=names.EFFICIENTNET, metavar="NAME_OR_FOLDER",
+        "--features", default=measures.EFFICIENTNET, metavar="NAME_OR_FOLDER",
         help="network of rfd, fd and kid: efficientnet_lite0 (default; needs no hub), inception, a timm or Hugging "
         "Face image model",
     )  # fmt: skip

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from fluxflow_exp import compare, evaluate, files, pipeline
-from fluxflow_exp.evaluation import names, record
+from fluxflow_exp.evaluation import measures, record
 from fluxflow_exp.run.folder import RunFolder
 from fluxflow_exp.run.metric_log import read_rows
 from tests.conftest import toy
-from tests.test_clip import tiny_clip
-from tests.test_features import small_timm
+from tests.evaluation.test_clip import tiny_clip
+from tests.evaluation.test_features import small_timm
 
 pytest.importorskip("torchmetrics")
 
@@ -86,7 +86,7 @@ def test_every_number_carries_its_provenance_and_stands_in_the_run(
         assert each.guidance in ((1.0, 4.0) if each.metric in samples else (None,))
         assert each.sampler == ("euler, 2 steps" if each.metric in samples else None)
         assert each.step == ("vae" if each.metric in ("psnr", "ssim", "rfd") else "flow")
-        assert each.implementation == names.implementation(each.metric)
+        assert each.implementation == measures.implementation(each.metric)
         assert (each.features or {}).get("name") == {
             "rfd": "resnet", "fd": "resnet", "kid": "resnet", "clip_score": "clip",
         }.get(each.metric)  # fmt: skip
@@ -241,7 +241,7 @@ def test_what_is_no_published_model_is_refused(
 def test_without_the_extra_one_error_says_what_to_install_and_psnr_is_measured(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(names, "find_spec", lambda name: None)
+    monkeypatch.setattr(measures, "find_spec", lambda name: None)
     assert evaluate.main([str(run), "--device", "cpu"]) == 2
     assert 'pip install "fluxflow-exp[eval]"' in capsys.readouterr().err
     assert len(measure(run, "--metrics", "psnr", "flow", "--images", "8", out=tmp_path / "out.json")) == 2

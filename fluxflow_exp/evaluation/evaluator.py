@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from fluxflow_exp.config.compose import UserError
-from fluxflow_exp.evaluation import digests, distances, names
+from fluxflow_exp.evaluation import digests, distances, measures
 from fluxflow_exp.evaluation.clip import ClipScore
 from fluxflow_exp.evaluation.features import Features, load
 from fluxflow_exp.evaluation.flow_loss import BATCH, flow_loss
 from fluxflow_exp.evaluation.held_out import HeldOut, data_of, progress
+from fluxflow_exp.evaluation.published_model import AUTOENCODER, FLOW, Parts, Subject
 from fluxflow_exp.evaluation.record import Record
 from fluxflow_exp.evaluation.similarity import similarity
-from fluxflow_exp.evaluation.subject import AUTOENCODER, FLOW, Parts, Subject
 from fluxflow_exp.losses.perceptual import Perceptual
 from fluxflow_exp.machine.hardware import Machine
 from fluxflow_exp.models.text_to_image import OBJECTIVES, TextToImage
@@ -37,7 +37,7 @@ class Wanted:
     steps: int = 25
     sampler: SamplerName = "euler"
     seed: int = 0
-    features: str = names.EFFICIENTNET
+    features: str = measures.EFFICIENTNET
     data: list[str] = field(default_factory=list)  # overrides
 
 
@@ -81,7 +81,7 @@ class Evaluator:
         return self._sets[step]
 
     def _names(self, *of: str) -> list[str]:
-        return [name for name in self.wanted.metrics if names.MEASURES[name].of in of]
+        return [name for name in self.wanted.metrics if measures.MEASURES[name].of in of]
 
     @torch.no_grad()
     def _reconstructions(self, *, ema: bool) -> list[Record]:
@@ -182,7 +182,7 @@ class Evaluator:
     def _record(
         self, name: str, value: float, parts: Parts, part: str, *, ema: bool, guidance: float | None = None
     ) -> Record:
-        measure, held_out, step = names.measure(name), self.held_out(part), self.subject.step(part)
+        measure, held_out, step = measures.measure(name), self.held_out(part), self.subject.step(part)
         return Record(
             metric=name,
             value=value,
@@ -195,7 +195,7 @@ class Evaluator:
             seed=None if measure.of == "reconstructions" else self.wanted.seed,
             guidance=guidance,
             img_size=held_out.data.img_size,
-            implementation=names.implementation(name),
+            implementation=measures.implementation(name),
             features=self._features_record(name) if measure.features else None,
             weights_digest=parts.digest,
             reference_digest=held_out.pairs_digest if measure.text else held_out.images_digest,

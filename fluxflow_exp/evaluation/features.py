@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from fluxflow_exp.config.compose import UserError
 from fluxflow_exp.evaluation import digests
-from fluxflow_exp.evaluation.names import EFFICIENTNET
+from fluxflow_exp.evaluation.measures import EFFICIENTNET
 
 BATCH = 64  # images that pass at once
 INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"

@@ -10,7 +10,7 @@ from fluxflow_exp.data import build
 from fluxflow_exp.data.captions import surrogate_in
 from fluxflow_exp.data.decoding import reason
 from fluxflow_exp.data.transforms import open_rgb
-from fluxflow_exp.evaluation import names as evaluated
+from fluxflow_exp.evaluation import measures as evaluated
 from fluxflow_exp.machine.hardware import hardware_problems, parallel_problems
 from fluxflow_exp.preflight import frame, parts, steps, targets
 

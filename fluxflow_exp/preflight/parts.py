@@ -10,7 +10,7 @@ from fluxflow_exp.config.compose import UserError
 from fluxflow_exp.config.published import locate
 from fluxflow_exp.config.schema import Model
 from fluxflow_exp.data.buckets import bucket_sizes
-from fluxflow_exp.evaluation.names import MEASURES
+from fluxflow_exp.evaluation.measures import MEASURES
 from fluxflow_exp.losses.perceptual import SMALLEST
 from fluxflow_exp.models import weights
 

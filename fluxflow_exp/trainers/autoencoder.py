@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from fluxflow_exp.data.loader import Batch, read_all
-from fluxflow_exp.evaluation.schedule import Schedule
+from fluxflow_exp.evaluation.during_training import Schedule
 from fluxflow_exp.losses.adversarial import Adversarial
 from fluxflow_exp.losses.appearance import ColorStatistics, Contrast, Histogram
 from fluxflow_exp.losses.feature_matching import FeatureMatching

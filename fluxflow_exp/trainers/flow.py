@@ -8,7 +8,7 @@ from torch import Tensor
 from fluxflow_exp import pictures
 from fluxflow_exp.data.loader import Batch, read_all
 from fluxflow_exp.evaluation import flow_loss
-from fluxflow_exp.evaluation.schedule import Schedule
+from fluxflow_exp.evaluation.during_training import Schedule
 from fluxflow_exp.losses.flow_matching import RectifiedFlow
 from fluxflow_exp.losses.terms import Terms
 from fluxflow_exp.models.posterior import Posterior

@@ -9,7 +9,7 @@ import torch
 
 from fluxflow_exp.config.compose import conf_dir, instantiate, resolve
 from fluxflow_exp.config.overrides import compose_config
-from fluxflow_exp.evaluation import names
+from fluxflow_exp.evaluation import measures
 from fluxflow_exp.preflight.check import problems
 from tests.conftest import toy
 
@@ -192,7 +192,7 @@ def test_measures_need_their_packages_and_two_images(monkeypatch):
         "evaluation.prompts must be at least 2 for kid, not 0"
     ]
     assert check("evaluation.metrics=[ssim]", "stage.steps.vae.transition_on={metric: val_ssim, patience: 2}") == []
-    monkeypatch.setattr(names, "find_spec", lambda name: None)
+    monkeypatch.setattr(measures, "find_spec", lambda name: None)
     assert check() == []
     (line,) = check("evaluation.metrics=[psnr,ssim,rfd]")
     assert line.startswith("evaluation.metrics: ssim, rfd: not installed here: torchmetrics, timm")

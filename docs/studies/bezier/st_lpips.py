@@ -15,8 +15,8 @@ from stlpips_pytorch import stlpips
 
 from fluxflow_exp.evaluation import digests, record
 from fluxflow_exp.evaluation.held_out import HeldOut, data_of
+from fluxflow_exp.evaluation.published_model import AUTOENCODER, Subject
 from fluxflow_exp.evaluation.record import Record
-from fluxflow_exp.evaluation.subject import AUTOENCODER, Subject
 
 NAME = "st_lpips"
 

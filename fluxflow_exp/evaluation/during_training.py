@@ -9,7 +9,7 @@ from torch import Tensor
 from fluxflow_exp.config.schema import Evaluation
 from fluxflow_exp.evaluation import distances
 from fluxflow_exp.evaluation.features import Features, load
-from fluxflow_exp.evaluation.names import MEASURES
+from fluxflow_exp.evaluation.measures import MEASURES
 from fluxflow_exp.evaluation.similarity import means
 from fluxflow_exp.losses.perceptual import Perceptual
 from fluxflow_exp.pictures import to_uint8

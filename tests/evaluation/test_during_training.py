@@ -7,12 +7,12 @@ import torch
 
 from fluxflow_exp import pipeline
 from fluxflow_exp.config.schema import Evaluation
-from fluxflow_exp.evaluation.schedule import Schedule
+from fluxflow_exp.evaluation.during_training import Schedule
 from fluxflow_exp.metrics import psnr
 from fluxflow_exp.run.folder import RunFolder
 from fluxflow_exp.run.metric_log import read_rows
 from tests.conftest import toy
-from tests.test_features import small_timm
+from tests.evaluation.test_features import small_timm
 
 pytest.importorskip("torchmetrics")
 CPU = torch.device("cpu")
