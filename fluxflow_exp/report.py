@@ -109,7 +109,7 @@ def _parser() -> argparse.ArgumentParser:
 @failures.command
 def cli(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
-    from fluxflow_exp import compare_runs
+    from fluxflow_exp.compare import runs as compare_runs
 
     try:
         folders = [run.folder for run in compare_runs.find(options.run)]

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from fluxflow_exp import compare, evaluate, files, pipeline
+from fluxflow_exp import evaluate, files, pipeline
+from fluxflow_exp.compare import command as compare
 from fluxflow_exp.evaluation import measures, record
 from fluxflow_exp.run.folder import RunFolder
 from fluxflow_exp.run.metric_log import read_rows

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from fluxflow_exp import compare, evaluate, plot, report, status, verify
+from fluxflow_exp import evaluate, plot, report, status, verify
+from fluxflow_exp.compare import command as compare
 from fluxflow_exp.evaluation import record
 from tests.read_only import make_read_only
 from tests.studies import Make

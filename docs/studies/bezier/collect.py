@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from fluxflow_exp import compare_runs
+from fluxflow_exp.compare import runs as compare_runs
 from fluxflow_exp.evaluation import record
 from fluxflow_exp.run.metric_log import read_rows
 

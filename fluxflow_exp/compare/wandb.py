@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from fluxflow_exp.compare_pairs import Comparison
+from fluxflow_exp.compare.pairs import Comparison
 from fluxflow_exp.run.wandb import unreachable
 
 GROUPS = ("group", "seeds", "mean", "half_width", "std")

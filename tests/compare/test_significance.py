@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.special import stdtrit
 
-from fluxflow_exp.significance import (
+from fluxflow_exp.compare.significance import (
     Difference,
     half_width,
     paired,

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from fluxflow_exp import files
-from fluxflow_exp.compare_curves import BUDGETS
-from fluxflow_exp.compare_pairs import Comparison, Group, Pair, plain, reached
-from fluxflow_exp.significance import CONFIDENCE, POWER
+from fluxflow_exp.compare.curves import BUDGETS
+from fluxflow_exp.compare.pairs import Comparison, Group, Pair, plain, reached
+from fluxflow_exp.compare.significance import CONFIDENCE, POWER
 
 CAPTION = re.compile(r'aria-label="([^"]{1,200}, by [^"]{1,200} \((?:higher|lower) is better\))"')  # of a page's table
 HEAD = ("group", "seeds", "mean", "± 95 %", "std", "runs ended at")

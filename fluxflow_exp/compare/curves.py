@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fluxflow_exp import compare_work
-from fluxflow_exp.compare_metrics import evaluated, logged
-from fluxflow_exp.compare_runs import Run, apart, listed
+from fluxflow_exp.compare import flops
+from fluxflow_exp.compare.metrics import evaluated, logged
+from fluxflow_exp.compare.runs import Run, apart, listed
+from fluxflow_exp.compare.significance import half_width
 from fluxflow_exp.config.compose import UserError
 from fluxflow_exp.run.metric_log import Row, read_rows
-from fluxflow_exp.significance import half_width
 
 # Budget → what its unit is called.
 BUDGETS = {
@@ -184,7 +184,7 @@ def _axis(run: Run, step: str, rows: list[Row], budget: str, *, batch_size: int)
     if budget == "images":
         return lambda update: float(update * batch_size)
     if budget == "tflop":
-        done = compare_work.done(run, step)
+        done = flops.done(run, step)
         return lambda update: float(done[update])
     seconds = _recorded(rows, "seconds")
     if budget == "seconds":

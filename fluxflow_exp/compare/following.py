@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fluxflow_exp.compare_runs import Run
+    from fluxflow_exp.compare.runs import Run
 
 ABSENT = "(absent)"
 STEPS = "stage.steps."

@@ -5,9 +5,17 @@ import statistics
 from dataclasses import dataclass
 from itertools import combinations
 
-from fluxflow_exp.compare_curves import BUDGETS, Band, Curve
-from fluxflow_exp.compare_runs import Found, Run
-from fluxflow_exp.significance import MOST_SEEDS, Difference, half_width, paired, seeds_needed, together, unpaired
+from fluxflow_exp.compare.curves import BUDGETS, Band, Curve
+from fluxflow_exp.compare.runs import Found, Run
+from fluxflow_exp.compare.significance import (
+    MOST_SEEDS,
+    Difference,
+    half_width,
+    paired,
+    seeds_needed,
+    together,
+    unpaired,
+)
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fluxflow_exp import compare_following
-from fluxflow_exp.compare_following import ABSENT, CHOICES, STEPS
+from fluxflow_exp.compare import following as compare_following
+from fluxflow_exp.compare.following import ABSENT, CHOICES, STEPS
 from fluxflow_exp.config.compose import UserError
 from fluxflow_exp.config.overrides import did_you_mean
 from fluxflow_exp.run import state

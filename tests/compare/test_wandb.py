@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from fluxflow_exp import compare
+from fluxflow_exp.compare import command as compare
 from tests.studies import Make, command, study
 from tests.wandb_files import history
 

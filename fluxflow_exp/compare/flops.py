@@ -9,7 +9,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from fluxflow_exp.compare_runs import Run
+from fluxflow_exp.compare.runs import Run
 from fluxflow_exp.config.compose import UserError
 from fluxflow_exp.run import frozen
 

@@ -10,10 +10,14 @@ from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
 
-from fluxflow_exp import compare_curves, compare_metrics, compare_report, compare_runs, files
-from fluxflow_exp.compare_curves import BUDGETS, TIMED, Curve
-from fluxflow_exp.compare_pairs import Comparison, Group, Question, pairs
-from fluxflow_exp.compare_runs import Found, Run
+from fluxflow_exp import files
+from fluxflow_exp.compare import curves as compare_curves
+from fluxflow_exp.compare import metrics
+from fluxflow_exp.compare import output as compare_report
+from fluxflow_exp.compare import runs as compare_runs
+from fluxflow_exp.compare.curves import BUDGETS, TIMED, Curve
+from fluxflow_exp.compare.pairs import Comparison, Group, Question, pairs
+from fluxflow_exp.compare.runs import Found, Run
 from fluxflow_exp.config import published
 from fluxflow_exp.config.compose import UserError
 from fluxflow_exp.config.overrides import did_you_mean
@@ -38,12 +42,12 @@ def compare(
     """
     by = compare_runs.key_of(runs, question.by)
     groups = _referred(compare_runs.group(runs, by), reference)
-    compare_metrics.check_metric(runs, question.metric)
+    metrics.check_metric(runs, question.metric)
     found = compare_runs.differences(runs, by)
     if found.machines and question.budget in TIMED:
         found.unlike.append(found.machines)
     unrecorded = _said(lambda: compare_curves.check_budget(runs, question.budget))
-    problems = unrecorded + _said(lambda: compare_metrics.check_evaluated(runs, question.metric))
+    problems = unrecorded + _said(lambda: metrics.check_evaluated(runs, question.metric))
     curves: dict[str, Curve] = {}
     for run in runs if not unrecorded else []:
         problems += _said(partial(_read, run, question, curves))
@@ -192,7 +196,7 @@ def main(arguments: list[str] | None = None) -> int:
     words = sys.argv[1:] if arguments is None else arguments
     options = _parser().parse_args(words)
     allow = [kind for kind in options.allow.split(",") if kind]
-    higher = options.better == "higher" if options.better else compare_metrics.higher_is_better(options.metric)
+    higher = options.better == "higher" if options.better else metrics.higher_is_better(options.metric)
     problems = [f"--allow {kind}: choose of {', '.join(KINDS)}" for kind in allow if kind not in KINDS]
     if options.effect is not None and not options.effect > 0:
         problems.append(f"--effect must be above 0, not {options.effect:g}")
@@ -202,7 +206,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         runs = compare_runs.find(options.out)
         if higher is None:
-            compare_metrics.check_metric(runs, options.metric)
+            metrics.check_metric(runs, options.metric)
             problems.append(
                 f"whether more {options.metric} is better, its name does not tell: add --better higher|lower"
             )
@@ -228,11 +232,7 @@ def main(arguments: list[str] | None = None) -> int:
         report += ["--output", str(page)] if options.folder else []
         print(f"Note: {page} is of {older}; {shlex.join(report)} draws it again")
     if options.wandb:
-        from fluxflow_exp import compare_wandb
+        from fluxflow_exp.compare import wandb as compare_wandb
 
         print(f"W&B: {compare_wandb.send(found, compare_report.facts(found, words), folder, options.wandb)}")
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from fluxflow_exp import compare, compare_curves, compare_metrics, compare_runs
-from fluxflow_exp.compare_curves import BUDGETS, Curve, equal_budget
+from fluxflow_exp.compare import command as compare
+from fluxflow_exp.compare import curves as compare_curves
+from fluxflow_exp.compare import metrics as compare_metrics
+from fluxflow_exp.compare import runs
+from fluxflow_exp.compare.curves import BUDGETS, Curve, equal_budget
 from fluxflow_exp.config.compose import UserError
 from fluxflow_exp.run.folder import RunFolder
 from fluxflow_exp.run.metric_log import MetricLog
@@ -106,7 +109,7 @@ def test_steps_lie_one_after_another(make: Make) -> None:
     log = MetricLog(RunFolder(path).metrics("gan"))
     log.write("train", update=5, epoch=1, batch=5, metrics={}, extras={"seconds": 50.0})
     log.write("held_out", update=5, epoch=1, batch=5, metrics={"val_psnr": 4.0})
-    (run,) = compare_runs.find([path])
+    (run,) = runs.find([path])
     assert compare_curves.read(run, "val_psnr", "images").budget == [80, 160, 240, 320]
     assert compare_curves.read(run, "val_psnr", "updates").budget == [10, 20, 30, 35]
     assert compare_curves.read(run, "val_psnr", "seconds").budget == [20, 40, 60, 110]
@@ -116,7 +119,7 @@ def test_a_held_out_row_between_training_rows_has_the_seconds_between_theirs(mak
     path = make("bezier", 0, [1.0, 2.0, 3.0], finished=False)
     log = MetricLog(RunFolder(path).metrics("vae"))
     log.write("held_out", update=35, epoch=1, batch=5, metrics={"val_psnr": 4.0})
-    (run,) = compare_runs.find([path])
+    (run,) = runs.find([path])
     # After the last training row nobody knows the seconds: the row at 35 is left out until there is one.
     assert compare_curves.read(run, "val_psnr", "seconds").budget == [20, 40, 60]
     log.write("train", update=40, epoch=1, batch=5, metrics={}, extras={"seconds": 100.0})

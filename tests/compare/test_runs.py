@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from fluxflow_exp import compare
+from fluxflow_exp.compare import command as compare
 from tests.studies import BATCH, GPU, Make, command, make_run, study
 
 
