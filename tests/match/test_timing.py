@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from fluxflow_exp.match_measured import BLOCK, ROUNDS, Timing, alternate, rounds
+from fluxflow_exp.match.timing import BLOCK, ROUNDS, Timing, alternate, rounds
 
 
 def machine(time_of: Callable[[float], float], *, grain: float = 1e-6) -> tuple[list[float], dict[str, object]]:

@@ -12,7 +12,7 @@ from fluxflow_exp.config.schema import RunConfig
 from fluxflow_exp.data.build import build_data
 from fluxflow_exp.data.protocols import DataSet
 from fluxflow_exp.estimate import rehearsal
-from fluxflow_exp.match_widths import Model
+from fluxflow_exp.match.widths import Model
 from fluxflow_exp.models import weights
 from fluxflow_exp.trainers.context import Length
 

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from fluxflow_exp import benchmark
-from fluxflow_exp.match_axes import Subject, cost_of
-from fluxflow_exp.match_measured import Round, Timing, alternate, rounds
-from fluxflow_exp.match_search import Widths, search
-from fluxflow_exp.match_widths import FINER, TIMED, Model
+from fluxflow_exp.match.axes import Subject, cost_of
+from fluxflow_exp.match.search import Widths, search
+from fluxflow_exp.match.timing import Round, Timing, alternate, rounds
+from fluxflow_exp.match.widths import FINER, TIMED, Model
 
 TOLERANCES = {"params": 0.01, "flops": 0.02, "memory": 0.02, "time": 0.02}
 DEEPER = (0, -1, 1, -2, 2)  # blocks a stage, in the order in which they are tried

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fluxflow_exp.config.compose import UserError
-from fluxflow_exp.match_search import Space, Widths
+from fluxflow_exp.match.search import Space, Widths
 
 FINER = (8, 4, 2, 1)  # channels: multiples of 8 are what matrix units take
 TIMED = (16,)  # where time counts: with 72 and 216 an update took 1.5 times as long as with 64 and 240 (one H200)

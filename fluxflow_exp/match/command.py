@@ -6,7 +6,6 @@ update of the step on the others.
 """
 
 import argparse
-import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,9 +17,9 @@ from fluxflow_exp.preflight.idle import idle_problems
 from fluxflow_exp.run import failures
 
 if TYPE_CHECKING:
-    from fluxflow_exp.match_axes import Figures, Subject
-    from fluxflow_exp.match_measured import Round
-    from fluxflow_exp.match_widths import Model
+    from fluxflow_exp.match.axes import Figures, Subject
+    from fluxflow_exp.match.timing import Round
+    from fluxflow_exp.match.widths import Model
 
 UPDATES = 50  # that are timed
 AXES = ("params", "flops", "memory", "time")
@@ -65,32 +64,33 @@ def main(arguments: list[str] | None = None) -> int:
             problems.append(f"--out {options.out}: this is a file, and a folder is wanted")
         if problems:
             raise UserError(*problems)
-        from fluxflow_exp import match_report
+        from fluxflow_exp.match import output
 
         found = match(asked)
         name = options.name or "_".join([found["candidate"]["model"], found["candidate"]["activation"], asked.axis])
-        path = match_report.write_model(options.out, name, asked, found)
+        path = output.write_model(options.out, name, asked, found)
     except UserError as error:
         fail([str(problem) for problem in error.args])
         return 2
-    print(match_report.table(found))
-    print(match_report.commands(path, name, asked, found))
+    print(output.table(found))
+    print(output.commands(path, name, asked, found))
     if options.json:
         from fluxflow_exp import files
 
         files.write_json(options.json, {**found, "file": str(path)})
-    return 0 if match_report.matched(found) else 1
+    return 0 if output.matched(found) else 1
 
 
 def match(asked: Asked) -> dict[str, Any]:
     """The figures of both models, the differences, and the `changes` that make the candidate equal on the axis."""
-    from fluxflow_exp import match_axes, match_fit
+    from fluxflow_exp.match import axes
+    from fluxflow_exp.match import fit as match_fit
 
     reference, theirs = _subject(asked.reference, asked)
     candidate, mine = _subject(asked.overrides, asked)
     print(f"MATCH: {_named(mine)} like {_named(theirs)}, by {asked.axis}, step {candidate.step}", flush=True)
     print("  counting the work of the reference, predicting its memory and time …", flush=True)
-    first = match_axes.figures(reference, theirs)
+    first = axes.figures(reference, theirs)
     target = first.on(asked.axis)
     rounds: list[Round] = []
     if asked.measured:
@@ -106,7 +106,7 @@ def match(asked: Asked) -> dict[str, Any]:
         fitted = match_fit.fit(candidate, mine, asked.axis, target)
         reached = fitted.cost
     print("  the same of the candidate …", flush=True)
-    second = match_axes.figures(candidate, mine.changed(fitted.changes))
+    second = axes.figures(candidate, mine.changed(fitted.changes))
     return {
         "axis": asked.axis,
         "tolerance": match_fit.TOLERANCES[asked.axis],
@@ -126,8 +126,8 @@ def match(asked: Asked) -> dict[str, Any]:
 def _subject(overrides: list[str], asked: Asked) -> "tuple[Subject, Model]":
     from fluxflow_exp import plan
     from fluxflow_exp.config.compose import typed
-    from fluxflow_exp.match_axes import Subject
-    from fluxflow_exp.match_widths import model_of
+    from fluxflow_exp.match.axes import Subject
+    from fluxflow_exp.match.widths import model_of
     from fluxflow_exp.preflight import check
 
     values = values_of([*overrides, "tracking=off"], config_dir=asked.config_dir)
@@ -190,7 +190,3 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--config-dir", help="the folder of your own groups")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers there, too")
     return parser
-
-
-if __name__ == "__main__":
-    sys.exit(main())

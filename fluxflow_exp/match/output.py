@@ -9,7 +9,7 @@ import yaml
 from fluxflow_exp import files
 
 if TYPE_CHECKING:
-    from fluxflow_exp.match import Asked
+    from fluxflow_exp.match.command import Asked
 
 
 def table(found: dict[str, Any]) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from fluxflow_exp.match_search import STRETCH, Space, Widths, search
+from fluxflow_exp.match.search import STRETCH, Space, Widths, search
 
 STEPS = tuple((step,) * 3 for step in (8, 4, 2, 1))
 

@@ -10,9 +10,9 @@ import pytest
 
 from fluxflow_exp.config.compose import resolve
 from fluxflow_exp.config.overrides import compose_config
-from fluxflow_exp.match import main
-from fluxflow_exp.match_fit import _widths
-from fluxflow_exp.match_widths import Model, model_of
+from fluxflow_exp.match.command import main
+from fluxflow_exp.match.fit import _widths
+from fluxflow_exp.match.widths import Model, model_of
 from fluxflow_exp.models import weights
 from fluxflow_exp.models.compact_vae import shortcuts
 from tests.conftest import TOY
@@ -140,7 +140,7 @@ def test_widths_that_are_near_and_cannot_be_taken_are_said_to_be_so(capsys: pyte
 def test_the_nearest_that_is_not_near_enough_is_not_called_matched(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fluxflow_exp.match_fit.TOLERANCES", {"params": 1e-9})
+    monkeypatch.setattr("fluxflow_exp.match.fit.TOLERANCES", {"params": 1e-9})
     assert main([*VAE, *LIKE, *WIDER, "--axis", "params", "--out", str(tmp_path)]) == 1
     said = capsys.readouterr().out
     assert re.search(r"^  allowed widths reach [+-]\d+\.\d\d% and no nearer$", said, re.MULTILINE)
