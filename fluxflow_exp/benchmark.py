@@ -19,7 +19,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from fluxflow_exp import files, plan
+from fluxflow_exp import files
 from fluxflow_exp.config.compose import UserError, instantiate, typed
 from fluxflow_exp.config.overrides import did_you_mean, values_of
 from fluxflow_exp.console import Console, fail
@@ -29,6 +29,7 @@ from fluxflow_exp.machine.hardware import Machine, prepare
 from fluxflow_exp.machine.preemption import StopRequest
 from fluxflow_exp.machine.ranks import Ranks
 from fluxflow_exp.pipeline import Pipeline
+from fluxflow_exp.plan import command as plan
 from fluxflow_exp.preflight import check
 from fluxflow_exp.run import failures
 from fluxflow_exp.run.folder import RunFolder

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from fluxflow_exp import plan, verify
+from fluxflow_exp import verify
 from fluxflow_exp.config.compose import UserError, instantiate, typed
 from fluxflow_exp.config.schema import RunConfig, Step
 from fluxflow_exp.console import Console
@@ -18,6 +18,7 @@ from fluxflow_exp.machine.preemption import Interrupted, StopRequest
 from fluxflow_exp.machine.ranks import Ranks
 from fluxflow_exp.models import weights
 from fluxflow_exp.monitor.finite import NonFiniteError
+from fluxflow_exp.plan import command as plan
 from fluxflow_exp.run import failures, mirror, summary
 from fluxflow_exp.run.checkpoint import CheckpointStore
 from fluxflow_exp.run.folder import RunFolder, identity_digest, run_path

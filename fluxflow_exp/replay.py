@@ -98,13 +98,13 @@ def _trainer(folder: RunFolder, name: str, update: int, precision: str | None) -
     """A trainer of step `name` as it was before the first update that is repeated."""
     import torch
 
-    from fluxflow_exp import plan
     from fluxflow_exp.config.compose import instantiate, typed
     from fluxflow_exp.data.build import build_data
     from fluxflow_exp.machine.hardware import prepare
     from fluxflow_exp.machine.preemption import StopRequest
     from fluxflow_exp.machine.ranks import Ranks
     from fluxflow_exp.pipeline import Pipeline
+    from fluxflow_exp.plan import command as plan
     from fluxflow_exp.preflight import check
     from fluxflow_exp.run import frozen
     from fluxflow_exp.run.wandb import WandbRun

@@ -28,7 +28,7 @@ FORMAT = 1
 
 def check(values: dict[str, Any], *, say: Callable[[str], None] = print) -> list[Check]:
     """Checks of every step of the resolved configuration `values`. UserError: a step cannot be built."""
-    from fluxflow_exp import plan  # torch, which --help does without
+    from fluxflow_exp.plan import command as plan  # torch, which --help does without
     from fluxflow_exp.wirings import effects, gradients, movement, probe, toy
 
     config = typed(values)

@@ -10,12 +10,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from fluxflow_exp import plan
 from fluxflow_exp.config.compose import resolve, typed
 from fluxflow_exp.config.overrides import compose_config
 from fluxflow_exp.losses.perceptual import Perceptual
 from fluxflow_exp.losses.reconstruction import Reconstruction
 from fluxflow_exp.losses.terms import Terms
+from fluxflow_exp.plan import command as plan
 from fluxflow_exp.trainers.autoencoder import AutoencoderTrainer
 from fluxflow_exp.trainers.ema import EMA
 from fluxflow_exp.trainers.flow import FlowTrainer

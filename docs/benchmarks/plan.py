@@ -21,20 +21,20 @@ from typing import Any
 
 import torch
 
-from fluxflow_exp import cost
 from fluxflow_exp.config.compose import instantiate, resolve, typed
 from fluxflow_exp.config.overrides import compose_config
 from fluxflow_exp.config.schema import RunConfig
 from fluxflow_exp.console import Console
 from fluxflow_exp.data.build import build_data
 from fluxflow_exp.data.loader import Batch
-from fluxflow_exp.estimate import rehearsal
-from fluxflow_exp.forecast import SPARE_GIB
 from fluxflow_exp.machine.hardware import prepare
 from fluxflow_exp.machine.preemption import StopRequest
 from fluxflow_exp.machine.ranks import Ranks
 from fluxflow_exp.pipeline import Pipeline
-from fluxflow_exp.plan import length
+from fluxflow_exp.plan import roofline
+from fluxflow_exp.plan.command import length
+from fluxflow_exp.plan.dry_run import rehearsal
+from fluxflow_exp.plan.forecast import SPARE_GIB
 from fluxflow_exp.run.folder import RunFolder
 from fluxflow_exp.trainers.phase import Turn
 
@@ -128,7 +128,7 @@ def predict(overrides: list[str]) -> tuple[dict[str, float], float]:
         costs = {kind: tried.cost(kind, size.micro_batch) for kind in tried.kinds()}
     peaks = {"r1" if "r1" in kind else "plain": each.peak / GIB for kind, each in costs.items()}
     plain = next(each for kind, each in costs.items() if "r1" not in kind)
-    return peaks, cost.seconds(plain.operations, config.hardware) or float("nan")
+    return peaks, roofline.seconds(plain.operations, config.hardware) or float("nan")
 
 
 def configuration(overrides: list[str]) -> RunConfig:

@@ -31,7 +31,7 @@ from fluxflow_exp.machine.preemption import StopRequest
 from fluxflow_exp.machine.ranks import Ranks
 from fluxflow_exp.metrics import psnr
 from fluxflow_exp.pipeline import Pipeline
-from fluxflow_exp.plan import length
+from fluxflow_exp.plan.command import length
 from fluxflow_exp.run.folder import RunFolder
 
 HELD_OUT = 128

@@ -31,9 +31,10 @@ def done(run: Run, step: str) -> NDArray[np.float64]:
 
 @cache
 def _counted(values: str) -> Done:
-    from fluxflow_exp import plan, work  # torch
     from fluxflow_exp.config.compose import typed
     from fluxflow_exp.data.build import build_data
+    from fluxflow_exp.plan import command as plan  # torch
+    from fluxflow_exp.plan import flops
 
     found = json.loads(values)
     print(f"Counting the work of an update: model={found['model']['name']}, {found['model']['activation']}", flush=True)
@@ -43,6 +44,6 @@ def _counted(values: str) -> Done:
     data = build_data(config)
     made = {}
     for name, each in config.stage.steps.items():
-        updates = work.tflop(config, name, plan.length(each, data[name], config), data[name])
+        updates = flops.tflop(config, name, plan.length(each, data[name], config), data[name])
         made[name] = np.concatenate([[0.0], np.cumsum(updates)])
     return made

@@ -6,14 +6,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from fluxflow_exp import cost, plan, work
 from fluxflow_exp.config.compose import typed
 from fluxflow_exp.config.schema import RunConfig
 from fluxflow_exp.data.build import build_data
 from fluxflow_exp.data.protocols import DataSet
-from fluxflow_exp.estimate import rehearsal
 from fluxflow_exp.match.widths import Model
 from fluxflow_exp.models import weights
+from fluxflow_exp.plan import command as plan
+from fluxflow_exp.plan import flops, roofline
+from fluxflow_exp.plan.dry_run import rehearsal
 from fluxflow_exp.trainers.context import Length
 
 GIB = 2**30
@@ -50,7 +51,7 @@ class Subject:
 
     def tflop(self, model: Model) -> float:
         """Of an update, averaged over the step."""
-        return statistics.fmean(work.tflop(self._config(model), self.step, self.length, self.data))
+        return statistics.fmean(flops.tflop(self._config(model), self.step, self.length, self.data))
 
     def predicted(self, model: Model) -> Predicted:
         config = self._config(model)
@@ -68,7 +69,7 @@ class Subject:
             return sum(known) if known else None
 
         peak = max(each.peak for each in costs.values()) / GIB
-        return Predicted(peak, average(cost.seconds), average(cost.busy))
+        return Predicted(peak, average(roofline.seconds), average(roofline.busy))
 
     def _config(self, model: Model) -> RunConfig:
         return typed(self.with_model(model))

@@ -124,10 +124,10 @@ def match(asked: Asked) -> dict[str, Any]:
 
 
 def _subject(overrides: list[str], asked: Asked) -> "tuple[Subject, Model]":
-    from fluxflow_exp import plan
     from fluxflow_exp.config.compose import typed
     from fluxflow_exp.match.axes import Subject
     from fluxflow_exp.match.widths import model_of
+    from fluxflow_exp.plan import command as plan
     from fluxflow_exp.preflight import check
 
     values = values_of([*overrides, "tracking=off"], config_dir=asked.config_dir)

@@ -21,7 +21,7 @@ from fluxflow_exp.config.compose import instantiate
 from fluxflow_exp.config.published import locate
 from fluxflow_exp.config.schema import RunConfig, Step
 from fluxflow_exp.monitor.finite import NonFiniteError
-from fluxflow_exp.plan import needed_parts
+from fluxflow_exp.plan.command import needed_parts
 from fluxflow_exp.run.folder import flatten
 from fluxflow_exp.wirings import inert
 from fluxflow_exp.wirings.alternatives import at, hints_of, others, replaced

@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fluxflow_exp import pipeline, plan
+from fluxflow_exp import pipeline
 from fluxflow_exp.config.compose import UserError, instantiate, resolve, typed
 from fluxflow_exp.config.overrides import compose_config
 from fluxflow_exp.console import Console
@@ -29,6 +29,7 @@ from fluxflow_exp.machine.preemption import Interrupted, StopRequest
 from fluxflow_exp.machine.ranks import Ranks
 from fluxflow_exp.models.compact_vae import Compressor
 from fluxflow_exp.models.text_encoder import Text
+from fluxflow_exp.plan import command as plan
 from fluxflow_exp.preflight import check
 from fluxflow_exp.run.folder import RunFolder
 from fluxflow_exp.trainers.context import Length

@@ -25,14 +25,14 @@ from fluxflow_exp.config.schema import Hardware, RunConfig
 from fluxflow_exp.console import Console
 from fluxflow_exp.data.loader import Batch
 from fluxflow_exp.data.protocols import DataSet
-from fluxflow_exp.fake_gpu import DEVICE, fake_gpu
-from fluxflow_exp.fusion import fuse_regions
 from fluxflow_exp.losses.terms import Terms
 from fluxflow_exp.machine.hardware import Machine, replays
 from fluxflow_exp.machine.preemption import StopRequest
 from fluxflow_exp.machine.ranks import Ranks
-from fluxflow_exp.meter import Meter, Operation
 from fluxflow_exp.pipeline import Pipeline
+from fluxflow_exp.plan.fake_gpu import DEVICE, fake_gpu
+from fluxflow_exp.plan.fusion import fuse_regions
+from fluxflow_exp.plan.memory_meter import Meter, Operation
 from fluxflow_exp.run.folder import RunFolder
 from fluxflow_exp.trainers.base import Trainer
 from fluxflow_exp.trainers.context import Length

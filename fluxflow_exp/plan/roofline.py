@@ -7,7 +7,7 @@ Each operation takes as long as its arithmetic or its memory traffic, whichever 
 from collections.abc import Iterable, Sequence
 
 from fluxflow_exp.config.schema import Hardware
-from fluxflow_exp.meter import Operation
+from fluxflow_exp.plan.memory_meter import Operation
 
 # Shares of a card's best rates that convolutions and matrix products of these models, and pointwise kernels, reach.
 MATRIX_SHARE, BANDWIDTH_SHARE = 0.6, 0.8

@@ -5,7 +5,6 @@
 
 import argparse
 import statistics
-import sys
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
@@ -239,8 +238,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _predict(values: dict[str, Any]) -> dict[str, Any]:
     """Say what each step will need, as soon as it is known. UserError: the configuration is wrong."""
-    from fluxflow_exp import forecast
     from fluxflow_exp.data import build
+    from fluxflow_exp.plan import forecast
     from fluxflow_exp.preflight import check  # a run, which prints a plan too, does not need them
 
     wrong = check.problems(values, here=False)
@@ -291,7 +290,3 @@ def _reservations(config: RunConfig) -> list[str]:
     if hardware.parallel == "fsdp":
         found.append("hardware.parallel=fsdp is predicted as ddp: with more memory")
     return found
-
-
-if __name__ == "__main__":
-    sys.exit(main())

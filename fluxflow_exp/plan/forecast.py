@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from typing import Any
 
-from fluxflow_exp import cost
 from fluxflow_exp.config.schema import Hardware, RunConfig
 from fluxflow_exp.data.protocols import DataSet
-from fluxflow_exp.estimate import Rehearsal, rehearsal
+from fluxflow_exp.plan import roofline
+from fluxflow_exp.plan.dry_run import Rehearsal, rehearsal
 from fluxflow_exp.trainers.context import Length
 
 GIB = 2**30
@@ -53,7 +53,7 @@ def forecast(
         shares = {kind: count / length.updates for kind, count in kinds.items()}
         worst = max(costs, key=lambda kind: costs[kind].peak)
         peak = costs[worst].peak / GIB
-        times = {kind: cost.seconds(each.operations, hardware) for kind, each in costs.items()}
+        times = {kind: roofline.seconds(each.operations, hardware) for kind, each in costs.items()}
         known = [shares[kind] * time for kind, time in times.items() if time is not None]
         average = measured if measured is not None else sum(known) if known else None
         hours = None if average is None else average * length.updates / 3600
@@ -73,7 +73,7 @@ def forecast(
             largest_micro_batch=_largest(tried, worst, peak, length, share.batch_size, hardware),
             seconds=average,
             hours=hours,
-            dollars=cost.money(None if hours is None else 3600 * hours, hardware, cards=ranks),
+            dollars=roofline.money(None if hours is None else 3600 * hours, hardware, cards=ranks),
             checkpoints_gib=(saved * tried.checkpoint_bytes() + tried.weights_bytes()) / GIB,
             latent_cache_gib=_cache(tried, data),
             measured=measured is not None,

@@ -9,7 +9,7 @@ import dataclasses
 
 from fluxflow_exp.config.schema import RunConfig
 from fluxflow_exp.data.protocols import DataSet
-from fluxflow_exp.estimate import rehearsal
+from fluxflow_exp.plan.dry_run import rehearsal
 from fluxflow_exp.trainers.context import Length
 
 

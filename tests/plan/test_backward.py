@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from fluxflow_exp.backward import walked
+from fluxflow_exp.plan.backward import walked
 
 
 def gradients(*, walk: bool, checkpointing: bool = False, passes: int = 1) -> list[Tensor]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from fluxflow_exp.plan import main
+from fluxflow_exp.plan.command import main
 from tests.conftest import TOY
 
 # Eager, so that no graphs have to be traced.

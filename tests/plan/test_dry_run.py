@@ -8,8 +8,8 @@ import pytest
 from fluxflow_exp.config.compose import resolve, typed
 from fluxflow_exp.config.overrides import compose_config
 from fluxflow_exp.data.build import build_data
-from fluxflow_exp.estimate import WORKSPACE, Cost, Rehearsal, rehearsal
-from fluxflow_exp.plan import length
+from fluxflow_exp.plan.command import length
+from fluxflow_exp.plan.dry_run import WORKSPACE, Cost, Rehearsal, rehearsal
 from tests.conftest import TOY
 
 IMAGES = 8 * 3 * 64 * 64 * 4  # bytes of a batch

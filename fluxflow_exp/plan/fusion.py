@@ -15,8 +15,8 @@ from torch import Tensor, fx, nn
 from torch._inductor.decomposition import select_decomp_table
 from torch.autograd.graph import saved_tensors_hooks
 
-from fluxflow_exp.meter import Meter
 from fluxflow_exp.models.layers import Region
+from fluxflow_exp.plan.memory_meter import Meter
 
 Graphs = dict[Any, Callable[..., Any]]
 VIEWS = {"view", "permute", "transpose", "expand", "alias", "slice", "select", "unsqueeze", "squeeze", "t", "split"}

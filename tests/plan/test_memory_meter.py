@@ -4,8 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from fluxflow_exp.fake_gpu import DEVICE, fake_gpu
-from fluxflow_exp.meter import Meter
+from fluxflow_exp.plan.fake_gpu import DEVICE, fake_gpu
+from fluxflow_exp.plan.memory_meter import Meter
 
 MAP = 2 * 16 * 32 * 32 * 4  # bytes of a feature map
 

@@ -14,7 +14,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from fluxflow_exp.backward import walked
+from fluxflow_exp.plan.backward import walked
 from fluxflow_exp.seeding import generator
 
 DEVICE = torch.device("cuda", 0)
