@@ -11,7 +11,7 @@ import pytest
 import torch
 import yaml
 
-from fluxflow_exp import evaluate, pipeline, replay, status, wiring
+from fluxflow_exp import evaluate, pipeline, replay, status
 from fluxflow_exp.config import published
 from fluxflow_exp.config.compose import UserError, instantiate, resolve, typed
 from fluxflow_exp.config.overrides import compose_config
@@ -19,6 +19,7 @@ from fluxflow_exp.evaluation.during_training import Schedule
 from fluxflow_exp.run import frozen
 from fluxflow_exp.run.folder import RunFolder
 from fluxflow_exp.sweep import jobs
+from fluxflow_exp.wiring import command as wiring
 from tests.conftest import TOY, toy
 
 STREAM = {"_target_": "fluxflow_exp.data.webdataset.WebDataset", "urls": "pipe:touch harm", "epoch_size": 8}

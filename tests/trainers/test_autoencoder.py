@@ -17,7 +17,7 @@ from fluxflow_exp.machine.ranks import Ranks
 from fluxflow_exp.pipeline import Pipeline
 from fluxflow_exp.plan.command import length
 from fluxflow_exp.run.folder import RunFolder
-from fluxflow_exp.wirings.gradients import reached
+from fluxflow_exp.wiring.gradients import reached
 from tests.conftest import toy
 
 ACTIVATIONS = ["bezier", "silu", "gelu", "relu"]

@@ -7,9 +7,9 @@ from torch import Tensor, nn
 
 from fluxflow_exp.config.compose import instantiate
 from fluxflow_exp.trainers.base import Trainer
-from fluxflow_exp.wirings.alternatives import replaced
-from fluxflow_exp.wirings.check import Check
-from fluxflow_exp.wirings.probe import Probe, advance, digest
+from fluxflow_exp.wiring.check import Check
+from fluxflow_exp.wiring.other_values import replaced
+from fluxflow_exp.wiring.toy_trainer import Probe, advance, digest
 
 State = dict[str, Tensor]
 OTHER_CAPTION = "something else"

@@ -23,11 +23,11 @@ from fluxflow_exp.config.schema import RunConfig, Step
 from fluxflow_exp.monitor.finite import NonFiniteError
 from fluxflow_exp.plan.command import needed_parts
 from fluxflow_exp.run.folder import flatten
-from fluxflow_exp.wirings import inert
-from fluxflow_exp.wirings.alternatives import at, hints_of, others, replaced
-from fluxflow_exp.wirings.check import ACTS, Check
-from fluxflow_exp.wirings.movement import curve
-from fluxflow_exp.wirings.probe import Probe, updates_of
+from fluxflow_exp.wiring import exempt_keys
+from fluxflow_exp.wiring.check import ACTS, Check
+from fluxflow_exp.wiring.other_values import at, hints_of, others, replaced
+from fluxflow_exp.wiring.toy_trainer import Probe, updates_of
+from fluxflow_exp.wiring.weights_move import curve
 
 EVALUATIONS = 20  # of a schedule that follows a metric, which improves at each; then as many without
 IMPROVEMENT = 0.9993
@@ -47,7 +47,7 @@ class Effects:
         keys = [
             (key, value)
             for key, value in keys_of(self.values, self.probe.config, self.probe.step)
-            if not inert.reason(key)
+            if not exempt_keys.reason(key)
         ]
         shown = track(keys, f"Step {self.probe.step}", transient=True, disable=not sys.stdout.isatty())
         return [check for key, value in shown for check in self.check(key, value)]
@@ -74,8 +74,8 @@ class Effects:
             return []
         if len(refused) == len(tried):
             return [Check(self.probe.step, name, True, refused[0])]
-        if inert.exception(key):
-            return [Check(self.probe.step, name, True, f"not here: {inert.exception(key)}")]
+        if exempt_keys.exception(key):
+            return [Check(self.probe.step, name, True, f"not here: {exempt_keys.exception(key)}")]
         listed = ", ".join(map(repr, tried))
         return [Check(self.probe.step, name, False, f"{value!r} → {listed}: nothing changes")]
 
@@ -176,7 +176,7 @@ def _sources(config: Any) -> Iterator[tuple[str, Any]]:
     for section in ("model", "optimizer", "scheduler"):
         for key, value in flatten(plain[section], section):
             inside = section == "model" and key.count(".") > 1
-            if not inside and not inert.reason(key) and not str(value).startswith("${"):
+            if not inside and not exempt_keys.reason(key) and not str(value).startswith("${"):
                 yield key, value
     yield "stage.spade", plain["stage"]["spade"]
 

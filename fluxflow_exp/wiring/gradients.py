@@ -9,8 +9,8 @@ from torch import Tensor
 from fluxflow_exp.data.loader import Batch
 from fluxflow_exp.losses.terms import Terms
 from fluxflow_exp.trainers.base import Trainer
-from fluxflow_exp.wirings.check import Check
-from fluxflow_exp.wirings.probe import Probe, advance
+from fluxflow_exp.wiring.check import Check
+from fluxflow_exp.wiring.toy_trainer import Probe, advance
 
 Weighed = dict[str, list[float]]  # term → its weight in one update after another
 LOGIT_SHIFTS = (-5.0, 5.0)  # so that a discriminator takes every image for real, or none

@@ -24,7 +24,7 @@ from fluxflow_exp.run.folder import RunFolder
 from fluxflow_exp.seeding import generator
 from fluxflow_exp.trainers.base import Trainer
 from fluxflow_exp.trainers.context import Length
-from fluxflow_exp.wirings.toy import pixels
+from fluxflow_exp.wiring.shrink import pixels
 
 BATCHES = 3  # read of the data; updates take them in turn
 AFTER = 2  # updates that follow the first one of a kind

@@ -11,7 +11,7 @@ from fluxflow_exp.config import schema
 from fluxflow_exp.config.compose import conf_dir, resolve
 from fluxflow_exp.config.overrides import compose_config
 from fluxflow_exp.run.folder import flatten
-from fluxflow_exp.wirings import inert
+from fluxflow_exp.wiring import exempt_keys
 
 PACKAGE = Path(fluxflow_exp.__file__).parent
 LPIPS = "+loss@stage.steps.vae_gan.trainer.perceptual=lpips"
@@ -29,13 +29,13 @@ def test_every_listed_key_exists() -> None:
         for section, node in resolve(compose_config(overrides)).items()
         for key, _ in flatten(node, section)
     }
-    unknown = [p for p in (*inert.INERT, *inert.SELDOM) if not any(fnmatchcase(key, p) for key in keys)]
+    unknown = [p for p in (*exempt_keys.INERT, *exempt_keys.SELDOM) if not any(fnmatchcase(key, p) for key in keys)]
     assert unknown == []
 
 
 def test_losses_optimizers_and_models_are_not_listed() -> None:
     for key in ("seed", "stage.steps.vae.trainer.kl.weight", "stage.steps.vae.ema.decay", "model.expander.widths"):
-        assert inert.reason(key) is None
+        assert exempt_keys.reason(key) is None
 
 
 def frame(kind: Any) -> set[str]:

@@ -7,7 +7,7 @@ import pytest
 from fluxflow_exp.config.compose import typed
 from fluxflow_exp.config.schema import MicroBatch
 from fluxflow_exp.losses.flow_matching import RectifiedFlow
-from fluxflow_exp.wirings.alternatives import hints_of, others, replaced
+from fluxflow_exp.wiring.other_values import hints_of, others, replaced
 from tests.conftest import toy
 
 

@@ -7,7 +7,7 @@ import pytest
 from fluxflow_exp.config.compose import PARTS, resolve
 from fluxflow_exp.config.overrides import compose_config
 from fluxflow_exp.models.weights import outline
-from fluxflow_exp.wirings.toy import shrink
+from fluxflow_exp.wiring.shrink import shrink
 
 
 @pytest.mark.parametrize("model", ["tiny", "compact", "fluxflow", "fluxflow_silu"])

@@ -5,7 +5,6 @@ without an error. Each step is built at toy size and taken through a few updates
 """
 
 import argparse
-import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict
@@ -21,7 +20,7 @@ from fluxflow_exp.console import fail
 from fluxflow_exp.preflight.idle import idle_problems
 from fluxflow_exp.run import failures, frozen
 from fluxflow_exp.run.folder import RunFolder
-from fluxflow_exp.wirings.check import ACTS, Check
+from fluxflow_exp.wiring.check import ACTS, Check
 
 FORMAT = 1
 
@@ -29,18 +28,19 @@ FORMAT = 1
 def check(values: dict[str, Any], *, say: Callable[[str], None] = print) -> list[Check]:
     """Checks of every step of the resolved configuration `values`. UserError: a step cannot be built."""
     from fluxflow_exp.plan import command as plan  # torch, which --help does without
-    from fluxflow_exp.wirings import effects, gradients, movement, probe, toy
+    from fluxflow_exp.wiring import gradients, keys_act, toy_trainer, weights_move
+    from fluxflow_exp.wiring import shrink as toy
 
     config = typed(values)
     small, changes = toy.shrink(values)
     found: list[Check] = []
     with tempfile.TemporaryDirectory() as scratch:
         for name in values["stage"]["steps"]:
-            data = probe.open_data(config, name)
+            data = toy_trainer.open_data(config, name)
             length = plan.length(config.stage.steps[name], data, config)
-            tried = probe.Probe(small, name, data, length, Path(scratch))
+            tried = toy_trainer.Probe(small, name, data, length, Path(scratch))
             say(_made(name, tried, data.img_size, changes))
-            found += [*gradients.checks(tried), *movement.checks(tried), *effects.Effects(tried).checks()]
+            found += [*gradients.checks(tried), *weights_move.checks(tried), *keys_act.Effects(tried).checks()]
     return found
 
 
@@ -139,7 +139,7 @@ def _of_run(path: Path) -> list[Check]:
 
 def _of_overrides(words: list[str], config_dir: str | None) -> list[Check]:
     from fluxflow_exp.preflight import check as preflight
-    from fluxflow_exp.wirings import effects
+    from fluxflow_exp.wiring import keys_act
 
     values = values_of(words, config_dir=config_dir)
     config = compose_config(words, config_dir=config_dir)
@@ -147,8 +147,4 @@ def _of_overrides(words: list[str], config_dir: str | None) -> list[Check]:
     if problems:
         raise UserError(*problems)
     named = {word.lstrip("+").partition("=")[0] for word in words}
-    return effects.shared(config, resolve, named) + check(values)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return keys_act.shared(config, resolve, named) + check(values)

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from fluxflow_exp import wiring
 from fluxflow_exp.config.compose import conf_dir, resolve
 from fluxflow_exp.config.overrides import compose_config
 from fluxflow_exp.run.folder import RunFolder
-from fluxflow_exp.wirings import effects
+from fluxflow_exp.wiring import command as wiring
+from fluxflow_exp.wiring import keys_act
 from tests.conftest import TOY, toy
 
 FAST = ["vae", "vae_gan", "flow_cfg"]
@@ -30,7 +30,7 @@ def failures(checks: list[wiring.Check]) -> list[str]:
 def checked(*overrides: str) -> list[wiring.Check]:
     """Of a stage at toy size, with the keys that others are interpolated from."""
     config = compose_config([*TOY, "data.n_images=128", *overrides])
-    found = effects.shared(config, resolve, set()) + wiring.check(resolve(config), say=lambda text: None)
+    found = keys_act.shared(config, resolve, set()) + wiring.check(resolve(config), say=lambda text: None)
     assert len(found) > 30
     return found
 
@@ -107,7 +107,7 @@ def test_a_key_that_the_user_sets_and_nothing_reads_fails() -> None:
     config = compose_config(["stage=vae", "optimizer=sgd"])  # it has a rate of its own
 
     def of(named: set[str]) -> list[bool]:
-        return [e.passed for e in effects.shared(config, resolve, named) if e.check == "model.learning_rate acts"]
+        return [e.passed for e in keys_act.shared(config, resolve, named) if e.check == "model.learning_rate acts"]
 
     assert of(set()) == []
     assert of({"model.learning_rate"}) == [False]

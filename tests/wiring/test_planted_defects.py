@@ -22,10 +22,11 @@ from fluxflow_exp.trainers.flow import FlowTrainer
 from fluxflow_exp.trainers.latents import Encoded
 from fluxflow_exp.trainers.phase import Turn
 from fluxflow_exp.trainers.player import Player
-from fluxflow_exp.wirings import gradients, movement, toy
-from fluxflow_exp.wirings.check import Check
-from fluxflow_exp.wirings.effects import Effects
-from fluxflow_exp.wirings.probe import Probe, open_data
+from fluxflow_exp.wiring import gradients, weights_move
+from fluxflow_exp.wiring import shrink as toy
+from fluxflow_exp.wiring.check import Check
+from fluxflow_exp.wiring.keys_act import Effects
+from fluxflow_exp.wiring.toy_trainer import Probe, open_data
 from tests.conftest import TOY
 from tests.conftest import toy as toy_run
 
@@ -159,7 +160,7 @@ def test_lpips_under_no_grad_is_found(tmp_path: Path) -> None:
 
 def test_a_discriminator_that_is_never_stepped_is_found(tmp_path: Path) -> None:
     probe = probe_of(tmp_path, "vae_gan", trained_by("vae_gan", DiscriminatorNeverStepped))
-    assert failed(movement.checks(probe)) == ["optimizer of discriminator moves its parts"]
+    assert failed(weights_move.checks(probe)) == ["optimizer of discriminator moves its parts"]
 
 
 def test_an_adaptive_weight_that_turns_negative_is_found(tmp_path: Path) -> None:
@@ -192,7 +193,7 @@ def test_the_weight_shown_is_that_after_the_warm_up(tmp_path: Path) -> None:
 @pytest.mark.parametrize("defect", ["never executed", "a copy"])
 def test_averages_that_do_not_average_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, defect: str) -> None:
     probe = probe_of(tmp_path, "vae")
-    assert failed(movement.checks(probe)) == []
+    assert failed(weights_move.checks(probe)) == []
     update: Callable[[EMA], None] = EMA.update
 
     def copying(ema: EMA) -> None:
@@ -200,13 +201,13 @@ def test_averages_that_do_not_average_are_found(tmp_path: Path, monkeypatch: pyt
         update(ema)
 
     monkeypatch.setattr(EMA, "update", copying if defect == "a copy" else lambda ema: None)
-    assert failed(movement.checks(probe)) == ["EMA of vae moves"]
+    assert failed(weights_move.checks(probe)) == ["EMA of vae moves"]
 
 
 def test_an_ema_that_no_player_has_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(AutoencoderTrainer, "AVERAGED", ())
     probe = probe_of(tmp_path, "vae")
-    assert failed(movement.checks(probe)) == ["EMA moves"]
+    assert failed(weights_move.checks(probe)) == ["EMA moves"]
     assert acts(probe, "stage.steps.vae.ema.decay") == [False]
 
 
@@ -220,7 +221,7 @@ def test_instance_noise_without_effect_is_found(tmp_path: Path) -> None:
 @pytest.mark.parametrize("trainer", [DropoutNotPassedOn, FlowThatKeepsCaptions])
 def test_caption_dropout_that_is_not_passed_on_is_found(tmp_path: Path, trainer: type) -> None:
     broken = probe_of(tmp_path, "flow", f"{DROPOUT}=0.5", trained_by("flow", trainer))
-    assert failed(movement.checks(broken)) == ["caption dropout reaches the model"]
+    assert failed(weights_move.checks(broken)) == ["caption dropout reaches the model"]
     assert acts(broken, DROPOUT) == [False]
 
 
@@ -240,7 +241,7 @@ def test_a_schedule_that_is_never_stepped_is_found(tmp_path: Path, monkeypatch: 
         player.optimizer.param_groups[0]["lr"] = rate
 
     monkeypatch.setattr(Player, "apply", without_schedule)
-    assert failed(movement.checks(probe)) == ["learning rate of vae follows its schedule"]
+    assert failed(weights_move.checks(probe)) == ["learning rate of vae follows its schedule"]
 
 
 def test_an_argument_that_its_constructor_never_uses_is_found(tmp_path: Path) -> None:
