@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from fluxflow_exp import figures, files
+from fluxflow_exp import files
 from fluxflow_exp.config.compose import UserError
 from fluxflow_exp.console import fail
-from fluxflow_exp.figures import Axes, Figure, LogLocator, NullLocator
 from fluxflow_exp.monitor import health
 from fluxflow_exp.preflight.idle import idle_problems
+from fluxflow_exp.report import figures
+from fluxflow_exp.report.figures import Axes, Figure, LogLocator, NullLocator
 from fluxflow_exp.run import failures, state
 from fluxflow_exp.run.metric_log import Row, read_rows
 

@@ -5,9 +5,9 @@ import os
 import torch
 from PIL import Image
 
-from fluxflow_exp import report  # noqa: F401
-from fluxflow_exp.card import facts, page  # noqa: F401
-from fluxflow_exp.card.parents import shipped
+from fluxflow_exp.report import command as report  # noqa: F401
+from fluxflow_exp.report import facts, page  # noqa: F401
+from fluxflow_exp.report.config_diff import shipped
 
 os.environ.pop("LD_PRELOAD", None)  # tests.file_faults is for the children, not for what they start
 for stage in ("quickstart", "vae"):

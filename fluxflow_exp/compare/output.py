@@ -164,7 +164,7 @@ def _pair_facts(pair: Pair, comparison: Comparison) -> dict[str, Any]:
 
 def _draw(comparison: Comparison, path: Path) -> None:
     """A line a group, the mean over seeds, in the band of its 95 % interval; the equal budget is marked."""
-    from fluxflow_exp import figures  # matplotlib: half a second
+    from fluxflow_exp.report import figures  # matplotlib: half a second
 
     with figures.settings():
         figure = figures.Figure(figsize=(8, 4.5))
@@ -175,7 +175,7 @@ def _draw(comparison: Comparison, path: Path) -> None:
 
 
 def _fill(axes: Any, comparison: Comparison) -> None:
-    from fluxflow_exp import figures
+    from fluxflow_exp.report import figures
 
     question = comparison.question
     # By name, as on the page of several runs, whichever group is the reference.

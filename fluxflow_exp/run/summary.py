@@ -101,7 +101,7 @@ def draw_graphs(folder: RunFolder, console: Console) -> None:
 
 def write_card(folder: RunFolder, console: Console) -> None:
     """Leave `report.html`. The run is complete without it: what goes wrong is said, and where to see it."""
-    from fluxflow_exp import report
+    from fluxflow_exp.report import command as report
 
     try:
         console.say(f"Run card: {report.write_card(folder)}")

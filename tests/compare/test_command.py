@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from fluxflow_exp import benchmark, pipeline
-from fluxflow_exp.card import comparison
 from fluxflow_exp.compare import command as compare
 from fluxflow_exp.compare.pairs import plain
+from fluxflow_exp.report import comparison
 from fluxflow_exp.run.folder import RunFolder
 from tests.conftest import toy
 from tests.studies import Make, command, study

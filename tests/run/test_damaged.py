@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from fluxflow_exp import plot, report, status, sync, verify
+from fluxflow_exp import plot, status, sync, verify
 from fluxflow_exp.compare import command as compare
+from fluxflow_exp.report import command as report
 from fluxflow_exp.run import wandb
 from fluxflow_exp.run.folder import RunFolder
 from fluxflow_exp.sweep import jobs

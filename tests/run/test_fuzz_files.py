@@ -16,11 +16,12 @@ import yaml
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from fluxflow_exp import convert, evaluate, generate, replay, report, status, verify
+from fluxflow_exp import convert, evaluate, generate, replay, status, verify
 from fluxflow_exp import plot as plots
 from fluxflow_exp.compare import command as compare
 from fluxflow_exp.config.compose import UserError
 from fluxflow_exp.models import weights
+from fluxflow_exp.report import command as report
 from fluxflow_exp.run import frozen
 from tests import fuzzed
 from tests.children import finish

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from fluxflow_exp import evaluate, plot, report, status, verify
+from fluxflow_exp import evaluate, plot, status, verify
 from fluxflow_exp.compare import command as compare
 from fluxflow_exp.evaluation import record
+from fluxflow_exp.report import command as report
 from tests.read_only import make_read_only
 from tests.studies import Make
 

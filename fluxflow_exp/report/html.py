@@ -77,7 +77,7 @@ def data(identity: str, value: Any) -> Html:
 
 def page(title: str, body: Html) -> str:
     """The whole file: template, style and script of this folder around `body`."""
-    folder = files("fluxflow_exp.card")
+    folder = files("fluxflow_exp.report")
     read = {
         name: (folder / name).read_text(encoding="utf-8")
         for name in ("page.html", "card.css", "charts.js", "gallery.js")

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from fluxflow_exp.card.html import Html, tag
+from fluxflow_exp.report.html import Html, tag
 
 UNKNOWN = "-"
 

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from fluxflow_exp import files, report
-from fluxflow_exp.card import comparison, facts, page
+from fluxflow_exp import files
 from fluxflow_exp.config.compose import UserError
 from fluxflow_exp.console import Console
+from fluxflow_exp.report import command as report
+from fluxflow_exp.report import comparison, facts, page
 from fluxflow_exp.run import summary
 from fluxflow_exp.run.folder import RunFolder
 from tests.carded import HOSTILE, STEPS, make_carded

@@ -7,11 +7,11 @@ from typing import Any
 import yaml
 
 from fluxflow_exp import files
-from fluxflow_exp.card import facts, gallery, html, panels
-from fluxflow_exp.card.facts import Card
-from fluxflow_exp.card.html import Html, details, join, section, table, tag
-from fluxflow_exp.card.text import UNKNOWN, count, digest, duration, hours, number, quantity, shown
-from fluxflow_exp.card.views import balance_bar, curves, pictures, problems
+from fluxflow_exp.report import facts, gallery, html, panels
+from fluxflow_exp.report.facts import Card
+from fluxflow_exp.report.html import Html, details, join, section, table, tag
+from fluxflow_exp.report.text import UNKNOWN, count, digest, duration, hours, number, quantity, shown
+from fluxflow_exp.report.views import balance_bar, curves, pictures, problems
 
 HEADLINES = 3  # metrics in the first line
 

@@ -5,31 +5,31 @@ from pathlib import Path
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
-from fluxflow_exp.card import parents
 from fluxflow_exp.config.compose import conf_dir
+from fluxflow_exp.report import config_diff
 from fluxflow_exp.run.folder import RunFolder
 from tests.conftest import toy
 
 
 def test_a_stage_without_overrides_differs_in_nothing(tmp_path: Path) -> None:
-    found = parents.find({**parents.shipped("vae"), "name": "other", "output_root": str(tmp_path)})
+    found = config_diff.find({**config_diff.shipped("vae"), "name": "other", "output_root": str(tmp_path)})
     assert (found.name, found.differences, found.note) == ("the shipped defaults of stage=vae", [], None)
 
 
 def test_hydra_keeps_the_job_that_is_under_way() -> None:
-    parents.shipped.cache_clear()
+    config_diff.shipped.cache_clear()
     with initialize_config_dir(conf_dir(), version_base="1.3"):
         under_way = GlobalHydra.instance().hydra
-        parents.shipped("vae")
+        config_diff.shipped("vae")
         assert GlobalHydra.instance().hydra is under_way
     assert not GlobalHydra.instance().is_initialized()
 
 
 def test_differences_are_listed_key_by_key(tmp_path: Path) -> None:
     values = toy(tmp_path, "model.activation=silu", stage="vae")
-    found = {key: (there, here) for key, there, here in parents.find(values).differences}
+    found = {key: (there, here) for key, there, here in config_diff.find(values).differences}
     assert found["model.activation"] == ("bezier", "silu")
-    assert found["data.n_validation"] == (parents.ABSENT, 8)
+    assert found["data.n_validation"] == (config_diff.ABSENT, 8)
     assert "seed" not in found
 
 
@@ -40,15 +40,15 @@ def test_the_parent_is_the_run_that_gave_the_weights(tmp_path: Path) -> None:
     for given in (first.path, first.weights / "vae.safetensors"):
         step = {**values["stage"]["steps"]["vae"], "init_from": str(given)}
         mine = {**values, "seed": 7, "stage": {**values["stage"], "steps": {"vae": step}}}
-        found = parents.find(mine)
+        found = config_diff.find(mine)
         assert str(first.path) in found.name
         assert found.differences == [("seed", 0, 7), ("stage.steps.vae.init_from", None, str(given))]
 
 
 def test_a_parent_that_is_gone_or_a_stage_that_is_not_shipped_is_said(tmp_path: Path) -> None:
-    values = parents.shipped("vae")
+    values = config_diff.shipped("vae")
     step = {**values["stage"]["steps"]["vae"], "init_from": "/gone/vae.safetensors"}
-    found = parents.find({**values, "stage": {**values["stage"], "name": "mine", "steps": {"vae": step}}})
+    found = config_diff.find({**values, "stage": {**values["stage"], "name": "mine", "steps": {"vae": step}}})
     assert found.name == "the shipped defaults"
     assert found.note == (
         "it started from /gone/vae.safetensors, which is not in a run folder that can be read here; "

@@ -7,12 +7,12 @@ from typing import Any
 import yaml
 
 from fluxflow_exp import files
-from fluxflow_exp.card import costs, gallery, panels, parents
-from fluxflow_exp.card.costs import Costs
-from fluxflow_exp.card.gallery import Frame
-from fluxflow_exp.card.panels import Track
-from fluxflow_exp.card.parents import Parent
 from fluxflow_exp.config.compose import UserError
+from fluxflow_exp.report import config_diff, gallery, hours, panels
+from fluxflow_exp.report.config_diff import Parent
+from fluxflow_exp.report.gallery import Frame
+from fluxflow_exp.report.hours import Costs
+from fluxflow_exp.report.panels import Track
 from fluxflow_exp.run import state as ledger
 from fluxflow_exp.run.folder import RunFolder, flatten
 from fluxflow_exp.run.metric_log import read_rows
@@ -64,8 +64,8 @@ def read(folder: RunFolder) -> Card:
             record=record,
             state=ledger.state(folder, record),
             track=track,
-            parent=parents.find(values),
-            costs=costs.split(record, flat),
+            parent=config_diff.find(values),
+            costs=hours.split(record, flat),
             frames=gallery.frames(track, folder.samples),
             evaluations=_evaluations(folder.path / "evaluations"),
             plan=_maybe(folder.path / "plan.json"),

@@ -18,14 +18,14 @@ from fluxflow_exp.run import failures
 from fluxflow_exp.run.folder import RunFolder
 
 if TYPE_CHECKING:
-    from fluxflow_exp.card.facts import Card
+    from fluxflow_exp.report.facts import Card
 
 # What a card is made of is imported where one is made: --help does without it.
 
 
 def write_card(folder: RunFolder, output: Path | None = None) -> Path:
     """Write the card of a run, by default to its `report.html`. UserError: there is no run, or a file is not whole."""
-    from fluxflow_exp.card import facts, page
+    from fluxflow_exp.report import facts, page
 
     target = output or folder.path / "report.html"
     with files.understood(folder.path):
@@ -39,7 +39,7 @@ def write_comparison(folders: Sequence[RunFolder], output: Path | None = None) -
 
     Sentences and table of a `comparison.json` in the same folder are in it. UserError: as for a card.
     """
-    from fluxflow_exp.card import comparison
+    from fluxflow_exp.report import comparison
 
     target = output or folders[0].path.parent / "comparison" / "comparison.html"
     cards = _cards(folders)
@@ -56,7 +56,7 @@ def _write(target: Path, page: str) -> None:
 
 def _cards(folders: Sequence[RunFolder]) -> list[Card]:
     """Those that can be made; of the others it is said why not. UserError: none can."""
-    from fluxflow_exp.card import facts
+    from fluxflow_exp.report import facts
 
     cards, problems = [], []
     for folder in folders:
@@ -124,7 +124,7 @@ def cli(arguments: list[str] | None = None) -> int:
         else:
             print(write_comparison(folders, options.output))
         if options.json:
-            from fluxflow_exp.card import facts
+            from fluxflow_exp.report import facts
 
             found = [facts.as_json(card) for card in _cards(folders)]
             files.write_json(options.json, found[0] if len(found) == 1 else found)
@@ -133,7 +133,3 @@ def cli(arguments: list[str] | None = None) -> int:
         fail([str(problem) for problem in error.args])
         return 2
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(cli())

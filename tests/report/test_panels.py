@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from fluxflow_exp.card.panels import BALANCE, HELD_OUT, POINTS, RATES, Track, marks, overlaid, panels
+from fluxflow_exp.report.panels import BALANCE, HELD_OUT, POINTS, RATES, Track, marks, overlaid, panels
 from fluxflow_exp.trainers.health_check import Checkup
 
 

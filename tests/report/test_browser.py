@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from fluxflow_exp import report
+from fluxflow_exp.report import command as report
 from tests.carded import make_carded
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install -e '.[dev]'")

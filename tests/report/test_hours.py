@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from fluxflow_exp.card.costs import LABELS, split
+from fluxflow_exp.report.hours import LABELS, split
 
 FLAT = {"hardware.devices": 2, "hardware.slurm.nodes": 1, "hardware.price_per_hour": 1.5}
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fluxflow_exp.card import gallery
-from fluxflow_exp.card.gallery import Frame
+from fluxflow_exp.report import gallery
+from fluxflow_exp.report.gallery import Frame
 from tests.carded import make_carded
 
 
@@ -66,7 +66,7 @@ def test_a_page_stays_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_pictures_that_are_gone_leave_no_moment(tmp_path: Path) -> None:
-    from fluxflow_exp.card import facts
+    from fluxflow_exp.report import facts
 
     run = make_carded(tmp_path)
     assert len(facts.read(run).frames) == 9

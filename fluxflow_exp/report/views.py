@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from typing import Any
 
-from fluxflow_exp.card import facts
-from fluxflow_exp.card.costs import LABELS, Costs
-from fluxflow_exp.card.facts import Card
-from fluxflow_exp.card.html import Html, details, join, table, tag
-from fluxflow_exp.card.panels import SECTIONS
-from fluxflow_exp.card.text import duration, number
+from fluxflow_exp.report import facts
+from fluxflow_exp.report.facts import Card
+from fluxflow_exp.report.hours import LABELS, Costs
+from fluxflow_exp.report.html import Html, details, join, table, tag
+from fluxflow_exp.report.panels import SECTIONS
+from fluxflow_exp.report.text import duration, number
 
 AXIS = (
     "Horizontal: optimizer updates, step after step. The pointer, or the arrow keys on a curve, read all curves there."

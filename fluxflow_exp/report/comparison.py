@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from typing import Any
 
-from fluxflow_exp.card import facts, gallery, html, panels
-from fluxflow_exp.card.facts import Card
-from fluxflow_exp.card.html import Html, join, section, table, tag
-from fluxflow_exp.card.page import footer
-from fluxflow_exp.card.parents import ABSENT
-from fluxflow_exp.card.text import UNKNOWN, count, duration, hours, number, shown
-from fluxflow_exp.card.views import curves, pictures, problems
+from fluxflow_exp.report import facts, gallery, html, panels
+from fluxflow_exp.report.config_diff import ABSENT
+from fluxflow_exp.report.facts import Card
+from fluxflow_exp.report.html import Html, join, section, table, tag
+from fluxflow_exp.report.page import footer
+from fluxflow_exp.report.text import UNKNOWN, count, duration, hours, number, shown
+from fluxflow_exp.report.views import curves, pictures, problems
 
 # Names, places and watching: what makes no run another one.
 ASIDE = (
