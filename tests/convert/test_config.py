@@ -14,7 +14,7 @@ from PIL import Image
 from fluxflow_exp import pipeline
 from fluxflow_exp.config.compose import UserError, instantiate, resolve
 from fluxflow_exp.config.overrides import compose_config, override_problems
-from fluxflow_exp.convert_config import convert
+from fluxflow_exp.convert.config import convert
 from fluxflow_exp.models import weights
 from fluxflow_exp.models.text_to_image import TextToImage
 from fluxflow_exp.preflight.check import problems

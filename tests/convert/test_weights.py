@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from fluxflow_exp.config.compose import UserError, instantiate
-from fluxflow_exp.convert_weights import PREFIX, convert
+from fluxflow_exp.convert.weights import PREFIX, convert
 from fluxflow_exp.models import fluxflow_vae, weights
 from tests.real_fluxflow import real_vae
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fluxflow_exp.convert_keys import Report
-from fluxflow_exp.convert_step import Node
+from fluxflow_exp.convert.keys import Report
+from fluxflow_exp.convert.steps import Node
 
 if TYPE_CHECKING:
-    from fluxflow_exp.convert_config import Translated
+    from fluxflow_exp.convert.config import Translated
 
 TOKEN_VARIABLE = "WEBDATASET_TOKEN"
 

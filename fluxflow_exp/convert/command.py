@@ -4,9 +4,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from fluxflow_exp import convert_config
 from fluxflow_exp.config.compose import UserError
 from fluxflow_exp.console import fail
+from fluxflow_exp.convert import config as convert_config
 from fluxflow_exp.run import failures
 
 
@@ -15,7 +15,7 @@ def cli() -> None:
     arguments = parser().parse_args()
     try:
         if arguments.what == "weights":
-            from fluxflow_exp import convert_weights  # torch, which --help does without
+            from fluxflow_exp.convert import weights as convert_weights  # torch, which --help does without
 
             lines = convert_weights.convert(arguments.source, arguments.output, to=arguments.to)
         else:
@@ -54,7 +54,3 @@ def parser() -> argparse.ArgumentParser:
         "--model", choices=("fluxflow", "compact", "tiny"), default="fluxflow", help="architecture of the autoencoder"
     )
     return made
-
-
-if __name__ == "__main__":
-    cli()

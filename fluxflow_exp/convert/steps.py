@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from fluxflow_exp.convert_keys import Report, number
+from fluxflow_exp.convert.keys import Report, number
 
 Node = dict[str, Any]
 

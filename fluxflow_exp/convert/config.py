@@ -7,11 +7,12 @@ from typing import Any
 
 import yaml
 
-from fluxflow_exp import convert_keys, files
+from fluxflow_exp import files
 from fluxflow_exp.config.compose import UserError
-from fluxflow_exp.convert_data import datasets_of
-from fluxflow_exp.convert_keys import Report, number
-from fluxflow_exp.convert_step import Node, steps_of
+from fluxflow_exp.convert import keys
+from fluxflow_exp.convert.data import datasets_of
+from fluxflow_exp.convert.keys import Report, number
+from fluxflow_exp.convert.steps import Node, steps_of
 
 OLD_LIST = """training.pipeline is a list, the form of versions before 0.2; write the steps below `steps:`:
     training:
@@ -77,21 +78,21 @@ def _read(source: Path) -> Node:
 
 
 def _check(old: Node, report: Report) -> None:
-    report.check(old, convert_keys.KNOWN[""], "")
+    report.check(old, keys.KNOWN[""], "")
     for section in ("model", "data", "training", "optimization", "output"):
         if old.get(section) is not None:
-            report.check(old[section], convert_keys.KNOWN[section], section)
+            report.check(old[section], keys.KNOWN[section], section)
     training = old.get("training")
     pipeline = training.get("pipeline") if isinstance(training, dict) else None
     if isinstance(pipeline, list):
         report.refuse(OLD_LIST)
     elif pipeline is not None:
-        report.check(pipeline, convert_keys.KNOWN["training.pipeline"], "training.pipeline")
-        report.check(pipeline.get("defaults") or {}, convert_keys.STEP, "training.pipeline.defaults")
+        report.check(pipeline, keys.KNOWN["training.pipeline"], "training.pipeline")
+        report.check(pipeline.get("defaults") or {}, keys.STEP, "training.pipeline.defaults")
         for name, node in (pipeline.get("datasets") or {}).items():
-            report.check(node, convert_keys.DATASET, f"training.pipeline.datasets.{name}")
+            report.check(node, keys.DATASET, f"training.pipeline.datasets.{name}")
         for index, step in enumerate(pipeline.get("steps") or []):
-            report.check(step, convert_keys.STEP, f"training.pipeline.steps[{index}]")
+            report.check(step, keys.STEP, f"training.pipeline.steps[{index}]")
         if not pipeline.get("steps"):
             report.refuse("training.pipeline has no steps")
 
@@ -116,7 +117,7 @@ def _translate(
 
 
 def _steps(training: Node, pipeline: Node, given: Node, new: Translated, report: Report, *, pretrained: bool) -> None:
-    shared = {k: v for k, v in training.items() if k in convert_keys.STEP and not k.startswith(("train_", "gan_"))}
+    shared = {k: v for k, v in training.items() if k in keys.STEP and not k.startswith(("train_", "gan_"))}
     shared.pop("use_lpips", None) if pipeline else None
     olds = pipeline.get("steps") or [{**training, "name": "training", "optimization": given}]
     all_of = [{**shared, **(pipeline.get("defaults") or {}), **step} for step in olds]
