@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from fluxflow_exp import benchmark
+from fluxflow_exp.benchmark import command as benchmark
 from fluxflow_exp.match.axes import Subject, cost_of
 from fluxflow_exp.match.search import Widths, search
 from fluxflow_exp.match.timing import Round, Timing, alternate, rounds

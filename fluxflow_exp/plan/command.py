@@ -274,7 +274,7 @@ def _on_cpu(config: RunConfig) -> bool:
 
 def _seconds_here(values: dict[str, Any], name: str) -> float:
     """Seconds of an update of step `name` with all of its players: the median of three."""
-    from fluxflow_exp import benchmark  # which needs this module
+    from fluxflow_exp.benchmark import command as benchmark  # which needs this module
 
     with benchmark.warm({**values, "tracking": {**values["tracking"], "mode": "off"}}, name) as times:
         return statistics.median(times(3))

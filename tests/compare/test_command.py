@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from fluxflow_exp import benchmark, pipeline
+from fluxflow_exp import pipeline
+from fluxflow_exp.benchmark import command as benchmark
 from fluxflow_exp.compare import command as compare
 from fluxflow_exp.compare.pairs import plain
 from fluxflow_exp.report import comparison

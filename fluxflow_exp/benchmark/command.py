@@ -20,6 +20,7 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from fluxflow_exp import files
+from fluxflow_exp.benchmark.stopwatch import matrix_rate, timed
 from fluxflow_exp.config.compose import UserError, instantiate, typed
 from fluxflow_exp.config.overrides import did_you_mean, values_of
 from fluxflow_exp.console import Console, fail
@@ -34,7 +35,6 @@ from fluxflow_exp.preflight import check
 from fluxflow_exp.run import failures
 from fluxflow_exp.run.folder import RunFolder
 from fluxflow_exp.run.wandb import WandbRun
-from fluxflow_exp.stopwatch import matrix_rate, timed
 from fluxflow_exp.trainers.base import Trainer
 
 WARM_UP = 3  # updates, beside the first, before anything is measured
@@ -295,7 +295,3 @@ def main(arguments: list[str] | None = None) -> int:
     if options.json:
         files.write_json(options.json, {"overrides": options.overrides, **found})
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from fluxflow_exp import benchmark
+from fluxflow_exp.benchmark import command as benchmark
 from fluxflow_exp.config.compose import UserError
 from tests.conftest import TOY, toy
 
