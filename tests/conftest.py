@@ -9,9 +9,9 @@ import pytest
 
 from fluxflow_exp.config.compose import resolve
 from fluxflow_exp.config.overrides import compose_config
-from tests.children import warm_up
-from tests.interpreted import INTERPRETED
-from tests.studies import Make, make_run
+from tests.helpers.children import warm_up
+from tests.helpers.interpreted import INTERPRETED
+from tests.helpers.studies import Make, make_run
 
 # The suite talks to no dashboard; tests of W&B itself take this away.
 os.environ["WANDB_MODE"] = "disabled"

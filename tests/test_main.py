@@ -13,8 +13,8 @@ from fluxflow_exp import main
 from fluxflow_exp.config import commands
 from fluxflow_exp.config.compose import UserError
 from fluxflow_exp.config.overrides import values_of
-from tests.children import command
 from tests.conftest import TOY, TOY_STEPS
+from tests.helpers.children import command
 
 
 def test_mistakes_are_listed_together_without_a_traceback_and_nothing_is_left(tmp_path: Path) -> None:

@@ -14,8 +14,8 @@ from fluxflow_exp.config.compose import UserError, resolve
 from fluxflow_exp.config.overrides import compose_config
 from fluxflow_exp.losses.reconstruction import Reconstruction
 from fluxflow_exp.run.folder import RunFolder
-from tests.children import finish
 from tests.conftest import TOY, toy
+from tests.helpers.children import finish
 
 
 def folder(path: Path, *, n: int = 40, broken: int = 0) -> list[str]:

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from fluxflow_exp import verify
-from tests.children import finish
 from tests.conftest import toy
+from tests.helpers.children import finish
 
 
 @pytest.fixture(scope="module")

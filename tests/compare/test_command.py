@@ -12,7 +12,7 @@ from fluxflow_exp.compare.pairs import plain
 from fluxflow_exp.report import comparison
 from fluxflow_exp.run.folder import RunFolder
 from tests.conftest import toy
-from tests.studies import Make, command, study
+from tests.helpers.studies import Make, command, study
 
 
 def test_a_difference_is_told_with_its_paired_interval(make: Make, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,7 +14,7 @@ from fluxflow_exp.compare.curves import BUDGETS, Curve, equal_budget
 from fluxflow_exp.config.compose import UserError
 from fluxflow_exp.run.folder import RunFolder
 from fluxflow_exp.run.metric_log import MetricLog
-from tests.studies import BATCH, GPU, Make, command, study
+from tests.helpers.studies import BATCH, GPU, Make, command, study
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from fluxflow_exp.compare import command as compare
-from tests.studies import BATCH, GPU, Make, command, make_run, study
+from tests.helpers.studies import BATCH, GPU, Make, command, make_run, study
 
 
 def test_runs_of_unequal_length_are_refused(make: Make, capsys: pytest.CaptureFixture[str]) -> None:

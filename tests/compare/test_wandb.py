@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from fluxflow_exp.compare import command as compare
-from tests.studies import Make, command, study
-from tests.wandb_files import history
+from tests.helpers.studies import Make, command, study
+from tests.helpers.wandb_files import history
 
 
 def test_tables_and_plot_are_recorded_offline(

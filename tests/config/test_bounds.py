@@ -14,8 +14,8 @@ from fluxflow_exp.config import bounds, schema
 from fluxflow_exp.config.compose import UserError, conf_dir
 from fluxflow_exp.config.published import locate
 from fluxflow_exp.preflight import targets
-from tests.children import command
 from tests.conftest import toy
+from tests.helpers.children import command
 
 CLASSES = [each for each in vars(schema).values() if getattr(each, "__module__", "") == schema.__name__]
 SECTIONS = {

@@ -18,7 +18,7 @@ from fluxflow_exp.convert.config import convert
 from fluxflow_exp.models import weights
 from fluxflow_exp.models.text_to_image import TextToImage
 from fluxflow_exp.preflight.check import problems
-from tests import seed_yaml
+from tests.helpers import seed_yaml
 
 SMALL = [
     "hardware=cpu", "hardware.threads=1", "data.img_size=32", "evaluation.images=4", "evaluation.prompts=0",

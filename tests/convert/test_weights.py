@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from fluxflow_exp.config.compose import UserError, instantiate
 from fluxflow_exp.convert.weights import PREFIX, convert
 from fluxflow_exp.models import fluxflow_vae, weights
-from tests.real_fluxflow import real_vae
+from tests.helpers.real_fluxflow import real_vae
 
 SIZES = [(16, 32), (32, 32)]  # height, width
 

@@ -35,9 +35,9 @@ from fluxflow_exp.run.folder import RunFolder
 from fluxflow_exp.trainers.context import Length
 from fluxflow_exp.trainers.latent_cache import open_cache
 from fluxflow_exp.trainers.latents import Cached
-from tests.children import KillDuring, finish, finish_ranks
 from tests.conftest import TOY, toy
 from tests.data.test_webdataset import build, write_shards
+from tests.helpers.children import KillDuring, finish, finish_ranks
 
 N = 600  # of the drawings: three shards
 SHORT = ["stage.steps.flow.n_epochs=2", "stage.steps.flow.batch_size=8", "stage.steps.flow.max_updates=9"]

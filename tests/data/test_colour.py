@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, ImageCms
 
 from fluxflow_exp.data.transforms import open_rgb
-from tests.profiles import P3, SRGB, cmyk, grey, rgb
+from tests.helpers.profiles import P3, SRGB, cmyk, grey, rgb
 
 NOISE = Image.fromarray(np.random.default_rng(0).integers(0, 255, (16, 16, 3), dtype=np.uint8))
 

@@ -18,7 +18,7 @@ from fluxflow_exp.data import decoding
 from fluxflow_exp.data.images import Entry, Images, Look, load
 from fluxflow_exp.data.protocols import BadSampleError, Sample
 from fluxflow_exp.data.transforms import fit, open_rgb
-from tests.mutated import mutations, pictures
+from tests.helpers.mutated import mutations, pictures
 
 SECONDS = 10  # more than any of these files takes
 

@@ -14,7 +14,7 @@ from fluxflow_exp.data import stream, webdataset
 from fluxflow_exp.data.protocols import BadSampleError
 from fluxflow_exp.data.stream import Streamed
 from fluxflow_exp.data.webdataset import WebDataset
-from tests.mutated import headers, mutations, shard
+from tests.helpers.mutated import headers, mutations, shard
 
 SECONDS = 20
 OPTIONS = {"img_size": 16, "label_key": "json", "caption_key": "prompt", "validation_fraction": 0.3}

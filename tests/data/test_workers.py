@@ -22,8 +22,8 @@ from fluxflow_exp.data.protocols import Sample
 from fluxflow_exp.data.sequential import read_lists
 from fluxflow_exp.data.shapes import _Drawings
 from fluxflow_exp.data.workers import _Context, check_shared_memory
-from tests.children import CONTEXT, start
 from tests.conftest import toy
+from tests.helpers.children import CONTEXT, start
 
 SECONDS = 20  # in which a process must have ended
 

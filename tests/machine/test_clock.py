@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fluxflow_exp.machine import clock
-from tests.children import CONTEXT
+from tests.helpers.children import CONTEXT
 
 
 @pytest.fixture

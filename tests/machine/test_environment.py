@@ -12,8 +12,8 @@ import pytest
 from fluxflow_exp import plot
 from fluxflow_exp.machine import environment
 from fluxflow_exp.run.metric_log import MetricLog
-from tests.children import CONTEXT, finish
 from tests.conftest import toy
+from tests.helpers.children import CONTEXT, finish
 
 ROWS = (10, 20, 30)
 

@@ -20,8 +20,8 @@ from fluxflow_exp.trainers.autoencoder import AutoencoderTrainer
 from fluxflow_exp.trainers.base import Trainer
 from fluxflow_exp.trainers.flow import FlowTrainer
 from fluxflow_exp.trainers.phase import Micro
-from tests.children import finish, finish_ranks, start_ranks
 from tests.conftest import toy
+from tests.helpers.children import finish, finish_ranks, start_ranks
 
 # What is logged by one rank and by several differs by the order of sums. Measured over these 24 updates: not at all in
 # the first row, at most 6e-4 later (a gradient norm of the discriminator).

@@ -12,8 +12,8 @@ import pytest
 
 from fluxflow_exp.config.compose import UserError
 from fluxflow_exp.machine import spawn
-from tests.children import CONTEXT
 from tests.conftest import TOY
+from tests.helpers.children import CONTEXT
 
 LONG = ["stage=vae", *TOY, "stage.steps.vae.batch_size=8", "stage.steps.vae.n_epochs=5000", "hardware.devices=2"]
 LONG += ["log_every=1", "evaluation.every_epochs=null", "samples.every_epochs=null"]

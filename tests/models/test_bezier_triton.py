@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fluxflow_exp.models.bezier import BezierActivation
-from tests.interpreted import by_the_parent, on_each_device, passes_interpreted, with_triton
+from tests.helpers.interpreted import by_the_parent, on_each_device, passes_interpreted, with_triton
 
 PRECISIONS = [torch.float32, torch.float16, torch.bfloat16]
 PRE = ["sigmoid", "tanh", "silu", "none"]

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from fluxflow_exp.models.windows import add_moved, windows
-from tests.interpreted import by_the_parent, on_each_device, passes_interpreted, with_triton
+from tests.helpers.interpreted import by_the_parent, on_each_device, passes_interpreted, with_triton
 
 TAPS = [(-1, 0), (0, 2), (3, -2)]
 SHAPES = [(1, 1, 1), (5, 4, 7), (16, 9, 3), (130, 6, 5)]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from fluxflow_exp.report import command as report
-from tests.carded import make_carded
+from tests.helpers.carded import make_carded
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install -e '.[dev]'")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")

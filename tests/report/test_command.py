@@ -14,10 +14,10 @@ from fluxflow_exp.report import command as report
 from fluxflow_exp.report import comparison, facts, page
 from fluxflow_exp.run import summary
 from fluxflow_exp.run.folder import RunFolder
-from tests.carded import HOSTILE, STEPS, make_carded
-from tests.children import KillDuring, finish
 from tests.conftest import toy
-from tests.studies import Make
+from tests.helpers.carded import HOSTILE, STEPS, make_carded
+from tests.helpers.children import KillDuring, finish
+from tests.helpers.studies import Make
 
 VOID = ("meta", "link", "br", "input", "img")
 

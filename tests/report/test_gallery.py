@@ -8,7 +8,7 @@ from PIL import Image
 
 from fluxflow_exp.report import gallery
 from fluxflow_exp.report.gallery import Frame
-from tests.carded import make_carded
+from tests.helpers.carded import make_carded
 
 
 def noise(path: Path, side: int, seed: int) -> Path:

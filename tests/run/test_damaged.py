@@ -12,7 +12,7 @@ from fluxflow_exp.run import wandb
 from fluxflow_exp.run.folder import RunFolder
 from fluxflow_exp.sweep import jobs
 from tests.conftest import toy
-from tests.studies import Make
+from tests.helpers.studies import Make
 
 TORN = ['{"half', "[1]", "null", "{}", b"\xff\xfe\x00"]
 EMPTY = "01-vae-00000030-final-e3b0c44298fc1c14.pt"  # a checkpoint without a byte, and its digest

@@ -24,9 +24,9 @@ from fluxflow_exp.convert import command as convert
 from fluxflow_exp.models import weights
 from fluxflow_exp.report import command as report
 from fluxflow_exp.run import frozen
-from tests import fuzzed
-from tests.children import finish
 from tests.conftest import toy
+from tests.helpers import fuzzed
+from tests.helpers.children import finish
 
 COUNT = int(os.environ.get("FLUXFLOW_FUZZ", "50"))
 MANY = 1000

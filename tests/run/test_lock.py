@@ -19,7 +19,7 @@ from fluxflow_exp.run import opening, provenance
 from fluxflow_exp.run import state as ledger
 from fluxflow_exp.run.folder import RunFolder, run_path
 from tests.conftest import toy
-from tests.read_only import make_read_only
+from tests.helpers.read_only import make_read_only
 
 FORK = multiprocessing.get_context("fork")
 

@@ -15,8 +15,8 @@ from fluxflow_exp.config.compose import UserError
 from fluxflow_exp.run.diff import differences
 from fluxflow_exp.run.metric_log import MetricLog, read_rows
 from fluxflow_exp.trainers.base import Trainer
-from tests.children import KillDuring, finish
 from tests.conftest import toy
+from tests.helpers.children import KillDuring, finish
 
 SHORT = ("stage.steps.vae.max_updates=4", "checkpoint.every_updates=1", "samples.count=1", "log_every=1")
 ROWS = "graph/training_metrics_vae.jsonl"

@@ -15,9 +15,9 @@ import pytest
 from fluxflow_exp import files, verify
 from fluxflow_exp.run import diff
 from fluxflow_exp.run.folder import RunFolder
-from tests.children import finish
 from tests.conftest import toy
-from tests.file_faults import FileFault, Operation, needs_compiler, operations
+from tests.helpers.children import finish
+from tests.helpers.file_faults import FileFault, Operation, needs_compiler, operations
 
 pytestmark = needs_compiler
 

@@ -11,8 +11,8 @@ from fluxflow_exp import evaluate, plot, status, verify
 from fluxflow_exp.compare import command as compare
 from fluxflow_exp.evaluation import record
 from fluxflow_exp.report import command as report
-from tests.read_only import make_read_only
-from tests.studies import Make
+from tests.helpers.read_only import make_read_only
+from tests.helpers.studies import Make
 
 
 @pytest.fixture

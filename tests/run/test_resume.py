@@ -13,8 +13,8 @@ from fluxflow_exp.config.compose import UserError
 from fluxflow_exp.run.metric_log import read_rows
 from fluxflow_exp.trainers.base import Trainer
 from fluxflow_exp.trainers.ema import EMA
-from tests.children import KillDuring, finish, lively_scaler, moments, start
 from tests.conftest import toy
+from tests.helpers.children import KillDuring, finish, lively_scaler, moments, start
 
 SIGKILL, SIGTERM = -9, 128 + 15
 TIMED = ("timestamp", "extras")

@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from fluxflow_exp.run.diff import differences
-from tests.children import entry_point, finish
 from tests.conftest import toy
-from tests.file_faults import FileFault, needs_compiler, operations
+from tests.helpers.children import entry_point, finish
+from tests.helpers.file_faults import FileFault, needs_compiler, operations
 
 pytestmark = needs_compiler
 PARTS = 6  # of the whole list, so that several processes may share it

@@ -18,9 +18,9 @@ from fluxflow_exp.console import Console
 from fluxflow_exp.run import wandb
 from fluxflow_exp.run.folder import RunFolder
 from fluxflow_exp.run.metric_log import read_rows
-from tests.children import KillDuring, finish
 from tests.conftest import toy
-from tests.wandb_files import history
+from tests.helpers.children import KillDuring, finish
+from tests.helpers.wandb_files import history
 
 KEY = "0" * 40
 

@@ -20,8 +20,8 @@ from fluxflow_exp.run import state as ledger
 from fluxflow_exp.run.folder import RunFolder
 from fluxflow_exp.sweep import jobs as sweep
 from fluxflow_exp.sweep.jobs import digest
-from tests.children import command
 from tests.conftest import TOY
+from tests.helpers.children import command
 
 REPOSITORY = Path(__file__).parents[2]
 TEMPLATES = REPOSITORY / "multirun_templates"
@@ -44,7 +44,7 @@ def test_failed_jobs_are_retried_and_edited_ones_are_stale(tmp_path: Path) -> No
     text = (REPOSITORY / "conf" / "scheduler" / "cosine.yaml").read_text()
     (groups / "mine.yaml").write_text(text)
     own = ["--config-dir", str(groups.parent), "scheduler=mine"]
-    planted = [*own, "data._target_=tests.planted.Planted", "+data.plant=crash,none"]
+    planted = [*own, "data._target_=tests.helpers.planted.Planted", "+data.plant=crash,none"]
     first = launch(tmp_path, *planted)
     assert first.returncode == 1, first.stderr
     found = table(first.stdout)

@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.slurm, pytest.mark.timeout(280)]
 HERE = Path(__file__).parent
 COMMON = ["stage=vae", *TOY, "stage.steps.vae.batch_size=8", "hydra/launcher=slurm"]
 RARELY = ["evaluation.every_epochs=100000", "samples.every_epochs=null", "log_every=5"]
-PLANTED = ["data._target_=tests.planted.Planted"]
+PLANTED = ["data._target_=tests.helpers.planted.Planted"]
 
 
 @pytest.fixture(scope="module")

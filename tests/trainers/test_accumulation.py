@@ -15,8 +15,8 @@ from fluxflow_exp.config.compose import UserError
 from fluxflow_exp.trainers.autoencoder import AutoencoderTrainer
 from fluxflow_exp.trainers.flow import FlowTrainer
 from fluxflow_exp.trainers.phase import Micro
-from tests.children import finish_ranks
 from tests.conftest import toy
+from tests.helpers.children import finish_ranks
 from tests.trainers.test_autoencoder import ALL_ON, PERCEPTUAL, START, build, updated
 
 Loss = Callable[..., Any]

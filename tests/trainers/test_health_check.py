@@ -14,8 +14,8 @@ from fluxflow_exp.models.bezier import BezierActivation
 from fluxflow_exp.models.layers import AlignedConv2d
 from fluxflow_exp.run.metric_log import read_rows
 from fluxflow_exp.trainers.health_check import Activity, active_units, latent_numbers, logit_numbers
-from tests.children import KillDuring, finish
 from tests.conftest import toy
+from tests.helpers.children import KillDuring, finish
 from tests.trainers.test_autoencoder import START, build
 
 

@@ -7,8 +7,8 @@ import pytest
 
 from fluxflow_exp.run.metric_log import read_rows
 from fluxflow_exp.run.save_interval import SaveClock
-from tests.children import KillDuring, finish
 from tests.conftest import toy
+from tests.helpers.children import KillDuring, finish
 
 
 @pytest.mark.parametrize(("by", "moment"), [("updates", "after"), ("clock", "before")])

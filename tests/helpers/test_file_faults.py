@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from tests.children import CONTEXT
-from tests.file_faults import FileFault, needs_compiler, operations
+from tests.helpers.children import CONTEXT
+from tests.helpers.file_faults import FileFault, needs_compiler, operations
 
 pytestmark = needs_compiler
 FREEING = ("unlink", "attributes")  # which a full disk lets through

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from tests import file_faults
+from tests.helpers import file_faults
 
 CONTEXT = multiprocessing.get_context("forkserver")
 Fault = Callable[[], None]
@@ -27,9 +27,11 @@ Fault = Callable[[], None]
 def warm_up() -> None:
     """Start the server, which children that the package starts are forked from as well.
 
-    It has the library of tests.file_faults loaded, where there is a compiler.
+    It has the library of tests.helpers.file_faults loaded, where there is a compiler.
     """
-    CONTEXT.set_forkserver_preload(["tests.children", "fluxflow_exp.pipeline", "fluxflow_exp.plot", "tests.warm"])
+    CONTEXT.set_forkserver_preload(
+        ["tests.helpers.children", "fluxflow_exp.pipeline", "fluxflow_exp.plot", "tests.helpers.warm"]
+    )
     faults = file_faults.library()
     with pytest.MonkeyPatch.context() as patch:
         if faults:

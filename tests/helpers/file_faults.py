@@ -1,7 +1,7 @@
 """File operations of a child counted, and one of them made to kill it or to fail, by the preloaded `file_faults.c`.
 
 CPython, torch, safetensors and Pillow all reach the disk through libc, so that nothing escapes. A child is forked
-from the server of tests/children.py, which has the library loaded: a replay imports nothing.
+from the server of tests/helpers/children.py, which has the library loaded: a replay imports nothing.
 """
 
 import ctypes
@@ -18,7 +18,7 @@ import pytest
 
 READS, ONCE, HALF = 1, 2, 4  # flags of file_faults.c
 needs_compiler = pytest.mark.skipif(
-    shutil.which("cc") is None, reason="there is no C compiler (cc) for tests/file_faults.c"
+    shutil.which("cc") is None, reason="there is no C compiler (cc) for tests/helpers/file_faults.c"
 )
 
 
