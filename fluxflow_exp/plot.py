@@ -21,7 +21,7 @@ from fluxflow_exp.monitor import health
 from fluxflow_exp.preflight.idle import idle_problems
 from fluxflow_exp.report import figures
 from fluxflow_exp.report.figures import Axes, Figure, LogLocator, NullLocator
-from fluxflow_exp.run import failures, state
+from fluxflow_exp.run import failures, states
 from fluxflow_exp.run.metric_log import Row, read_rows
 
 Series = dict[str, tuple[list[float], list[float]]]  # name → updates, values
@@ -68,7 +68,7 @@ def _runs(folders: list[Path]) -> tuple[dict[Path, Path], list[str]]:
     graphs, damaged = {}, []
     for folder in folders:
         one = folder.name == "graph" or (folder / "graph").is_dir()
-        below = [] if one else [run.path for run in state.runs_below(folder) if any(run.graph.glob(ROWS))]
+        below = [] if one else [run.path for run in states.runs_below(folder) if any(run.graph.glob(ROWS))]
         for run in below or [folder]:
             graph = run if run.name == "graph" else run / "graph"
             try:

@@ -11,7 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 from fluxflow_exp.config.compose import resolve
 from fluxflow_exp.config.overrides import Failure, compose_config
 from fluxflow_exp.run import failures
-from fluxflow_exp.run import state as ledger
+from fluxflow_exp.run import states as ledger
 from fluxflow_exp.run.folder import RunFolder
 
 # Overrides by which Hydra would read elsewhere: its own keys, resolvers such as ${oc.env:…}, groups by a path.

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from fluxflow_exp.config.compose import typed
 from fluxflow_exp.console import Console, fail
-from fluxflow_exp.run import failures, state, wandb
+from fluxflow_exp.run import failures, states, wandb
 from fluxflow_exp.run.folder import RunFolder
 
 
@@ -19,7 +19,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("run", type=Path, nargs="+", help="run folders, or folders of them (a sweep)")
     options = parser.parse_args(arguments)
-    found = [run for each in options.run for run in state.runs_below(each, aside=True)]
+    found = [run for each in options.run for run in states.runs_below(each, aside=True)]
     if not found:
         fail([f"there is no run in {', '.join(map(str, options.run))}"])
         return 2
@@ -27,7 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
     if reason:
         fail([f"nothing was sent: {reason}"])
         return 1
-    whole = state.whole(found)
+    whole = states.whole(found)
     return max([int(len(whole) < len(found)), *map(_send, whole)])
 
 

@@ -9,7 +9,7 @@ from rich.progress import track
 from fluxflow_exp import files
 from fluxflow_exp.config.compose import UserError
 from fluxflow_exp.console import Console, fail
-from fluxflow_exp.run import digest_list, failures, state, tally
+from fluxflow_exp.run import digest_list, failures, states, tally
 from fluxflow_exp.run.folder import RunFolder
 
 
@@ -84,7 +84,7 @@ def _looked(folder: RunFolder) -> tuple[list[str], int]:
         return [f"damaged: {error}"], 0
     except OSError as error:
         return [f"damaged: {failures.of_file(error)}"], 0
-    why = state.damage(folder)
+    why = states.damage(folder)
     return [*found, *([f"damaged: {why}"] if why else [])], count
 
 
@@ -106,7 +106,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("run", type=Path, nargs="+", help="run folders, or folders of them (a sweep)")
     options = parser.parse_args(arguments)
-    folders = [run for each in options.run for run in state.runs_below(each, aside=True)]
+    folders = [run for each in options.run for run in states.runs_below(each, aside=True)]
     if not folders:
         fail([f"there is no run in {', '.join(map(str, options.run))}"])
         return 2

@@ -10,7 +10,7 @@ from fluxflow_exp.compare import following as compare_following
 from fluxflow_exp.compare.following import ABSENT, CHOICES, STEPS
 from fluxflow_exp.config.compose import UserError
 from fluxflow_exp.config.overrides import did_you_mean
-from fluxflow_exp.run import state
+from fluxflow_exp.run import states
 from fluxflow_exp.run.folder import RunFolder, flatten
 
 THERE = "(there)"
@@ -86,13 +86,13 @@ def find(outs: Iterable[Path]) -> list[Run]:
     empty, found = [], []
     for out in outs:
         # One that was moved aside counts where it is named itself.
-        folders = [RunFolder(out)] if RunFolder(out).exists() else state.runs_below(out)
+        folders = [RunFolder(out)] if RunFolder(out).exists() else states.runs_below(out)
         if not folders:
             empty.append(str(out))
         found += folders
     if empty:
         raise UserError(f"there is no run in {', '.join(empty)}; name run folders, or folders of them (a sweep)")
-    for folder in state.whole(found):
+    for folder in states.whole(found):
         values = folder.frozen()
         flat = {key: value for name in values for key, value in flatten(values[name], name)}
         runs.setdefault(folder.path.resolve(), Run(folder, values, flat, folder.read_record()))

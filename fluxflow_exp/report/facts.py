@@ -13,10 +13,10 @@ from fluxflow_exp.report.config_diff import Parent
 from fluxflow_exp.report.gallery import Frame
 from fluxflow_exp.report.hours import Costs
 from fluxflow_exp.report.panels import Track
-from fluxflow_exp.run import state as ledger
+from fluxflow_exp.run import states as ledger
 from fluxflow_exp.run.folder import RunFolder, flatten
 from fluxflow_exp.run.metric_log import read_rows
-from fluxflow_exp.run.state import Entry
+from fluxflow_exp.run.states import Entry
 
 OURS = "this package, while training"
 

@@ -21,7 +21,7 @@ from fluxflow_exp.console import fail
 from fluxflow_exp.preflight import check as preflight
 from fluxflow_exp.run import frozen as frozen_values
 from fluxflow_exp.run import mirror, opening
-from fluxflow_exp.run import state as ledger
+from fluxflow_exp.run import states as ledger
 from fluxflow_exp.run.folder import RunFolder, run_path
 from fluxflow_exp.run.lock import LOOK_SECONDS
 from fluxflow_exp.run.mirror import Mirror

@@ -24,7 +24,7 @@ from omegaconf import DictConfig
 from fluxflow_exp import files
 from fluxflow_exp.console import fail
 from fluxflow_exp.machine import slurm
-from fluxflow_exp.run import state as ledger
+from fluxflow_exp.run import states as ledger
 from fluxflow_exp.sweep.jobs import Job, Sweep, leave_nothing
 
 NAMESPACE = "hydra_plugins.fluxflow_exp"

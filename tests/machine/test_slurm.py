@@ -17,7 +17,7 @@ from hydra_plugins.hydra_submitit_launcher.submitit_launcher import BaseSubmitit
 from fluxflow_exp import files
 from fluxflow_exp.config.compose import UserError
 from fluxflow_exp.machine import slurm
-from fluxflow_exp.run import state as ledger
+from fluxflow_exp.run import states as ledger
 from fluxflow_exp.run.folder import RunFolder
 from fluxflow_exp.sweep import launchers
 from fluxflow_exp.sweep.jobs import Job

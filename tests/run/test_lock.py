@@ -16,7 +16,7 @@ from fluxflow_exp.plan import command as plan
 from fluxflow_exp.run import folder as run_folder
 from fluxflow_exp.run import lock as folder_lock
 from fluxflow_exp.run import opening, provenance
-from fluxflow_exp.run import state as ledger
+from fluxflow_exp.run import states as ledger
 from fluxflow_exp.run.folder import RunFolder, run_path
 from tests.conftest import toy
 from tests.helpers.read_only import make_read_only

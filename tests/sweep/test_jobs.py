@@ -16,7 +16,7 @@ from fluxflow_exp.config.compose import resolve
 from fluxflow_exp.config.overrides import compose_config
 from fluxflow_exp.preflight.check import problems
 from fluxflow_exp.run import opening
-from fluxflow_exp.run import state as ledger
+from fluxflow_exp.run import states as ledger
 from fluxflow_exp.run.folder import RunFolder
 from fluxflow_exp.sweep import jobs as sweep
 from fluxflow_exp.sweep.jobs import digest

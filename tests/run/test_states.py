@@ -1,7 +1,7 @@
 """The table of runs on a terminal."""
 
-from fluxflow_exp.run import state as ledger
-from fluxflow_exp.run.state import FAILED, RUNNING, Entry
+from fluxflow_exp.run import states as ledger
+from fluxflow_exp.run.states import FAILED, RUNNING, Entry
 
 ROWS = [
     ("model.activation=bezier seed=0", Entry(RUNNING, "vae, update 340; continued 2 times")),
