@@ -30,10 +30,10 @@ def test_links_lead_somewhere(document: Path) -> None:
 def test_every_proof_of_the_parity_table_exists() -> None:
     text = (ROOT / "docs" / "reference" / "fluxflow-parity.md").read_text(encoding="utf-8")
     tests = {
-        f"{path.stem}::{name}"
-        for path in (ROOT / "tests").glob("test_*.py")
+        f"{path.relative_to(ROOT / 'tests').with_suffix('')}::{name}"
+        for path in (ROOT / "tests").rglob("test_*.py")
         for name in re.findall(r"^def (test_\w+)", path.read_text(encoding="utf-8"), re.MULTILINE)
     }
-    named = set(re.findall(r"`(test_\w+::test_\w+)`", text))
+    named = set(re.findall(r"`([\w/]*test_\w+::test_\w+)`", text))
     assert len(named) > 50
     assert named <= tests, sorted(named - tests)
