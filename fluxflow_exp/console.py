@@ -17,7 +17,7 @@ from rich.text import Text
 from fluxflow_exp.files import naming
 
 if TYPE_CHECKING:
-    from fluxflow_exp.trainers.context import Setup
+    from fluxflow_exp.trainers.context import StepContext
 
 Part = TypeVar("Part")
 
@@ -75,7 +75,7 @@ class Console:
             print(text, flush=True)
         self.log(text)  # last: where the disk does not take it, it has been said all the same
 
-    def open_step(self, setup: Setup, *, description: str, epochs: int) -> None:
+    def open_step(self, setup: StepContext, *, description: str, epochs: int) -> None:
         self.say(f"\nPIPELINE STEP {setup.index}/{setup.steps}: {setup.name}")
         if description:
             self.say(f"Description: {description}")
@@ -91,12 +91,14 @@ class Console:
             self._bar.stop()
             self._bar = None
 
-    def advance(self, setup: Setup, update: int) -> None:
+    def advance(self, setup: StepContext, update: int) -> None:
         """Move the bar on, if there is one."""
         if self._bar:
             self._bar.update(self._task, completed=update, total=setup.length.updates)
 
-    def progress(self, setup: Setup, update: int, metrics: dict[str, float], seconds: float, per_batch: float) -> None:
+    def progress(
+        self, setup: StepContext, update: int, metrics: dict[str, float], seconds: float, per_batch: float
+    ) -> None:
         """The line of FluxFlow's form; `seconds` is the step's training time, `per_batch` the recent rate.
 
         From the second one of a step on, with the time that the rest will take: the first holds what is compiled.

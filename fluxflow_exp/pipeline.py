@@ -22,7 +22,7 @@ from fluxflow_exp.plan import command as plan
 from fluxflow_exp.run import failures, mirror, summary
 from fluxflow_exp.run.checkpoint import CheckpointStore
 from fluxflow_exp.run.folder import RunFolder, identity_digest, run_path
-from fluxflow_exp.run.live_report import Graphs
+from fluxflow_exp.run.live_report import LiveReport
 from fluxflow_exp.run.mirror import Mirror
 from fluxflow_exp.run.opening import open_run
 from fluxflow_exp.run.save_interval import SaveClock
@@ -30,7 +30,7 @@ from fluxflow_exp.run.wandb import WandbRun, final_metrics
 from fluxflow_exp.seeding import seed_initialisation
 from fluxflow_exp.trainers import nonfinite_report, publish
 from fluxflow_exp.trainers.base import Trainer
-from fluxflow_exp.trainers.context import Length, Setup
+from fluxflow_exp.trainers.context import Length, StepContext
 
 
 def run(values: dict[str, Any], *, swept: str = "", started: float | None = None) -> None:
@@ -98,8 +98,8 @@ def _train(
     if ranks.first:
         console.log_to(folder.log)
         folder.count_from(started)
-    if ranks.watch:
-        ranks.watch.on_failure = folder.record_failure
+    if ranks.peers:
+        ranks.peers.on_failure = folder.record_failure
     wandb = WandbRun(folder, config.tracking, console)
     if ranks.first:
         wandb.start()
@@ -110,9 +110,9 @@ def _train(
         _close(folder, closing="stopped", console=console)
         wandb.finish(code=128 + interrupted.signum)
         ranks.leave()
-        if stop.hand_back(interrupted.signum) and ranks.watch and not ranks.first:
+        if stop.hand_back(interrupted.signum) and ranks.peers and not ranks.first:
             # A task that ends takes the job down, and the first one still has to put it back into the queue.
-            ranks.watch.outlast_first()
+            ranks.peers.outlast_first()
         raise SystemExit(128 + interrupted.signum) from interrupted
     except BaseException:
         with suppress(OSError, UserError):  # the first error is the one to be told
@@ -168,7 +168,7 @@ class Pipeline:
         self.wandb = wandb
         self.config, self.folder, self.machine, self.console = config, folder, machine, console
         self.lengths, self.data, self.ranks, self.stop = lengths, data, ranks, stop
-        self.graphs = Graphs(folder.path)
+        self.live_report = LiveReport(folder.path)
         # What is timed or rehearsed in a folder that is no run's saves nothing that could be another's.
         mine = identity_digest(folder.frozen()) if folder.config.exists() else None
         self.checkpoints = CheckpointStore(folder.checkpoints, keep=config.checkpoint.keep, run=mine)
@@ -189,7 +189,7 @@ class Pipeline:
             earlier.append(name)
         if self.ranks.first:
             publish.publish_final(self.folder, earlier)
-            self.graphs.wait()
+            self.live_report.wait()
             summary.draw_graphs(self.folder, self.console)
 
     def _step(self, index: int, name: str, step: Step, earlier: list[str]) -> None:
@@ -213,15 +213,15 @@ class Pipeline:
         if self.ranks.first:
             summary.finish_step(setup, trainer, final)
             if index < setup.steps:  # after the last step they are drawn anyway
-                self.graphs.refresh()
+                self.live_report.refresh()
             verify.write_digests(self.folder, self.console)
             mirror.follow(self.folder, self.console)
         self.ranks.meet()  # the next step reads what the first rank has published
 
-    def setup(self, index: int, name: str, step: Step, earlier: list[str]) -> Setup:
+    def setup(self, index: int, name: str, step: Step, earlier: list[str]) -> StepContext:
         config = self.config
         given = weights.find_parts(Path(step.init_from).expanduser()) if step.init_from else {}
-        return Setup(
+        return StepContext(
             name=name,
             index=index,
             steps=len(config.stage.steps),
@@ -246,7 +246,7 @@ class Pipeline:
             clock=self.clock,
             stop=self.stop,
             console=self.console,
-            graphs=self.graphs,
+            live_report=self.live_report,
             wandb=self.wandb,
             cache=plan.cache_folder(config, name, self.data[name], self.lengths[name])[0],
             log_every=config.log_every,

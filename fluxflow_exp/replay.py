@@ -27,7 +27,7 @@ from fluxflow_exp.run.metric_log import read_rows
 if TYPE_CHECKING:
     from fluxflow_exp.data.loader import Batch
     from fluxflow_exp.monitor.finite import NonFiniteError
-    from fluxflow_exp.monitor.module_hooks import Probe
+    from fluxflow_exp.monitor.module_hooks import NonFiniteHooks
     from fluxflow_exp.trainers.base import Trainer
 
 BEFORE, AFTER = 6, 2  # what modules gave, shown around the first value that is not finite
@@ -39,7 +39,7 @@ def replay(run: RunFolder, step: str, update: int, *, precision: str | None = No
     Gives what `--json` writes. On failure the images of the samples at fault are in `RUN/replay/`.
     """
     from fluxflow_exp.monitor.finite import NonFiniteError
-    from fluxflow_exp.monitor.module_hooks import Probe
+    from fluxflow_exp.monitor.module_hooks import NonFiniteHooks
 
     with _view(run, step, update) as scratch:
         try:
@@ -55,13 +55,13 @@ def replay(run: RunFolder, step: str, update: int, *, precision: str | None = No
         )
         with closing(trainer.batches(start, update)) as batches:
             for batch in console.track(batches, "Repeating updates", total=update - start):
-                with Probe(trainer.setup.parts if trainer.update_index == update - 1 else {}) as probe:
+                with NonFiniteHooks(trainer.setup.parts if trainer.update_index == update - 1 else {}) as hooks:
                     try:
                         trainer.advance(batch)
                     except NonFiniteError as error:
                         if error.place.update != update:
                             raise UserError(f"before update {update}: {error}; name that one with --update") from error
-                        return _failure(run, trainer, batch, probe, error)
+                        return _failure(run, trainer, batch, hooks, error)
         rows = [row for row in read_rows(trainer.rows.path) if row["kind"] == "train"]
         again = rows[-1]["metrics"] if rows and rows[-1]["global_step"] == update else None
         return {
@@ -167,12 +167,14 @@ def _logged(run: RunFolder, step: str, update: int) -> dict[str, Any] | None:
     return next((r["metrics"] for r in rows if (r["kind"], r["global_step"]) == ("train", update)), None)
 
 
-def _failure(run: RunFolder, trainer: Trainer, batch: Batch, probe: Probe, error: NonFiniteError) -> dict[str, Any]:
-    origin = probe.origin(error)
+def _failure(
+    run: RunFolder, trainer: Trainer, batch: Batch, hooks: NonFiniteHooks, error: NonFiniteError
+) -> dict[str, Any]:
+    origin = hooks.origin(error)
     around = []
     if origin:
         first = max(origin[0] - BEFORE, 0)
-        around = [each._asdict() for each in probe.seen[first : origin[0] + 1 + AFTER]]
+        around = [each._asdict() for each in hooks.seen[first : origin[0] + 1 + AFTER]]
     return {
         "step": error.place.step,
         "update": error.place.update,
@@ -180,7 +182,7 @@ def _failure(run: RunFolder, trainer: Trainer, batch: Batch, probe: Probe, error
         "term": error.term,
         "player": error.player,
         "module": origin[1] if origin else None,
-        "direction": probe.seen[origin[0]].direction if origin else None,
+        "direction": hooks.seen[origin[0]].direction if origin else None,
         "ids": error.ids,
         "images": _write_images(run, trainer, batch, error),
         "around": around,

@@ -14,7 +14,7 @@ from fluxflow_exp import files, pipeline, replay
 from fluxflow_exp.config.compose import UserError
 from fluxflow_exp.losses.kl import KL
 from fluxflow_exp.monitor.finite import NonFiniteError, Place
-from fluxflow_exp.monitor.module_hooks import Probe
+from fluxflow_exp.monitor.module_hooks import NonFiniteHooks
 from fluxflow_exp.run.folder import RunFolder
 from fluxflow_exp.run.metric_log import read_rows
 from fluxflow_exp.trainers.base import Trainer
@@ -295,21 +295,21 @@ def failed(term: str | None) -> NonFiniteError:
 
 def test_what_is_spoiled_between_two_modules_is_the_work_of_the_one_around_them() -> None:
     model = nn.Sequential(nn.Linear(3, 3), Halves(float("inf")))
-    with Probe({"part": model}) as probe:
+    with NonFiniteHooks({"part": model}) as hooks:
         model(torch.ones(2, 3))
-    place, module = probe.origin(failed("l1")) or (0, "")
+    place, module = hooks.origin(failed("l1")) or (0, "")
     assert module == "part.1"
-    assert probe.seen[place].module == "part.1.second"
-    assert [each.bad for each in probe.seen[:2]] == [0, 0]
+    assert hooks.seen[place].module == "part.1.second"
+    assert [each.bad for each in hooks.seen[:2]] == [0, 0]
 
 
 def test_a_weight_that_is_no_number_is_found_where_it_is() -> None:
     model = nn.Sequential(nn.Linear(3, 3), nn.ReLU(), Halves(1.0))
     with torch.no_grad():
         model[2].first.weight[0, 0] = float("nan")  # type: ignore[union-attr, index, operator]
-    with Probe({"part": model}) as probe:
+    with NonFiniteHooks({"part": model}) as hooks:
         model(torch.ones(2, 3))
-    assert (probe.origin(failed("l1")) or ("", ""))[1] == "part.2.first"
+    assert (hooks.origin(failed("l1")) or ("", ""))[1] == "part.2.first"
 
 
 def test_a_finite_pass_has_no_origin_and_keeps_its_numbers() -> None:
@@ -317,11 +317,11 @@ def test_a_finite_pass_has_no_origin_and_keeps_its_numbers() -> None:
     model(x).sum().backward()
     plain = [p.grad.clone() for p in model.parameters() if p.grad is not None]
     model.zero_grad()
-    with Probe({"part": model}) as probe:
+    with NonFiniteHooks({"part": model}) as hooks:
         model(x).sum().backward()
-    assert probe.origin(failed(None)) is None
+    assert hooks.origin(failed(None)) is None
     assert all(torch.equal(p.grad, q) for p, q in zip(model.parameters(), plain, strict=True) if p.grad is not None)
-    assert {each.direction for each in probe.seen} == {"forward", "backward"}
-    count = len(probe.seen)
+    assert {each.direction for each in hooks.seen} == {"forward", "backward"}
+    count = len(hooks.seen)
     model(x).sum().backward()
-    assert len(probe.seen) == count
+    assert len(hooks.seen) == count

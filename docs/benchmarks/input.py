@@ -28,7 +28,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import CenterCrop, Compose, InterpolationMode, PILToTensor, Resize
 
 from fluxflow_exp.data import transforms
-from fluxflow_exp.data.images import Entry, Images, Look, load
+from fluxflow_exp.data.images import Entry, Images, ImageTransform, load
 from fluxflow_exp.data.loader import load_batches
 
 DRAWN = {"1600x1200": (1600, 1200), "640x480": (640, 480)}
@@ -133,7 +133,7 @@ def in_workers(workers: int) -> Callable[..., Callable[[], float]]:
 
 
 def ours(file: Path, *, size: int) -> Tensor:
-    return load(file.name, "", lambda: file, Look(size), (size, size), random.Random(0)).image
+    return load(file.name, "", lambda: file, ImageTransform(size), (size, size), random.Random(0)).image
 
 
 def plain(file: Path, *, transform: Callable[[Image.Image], Tensor]) -> Tensor:
@@ -146,7 +146,7 @@ def usual(size: int, mode: InterpolationMode) -> Callable[[Image.Image], Tensor]
 
 
 def our_batches(files: list[Path], size: int, workers: int, updates: int) -> Iterator[Any]:
-    source = Images([Entry(file.name, "", file) for file in files], Path, Look(size))
+    source = Images([Entry(file.name, "", file) for file in files], Path, ImageTransform(size))
     return load_batches(
         source, seed=0, batch_size=BATCH, first_update=0, last_update=updates, num_workers=workers, pin_memory=False
     )

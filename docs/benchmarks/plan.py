@@ -5,8 +5,8 @@
     python docs/benchmarks/plan.py --compare OUT.jsonl                  anywhere; a table of predicted and measured
 
 Configurations that OUT.jsonl holds already are not measured again. `peak_gib` is torch's maximum of allocated memory
-over two updates after the first, `r1_peak_gib` that of an update with R1; `turns` says for each turn what a forward
-pass of the last micro-batch left allocated and the turn's peak.
+over two updates after the first, `r1_peak_gib` that of an update with R1; `phases` says for each phase what a forward
+pass of the last micro-batch left allocated and the phase's peak.
 """
 
 import argparse
@@ -36,7 +36,7 @@ from fluxflow_exp.plan.command import length
 from fluxflow_exp.plan.dry_run import rehearsal
 from fluxflow_exp.plan.forecast import SPARE_GIB
 from fluxflow_exp.run.folder import RunFolder
-from fluxflow_exp.trainers.phase import Turn
+from fluxflow_exp.trainers.phase import Phase
 
 GIB = 2**30
 LPIPS = "+loss@stage.steps.{stage}.trainer.perceptual=lpips stage.steps.{stage}.trainer.perceptual.pretrained=false"
@@ -184,11 +184,11 @@ def measure(step: str, overrides: list[str]) -> dict[str, Any]:
         first = time.perf_counter() - started
         watched.clear()
         plain = [update(trainer, batch, index) for index in PLAIN[1:]]
-        found = {"peak_gib": max(turn["peak_gib"] for turn in watched), "turns": [*watched]}
+        found = {"peak_gib": max(phase["peak_gib"] for phase in watched), "phases": [*watched]}
         if "discriminator" in trainer.players:
             watched.clear()
             found["r1_seconds"] = update(trainer, batch, WITH_R1)
-            found["r1_peak_gib"] = max(turn["peak_gib"] for turn in watched)
+            found["r1_peak_gib"] = max(phase["peak_gib"] for phase in watched)
         if trainer.length.micro_batch != size:
             return {"out_of_memory": True}  # the trainer went on with smaller micro-batches
         kept = (torch.cuda.memory_allocated() - before) / GIB
@@ -197,12 +197,12 @@ def measure(step: str, overrides: list[str]) -> dict[str, Any]:
 
 
 def watch_turns(trainer: Any, watched: list[dict[str, float]]) -> None:
-    """Note each turn's memory into `watched`: after a micro-batch's forward pass, and its peak."""
-    turns, step = trainer.turns, trainer._step
+    """Note each phase's memory into `watched`: after a micro-batch's forward pass, and its peak."""
+    phases, step = trainer.phases, trainer._step
 
-    def watched_turns() -> list[Turn]:
+    def watched_phases() -> list[Phase]:
         torch.cuda.reset_peak_memory_stats()
-        return [replace(turn, loss=forward(turn.loss)) for turn in turns()]
+        return [replace(phase, loss=forward(phase.loss)) for phase in phases()]
 
     def forward(loss: Any) -> Any:
         def run(*arguments: Any) -> Any:
@@ -220,7 +220,7 @@ def watch_turns(trainer: Any, watched: list[dict[str, float]]) -> None:
         torch.cuda.reset_peak_memory_stats()
 
     after: list[float] = []
-    trainer.turns, trainer._step = watched_turns, watched_step
+    trainer.phases, trainer._step = watched_phases, watched_step
 
 
 def update(trainer: Any, batch: Batch, index: int) -> float:

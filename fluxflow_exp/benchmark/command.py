@@ -194,10 +194,10 @@ class _Measurement:
         trainer = self.trainer
         trainer.update_index = self.first + 1
         counter = FlopCounterMode(display=False)
-        replays, trainer.accumulation.replays = trainer.accumulation.replays, None
+        kept, trainer.accumulation.cuda_graphs = trainer.accumulation.cuda_graphs, None
         with torch.compiler.set_stance("force_eager"), counter:
             trainer._update(batch)
-        trainer.accumulation.replays = replays
+        trainer.accumulation.cuda_graphs = kept
         trainer.settle()
         trainer.update_index = self.first
         return counter.get_total_flops() / 1e12

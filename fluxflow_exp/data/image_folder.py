@@ -10,7 +10,16 @@ from torch import Tensor
 from fluxflow_exp.config.bounds import Fraction, PositiveInt, Share
 from fluxflow_exp.data import folder_notes
 from fluxflow_exp.data.captions import lines_of
-from fluxflow_exp.data.images import Bad, Entry, Images, Look, check_fraction, file_state, is_held_out, prefixed
+from fluxflow_exp.data.images import (
+    Bad,
+    Entry,
+    Images,
+    ImageTransform,
+    check_fraction,
+    file_state,
+    is_held_out,
+    prefixed,
+)
 from fluxflow_exp.data.transforms import check_colour
 
 N_PROMPTS = 64
@@ -59,10 +68,12 @@ class ImageFolder:
                 "Add images or change data.validation_fraction"
             )
         self.notes = self._look(folder, entries, fixed_prompt_prefix)
-        look = Look(img_size, crop, flip, background, buckets, reduced_min_sizes)
+        transform = ImageTransform(img_size, crop, flip, background, buckets, reduced_min_sizes)
         state_of = partial(_state_in, folder)  # a function of the module's: loading processes get it pickled
-        self.train = Images(trained, folder.joinpath, look, state_of=state_of)
-        self.validation = Images(held_out, folder.joinpath, Look(img_size, background=background), state_of=state_of)
+        self.train = Images(trained, folder.joinpath, transform, state_of=state_of)
+        self.validation = Images(
+            held_out, folder.joinpath, ImageTransform(img_size, background=background), state_of=state_of
+        )
         self.bad += self.train.bad
         self.prompts = list(dict.fromkeys(e.caption for e in held_out))[:N_PROMPTS]
 

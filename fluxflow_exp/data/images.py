@@ -25,7 +25,7 @@ class Entry(NamedTuple):
     place: Any  # what `read_bytes` needs to find it
 
 
-class Look(NamedTuple):
+class ImageTransform(NamedTuple):
     """How images become training samples."""
 
     img_size: int
@@ -34,6 +34,10 @@ class Look(NamedTuple):
     background: str = "white"
     max_ratio: float | None = None
     reduced_min_sizes: list[int] | None = None
+
+    def __repr__(self) -> str:
+        """As it stands in the fingerprints of data that runs hold."""
+        return f"Look({', '.join(f'{name}={value!r}' for name, value in self._asdict().items())})"
 
     @property
     def varies(self) -> str | None:
@@ -60,33 +64,33 @@ class Images:
         self,
         entries: list[Entry],
         file_of: Callable[[Any], Path | io.BytesIO],
-        look: Look,
+        transform: ImageTransform,
         *,
         state_of: Callable[[Any], Any],
     ) -> None:
-        check_scales(look.img_size, look.reduced_min_sizes)
-        self.entries, self.file_of, self.look, self.state_of = entries, file_of, look, state_of
+        check_scales(transform.img_size, transform.reduced_min_sizes)
+        self.entries, self.file_of, self.transform, self.state_of = entries, file_of, transform, state_of
         self.bad: Bad = []
         self.variants: list[Variant] | None = None
-        if look.sizes_matter():
+        if transform.sizes_matter():
             self._lay_out()
 
     def __len__(self) -> int:
         return len(self.entries) if self.variants is None else len(self.variants)
 
     def read(self, index: int, rng: random.Random) -> Sample:
-        square = (self.look.img_size, self.look.img_size)
+        square = (self.transform.img_size, self.transform.img_size)
         chosen, size = (index, square) if self.variants is None else self.variants[index]
         entry = self.entries[chosen]
-        return load(entry.id, entry.caption, lambda: self.file_of(entry.place), self.look, size, rng)
+        return load(entry.id, entry.caption, lambda: self.file_of(entry.place), self.transform, size, rng)
 
     @property
     def varies(self) -> str | None:
-        return self.look.varies
+        return self.transform.varies
 
     def fingerprint(self, *, times: bool = True) -> str:
         entries = ((entry.id, entry.caption, self._state(entry, times=times)) for entry in self.entries)
-        return digest(chain([self.look], entries, self.variants or []))
+        return digest(chain([self.transform], entries, self.variants or []))
 
     def contents(self) -> Contents:
         ids, captions = (entry.id for entry in self.entries), (entry.caption for entry in self.entries)
@@ -109,23 +113,28 @@ class Images:
         self.entries = kept
         self.variants = variants(
             sizes,
-            img_size=self.look.img_size,
-            max_ratio=self.look.max_ratio,
-            reduced_min_sizes=self.look.reduced_min_sizes,
+            img_size=self.transform.img_size,
+            max_ratio=self.transform.max_ratio,
+            reduced_min_sizes=self.transform.reduced_min_sizes,
         )
         self.groups = [variant.size for variant in self.variants]
 
 
 def load(
-    name: str, caption: str, opened: Callable[[], Path | io.BytesIO], look: Look, size: Size, rng: random.Random
+    name: str,
+    caption: str,
+    opened: Callable[[], Path | io.BytesIO],
+    transform: ImageTransform,
+    size: Size,
+    rng: random.Random,
 ) -> Sample:
     """One image at (height, width) `size`. BadSampleError: it cannot be read."""
     # Drawn before reading, so that a bad file does not shift what the next sample draws.
-    place = (rng.random(), rng.random()) if look.crop == "random" else (0.5, 0.5)
-    mirrored = look.flip and rng.random() < 0.5
+    place = (rng.random(), rng.random()) if transform.crop == "random" else (0.5, 0.5)
+    mirrored = transform.flip and rng.random() < 0.5
     try:
         with decoding():
-            image = open_rgb(opened(), background=look.background, at_least=max(size))
+            image = open_rgb(opened(), background=transform.background, at_least=max(size))
             tensor = fit(image, size, place=place)
     except OSError as error:
         raise BadSampleError(name, reason(error)) from error

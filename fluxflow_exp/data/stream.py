@@ -21,7 +21,7 @@ from typing import IO, TYPE_CHECKING, Any, cast
 
 from fluxflow_exp.config.compose import UserError
 from fluxflow_exp.data import tar
-from fluxflow_exp.data.images import Bad, Entry, Look, is_held_out, load
+from fluxflow_exp.data.images import Bad, Entry, ImageTransform, is_held_out, load
 from fluxflow_exp.data.protocols import BadSampleError, Sample
 from fluxflow_exp.seeding import derive
 
@@ -42,7 +42,7 @@ class Streamed:
         self,
         urls: list[str],
         keys: Keys,
-        look: Look,
+        transform: ImageTransform,
         *,
         fraction: float,
         epoch_size: int,
@@ -53,7 +53,7 @@ class Streamed:
             raise ValueError(f"token_env: the environment has no variable {token_env}")
         if epoch_size < 1 or buffer < 1:
             raise ValueError(f"epoch_size and shuffle_buffer must be at least 1, not {epoch_size}, {buffer}")
-        self.urls, self.keys, self.look, self.fraction = urls, keys, look, fraction
+        self.urls, self.keys, self.transform, self.fraction = urls, keys, transform, fraction
         self.epoch_size, self.buffer, self.token_env = epoch_size, buffer, token_env
         self.max_readers = len(urls)
 
@@ -140,8 +140,8 @@ class Streamed:
             image, caption = self.keys.image_of(members), self.keys.caption_of(members, bytes)
         except ValueError as error:
             raise BadSampleError(name, str(error)) from error
-        size = (self.look.img_size, self.look.img_size)
-        return load(name, caption, lambda: io.BytesIO(image), self.look, size, rng)
+        size = (self.transform.img_size, self.transform.img_size)
+        return load(name, caption, lambda: io.BytesIO(image), self.transform, size, rng)
 
     def _read(self, url: str, bad: Bad) -> Iterator[Raw]:
         """The samples of a shard; after a broken connection it is opened again and read on. UserError: gone."""

@@ -19,7 +19,16 @@ from fluxflow_exp.data import tar
 from fluxflow_exp.data.captions import decoded, surrogate_in
 from fluxflow_exp.data.decoding import EXTENSIONS, reason
 from fluxflow_exp.data.folder_notes import unusable
-from fluxflow_exp.data.images import Bad, Entry, Images, Look, check_fraction, file_state, is_held_out, prefixed
+from fluxflow_exp.data.images import (
+    Bad,
+    Entry,
+    Images,
+    ImageTransform,
+    check_fraction,
+    file_state,
+    is_held_out,
+    prefixed,
+)
 from fluxflow_exp.data.protocols import Source, Stream
 from fluxflow_exp.data.stream import Streamed
 from fluxflow_exp.data.transforms import check_colour
@@ -119,24 +128,24 @@ class WebDataset:
         check_colour(background)
         self.img_size, self.max_bad_fraction = img_size, max_bad_fraction
         keys = Keys(image_key, label_key, caption_key, fixed_prompt_prefix)
-        look = Look(img_size, crop, flip, background, buckets, reduced_min_sizes)
-        square = Look(img_size, background=background)
+        transform = ImageTransform(img_size, crop, flip, background, buckets, reduced_min_sizes)
+        square = ImageTransform(img_size, background=background)
         shards = expand(urls)
         self.bad: Bad = []
         if isinstance(shards[0], Path):
             entries = self._index([s for s in shards if isinstance(s, Path)], keys)
             held_out = [e for e in entries if is_held_out(e.id, validation_fraction)]
             trained = [e for e in entries if not is_held_out(e.id, validation_fraction)]
-            self.train = Images(trained, _file_of, look, state_of=_state_of)
+            self.train = Images(trained, _file_of, transform, state_of=_state_of)
             self.bad += self.train.bad
         else:
-            if look.sizes_matter():
+            if transform.sizes_matter():
                 raise ValueError("buckets and reduced_min_sizes need local shards: download them first")
             if epoch_size is None:
                 raise ValueError("epoch_size is not set: streamed shards need a stated number of samples an epoch")
             streamed = [s for s in shards if isinstance(s, str)]
             self.train = Streamed(
-                streamed, keys, look, fraction=validation_fraction, epoch_size=epoch_size,
+                streamed, keys, transform, fraction=validation_fraction, epoch_size=epoch_size,
                 buffer=shuffle_buffer, token_env=token_env,
             )  # fmt: skip
             held_out = self.train.held_out(validation_images)

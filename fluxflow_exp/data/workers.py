@@ -53,7 +53,7 @@ def reading(*, num_workers: int, batch_bytes: int = 0, **how: Any) -> Iterator[I
     batches: Any = None
     here = threading.current_thread() is threading.main_thread()
     previous = signal.getsignal(signal.SIGCHLD)
-    watch = _Watch(context.workers)
+    watch = _WorkerWatch(context.workers)
     try:
         batches = iter(DataLoader(**how))
         if here:  # torch's own handler raises wherever the process is, in the middle of a save as well
@@ -81,7 +81,7 @@ def check_shared_memory(num_workers: int, batch_bytes: int) -> None:
     )
 
 
-class _Watch:
+class _WorkerWatch:
     """Ends the wait for a batch when it cannot come."""
 
     def __init__(self, workers: list["_Worker"]) -> None:

@@ -15,7 +15,7 @@ from fluxflow_exp.losses.perceptual import Perceptual
 from fluxflow_exp.pictures import to_uint8
 
 
-class Schedule:
+class ValidationMetrics:
     """Measures `of` reconstructions or samples among those that are wanted; networks are loaded with the first.
 
     ValueError: the images are too small for one of them, or LPIPS's weights are not to be had.

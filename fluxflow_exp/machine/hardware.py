@@ -25,7 +25,7 @@ class Machine:
     devices: int = 1  # of this machine, one rank each
     compiled: bool = False  # regions of the models go through torch.compile
     checkpointing: bool = False  # activations are computed again in the backward pass
-    graphs: bool = False  # passes that wait for the host are replayed as CUDA graphs
+    cuda_graphs: bool = False  # passes that wait for the host are replayed as CUDA graphs
 
     @property
     def memory_format(self) -> torch.memory_format:
@@ -110,12 +110,12 @@ def parallel_problems(hardware: schema.Hardware) -> list[str]:
         problems.append("hardware.parallel=fsdp spreads a model over ranks, and there is one: set hardware.devices")
     if hardware.parallel == "fsdp" and hardware.precision == "fp16":
         problems.append("hardware.parallel=fsdp goes with precision bf16 or fp32: loss scaling would differ by rank")
-    if hardware.cuda_graphs and not replays(hardware, hardware.precision):
+    if hardware.cuda_graphs and not uses_cuda_graphs(hardware, hardware.precision):
         problems.append("hardware.cuda_graphs=true goes with one GPU and precision bf16 or fp32")
     return problems
 
 
-def replays(hardware: schema.Hardware, precision: str) -> bool:
+def uses_cuda_graphs(hardware: schema.Hardware, precision: str) -> bool:
     """Whether a GPU replays passes as CUDA graphs: one alone, without loss scaling."""
     if precision == "fp16" or hardware.devices * hardware.slurm.nodes > 1:
         return False
@@ -161,7 +161,7 @@ def prepare(hardware: schema.Hardware, *, local_rank: int = 0, computes: bool = 
         hardware.devices,
         compiled,
         hardware.activation_checkpointing,
-        graphs=cuda and replays(hardware, precision),
+        cuda_graphs=cuda and uses_cuda_graphs(hardware, precision),
     )
 
 

@@ -40,7 +40,7 @@ class Ranks:
     count: int = 1
     local: int = 0  # among those of this machine
     control: Any = None  # gloo group for values on the CPU: it costs no wait for the GPU
-    watch: "Watch | None" = field(default=None, repr=False)
+    peers: "PeerMonitor | None" = field(default=None, repr=False)
 
     @property
     def first(self) -> bool:
@@ -104,12 +104,12 @@ class Ranks:
 
     def fail(self, message: str) -> None:
         """Tell the other ranks that this one ends by an error."""
-        if self.watch:
-            self.watch.fail(f"rank {self.rank}: {message}")
+        if self.peers:
+            self.peers.fail(f"rank {self.rank}: {message}")
 
     def cause(self, error: Exception) -> str | None:
         """The error of another rank, if this one's `error` is only that it is gone."""
-        said = self.watch.cause() if self.watch else None
+        said = self.peers.cause() if self.peers else None
         if said is None and self.count > 1 and isinstance(error, RuntimeError) and GONE.search(str(error)):
             return f"another rank {GONE_SILENTLY}"
         return said
@@ -118,8 +118,8 @@ class Ranks:
         """The end of a run that every rank has reached, well or by a signal."""
         if self.count > 1:
             self.meet()
-            assert self.watch
-            self.watch.stop()
+            assert self.peers
+            self.peers.stop()
             dist.destroy_process_group()
 
 
@@ -142,7 +142,7 @@ def start(device: torch.device, devices: int) -> Ranks:
     own = device if device.type == "cuda" else None
     dist.init_process_group("nccl" if own else "gloo", timeout=PATIENCE, device_id=own)
     ranks = Ranks(rank, count, local, dist.new_group(backend="gloo", timeout=PATIENCE))
-    ranks.watch = Watch(ranks)
+    ranks.peers = PeerMonitor(ranks)
     return ranks
 
 
@@ -168,7 +168,7 @@ def _export_submitit() -> None:
         submitit.helpers.TorchDistributedEnvironment().export(set_cuda_visible_devices=False)
 
 
-class Watch:
+class PeerMonitor:
     """Ends this process when another rank has failed, so that none waits for ever in an exchange.
 
     The first rank hosts a store; a failing rank puts its message there, and a thread of every other one looks twice

@@ -11,7 +11,7 @@ LIMITS = ("below", "above", "patience", "max_epochs")
 HIGHER_IS_BETTER = ("val_psnr", "val_ssim", "val_ms_ssim", "prompt_accuracy")
 
 
-class Watch:
+class EarlyStop:
     """Follows `rule.metric`. A value that is missing, not finite, or of a skipped update is as if it had not been.
 
     A logged loss is averaged over its last `rule.smoothing` values and decides nothing before there are so many. A

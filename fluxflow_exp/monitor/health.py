@@ -35,7 +35,7 @@ SPIKE_ROWS, SPIKE_LEAST = 32, 8
 
 
 @dataclass(frozen=True)
-class Context:
+class HealthContext:
     """What numbers are judged by, beside the limits."""
 
     step: str
@@ -44,7 +44,7 @@ class Context:
     adaptive: tuple[float, float] | None = None  # adversarial.weight and adaptive_limit, if the weight is adaptive
 
 
-def warnings(metrics: dict[str, float], context: Context, *, spike: str | None = None) -> dict[str, str]:
+def warnings(metrics: dict[str, float], context: HealthContext, *, spike: str | None = None) -> dict[str, str]:
     """Short code → what is wrong and what to try, for the `metrics` of a row. `spike`: the loss that has one."""
     found = _of_gan(metrics, context) | _of_latents(metrics, context)
     dead, most = metrics.get("dead_activations", 0.0), metrics.get("dead_in_one", 0.0)
@@ -92,7 +92,7 @@ def largest_spike(rows: list[Row], names: list[str], *, since: int) -> tuple[flo
     return (spike or (best,))[0], spike[1] if spike else None
 
 
-def _of_gan(metrics: dict[str, float], context: Context) -> dict[str, str]:
+def _of_gan(metrics: dict[str, float], context: HealthContext) -> dict[str, str]:
     found = {}
     adversarial = f"stage.steps.{context.step}.trainer.adversarial"
     rate = f"stage.steps.{context.step}.optimizers.discriminator.lr"
@@ -123,7 +123,7 @@ def _of_gan(metrics: dict[str, float], context: Context) -> dict[str, str]:
     return found
 
 
-def _of_latents(metrics: dict[str, float], context: Context) -> dict[str, str]:
+def _of_latents(metrics: dict[str, float], context: HealthContext) -> dict[str, str]:
     found = {}
     active, channels = metrics.get("active_units"), context.latent_channels
     if active is not None and channels and active < max(1, FEWEST_ACTIVE * channels):

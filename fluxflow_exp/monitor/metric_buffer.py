@@ -14,8 +14,8 @@ Gather = Callable[[list[str]], list[str]]
 
 
 @dataclass
-class TurnNumbers:
-    """What one turn of an update gives to log."""
+class PhaseNumbers:
+    """What one phase of an update gives to log."""
 
     where: Place
     losses: list[str]
@@ -39,33 +39,33 @@ class TurnNumbers:
         return means | {name: value for name, value in norms.items() if name not in overflow}
 
 
-class Numbers:
+class MetricBuffer:
     """The numbers of the updates since they were last taken."""
 
     def __init__(self, device: torch.device, gather: Gather) -> None:
         self.gather = gather
-        self.updates: list[list[TurnNumbers]] = []
+        self.updates: list[list[PhaseNumbers]] = []
         self.bad = torch.zeros((), device=device)  # 1 from the first number on that is not finite
 
     def begin_update(self) -> None:
         self.updates.append([])
 
-    def add(self, numbers: TurnNumbers) -> None:
+    def add(self, numbers: PhaseNumbers) -> None:
         self.updates[-1].append(numbers)
         self.bad = torch.maximum(self.bad, (~numbers.values.isfinite().all()).float())
 
     def take(self) -> list[dict[str, float]]:
         """The metrics of each update, in order. NonFiniteError: the first that is not finite."""
-        turns = [turn for update in self.updates for turn in update if turn.read is None]
-        if turns:
-            numbers = torch.cat([turn.values for turn in turns]).tolist()  # the host waits once
-            for turn in turns:
-                turn.read, numbers = numbers[: len(turn.values)], numbers[len(turn.values) :]
+        phases = [phase for update in self.updates for phase in update if phase.read is None]
+        if phases:
+            numbers = torch.cat([phase.values for phase in phases]).tolist()  # the host waits once
+            for phase in phases:
+                phase.read, numbers = numbers[: len(phase.values)], numbers[len(phase.values) :]
         found = []
         for update in self.updates:
             metrics: dict[str, float] = {}
-            for turn in update:
-                metrics |= turn.metrics(self.gather)
+            for phase in update:
+                metrics |= phase.metrics(self.gather)
             found.append(metrics)
         self.updates = []
         return found

@@ -29,7 +29,7 @@ class Seen(NamedTuple):
     values: int
 
 
-class Probe(ExitStack):
+class NonFiniteHooks(ExitStack):
     """Inside a `with` block: everything that the modules of `parts` compute, in the order in which they do it."""
 
     def __init__(self, parts: dict[str, nn.Module]) -> None:
@@ -42,7 +42,7 @@ class Probe(ExitStack):
         self._fed_well: dict[str, bool] = {}  # module → whether its inputs were finite
         self._hooked: set[nn.Parameter] = set()
 
-    def __enter__(self) -> Probe:
+    def __enter__(self) -> NonFiniteHooks:
         for module in self._names:
             self.enter_context(module.register_forward_pre_hook(self._before))
             self.enter_context(module.register_forward_hook(self._after))

@@ -17,7 +17,7 @@ COMPILATIONS = ("entire_frame_compile", "entire_backward_compile")
 Part = TypeVar("Part")
 
 
-class Spent:
+class TimeBreakdown:
     """Seconds of a loop by purpose; what has no other is `training`."""
 
     def __init__(self) -> None:

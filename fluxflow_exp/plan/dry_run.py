@@ -26,7 +26,7 @@ from fluxflow_exp.console import Console
 from fluxflow_exp.data.loader import Batch
 from fluxflow_exp.data.protocols import DataSet
 from fluxflow_exp.losses.terms import Terms
-from fluxflow_exp.machine.hardware import Machine, replays
+from fluxflow_exp.machine.hardware import Machine, uses_cuda_graphs
 from fluxflow_exp.machine.preemption import StopRequest
 from fluxflow_exp.machine.ranks import Ranks
 from fluxflow_exp.pipeline import Pipeline
@@ -36,7 +36,7 @@ from fluxflow_exp.plan.memory_meter import Meter, Operation
 from fluxflow_exp.run.folder import RunFolder
 from fluxflow_exp.trainers.base import Trainer
 from fluxflow_exp.trainers.context import Length
-from fluxflow_exp.trainers.cuda_graphs import Replays
+from fluxflow_exp.trainers.cuda_graphs import CudaGraphs
 from fluxflow_exp.trainers.latent_cache import STORED
 
 Kind = tuple[str, ...]
@@ -128,12 +128,12 @@ class Rehearsal:
         gc.collect()
         self.meter.restart()
         trainer._update(Batch(images, captions, captions, []))
-        trainer.numbers.updates = []  # fake numbers are never read
-        streams = 1 if trainer.accumulation.replays is None else 2
+        trainer.metric_buffer.updates = []  # fake numbers are never read
+        streams = 1 if trainer.accumulation.cuda_graphs is None else 2
         return Cost(self.meter.peak + streams * WORKSPACE, self.meter.operations)
 
 
-class _Captured(Replays):
+class _Captured(CudaGraphs):
     """What graphs add to the memory of passes: arguments of their own, and gradients that stay."""
 
     def run(self, pass_: Callable[..., Terms], arguments: Sequence[Tensor]) -> Terms:
@@ -159,8 +159,8 @@ def rehearsal(config: RunConfig, name: str, length: Length, data: DataSet) -> It
             for part in setup.parts.values():
                 fuse_regions(part, meter, graphs)
         trainer: Trainer = instantiate(step.trainer, setup=setup)
-        if replays(config.hardware, machine.precision):
-            trainer.accumulation.replays = _Captured()
+        if uses_cuda_graphs(config.hardware, machine.precision):
+            trainer.accumulation.cuda_graphs = _Captured()
         with patch("fluxflow_exp.trainers.flow.open_cache", lambda *_: SimpleNamespace(tokens=None)):
             trainer.open_source()
         yield Rehearsal(trainer, meter, img_size=data.img_size, captions=longest)

@@ -11,7 +11,7 @@ from fluxflow_exp.config.compose import UserError
 from fluxflow_exp.report import config_diff, gallery, hours, panels
 from fluxflow_exp.report.config_diff import Parent
 from fluxflow_exp.report.gallery import Frame
-from fluxflow_exp.report.hours import Costs
+from fluxflow_exp.report.hours import Hours
 from fluxflow_exp.report.panels import Track
 from fluxflow_exp.run import states as ledger
 from fluxflow_exp.run.folder import RunFolder, flatten
@@ -32,7 +32,7 @@ class Card:
     state: Entry
     track: Track
     parent: Parent
-    costs: Costs
+    costs: Hours
     frames: list[Frame]
     evaluations: list[dict[str, Any]]  # records of RUN/evaluations/*.json, each with its file
     plan: dict[str, Any] | None  # what fluxflow_exp.plan has predicted

@@ -18,7 +18,7 @@ LABELS = {
 
 
 @dataclass
-class Costs:
+class Hours:
     unit: str  # GPU hours | hours
     hours: float  # of all devices together
     parts: dict[str, float] = field(
@@ -28,7 +28,7 @@ class Costs:
     lost_updates: int = 0
 
 
-def split(record: dict[str, Any], flat: dict[str, Any]) -> Costs:
+def split(record: dict[str, Any], flat: dict[str, Any]) -> Hours:
     """The hours in a run's `record`; `flat`: its configuration by dotted key."""
     starts = record.get("starts", [])
     machine = (record.get("made_with") or {}).get("machine", "CPU")
@@ -37,7 +37,7 @@ def split(record: dict[str, Any], flat: dict[str, Any]) -> Costs:
     if not starts:  # begun before starts were recorded
         devices = flat["hardware.devices"] * flat["hardware.slurm.nodes"]
         hours = record["wall_seconds"] * devices / 3600
-        return Costs(unit, hours, price=None if price is None else hours * price)
+        return Hours(unit, hours, price=None if price is None else hours * price)
     sums = dict.fromkeys(LABELS, 0.0)
     for start in starts:
         for purpose, seconds in start["spent"].items():
@@ -49,4 +49,4 @@ def split(record: dict[str, Any], flat: dict[str, Any]) -> Costs:
         lost_updates += lost["updates"]
     hours = sum(start["seconds"] * start["devices"] for start in starts) / 3600
     sums["rest"] = max(hours - sum(sums.values()), 0.0)
-    return Costs(unit, hours, sums, None if price is None else hours * price, lost_updates)
+    return Hours(unit, hours, sums, None if price is None else hours * price, lost_updates)

@@ -5,7 +5,7 @@ from typing import Any
 
 from fluxflow_exp.report import facts
 from fluxflow_exp.report.facts import Card
-from fluxflow_exp.report.hours import LABELS, Costs
+from fluxflow_exp.report.hours import LABELS, Hours
 from fluxflow_exp.report.html import Html, details, join, table, tag
 from fluxflow_exp.report.panels import SECTIONS
 from fluxflow_exp.report.text import duration, number
@@ -115,7 +115,7 @@ def _problems(card: Card, *, brief: bool) -> list[tuple[str, str]]:
     return lines
 
 
-def balance_bar(cost: Costs) -> Html:
+def balance_bar(cost: Hours) -> Html:
     """Where hours went: a bar, and the same as a table."""
     total = sum(cost.parts.values()) or 1.0
     used = {purpose: value for purpose, value in cost.parts.items() if value > 0}

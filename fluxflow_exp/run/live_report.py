@@ -8,7 +8,7 @@ from pathlib import Path
 EVERY_SECONDS = 60.0
 
 
-class Graphs:
+class LiveReport:
     """Starts `python -m fluxflow_exp.report --graphs RUN` at a save, once a minute at most, never two at a time."""
 
     def __init__(self, run: Path) -> None:

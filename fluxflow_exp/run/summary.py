@@ -11,10 +11,10 @@ from fluxflow_exp.run.folder import RunFolder
 
 if TYPE_CHECKING:
     from fluxflow_exp.trainers.base import Trainer
-    from fluxflow_exp.trainers.context import Setup
+    from fluxflow_exp.trainers.context import StepContext
 
 
-def finish_step(setup: Setup, trainer: Trainer, final: dict[str, float]) -> None:
+def finish_step(setup: StepContext, trainer: Trainer, final: dict[str, float]) -> None:
     """Enter a finished step in the run's record; from then on it is loaded, not trained."""
     record = setup.folder.read_record()
     length, seconds = trainer.length, trainer.seconds

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from fluxflow_exp.config.compose import UserError
 from fluxflow_exp.losses.terms import Terms
-from fluxflow_exp.trainers.cuda_graphs import Replays
-from fluxflow_exp.trainers.phase import Micro, Turn
+from fluxflow_exp.trainers.cuda_graphs import CudaGraphs
+from fluxflow_exp.trainers.phase import Micro, Phase
 
 if TYPE_CHECKING:
     from fluxflow_exp.trainers.base import Trainer
@@ -32,13 +32,13 @@ LESS_MEMORY = (
 
 
 class Accumulation:
-    """Lowers `length.micro_batch` of its trainer when a pass runs out of memory, and does that turn again."""
+    """Lowers `length.micro_batch` of its trainer when a pass runs out of memory, and does that phase again."""
 
     def __init__(self, trainer: Trainer) -> None:
         self.trainer, self.length = trainer, trainer.length
         self.share = self.length.batch_size // trainer.ranks.count  # images of this rank
         self.agreed = self.length.micro_batch  # on all ranks, and in the run's record if an error has lowered it
-        self.replays = Replays() if trainer.machine.graphs and trainer.ranks.count == 1 else None
+        self.cuda_graphs = CudaGraphs() if trainer.machine.cuda_graphs and trainer.ranks.count == 1 else None
 
     def recall(self) -> None:
         """Begin with what an earlier process of this run has found to fit on a machine like this one."""
@@ -50,17 +50,17 @@ class Accumulation:
             self.length.micro_batch = self.agreed = found
             trainer.setup.console.say(f"Step {name}: micro-batch {found}, as found before to fit in memory (run.json)")
 
-    def gradients(self, turn: Turn, images: Tensor, captions: list[str]) -> Terms:
-        """Add up the gradients of `turn` over this rank's share; returns its terms, (share,) each, on the device.
+    def gradients(self, phase: Phase, images: Tensor, captions: list[str]) -> Terms:
+        """Add up the gradients of `phase` over this rank's share; returns its terms, (share,) each, on the device.
 
         UserError: not even one image fits.
         """
 
         def passes() -> Terms:
-            turn.begin()
+            phase.begin()
             terms: dict[str, list[Tensor]] = {}
             for micro in self.micros(images, captions):
-                for name, values in self._backward(turn, micro).items():
+                for name, values in self._backward(phase, micro).items():
                     terms.setdefault(name, []).append(values)
             return {name: torch.cat(values) for name, values in terms.items()}
 
@@ -99,28 +99,28 @@ class Accumulation:
 
     def forget_graphs(self) -> None:
         """Free the memory of passes that are kept to be replayed."""
-        if self.replays:
-            self.replays.forget()
+        if self.cuda_graphs:
+            self.cuda_graphs.forget()
 
-    def _backward(self, turn: Turn, micro: Micro) -> Terms:
+    def _backward(self, phase: Phase, micro: Micro) -> Terms:
         with torch.no_grad(), self.trainer.machine.autocast():
-            arguments = turn.arguments(micro)
-        if self.replays is None:
-            return self._pass(turn, *arguments)
-        if not turn.replayed:
-            self.replays.forget()
-            return self._pass(turn, *arguments)
-        for player in turn.players:
+            arguments = phase.arguments(micro)
+        if self.cuda_graphs is None:
+            return self._pass(phase, *arguments)
+        if not phase.replayed:
+            self.cuda_graphs.forget()
+            return self._pass(phase, *arguments)
+        for player in phase.players:
             player.keeps_gradients = True
-        return self.replays.run(partial(self._pass, turn), arguments)
+        return self.cuda_graphs.run(partial(self._pass, phase), arguments)
 
-    def _pass(self, turn: Turn, *arguments: Any) -> Terms:
+    def _pass(self, phase: Phase, *arguments: Any) -> Terms:
         trainer = self.trainer
         with trainer.machine.autocast():
-            terms, weights = turn.loss(*arguments)
+            terms, weights = phase.loss(*arguments)
         total = sum(weight * terms[name].sum() for name, weight in weights.items())
         assert isinstance(total, Tensor)
-        scaler = trainer.scalers[turn.players[0].name]
+        scaler = trainer.scalers[phase.players[0].name]
         scaler.scale(total / self.length.batch_size).backward()  # type: ignore[no-untyped-call]
         return {name: values.detach().float() for name, values in terms.items()}
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from fluxflow_exp.data.loader import Batch, read_all
-from fluxflow_exp.evaluation.during_training import Schedule
+from fluxflow_exp.evaluation.during_training import ValidationMetrics
 from fluxflow_exp.losses.adversarial import Adversarial
 from fluxflow_exp.losses.appearance import ColorStatistics, Contrast, Histogram
 from fluxflow_exp.losses.feature_matching import FeatureMatching
@@ -16,12 +16,12 @@ from fluxflow_exp.losses.lecam import LeCam
 from fluxflow_exp.losses.perceptual import Perceptual
 from fluxflow_exp.losses.reconstruction import Reconstruction
 from fluxflow_exp.losses.terms import Terms
-from fluxflow_exp.monitor.health import Context
+from fluxflow_exp.monitor.health import HealthContext
 from fluxflow_exp.seeding import generator
 from fluxflow_exp.trainers import health_check, reconstructions
 from fluxflow_exp.trainers.base import Trainer
-from fluxflow_exp.trainers.context import Setup
-from fluxflow_exp.trainers.phase import Micro, Turn
+from fluxflow_exp.trainers.context import StepContext
+from fluxflow_exp.trainers.phase import Micro, Phase
 
 Weights = dict[str, float | Tensor]
 Conditioning = Literal["never", "always", "alternate"]
@@ -67,7 +67,7 @@ class AutoencoderTrainer(Trainer):
 
     def __init__(
         self,
-        setup: Setup,
+        setup: StepContext,
         *,
         kl: KL,
         reconstruction: Reconstruction | None = None,
@@ -95,7 +95,9 @@ class AutoencoderTrainer(Trainer):
         if spade != "never" and not self.expander.has_spade:
             raise ValueError("trainer.spade needs an expander with SPADE layers: set model.spade=true")
         device, size = self.machine.device, setup.data.img_size
-        self.schedule = Schedule(setup.evaluation, of="reconstructions", img_size=size, device=device)
+        self.validation_metrics = ValidationMetrics(
+            setup.evaluation, of="reconstructions", img_size=size, device=device
+        )
         self.adversarial_weight = torch.zeros((), device=self.machine.device)
         self.gradients: dict[str, Tensor] = {}
         self.reconstructions: list[Tensor] = []  # of this update, in the order of the rank's rows
@@ -114,14 +116,14 @@ class AutoencoderTrainer(Trainer):
         }
         return tuple(name for name, yes in computed.items() if yes)
 
-    def turns(self) -> list[Turn]:
-        turns = []
+    def phases(self) -> list[Phase]:
+        phases = []
         if "vae" in self.players:
             player, begin = [self.players["vae"]], self._begin_generator
-            turns.append(Turn(player, self._generator, begin, self._arguments, replayed=self._replayed()))
+            phases.append(Phase(player, self._generator, begin, self._arguments, replayed=self._replayed()))
         if self._plays(self.update_index):
-            turns.append(Turn([self.players["discriminator"]], self._discriminator, self._begin_discriminator))
-        return turns
+            phases.append(Phase([self.players["discriminator"]], self._discriminator, self._begin_discriminator))
+        return phases
 
     def begin_update(self, batch: Batch) -> None:
         scale, count = self.compressor.downscale, self.length.batch_size
@@ -162,17 +164,17 @@ class AutoencoderTrainer(Trainer):
             parts = torch.split(batch.images, min(self.length.micro_batch, 64))  # what fits in training fits here
             found = torch.cat([self.reconstruct(part) for part in parts])
         target = self.to_device(batch.images)
-        measured = self.schedule.of_reconstructions(found, batch.images, target)
+        measured = self.validation_metrics.of_reconstructions(found, batch.images, target)
         return {"val_l1": float((found - target).abs().mean()), **measured}
 
-    def health(self, batch: Batch) -> tuple[dict[str, float], Context]:
+    def health(self, batch: Batch) -> tuple[dict[str, float], HealthContext]:
         plays = self._plays(self.update_index)
         at_once = min(self.length.micro_batch, 64)  # as for held-out metrics
         numbers = health_check.of_autoencoder(self, batch.images, at_once=at_once, plays=plays)
         played = self.update_index - self.players["discriminator"].start if plays else 0
         adaptive = self.adversarial if self.adversarial and self.adversarial.adaptive else None
         weights = (adaptive.weight, adaptive.adaptive_limit) if adaptive else None
-        return numbers, Context(self.setup.name, self.compressor.vae_dim, played, weights)
+        return numbers, HealthContext(self.setup.name, self.compressor.vae_dim, played, weights)
 
     def sample_pictures(self, suffix: str) -> None:
         reconstructions.write(self, suffix)

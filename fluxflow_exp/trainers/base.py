@@ -14,19 +14,19 @@ from fluxflow_exp.losses.terms import Terms
 from fluxflow_exp.machine import clock
 from fluxflow_exp.machine.preemption import Interrupted
 from fluxflow_exp.machine.ranks import Ranks
-from fluxflow_exp.monitor.early_stop import Watch
+from fluxflow_exp.monitor.early_stop import EarlyStop
 from fluxflow_exp.monitor.finite import Place
-from fluxflow_exp.monitor.health import Context
-from fluxflow_exp.monitor.metric_buffer import Numbers, TurnNumbers
-from fluxflow_exp.monitor.time_breakdown import Spent
+from fluxflow_exp.monitor.health import HealthContext
+from fluxflow_exp.monitor.metric_buffer import MetricBuffer, PhaseNumbers
+from fluxflow_exp.monitor.time_breakdown import TimeBreakdown
 from fluxflow_exp.run.metric_log import MetricLog, Window
 from fluxflow_exp.seeding import generator
 from fluxflow_exp.trainers import loop, resume
 from fluxflow_exp.trainers.accumulation import Accumulation
-from fluxflow_exp.trainers.context import Setup
-from fluxflow_exp.trainers.phase import Turn
+from fluxflow_exp.trainers.context import StepContext
+from fluxflow_exp.trainers.phase import Phase
 from fluxflow_exp.trainers.player import build_players
-from fluxflow_exp.trainers.validation import Look
+from fluxflow_exp.trainers.validation import Validation
 
 
 class Trainer(ABC):
@@ -40,39 +40,39 @@ class Trainer(ABC):
     SPIKING: ClassVar[tuple[str, ...]]  # losses whose spikes are a sign of something
     CACHES: ClassVar[bool] = False  # whether it can train on what frozen parts say of the data, kept on disk
 
-    def __init__(self, setup: Setup) -> None:
+    def __init__(self, setup: StepContext) -> None:
         self.setup, self.length, self.machine, self.ranks = setup, setup.length, setup.machine, setup.ranks
         self.source: Source | Stored | Stream = setup.data.train
         self.players = build_players(setup, self.PLAYERS, averaged=self.AVERAGED, starts_at=self.starts_at)
         self.sharded = any(player.sharded for player in self.players.values())
         self.scalers = {name: self.machine.scaler() for name in self.players}
-        self.accumulation, self.look = Accumulation(self), Look(self)
+        self.accumulation, self.validation = Accumulation(self), Validation(self)
         self.window, self.rows = Window(), MetricLog(setup.folder.metrics(setup.name), say=setup.console.say)
-        self.update_index, self.seconds, self.spent = 0, 0.0, Spent()
+        self.update_index, self.seconds, self.time_breakdown = 0, 0.0, TimeBreakdown()
         self.held_out: dict[str, float] = {}
         self.latest: dict[str, float] = {}  # metrics of the last update that was read
         rule = setup.transition_on
-        self.watch = Watch(rule, updates_per_epoch=self.length.updates_per_epoch) if rule.metric else None
+        self.early_stop = EarlyStop(rule, updates_per_epoch=self.length.updates_per_epoch) if rule.metric else None
         self.ended_by: str | None = None  # why the step ended before its last epoch
         self.skipped = False  # an fp16 overflow kept the last update from some weights
-        self.numbers = Numbers(self.machine.device, self.ranks.gather)
+        self.metric_buffer = MetricBuffer(self.machine.device, self.ranks.gather)
         # Whether numbers are read at each update: else the host runs ahead, and optimizers leave out the non-finite.
         self.prompt = (
             self.machine.device.type == "cpu"
             or any(scaler.is_enabled() for scaler in self.scalers.values())
             or not all(player.can_leave_out for player in self.players.values())
-            or (self.watch is not None and not self.watch.held_out)
+            or (self.early_stop is not None and not self.early_stop.held_out)
         )
 
     @abstractmethod
-    def turns(self) -> list[Turn]:
-        """The turns of an update, in order."""
+    def phases(self) -> list[Phase]:
+        """The phases of an update, in order."""
 
     def open_source(self) -> None:  # noqa: B027 - most trainers read the data as they are
         """Called when a step begins and when it continues, before a batch is read."""
 
     def inputs(self, batch: Batch) -> Tensor:
-        """What the turns get of a batch, on the device."""
+        """What the phases get of a batch, on the device."""
         return self.to_device(batch.images)
 
     def prepare(self) -> None:  # noqa: B027 - most trainers have nothing to prepare
@@ -83,7 +83,7 @@ class Trainer(ABC):
         """Draw what the whole global batch needs; `batch` is this rank's share."""
 
     def end_update(self) -> dict[str, Tensor]:
-        """Called after the last turn; gives further numbers () to log."""
+        """Called after the last phase; gives further numbers () to log."""
         return {}
 
     @abstractmethod
@@ -95,7 +95,7 @@ class Trainer(ABC):
         """Held-out metrics with averaged or `raw` weights; a plateau follows the first one, lower is better."""
 
     @abstractmethod
-    def health(self, batch: Batch) -> tuple[dict[str, float], Context]:
+    def health(self, batch: Batch) -> tuple[dict[str, float], HealthContext]:
         """Numbers of latents and opponents on held-out images, and what they are judged by."""
 
     def kind(self, update: int) -> tuple[str, ...]:
@@ -153,14 +153,14 @@ class Trainer(ABC):
         if self.prompt or self._row_is_due() or self.update_index == self._first:
             self.settle()
         self.seconds = clock.now() - self._began
-        if self.watch:
-            self.end(self.watch.after_update(self.latest, self.update_index, skipped=self.skipped))
+        if self.early_stop:
+            self.end(self.early_stop.after_update(self.latest, self.update_index, skipped=self.skipped))
         self._log()
-        self.look.after_update()
+        self.validation.after_update()
 
     def settle(self) -> None:
         """Read what updates gave since the last time. NonFiniteError: the weights are those of before that update."""
-        for metrics in self.numbers.take():
+        for metrics in self.metric_buffer.take():
             self.window.add(metrics)
             self.latest = metrics
 
@@ -212,45 +212,45 @@ class Trainer(ABC):
         """One optimizer update of each player; `numbers` gets the named terms, averaged over the global batch."""
         images, self.skipped = self.inputs(batch), False
         self.begin_update(batch)
-        self.numbers.begin_update()
-        for turn in self.turns():
-            for player in turn.players:
+        self.metric_buffer.begin_update()
+        for phase in self.phases():
+            for player in phase.players:
                 player.train(True)
-            self._step(turn, self.accumulation.gradients(turn, images, batch.captions), batch)
-            for player in turn.players:
+            self._step(phase, self.accumulation.gradients(phase, images, batch.captions), batch)
+            for player in phase.players:
                 player.train(False)
         further = self.end_update()
         if further:
-            self.numbers.add(
-                TurnNumbers(self._place(turn), list(further), [], torch.stack(list(further.values())), {}, batch.ids)
+            self.metric_buffer.add(
+                PhaseNumbers(self._place(phase), list(further), [], torch.stack(list(further.values())), {}, batch.ids)
             )
 
-    def _step(self, turn: Turn, terms: Terms, batch: Batch) -> None:
+    def _step(self, phase: Phase, terms: Terms, batch: Batch) -> None:
         """Clip and apply. What is not finite reaches no weight."""
-        scaler = self.scalers[turn.players[0].name]
-        for player in turn.players:
+        scaler = self.scalers[phase.players[0].name]
+        for player in phase.players:
             self.ranks.sum_gradients(player.parameters)
-        norms = [player.clip_gradients(scaler) for player in turn.players]
+        norms = [player.clip_gradients(scaler) for player in phase.players]
         sums = self.ranks.sum(torch.stack([values.sum() for values in terms.values()]))
-        numbers = TurnNumbers(
-            self._place(turn),
+        numbers = PhaseNumbers(
+            self._place(phase),
             list(terms),
-            [f"{player.name}_norm" for player in turn.players],
+            [f"{player.name}_norm" for player in phase.players],
             torch.cat([sums / self.length.batch_size, torch.stack(norms)]),
             terms,
             batch.ids,
             scaler.get_scale() if scaler.is_enabled() else None,
         )
-        self.numbers.add(numbers)
+        self.metric_buffer.add(numbers)
         if self.prompt:
             left = numbers.metrics(self.ranks.gather)
             self.skipped = self.skipped or any(name not in left for name in numbers.norms)
-        for player in turn.players:
-            player.apply(scaler, bad=None if self.prompt else self.numbers.bad)
+        for player in phase.players:
+            player.apply(scaler, bad=None if self.prompt else self.metric_buffer.bad)
         scaler.update()
 
-    def _place(self, turn: Turn) -> Place:
-        return Place(self.setup.name, self.update_index + 1, tuple(player.name for player in turn.players))
+    def _place(self, phase: Phase) -> Place:
+        return Place(self.setup.name, self.update_index + 1, tuple(player.name for player in phase.players))
 
     def _row_is_due(self) -> bool:
         return self.update_index % self.setup.log_every == 0 or self.update_index == self.length.updates

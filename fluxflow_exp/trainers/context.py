@@ -15,7 +15,7 @@ from fluxflow_exp.machine.preemption import StopRequest
 from fluxflow_exp.machine.ranks import Ranks
 from fluxflow_exp.run.checkpoint import CheckpointStore
 from fluxflow_exp.run.folder import RunFolder
-from fluxflow_exp.run.live_report import Graphs
+from fluxflow_exp.run.live_report import LiveReport
 from fluxflow_exp.run.save_interval import SaveClock
 from fluxflow_exp.run.wandb import WandbRun
 
@@ -42,7 +42,7 @@ class Length:
 
 
 @dataclass
-class Setup:
+class StepContext:
     name: str  # of the step
     index: int  # of the step in the pipeline, from 1
     steps: int  # of the pipeline
@@ -67,7 +67,7 @@ class Setup:
     clock: SaveClock
     stop: StopRequest
     console: Console
-    graphs: Graphs
+    live_report: LiveReport
     wandb: WandbRun
     cache: Path | None  # folder of caches; None: none is used
     log_every: int

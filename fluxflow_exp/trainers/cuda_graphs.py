@@ -14,8 +14,8 @@ Shapes = tuple[tuple[torch.Size, torch.dtype], ...]
 WARM_UP = 3  # passes of a shape before its graph is captured: they compile, and allocate the gradients
 
 
-class Replays:
-    """The graphs of one turn, one for each set of shapes; a shape that is seldom met gets none.
+class CudaGraphs:
+    """The graphs of one phase, one for each set of shapes; a shape that is seldom met gets none.
 
     A pass adds to the gradients of the players' parameters, so that these must stay where they are in memory.
     """
@@ -27,7 +27,7 @@ class Replays:
         """Free all graphs with their memory: gradients or shapes are about to change."""
         self.graphs: dict[Shapes, _Graph] = {}
         self.met: Counter[Shapes] = Counter()
-        self.pool: Any = None  # memory that all graphs use in turn: nothing in it is needed after a replay
+        self.pool: Any = None  # memory that all graphs use in phase: nothing in it is needed after a replay
 
     def run(self, pass_: Callable[..., Terms], arguments: Sequence[Tensor]) -> Terms:
         """pass_(*arguments), whose every kernel must be a function of the arguments and of weights alone."""

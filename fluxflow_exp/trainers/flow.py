@@ -8,20 +8,20 @@ from torch import Tensor
 from fluxflow_exp import pictures
 from fluxflow_exp.data.loader import Batch, read_all
 from fluxflow_exp.evaluation import flow_loss
-from fluxflow_exp.evaluation.during_training import Schedule
+from fluxflow_exp.evaluation.during_training import ValidationMetrics
 from fluxflow_exp.losses.flow_matching import RectifiedFlow
 from fluxflow_exp.losses.terms import Terms
 from fluxflow_exp.models.posterior import Posterior
 from fluxflow_exp.models.text_encoder import Text, padded
 from fluxflow_exp.models.text_to_image import TextToImage
-from fluxflow_exp.monitor.health import Context
+from fluxflow_exp.monitor.health import HealthContext
 from fluxflow_exp.seeding import generator
 from fluxflow_exp.trainers.base import Trainer
-from fluxflow_exp.trainers.context import Setup
+from fluxflow_exp.trainers.context import StepContext
 from fluxflow_exp.trainers.health_check import latent_numbers
 from fluxflow_exp.trainers.latent_cache import open_cache
 from fluxflow_exp.trainers.latents import Cached, Encoded
-from fluxflow_exp.trainers.phase import Micro, Turn
+from fluxflow_exp.trainers.phase import Micro, Phase
 
 LATENT_STATISTICS_IMAGES = 1024
 GENERATION_BATCH = 64
@@ -40,7 +40,7 @@ class FlowTrainer(Trainer):
     REACHES = {"flow": NEEDS}
     CACHES = True
 
-    def __init__(self, setup: Setup, *, objective: RectifiedFlow) -> None:
+    def __init__(self, setup: StepContext, *, objective: RectifiedFlow) -> None:
         super().__init__(setup)
         self.objective = objective
         self.compressor: Any = setup.parts["compressor"]
@@ -48,7 +48,7 @@ class FlowTrainer(Trainer):
         self.text_encoder: Any = setup.parts["text_encoder"]
         self.latents = Encoded(self)
         device, size = self.machine.device, setup.data.img_size
-        self.schedule = Schedule(setup.evaluation, of="samples", img_size=size, device=device)
+        self.validation_metrics = ValidationMetrics(setup.evaluation, of="samples", img_size=size, device=device)
         self.trains_text = "text_encoder" in self.players
         width = setup.parts["text_encoder"](["a"]).tokens.shape[-1]
         if width != self.flow.text_dim:
@@ -95,10 +95,10 @@ class FlowTrainer(Trainer):
     def facts(self) -> dict[str, Any]:
         return {**self.objective.facts(), "cfg_dropout_prob": self.setup.cfg_dropout_prob}
 
-    def turns(self) -> list[Turn]:
+    def phases(self) -> list[Phase]:
         # A pretrained encoder may ask the GPU for what it does next, which a graph cannot hold.
         replayed = not (self.trains_text and self.text_encoder.pretrained)
-        return [Turn(list(self.players.values()), self._loss, arguments=self._arguments, replayed=replayed)]
+        return [Phase(list(self.players.values()), self._loss, arguments=self._arguments, replayed=replayed)]
 
     def begin_update(self, batch: Batch) -> None:
         count, shape = self.length.batch_size, self._latent_shape(batch)
@@ -121,18 +121,18 @@ class FlowTrainer(Trainer):
         shows = last and evaluation.prompts > 0 and data.reads_back
         with self.averaged(raw=raw):
             metrics = {"val_flow": self._held_out_loss(batch)}
-            if shows or self.schedule.names:
+            if shows or self.validation_metrics.names:
                 prompts = [data.prompts[i % len(data.prompts)] for i in range(evaluation.prompts)]
                 images = self._generate(prompts, evaluation, said=f"Generating {len(prompts)} held-out prompts")
-                metrics |= self.schedule.of_samples(images, batch.images)
+                metrics |= self.validation_metrics.of_samples(images, batch.images)
                 metrics |= data.score(images, prompts) if shows else {}
         return metrics
 
-    def health(self, batch: Batch) -> tuple[dict[str, float], Context]:
+    def health(self, batch: Batch) -> tuple[dict[str, float], HealthContext]:
         """Latents are those that the flow sees: of unit scale on the training set."""
         latents: list[Tensor] = []
         self._held_out_loss(batch, seen=latents)
-        return latent_numbers(torch.cat(latents)), Context(self.setup.name)
+        return latent_numbers(torch.cat(latents)), HealthContext(self.setup.name)
 
     def sample_pictures(self, suffix: str) -> None:
         """Images for the sample prompts; the noise of a prompt is the same each time."""

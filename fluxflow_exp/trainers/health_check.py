@@ -61,7 +61,7 @@ class Checkup:
         trainer.write_row("health", metrics, warnings=found)
 
     @torch.no_grad()
-    def _measured(self, count: int) -> tuple[dict[str, float], health.Context]:
+    def _measured(self, count: int) -> tuple[dict[str, float], health.HealthContext]:
         trainer = self.trainer
         source = trainer.setup.data.validation
         batch = read_all(source, range(min(count, len(source))), seed=trainer.setup.seed)
@@ -114,7 +114,7 @@ class Activity(ExitStack):
             before: nn.Module | None = None
             for module in part.modules():
                 if isinstance(module, ACTIVATIONS):
-                    self.enter_context(module.register_forward_hook(_Watch(self, _own_channels(before, module))))
+                    self.enter_context(module.register_forward_hook(_RangeHook(self, _own_channels(before, module))))
                 elif isinstance(module, nn.Conv2d | nn.Linear):
                     before = module
         return self
@@ -137,7 +137,7 @@ class _Range(NamedTuple):
         return (self.high - self.low) <= STILL * torch.maximum(self.low.abs(), self.high.abs()).max()
 
 
-class _Watch:
+class _RangeHook:
     """A forward hook. `own`: channels that are not padding; None: all."""
 
     def __init__(self, activity: Activity, own: int | None) -> None:

@@ -15,16 +15,16 @@ if TYPE_CHECKING:
 def run(trainer: Trainer) -> int:
     """Update and save until the step or a signal ends it; that signal, or 0. Interrupted: it came between updates."""
     with closing(trainer.batches(trainer.update_index, trainer.length.updates)) as batches:
-        for batch in trainer.spent.waiting(batches):
+        for batch in trainer.time_breakdown.waiting(batches):
             trainer.advance(batch)
             finished = trainer.update_index == trainer.length.updates
             signum, due = _agree(trainer, batch)
             if finished or due:
-                trainer.look.count_save()
+                trainer.validation.count_save()
             if finished or signum or due:
                 resume.save(trainer, final=finished)
                 if not signum:  # a machine that is wanted back draws no pictures; they come when the run continues
-                    trainer.look.after_save()
+                    trainer.validation.after_save()
             if finished or signum:
                 return signum
     return 0

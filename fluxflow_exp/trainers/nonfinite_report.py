@@ -10,7 +10,7 @@ import torch
 from fluxflow_exp import files
 from fluxflow_exp.config.compose import UserError
 from fluxflow_exp.monitor.finite import NonFiniteError
-from fluxflow_exp.monitor.module_hooks import Probe
+from fluxflow_exp.monitor.module_hooks import NonFiniteHooks
 
 if TYPE_CHECKING:
     from fluxflow_exp.trainers.base import Trainer
@@ -42,20 +42,20 @@ def _module(trainer: Trainer, error: NonFiniteError) -> list[tuple[str, str]]:
     place = error.place
     trainer.update_index = place.update - 1
     trainer.accumulation.forget_graphs()
-    trainer.accumulation.replays = None
+    trainer.accumulation.cuda_graphs = None
     for player in trainer.players.values():
         player.optimizer.zero_grad(set_to_none=True)
     (batch,) = trainer.batches(place.update - 1, place.update)
-    with torch.compiler.set_stance("force_eager"), Probe(trainer.setup.parts) as probe:
+    with torch.compiler.set_stance("force_eager"), NonFiniteHooks(trainer.setup.parts) as hooks:
         images = trainer.inputs(batch)
         trainer.begin_update(batch)
-        for turn in trainer.turns():
-            for player in turn.players:
+        for phase in trainer.phases():
+            for player in phase.players:
                 player.train(True)
-            trainer.accumulation.gradients(turn, images, batch.captions)
-            for player in turn.players:
+            trainer.accumulation.gradients(phase, images, batch.captions)
+            for player in phase.players:
                 player.train(False)
-            if error.player in [player.name for player in turn.players]:
+            if error.player in [player.name for player in phase.players]:
                 break
-    origin = probe.origin(error)
-    return [(origin[1], probe.seen[origin[0]].direction)] if origin else []
+    origin = hooks.origin(error)
+    return [(origin[1], hooks.seen[origin[0]].direction)] if origin else []

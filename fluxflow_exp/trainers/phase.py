@@ -20,13 +20,13 @@ class Micro:
 
 
 @dataclass
-class Turn:
+class Phase:
     """Players that one loss trains together. `loss` gives terms and the weights of those that are summed.
 
     `arguments` gives what `loss` takes, without gradients: by default the micro-batch. `replayed`: these are tensors,
     the loss is a function of them and of weights alone, and a GPU may replay its passes.
 
-    `begin` is called before the turn's first micro-batch, again if the turn is done again: it forgets what `loss` has
+    `begin` is called before the phase's first micro-batch, again if the phase is done again: it forgets what `loss` has
     gathered over micro-batches.
     """
 

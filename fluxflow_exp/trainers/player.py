@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 
 from fluxflow_exp.machine import sharding
 from fluxflow_exp.schedules import Schedule
-from fluxflow_exp.trainers.context import Setup
+from fluxflow_exp.trainers.context import StepContext
 from fluxflow_exp.trainers.ema import EMA
 
 
@@ -95,7 +95,11 @@ class Player:
 
 
 def build_players(
-    setup: Setup, players: dict[str, tuple[str, ...]], *, averaged: tuple[str, ...], starts_at: Callable[[str], int]
+    setup: StepContext,
+    players: dict[str, tuple[str, ...]],
+    *,
+    averaged: tuple[str, ...],
+    starts_at: Callable[[str], int],
 ) -> dict[str, Player]:
     """The players (name → parts) that have an optimizer and something to train, all parts still.
 

@@ -13,10 +13,10 @@ from fluxflow_exp.models import weights
 from fluxflow_exp.run import digest_list
 from fluxflow_exp.run.folder import RunFolder
 from fluxflow_exp.trainers.base import Trainer
-from fluxflow_exp.trainers.context import Setup
+from fluxflow_exp.trainers.context import StepContext
 
 
-def publish_step(setup: Setup, trainer: Trainer, config: RunConfig) -> None:
+def publish_step(setup: StepContext, trainer: Trainer, config: RunConfig) -> None:
     """Write `<step>.raw.safetensors`, then `<step>.safetensors` with averaged weights.
 
     Parts of another run that the step only uses are in them too: this run's files must be enough to generate.

@@ -15,7 +15,7 @@ from fluxflow_exp.run.metric_log import Row
 
 if TYPE_CHECKING:
     from fluxflow_exp.trainers.base import Trainer
-    from fluxflow_exp.trainers.context import Setup
+    from fluxflow_exp.trainers.context import StepContext
 
 
 def state_of(trainer: Trainer) -> dict[str, Any]:
@@ -25,10 +25,10 @@ def state_of(trainer: Trainer) -> dict[str, Any]:
         "seconds": trainer.seconds,
         "window": trainer.window.sums,
         "held_out": trainer.held_out,
-        "watch": trainer.watch.state_dict() if trainer.watch else None,
+        "watch": trainer.early_stop.state_dict() if trainer.early_stop else None,
         "ended_by": trainer.ended_by,
-        "saves": trainer.look.saves,
-        "owes_pictures": trainer.look.owed,
+        "saves": trainer.validation.saves,
+        "owes_pictures": trainer.validation.owed,
         "readers": readers(trainer.setup),
         "players": {name: player.state_dict() for name, player in trainer.players.items()},
         "scalers": {name: scaler.state_dict() for name, scaler in trainer.scalers.items()},
@@ -50,9 +50,9 @@ def begin(trainer: Trainer) -> None:
     if ranks.first:
         tally.rewind(setup.folder, setup.name, trainer.update_index)
         _record_lost(trainer, trainer.rows.rewind(trainer.update_index))
-    trainer.look.catch_up()
+    trainer.validation.catch_up()
     setup.clock.saved()
-    trainer.spent.begin()
+    trainer.time_breakdown.begin()
 
 
 def _load(trainer: Trainer, path: Path) -> None:
@@ -80,7 +80,7 @@ def save(trainer: Trainer, *, final: bool) -> None:
     setup, ranks = trainer.setup, trainer.ranks
     trainer.settle()
     started = clock.now()
-    with trainer.spent.during("saves"):
+    with trainer.time_breakdown.during("saves"):
         saved = trainer.state_dict() if ranks.first or trainer.sharded else {}
         if ranks.first:
             trainer.rows.sync()
@@ -88,9 +88,9 @@ def save(trainer: Trainer, *, final: bool) -> None:
             tally.keep(setup.folder, setup.name, trainer.update_index)
             mirror.follow(setup.folder, setup.console)
     if ranks.first:
-        setup.folder.count_time(spent=trainer.spent.take())
+        setup.folder.count_time(spent=trainer.time_breakdown.take())
         if not final:  # after a step's last save the pipeline sees to them
-            setup.graphs.refresh()
+            setup.live_report.refresh()
     said = setup.clock.saved(clock.now() - started)
     if said:
         setup.console.say(said)
@@ -113,15 +113,15 @@ def restore(trainer: Trainer, state: dict[str, Any]) -> None:
     trainer.update_index, trainer.seconds = state["update"], state["seconds"]
     trainer.window.sums, trainer.held_out = state["window"], state["held_out"]
     # Checkpoints of before saves were counted have neither.
-    trainer.look.saves, trainer.look.owed = state.get("saves", 0), state.get("owes_pictures", False)
-    if trainer.watch:
-        trainer.watch.load_state_dict(state["watch"])
+    trainer.validation.saves, trainer.validation.owed = state.get("saves", 0), state.get("owes_pictures", False)
+    if trainer.early_stop:
+        trainer.early_stop.load_state_dict(state["watch"])
     trainer.end(state["ended_by"])
     for name, player in trainer.players.items():
         player.load_state_dict(state["players"][name])
         trainer.scalers[name].load_state_dict(state["scalers"][name])
 
 
-def readers(setup: Setup) -> list[int] | None:
+def readers(setup: StepContext) -> list[int] | None:
     """Ranks, and workers of each, that read a stream; None for data with an index, which does not depend on them."""
     return [setup.ranks.count, max(setup.num_workers, 1)] if isinstance(setup.data.train, Stream) else None

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from fluxflow_exp.trainers.base import Trainer
 
 
-class Look:
+class Validation:
     """The first rank looks while the others wait; all of them do together where the model is sharded."""
 
     def __init__(self, trainer: Trainer) -> None:
@@ -30,7 +30,7 @@ class Look:
         with torch.no_grad():
             if length.ends_epoch(update) and self._due(trainer.setup.evaluation.every_epochs):
                 self.evaluate()
-                with trainer.spent.during("evaluation"):
+                with trainer.time_breakdown.during("evaluation"):
                     self.checkup.examine()
             if length.ends_epoch(update) and self._due(samples.every_epochs):
                 self._draw(f"{epoch:03d}")
@@ -78,8 +78,8 @@ class Look:
         trainer.settle()
         last = trainer.update_index == trainer.length.updates
         trainer.held_out = self._metrics(last=last)
-        if trainer.watch and not last:
-            trainer.end(trainer.watch.after_evaluation(trainer.held_out))
+        if trainer.early_stop and not last:
+            trainer.end(trainer.early_stop.after_evaluation(trainer.held_out))
             if trainer.ended_by:
                 trainer.held_out = self._metrics(last=True)
         for player in trainer.players.values():
@@ -92,14 +92,14 @@ class Look:
     def _metrics(self, *, last: bool, raw: bool = False) -> dict[str, float]:
         trainer = self.trainer
         looks = trainer.ranks.first or trainer.sharded
-        with trainer.spent.during("evaluation"):
+        with trainer.time_breakdown.during("evaluation"):
             return trainer.ranks.from_first(trainer.evaluate(last=last, raw=raw) if looks else {})
 
     def _draw(self, suffix: str) -> None:
         self._drawn, self.owed = self.trainer.update_index, False
         self.trainer.settle()
         if self.trainer.ranks.first or self.trainer.sharded:
-            with self.trainer.spent.during("pictures"):
+            with self.trainer.time_breakdown.during("pictures"):
                 self.trainer.sample_pictures(suffix)
 
     def _due(self, every: int | None) -> bool:

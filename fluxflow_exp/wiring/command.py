@@ -38,7 +38,7 @@ def check(values: dict[str, Any], *, say: Callable[[str], None] = print) -> list
         for name in values["stage"]["steps"]:
             data = toy_trainer.open_data(config, name)
             length = plan.length(config.stage.steps[name], data, config)
-            tried = toy_trainer.Probe(small, name, data, length, Path(scratch))
+            tried = toy_trainer.ToyTrainer(small, name, data, length, Path(scratch))
             say(_made(name, tried, data.img_size, changes))
             found += [*gradients.checks(tried), *weights_move.checks(tried), *keys_act.Effects(tried).checks()]
     return found

@@ -26,7 +26,7 @@ from fluxflow_exp.run.folder import flatten
 from fluxflow_exp.wiring import exempt_keys
 from fluxflow_exp.wiring.check import ACTS, Check
 from fluxflow_exp.wiring.other_values import at, hints_of, others, replaced
-from fluxflow_exp.wiring.toy_trainer import Probe, updates_of
+from fluxflow_exp.wiring.toy_trainer import ToyTrainer, updates_of
 from fluxflow_exp.wiring.weights_move import curve
 
 EVALUATIONS = 20  # of a schedule that follows a metric, which improves at each; then as many without
@@ -37,19 +37,19 @@ SIZES = re.compile(r"\b(sizes?|shapes?|channels?)\b", re.IGNORECASE)
 
 
 class Effects:
-    def __init__(self, probe: Probe) -> None:
-        self.probe, self.values = probe, probe.values
-        self.before = list(probe.run(probe.config))
+    def __init__(self, toy: ToyTrainer) -> None:
+        self.toy, self.values = toy, toy.values
+        self.before = list(toy.run(toy.config))
         self.seen: str | None = None  # what the data give
 
     def checks(self) -> list[Check]:
         """One for each key of the step, its parts and its data that is set to something and should act."""
         keys = [
             (key, value)
-            for key, value in keys_of(self.values, self.probe.config, self.probe.step)
+            for key, value in keys_of(self.values, self.toy.config, self.toy.step)
             if not exempt_keys.reason(key)
         ]
-        shown = track(keys, f"Step {self.probe.step}", transient=True, disable=not sys.stdout.isatty())
+        shown = track(keys, f"Step {self.toy.step}", transient=True, disable=not sys.stdout.isatty())
         return [check for key, value in shown for check in self.check(key, value)]
 
     def check(self, key: str, value: Any) -> list[Check]:
@@ -58,53 +58,53 @@ class Effects:
         for other in others(value, hint(self.values, key)):
             tried.append(other)
             try:
-                acts = self._differs(key, replaced(self.probe.config, key, other))
+                acts = self._differs(key, replaced(self.toy.config, key, other))
             except ValueError as error:  # written for the user: the value is refused
                 refused.append(f"{other!r} is refused: {' '.join(str(error).split())}")
                 continue
             except NonFiniteError as error:  # which the key's own value does not give
-                return [Check(self.probe.step, name, True, f"{value!r} → {other!r}: {first_line(error)}")]
+                return [Check(self.toy.step, name, True, f"{value!r} → {other!r}: {first_line(error)}")]
             except Exception as error:  # of any code that is configured
                 if misfit(error):
-                    return [Check(self.probe.step, name, True, f"{other!r} does not fit: {first_line(error)}")]
-                return [Check(self.probe.step, name, False, f"{value!r} → {other!r} raises {raised(error)}")]
+                    return [Check(self.toy.step, name, True, f"{other!r} does not fit: {first_line(error)}")]
+                return [Check(self.toy.step, name, False, f"{value!r} → {other!r} raises {raised(error)}")]
             if acts:
-                return [Check(self.probe.step, name, True, f"{value!r} → {other!r}")]
+                return [Check(self.toy.step, name, True, f"{value!r} → {other!r}")]
         if not tried or self._default(key, value):
             return []
         if len(refused) == len(tried):
-            return [Check(self.probe.step, name, True, refused[0])]
+            return [Check(self.toy.step, name, True, refused[0])]
         if exempt_keys.exception(key):
-            return [Check(self.probe.step, name, True, f"not here: {exempt_keys.exception(key)}")]
+            return [Check(self.toy.step, name, True, f"not here: {exempt_keys.exception(key)}")]
         listed = ", ".join(map(repr, tried))
-        return [Check(self.probe.step, name, False, f"{value!r} → {listed}: nothing changes")]
+        return [Check(self.toy.step, name, False, f"{value!r} → {listed}: nothing changes")]
 
     def _differs(self, key: str, changed: RunConfig) -> bool:
-        where = f"stage.steps.{self.probe.step}"
+        where = f"stage.steps.{self.toy.step}"
         if key.startswith(("data.", f"{where}.data.")) or key == f"{where}.data":
             if self.seen is None:
-                self.seen = self.probe.look(self.probe.config)
-            return self.probe.look(changed) != self.seen
+                self.seen = self.toy.look(self.toy.config)
+            return self.toy.look(changed) != self.seen
         if key.startswith(f"{where}.schedulers."):
             player = key.removeprefix(f"{where}.schedulers.").partition(".")[0]
-            return self._rates(changed, player) != self._rates(self.probe.config, player)
-        if any(a != b for a, b in zip_longest(self.before, self.probe.run(changed))):
+            return self._rates(changed, player) != self._rates(self.toy.config, player)
+        if any(a != b for a, b in zip_longest(self.before, self.toy.run(changed))):
             return True
         # The other value may act in updates that are nothing special without it.
-        more = sorted({*self.probe.updates, *updates_of(self.probe.build(changed))})
-        if more == self.probe.updates:
+        more = sorted({*self.toy.updates, *updates_of(self.toy.build(changed))})
+        if more == self.toy.updates:
             return False
-        return any(a != b for a, b in zip_longest(*(self.probe.run(c, more) for c in (self.probe.config, changed))))
+        return any(a != b for a, b in zip_longest(*(self.toy.run(c, more) for c in (self.toy.config, changed))))
 
     def _rates(self, config: RunConfig, player: str) -> list[float]:
         """Of a whole step, by updates and by a metric that hardly improves."""
-        node = config.stage.steps[self.probe.step].schedulers[player]
-        horizon = min(self.probe.length.updates, HORIZON)
+        node = config.stage.steps[self.toy.step].schedulers[player]
+        horizon = min(self.toy.length.updates, HORIZON)
         return curve(node, 1.0, horizon, horizon) + observed(node)
 
     def _default(self, key: str, value: Any) -> bool:
         """Whether a key of the frame stands where it stands when nobody sets it."""
-        field = key.removeprefix(f"stage.steps.{self.probe.step}.")
+        field = key.removeprefix(f"stage.steps.{self.toy.step}.")
         return any(
             each.name == field and value == (each.default if each.default is not MISSING else None)
             for each in fields(Step)

@@ -32,7 +32,7 @@ SCATTER = 0.05  # deviation of what is added to fresh weights
 PROMPTS = 8
 
 
-class Probe:
+class ToyTrainer:
     """Step `step` of the toy-sized configuration `values`; `length` is that of the run at its own size."""
 
     def __init__(self, values: dict[str, Any], step: str, data: DataSet, length: Length, scratch: Path) -> None:
@@ -72,7 +72,7 @@ class Probe:
         return self._read[key]
 
     def run(self, config: RunConfig, updates: list[int] | None = None) -> Iterator[str]:
-        """The step's length, then after each of `updates` (the probe's own) a digest of weights and averages."""
+        """The step's length, then after each of `updates` (the toy's own) a digest of weights and averages."""
         trainer, batches = self.build(config), self.batches(config)
         yield str(trainer.length.updates)
         for turn, index in enumerate(self.updates if updates is None else updates):
@@ -136,7 +136,7 @@ def advance(trainer: Trainer, batch: Batch, index: int) -> dict[str, float]:
     """Do update `index`; its numbers."""
     trainer.update_index = index
     trainer._update(batch)
-    (metrics,) = trainer.numbers.take()
+    (metrics,) = trainer.metric_buffer.take()
     found: dict[str, float] = metrics
     return found
 

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from fluxflow_exp.data import decoding
-from fluxflow_exp.data.images import Entry, Images, Look, load
+from fluxflow_exp.data.images import Entry, Images, ImageTransform, load
 from fluxflow_exp.data.protocols import BadSampleError, Sample
 from fluxflow_exp.data.transforms import fit, open_rgb
 from tests.helpers.mutated import mutations, pictures
@@ -25,7 +25,7 @@ SECONDS = 10  # more than any of these files takes
 
 def source(folder: Path, *names: str, **look: object) -> Images:
     entries = [Entry(name, "a picture", name) for name in names]
-    return Images(entries, folder.joinpath, Look(16, **look), state_of=lambda name: None)  # type: ignore[arg-type]
+    return Images(entries, folder.joinpath, ImageTransform(16, **look), state_of=lambda name: None)  # type: ignore[arg-type]
 
 
 def why(folder: Path, name: str) -> str:
@@ -134,7 +134,7 @@ def load_mutated(data: bytes) -> str | None:
     """Why it is a bad sample; None: it is not."""
     signal.alarm(SECONDS)
     try:
-        load("a", "a picture", lambda: io.BytesIO(data), Look(16), (16, 16), random.Random(0))
+        load("a", "a picture", lambda: io.BytesIO(data), ImageTransform(16), (16, 16), random.Random(0))
     except BadSampleError as error:
         return error.reason
     return None

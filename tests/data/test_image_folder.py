@@ -16,7 +16,7 @@ from fluxflow_exp.config.compose import resolve
 from fluxflow_exp.config.overrides import compose_config
 from fluxflow_exp.data.folder_notes import Listing
 from fluxflow_exp.data.image_folder import ImageFolder, read_captions
-from fluxflow_exp.data.images import is_held_out
+from fluxflow_exp.data.images import Entry, Images, ImageTransform, is_held_out
 from fluxflow_exp.data.protocols import BadSampleError
 
 
@@ -202,3 +202,9 @@ def test_a_folder_that_may_be_read_and_not_listed_is_not_taken_for_an_empty_one(
     listing = Listing(tmp_path, ["a.png", "b.png"])
     assert [name for name in ("a.png", "b.png") if listing.holds(name)] == ["a.png"]
     assert listing.pictures() == []
+
+
+def test_a_fingerprint_stays_what_it_was() -> None:
+    """Runs are continued only on data of the same fingerprint: nothing renamed here may change it."""
+    source = Images([Entry("a", "a cat", "a")], Path, ImageTransform(16, flip=True), state_of=lambda place: None)
+    assert source.fingerprint(times=False) == "16c6efb36d4e6908124fe715acecf5e8772e20c721f22d444fc5eee1bccbee2f"

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fluxflow_exp.config.schema import Hardware
-from fluxflow_exp.machine.hardware import hardware_problems, parallel_problems, prepare, replays
+from fluxflow_exp.machine.hardware import hardware_problems, parallel_problems, prepare, uses_cuda_graphs
 
 
 @pytest.fixture(autouse=True)
@@ -56,11 +56,11 @@ def test_unknown_words_are_refused():
 
 def test_graphs_are_for_one_gpu_without_loss_scaling():
     one = Hardware(name="x", device="cuda", precision="bf16")
-    assert replays(one, "bf16")
-    assert not replays(one, "fp16")
-    assert not replays(replace(one, devices=2), "bf16")
-    assert not replays(replace(one, compile=False), "bf16")
-    assert replays(replace(one, compile=False, cuda_graphs=True), "bf16")
+    assert uses_cuda_graphs(one, "bf16")
+    assert not uses_cuda_graphs(one, "fp16")
+    assert not uses_cuda_graphs(replace(one, devices=2), "bf16")
+    assert not uses_cuda_graphs(replace(one, compile=False), "bf16")
+    assert uses_cuda_graphs(replace(one, compile=False, cuda_graphs=True), "bf16")
     (line,) = parallel_problems(replace(one, devices=2, cuda_graphs=True))
     assert "one GPU" in line
     (line,) = hardware_problems(replace(one, device="cpu", cuda_graphs=True))

@@ -8,16 +8,16 @@ import pytest
 
 from fluxflow_exp import pipeline
 from fluxflow_exp.config.schema import Transition
-from fluxflow_exp.monitor.early_stop import Watch
+from fluxflow_exp.monitor.early_stop import EarlyStop
 from fluxflow_exp.preflight.check import problems
 from tests.conftest import toy
 
 
-def watch(**rule: object) -> Watch:
-    return Watch(Transition(**{"metric": "vae", "smoothing": 3, **rule}), updates_per_epoch=4)
+def watch(**rule: object) -> EarlyStop:
+    return EarlyStop(Transition(**{"metric": "vae", "smoothing": 3, **rule}), updates_per_epoch=4)
 
 
-def fires(found: Watch, values: list[float | None], *, skipped: tuple[int, ...] = ()) -> int | None:
+def fires(found: EarlyStop, values: list[float | None], *, skipped: tuple[int, ...] = ()) -> int | None:
     """The first update (from 1) after which it ends."""
     for update, value in enumerate(values, start=1):
         metrics = {} if value is None else {"vae": value}

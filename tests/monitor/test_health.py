@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from fluxflow_exp.monitor.health import SPIKE_ROWS, Context, largest_spike, robust_score, warnings
+from fluxflow_exp.monitor.health import SPIKE_ROWS, HealthContext, largest_spike, robust_score, warnings
 
-GAN = Context("vae_gan", latent_channels=16, discriminator_updates=1000, adaptive=(0.1, 100.0))
+GAN = HealthContext("vae_gan", latent_channels=16, discriminator_updates=1000, adaptive=(0.1, 100.0))
 SOUND = {
     "logit_gap": 0.5,
     "hinge_loss": 1.6,
@@ -24,7 +24,7 @@ SOUND = {
 
 def test_sound_numbers_give_no_warning() -> None:
     assert warnings(SOUND, GAN) == {}
-    assert warnings({}, Context("flow")) == {}
+    assert warnings({}, HealthContext("flow")) == {}
 
 
 @pytest.mark.parametrize(
@@ -50,17 +50,17 @@ def test_each_sign_is_warned_of_alone(changed: dict[str, float], code: str, says
 
 
 def test_a_discriminator_that_has_hardly_begun_may_be_blind() -> None:
-    young = Context("vae_gan", latent_channels=16, discriminator_updates=50, adaptive=(0.1, 100.0))
+    young = HealthContext("vae_gan", latent_channels=16, discriminator_updates=50, adaptive=(0.1, 100.0))
     assert warnings({**SOUND, "logit_gap": 0.0, "hinge_loss": 2.0}, young) == {}
 
 
 def test_a_weight_that_is_not_adaptive_is_not_judged() -> None:
-    assert warnings({**SOUND, "adaptive_weight": 99.0}, Context("vae_gan", 16, 1000)) == {}
+    assert warnings({**SOUND, "adaptive_weight": 99.0}, HealthContext("vae_gan", 16, 1000)) == {}
 
 
 def test_all_of_few_channels_may_be_needed_and_none_is_a_collapse() -> None:
-    assert warnings({"active_units": 1.0}, Context("vae", latent_channels=4)) == {}
-    assert "posterior_collapse" in warnings({"active_units": 0.0}, Context("vae", latent_channels=4))
+    assert warnings({"active_units": 1.0}, HealthContext("vae", latent_channels=4)) == {}
+    assert "posterior_collapse" in warnings({"active_units": 0.0}, HealthContext("vae", latent_channels=4))
 
 
 def test_the_robust_score_is_that_of_a_normal_deviation() -> None:

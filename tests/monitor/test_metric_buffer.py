@@ -62,7 +62,7 @@ def state(trainer: Any, *players: str) -> list[torch.Tensor]:
 
 def spoil(trainer: Any, term: str, *, update: int, rows: tuple[int, ...], factor: float = float("nan")) -> None:
     """Multiply a loss of some samples of one update."""
-    plain = trainer.turns
+    plain = trainer.phases
 
     def spoiled(loss: Callable[..., Any]) -> Callable[..., Any]:
         def changed(*arguments: Any) -> Any:
@@ -75,7 +75,7 @@ def spoil(trainer: Any, term: str, *, update: int, rows: tuple[int, ...], factor
 
         return changed
 
-    trainer.turns = lambda: [replace(turn, loss=spoiled(turn.loss)) for turn in plain()]
+    trainer.phases = lambda: [replace(phase, loss=spoiled(phase.loss)) for phase in plain()]
 
 
 def train(trainer: Any, batch: Any, updates: int) -> list[list[torch.Tensor]]:
@@ -148,7 +148,7 @@ def test_the_numbers_and_weights_are_those_of_the_prompt_mode(tmp_path: Path, st
         trainer, batch = deferring(tmp_path, step)
         trainer.prompt = prompt
         states = train(trainer, batch, 4)
-        results.append((trainer.numbers.take(), states[-1]))
+        results.append((trainer.metric_buffer.take(), states[-1]))
     (first, a), (second, b) = results
     assert len(first) == 4
     assert first == second
@@ -191,7 +191,7 @@ def test_an_update_reads_no_number(tmp_path: Path, step: str) -> None:
     with Reads() as reads:
         train(trainer, batch, 3)
         assert not reads.counts
-        assert trainer.numbers.bad.item() == 0
+        assert trainer.metric_buffer.bad.item() == 0
     assert reads.counts == {"aten::_local_scalar_dense": 1}
 
 

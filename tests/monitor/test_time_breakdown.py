@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from fluxflow_exp.monitor import time_breakdown
-from fluxflow_exp.monitor.time_breakdown import Spent
+from fluxflow_exp.monitor.time_breakdown import TimeBreakdown
 
 
 class Clock:
@@ -24,7 +24,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 def test_what_has_no_purpose_is_training(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     compiling = [2.0]
     monkeypatch.setattr(time_breakdown, "compiled", lambda: compiling[0])
-    found = Spent()
+    found = TimeBreakdown()
 
     def batches():
         for number in range(2):
@@ -44,7 +44,7 @@ def test_what_has_no_purpose_is_training(clock: Clock, monkeypatch: pytest.Monke
 
 
 def test_an_error_counts_as_well(clock: Clock) -> None:
-    found = Spent()
+    found = TimeBreakdown()
 
     def fails() -> None:
         clock.now += 2

@@ -85,9 +85,9 @@ def build(tmp_path: Path, step: str, *overrides: str, stage: str = "quickstart")
 
 def updated(trainer: Any, batch: Any) -> dict[str, float]:
     """The numbers of one update."""
-    trainer.numbers.take()
+    trainer.metric_buffer.take()
     trainer._update(batch)
-    (metrics,) = trainer.numbers.take()
+    (metrics,) = trainer.metric_buffer.take()
     found: dict[str, float] = metrics
     return found
 

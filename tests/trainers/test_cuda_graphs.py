@@ -10,7 +10,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from fluxflow_exp.losses.terms import Terms
 from fluxflow_exp.trainers import cuda_graphs
-from fluxflow_exp.trainers.cuda_graphs import WARM_UP, Replays
+from fluxflow_exp.trainers.cuda_graphs import WARM_UP, CudaGraphs
 from tests.trainers.test_autoencoder import build
 
 GPU = ["hardware.device=cuda", "hardware.precision=bf16", "hardware.exact=true"]
@@ -41,7 +41,7 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> type[Recorded]:
 
 
 def test_a_shape_is_captured_once_it_was_met_often_enough(recorded: type[Recorded]) -> None:
-    each = Replays()
+    each = CudaGraphs()
     for _ in range(WARM_UP):
         assert list(each.run(double, [torch.ones(2)])) == ["passed"]
     for _ in range(2):
@@ -52,7 +52,7 @@ def test_a_shape_is_captured_once_it_was_met_often_enough(recorded: type[Recorde
 
 
 def test_what_was_forgotten_is_captured_anew(recorded: type[Recorded]) -> None:
-    each = Replays()
+    each = CudaGraphs()
     for _ in range(WARM_UP + 1):
         each.run(double, [torch.ones(2)])
     each.forget()
@@ -84,7 +84,7 @@ def test_a_replayed_step_ends_with_the_bits_of_one_that_was_launched(
     options += [f"hardware.micro_batch.{part}={micro_batch}" for part in ("flow", "autoencoder")]
     launched, _, _ = trained(tmp_path / "launched", step, [*options, "hardware.cuda_graphs=false"])
     replayed, trainer, batch = trained(tmp_path / "replayed", step, [*options, "hardware.cuda_graphs=true"])
-    assert len(trainer.accumulation.replays.graphs) >= 1
+    assert len(trainer.accumulation.cuda_graphs.graphs) >= 1
     assert all(torch.equal(a, b) for a, b in zip(launched, replayed, strict=True))
     with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as seen:
         updates(trainer, batch, 2)
@@ -92,4 +92,4 @@ def test_a_replayed_step_ends_with_the_bits_of_one_that_was_launched(
     assert calls["cudaGraphLaunch"] == 2 * 8 // micro_batch
     assert "cudaStreamSynchronize" not in calls
     with trainer.averaged():
-        assert not trainer.accumulation.replays.graphs  # their memory is free for what is looked at
+        assert not trainer.accumulation.cuda_graphs.graphs  # their memory is free for what is looked at

@@ -20,13 +20,13 @@ from fluxflow_exp.trainers.autoencoder import AutoencoderTrainer
 from fluxflow_exp.trainers.ema import EMA
 from fluxflow_exp.trainers.flow import FlowTrainer
 from fluxflow_exp.trainers.latents import Encoded
-from fluxflow_exp.trainers.phase import Turn
+from fluxflow_exp.trainers.phase import Phase
 from fluxflow_exp.trainers.player import Player
 from fluxflow_exp.wiring import gradients, weights_move
 from fluxflow_exp.wiring import shrink as toy
 from fluxflow_exp.wiring.check import Check
 from fluxflow_exp.wiring.keys_act import Effects
-from fluxflow_exp.wiring.toy_trainer import Probe, open_data
+from fluxflow_exp.wiring.toy_trainer import ToyTrainer, open_data
 from tests.conftest import TOY
 from tests.conftest import toy as toy_run
 
@@ -47,8 +47,8 @@ class LpipsWithoutGradient(Perceptual):
 class DiscriminatorNeverStepped(AutoencoderTrainer):
     """As there: it has an optimizer, which nobody calls."""
 
-    def turns(self) -> list[Turn]:
-        return super().turns()[:1]
+    def phases(self) -> list[Phase]:
+        return super().phases()[:1]
 
 
 class SignedWeight(AutoencoderTrainer):
@@ -124,15 +124,15 @@ class GradientIntoTheEncoder(FlowTrainer):
         return {"flow": terms["flow"] + leak}, weights
 
 
-def probe_of(tmp_path: Path, step: str, *overrides: str) -> Probe:
-    return probe_in(tmp_path, step, toy_run(tmp_path, "stage.steps.vae_gan.n_epochs=3", *overrides))
+def toy_of(tmp_path: Path, step: str, *overrides: str) -> ToyTrainer:
+    return toy_in(tmp_path, step, toy_run(tmp_path, "stage.steps.vae_gan.n_epochs=3", *overrides))
 
 
-def probe_in(tmp_path: Path, step: str, values: dict[str, Any]) -> Probe:
+def toy_in(tmp_path: Path, step: str, values: dict[str, Any]) -> ToyTrainer:
     small, _ = toy.shrink(values)
     config = typed(values)
     data = open_data(config, step)
-    return Probe(small, step, data, plan.length(config.stage.steps[step], data, config), tmp_path / "scratch")
+    return ToyTrainer(small, step, data, plan.length(config.stage.steps[step], data, config), tmp_path / "scratch")
 
 
 def trained_by(step: str, trainer: type) -> str:
@@ -143,29 +143,29 @@ def failed(checks: list[Check]) -> list[str]:
     return [each.check for each in checks if not each.passed]
 
 
-def acts(probe: Probe, key: str) -> list[bool]:
+def acts(toy: ToyTrainer, key: str) -> list[bool]:
     """What the check of one key says: whether it acts, or nothing if it is off."""
-    value: Any = probe.values
+    value: Any = toy.values
     for name in key.split("."):
         value = value[name]
-    return [check.passed for check in Effects(probe).check(key, value)]
+    return [check.passed for check in Effects(toy).check(key, value)]
 
 
 def test_lpips_under_no_grad_is_found(tmp_path: Path) -> None:
     defect = f"stage.steps.vae_gan.trainer.perceptual._target_={__name__}.LpipsWithoutGradient"
-    sound, broken = (gradients.checks(probe_of(tmp_path, "vae_gan", *LPIPS, *more)) for more in ([], [defect]))
+    sound, broken = (gradients.checks(toy_of(tmp_path, "vae_gan", *LPIPS, *more)) for more in ([], [defect]))
     assert failed(sound) == []
     assert failed(broken) == ["gradient of lpips"]
 
 
 def test_a_discriminator_that_is_never_stepped_is_found(tmp_path: Path) -> None:
-    probe = probe_of(tmp_path, "vae_gan", trained_by("vae_gan", DiscriminatorNeverStepped))
-    assert failed(weights_move.checks(probe)) == ["optimizer of discriminator moves its parts"]
+    toy = toy_of(tmp_path, "vae_gan", trained_by("vae_gan", DiscriminatorNeverStepped))
+    assert failed(weights_move.checks(toy)) == ["optimizer of discriminator moves its parts"]
 
 
 def test_an_adaptive_weight_that_turns_negative_is_found(tmp_path: Path) -> None:
-    sound = gradients.checks(probe_of(tmp_path, "vae_gan"))
-    broken = gradients.checks(probe_of(tmp_path, "vae_gan", trained_by("vae_gan", SignedWeight)))
+    sound = gradients.checks(toy_of(tmp_path, "vae_gan"))
+    broken = gradients.checks(toy_of(tmp_path, "vae_gan", trained_by("vae_gan", SignedWeight)))
     assert failed(sound) == []
     assert failed(broken) == ["no term has a negative weight"]
 
@@ -180,20 +180,20 @@ def test_an_adaptive_weight_that_turns_negative_is_found(tmp_path: Path) -> None
 )
 def test_a_loss_of_weight_0_is_found(tmp_path: Path, step: str, change: str, note: str | None) -> None:
     warming = f"stage.steps.{step}.trainer.kl.warmup=0.9"  # longer than the updates of each kind that are looked at
-    found = gradients.checks(probe_of(tmp_path, step, warming, f"stage.steps.{step}.trainer.{change}"))
+    found = gradients.checks(toy_of(tmp_path, step, warming, f"stage.steps.{step}.trainer.{change}"))
     assert [each.note for each in found if not each.passed] == ([note] if note else [])
 
 
 def test_the_weight_shown_is_that_after_the_warm_up(tmp_path: Path) -> None:
-    found = gradients.checks(probe_of(tmp_path, "vae", "stage.steps.vae.trainer.kl.warmup=0.5"))
+    found = gradients.checks(toy_of(tmp_path, "vae", "stage.steps.vae.trainer.kl.warmup=0.5"))
     (note,) = [each.note for each in found if each.check == "no term has a negative weight"]
     assert note == "at the end: l1 1, mse 1, kl 0.001"
 
 
 @pytest.mark.parametrize("defect", ["never executed", "a copy"])
 def test_averages_that_do_not_average_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, defect: str) -> None:
-    probe = probe_of(tmp_path, "vae")
-    assert failed(weights_move.checks(probe)) == []
+    toy = toy_of(tmp_path, "vae")
+    assert failed(weights_move.checks(toy)) == []
     update: Callable[[EMA], None] = EMA.update
 
     def copying(ema: EMA) -> None:
@@ -201,38 +201,38 @@ def test_averages_that_do_not_average_are_found(tmp_path: Path, monkeypatch: pyt
         update(ema)
 
     monkeypatch.setattr(EMA, "update", copying if defect == "a copy" else lambda ema: None)
-    assert failed(weights_move.checks(probe)) == ["EMA of vae moves"]
+    assert failed(weights_move.checks(toy)) == ["EMA of vae moves"]
 
 
 def test_an_ema_that_no_player_has_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(AutoencoderTrainer, "AVERAGED", ())
-    probe = probe_of(tmp_path, "vae")
-    assert failed(weights_move.checks(probe)) == ["EMA moves"]
-    assert acts(probe, "stage.steps.vae.ema.decay") == [False]
+    toy = toy_of(tmp_path, "vae")
+    assert failed(weights_move.checks(toy)) == ["EMA moves"]
+    assert acts(toy, "stage.steps.vae.ema.decay") == [False]
 
 
 def test_instance_noise_without_effect_is_found(tmp_path: Path) -> None:
     chosen = f"+{NOISE}=0.1"
-    assert acts(probe_of(tmp_path, "vae_gan", chosen), NOISE) == [True]
-    broken = probe_of(tmp_path, "vae_gan", chosen, trained_by("vae_gan", NoiseWithoutEffect))
+    assert acts(toy_of(tmp_path, "vae_gan", chosen), NOISE) == [True]
+    broken = toy_of(tmp_path, "vae_gan", chosen, trained_by("vae_gan", NoiseWithoutEffect))
     assert acts(broken, NOISE) == [False]
 
 
 @pytest.mark.parametrize("trainer", [DropoutNotPassedOn, FlowThatKeepsCaptions])
 def test_caption_dropout_that_is_not_passed_on_is_found(tmp_path: Path, trainer: type) -> None:
-    broken = probe_of(tmp_path, "flow", f"{DROPOUT}=0.5", trained_by("flow", trainer))
+    broken = toy_of(tmp_path, "flow", f"{DROPOUT}=0.5", trained_by("flow", trainer))
     assert failed(weights_move.checks(broken)) == ["caption dropout reaches the model"]
     assert acts(broken, DROPOUT) == [False]
 
 
 def test_a_frozen_part_that_gets_gradient_is_found(tmp_path: Path) -> None:
-    broken = gradients.checks(probe_of(tmp_path, "flow", trained_by("flow", GradientIntoTheEncoder)))
+    broken = gradients.checks(toy_of(tmp_path, "flow", trained_by("flow", GradientIntoTheEncoder)))
     assert failed(broken) == ["gradient of flow"]
     assert next(each.note for each in broken if not each.passed).startswith("reaches compressor, flow_processor")
 
 
 def test_a_schedule_that_is_never_stepped_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    probe = probe_of(tmp_path, "vae")
+    toy = toy_of(tmp_path, "vae")
     apply: Callable[..., None] = Player.apply
 
     def without_schedule(player: Player, *arguments: Any, **options: Any) -> None:
@@ -241,14 +241,14 @@ def test_a_schedule_that_is_never_stepped_is_found(tmp_path: Path, monkeypatch: 
         player.optimizer.param_groups[0]["lr"] = rate
 
     monkeypatch.setattr(Player, "apply", without_schedule)
-    assert failed(weights_move.checks(probe)) == ["learning rate of vae follows its schedule"]
+    assert failed(weights_move.checks(toy)) == ["learning rate of vae follows its schedule"]
 
 
 def test_an_argument_that_its_constructor_never_uses_is_found(tmp_path: Path) -> None:
     place = "stage.steps.vae.trainer.reconstruction"
-    probe = probe_of(tmp_path, "vae", f"{place}._target_={__name__}.ArgumentNeverUsed", f"+{place}.edges=0.5")
-    assert acts(probe, f"{place}.l1") == [True]
-    assert acts(probe, f"{place}.edges") == [False]
+    toy = toy_of(tmp_path, "vae", f"{place}._target_={__name__}.ArgumentNeverUsed", f"+{place}.edges=0.5")
+    assert acts(toy, f"{place}.l1") == [True]
+    assert acts(toy, f"{place}.edges") == [False]
 
 
 @pytest.mark.parametrize(
@@ -270,15 +270,15 @@ def test_only_sizes_that_do_not_fit_tell_by_an_error_that_a_key_acts(
 ) -> None:
     place = "stage.steps.vae.trainer.reconstruction"
     chosen = [f"{place}._target_={__name__}.EdgesAtFault", f"+{place}.edges=0.5", f"+{place}.fault={fault}"]
-    (check,) = Effects(probe_of(tmp_path, "vae", *chosen)).check(f"{place}.edges", 0.5)
+    (check,) = Effects(toy_of(tmp_path, "vae", *chosen)).check(f"{place}.edges", 0.5)
     assert (check.check, check.passed) == (f"{place}.edges acts", passed)
     assert check.note.startswith(note)
 
 
 def test_an_option_of_another_kind_of_step_is_found_where_it_is_set(tmp_path: Path) -> None:
     key = "stage.steps.vae.cfg_dropout_prob"
-    assert acts(probe_of(tmp_path, "vae"), key) == []
-    assert acts(probe_of(tmp_path, "vae", f"{key}=0.1"), key) == [False]
+    assert acts(toy_of(tmp_path, "vae"), key) == []
+    assert acts(toy_of(tmp_path, "vae", f"{key}=0.1"), key) == [False]
 
 
 def test_augmentation_acts_where_images_are_drawn_anew(tmp_path: Path) -> None:
@@ -293,6 +293,6 @@ def test_augmentation_acts_where_images_are_drawn_anew(tmp_path: Path) -> None:
     folder += ["data.validation_fraction=0.3", "data.crop=random", "data.flip=true"]
     small = [each for each in TOY if not each.startswith(("data.", "+data."))]
     chosen = [*small, "stage=vae", "stage.steps.vae.batch_size=8", *folder]
-    probe = probe_in(tmp_path, "vae", resolve(compose_config(chosen)))
+    toy = toy_in(tmp_path, "vae", resolve(compose_config(chosen)))
     for key in ("crop", "flip", "img_size", "validation_fraction", "background"):
-        assert acts(probe, f"data.{key}") == [True], key
+        assert acts(toy, f"data.{key}") == [True], key
