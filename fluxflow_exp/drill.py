@@ -25,8 +25,8 @@ from rich.progress import Progress
 
 from fluxflow_exp import files
 from fluxflow_exp.config import overrides
-from fluxflow_exp.config.compose import UserError
 from fluxflow_exp.console import fail
+from fluxflow_exp.errors import UserError
 from fluxflow_exp.machine import environment
 from fluxflow_exp.machine.spawn import die_with_parent
 from fluxflow_exp.run import failures

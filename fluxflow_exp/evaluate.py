@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from fluxflow_exp import files
 from fluxflow_exp.config import published
-from fluxflow_exp.config.compose import UserError, typed
+from fluxflow_exp.config.compose import typed
 from fluxflow_exp.console import fail
+from fluxflow_exp.errors import UserError
 from fluxflow_exp.evaluation import measures, record
 from fluxflow_exp.run import failures
 

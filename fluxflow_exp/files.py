@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from fluxflow_exp.config.compose import UserError
+from fluxflow_exp.errors import UserError
 
 CHUNK_BYTES = 1 << 20
 TEMPORARY = re.compile(r"tmp-(?P<process>\d+)-")

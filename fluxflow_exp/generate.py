@@ -14,10 +14,10 @@ from rich.progress import track
 
 from fluxflow_exp import pictures
 from fluxflow_exp.config import published
-from fluxflow_exp.config.compose import UserError
 from fluxflow_exp.config.published import TRUST
 from fluxflow_exp.console import fail
 from fluxflow_exp.data.captions import lines_of, surrogate_in
+from fluxflow_exp.errors import UserError
 from fluxflow_exp.machine.hardware import PRECISIONS
 from fluxflow_exp.models.text_to_image import TextToImage
 from fluxflow_exp.preflight.idle import idle_problems

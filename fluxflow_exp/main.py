@@ -17,10 +17,11 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from fluxflow_exp.config import commands
-from fluxflow_exp.config.compose import UserError, chosen, conf_dir, resolve
+from fluxflow_exp.config.compose import chosen, conf_dir, resolve
 from fluxflow_exp.config.override_words import as_text
 from fluxflow_exp.config.overrides import forgotten_m, override_problems, values_of
 from fluxflow_exp.console import fail
+from fluxflow_exp.errors import UserError
 from fluxflow_exp.machine import environment
 from fluxflow_exp.machine.preemption import SIGNALS
 from fluxflow_exp.run import failures

@@ -7,10 +7,11 @@ from typing import Any
 from torch import nn
 
 from fluxflow_exp import verify
-from fluxflow_exp.config.compose import UserError, instantiate, typed
+from fluxflow_exp.config.compose import instantiate, typed
 from fluxflow_exp.config.schema import RunConfig, Step
 from fluxflow_exp.console import Console
 from fluxflow_exp.data.build import build_data
+from fluxflow_exp.errors import UserError
 from fluxflow_exp.machine import clock, sharding
 from fluxflow_exp.machine import ranks as distributed
 from fluxflow_exp.machine.hardware import Machine, hardware_problems, prepare

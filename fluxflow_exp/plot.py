@@ -15,8 +15,8 @@ import numpy as np
 from PIL import Image
 
 from fluxflow_exp import files
-from fluxflow_exp.config.compose import UserError
 from fluxflow_exp.console import fail
+from fluxflow_exp.errors import UserError
 from fluxflow_exp.monitor import health
 from fluxflow_exp.preflight.idle import idle_problems
 from fluxflow_exp.report import figures

@@ -17,9 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from fluxflow_exp import files
 from fluxflow_exp.config import published
-from fluxflow_exp.config.compose import UserError
-from fluxflow_exp.config.overrides import did_you_mean
 from fluxflow_exp.console import Console, fail
+from fluxflow_exp.errors import UserError, did_you_mean
 from fluxflow_exp.run import failures
 from fluxflow_exp.run.folder import RunFolder
 from fluxflow_exp.run.metric_log import read_rows

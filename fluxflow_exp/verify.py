@@ -7,8 +7,8 @@ from pathlib import Path
 from rich.progress import track
 
 from fluxflow_exp import files
-from fluxflow_exp.config.compose import UserError
 from fluxflow_exp.console import Console, fail
+from fluxflow_exp.errors import UserError
 from fluxflow_exp.run import digest_list, failures, states, tally
 from fluxflow_exp.run.folder import RunFolder
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from fluxflow_exp import drill, seeding, verify
-from fluxflow_exp.config.compose import UserError
 from fluxflow_exp.drill import WAYS, Drill
+from fluxflow_exp.errors import UserError
 from fluxflow_exp.run import folder
 from fluxflow_exp.trainers import player
 from fluxflow_exp.trainers.ema import EMA

@@ -9,7 +9,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from fluxflow_exp import pipeline
-from fluxflow_exp.config.compose import UserError
+from fluxflow_exp.errors import UserError
 from fluxflow_exp.generate import generate, parser, read_prompts
 from fluxflow_exp.models import weights
 from fluxflow_exp.models.text_to_image import TextToImage

@@ -11,8 +11,8 @@ import yaml
 
 from fluxflow_exp import main
 from fluxflow_exp.config import commands
-from fluxflow_exp.config.compose import UserError
 from fluxflow_exp.config.overrides import values_of
+from fluxflow_exp.errors import UserError
 from tests.conftest import TOY, TOY_STEPS
 from tests.helpers.children import command
 

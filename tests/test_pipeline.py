@@ -10,8 +10,9 @@ import torch
 from PIL import Image
 
 from fluxflow_exp import pipeline
-from fluxflow_exp.config.compose import UserError, resolve
+from fluxflow_exp.config.compose import resolve
 from fluxflow_exp.config.overrides import compose_config
+from fluxflow_exp.errors import UserError
 from fluxflow_exp.losses.reconstruction import Reconstruction
 from fluxflow_exp.run.folder import RunFolder
 from tests.conftest import TOY, toy

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fluxflow_exp import files, pipeline, replay
-from fluxflow_exp.config.compose import UserError
+from fluxflow_exp.errors import UserError
 from fluxflow_exp.losses.kl import KL
 from fluxflow_exp.monitor.finite import NonFiniteError, Place
 from fluxflow_exp.monitor.module_hooks import NonFiniteHooks

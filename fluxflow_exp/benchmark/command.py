@@ -21,11 +21,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fluxflow_exp import files
 from fluxflow_exp.benchmark.stopwatch import matrix_rate, timed
-from fluxflow_exp.config.compose import UserError, instantiate, typed
-from fluxflow_exp.config.overrides import did_you_mean, values_of
+from fluxflow_exp.config.compose import instantiate, typed
+from fluxflow_exp.config.overrides import values_of
 from fluxflow_exp.console import Console, fail
 from fluxflow_exp.data.build import build_data
 from fluxflow_exp.data.loader import Batch
+from fluxflow_exp.errors import UserError, did_you_mean
 from fluxflow_exp.machine.hardware import Machine, prepare
 from fluxflow_exp.machine.preemption import StopRequest
 from fluxflow_exp.machine.ranks import Ranks

@@ -19,9 +19,8 @@ from fluxflow_exp.compare.curves import BUDGETS, TIMED, Curve
 from fluxflow_exp.compare.pairs import Comparison, Group, Question, pairs
 from fluxflow_exp.compare.runs import Found, Run
 from fluxflow_exp.config import published
-from fluxflow_exp.config.compose import UserError
-from fluxflow_exp.config.overrides import did_you_mean
 from fluxflow_exp.console import fail
+from fluxflow_exp.errors import UserError, did_you_mean
 from fluxflow_exp.run import failures
 
 KINDS = ("data", "code", "config")

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fluxflow_exp.compare.runs import Run
-from fluxflow_exp.config.compose import UserError
+from fluxflow_exp.errors import UserError
 from fluxflow_exp.run import frozen
 
 # What does not change the work; one count serves all runs that differ in nothing else.

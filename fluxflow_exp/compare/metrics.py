@@ -1,8 +1,7 @@
 """The metric of a comparison: whether runs have it, which way is better, and what was measured of it after training."""
 
 from fluxflow_exp.compare.runs import Run, listed
-from fluxflow_exp.config.compose import UserError
-from fluxflow_exp.config.overrides import did_you_mean
+from fluxflow_exp.errors import UserError, did_you_mean
 from fluxflow_exp.evaluation import record
 from fluxflow_exp.evaluation.measures import MEASURES
 from fluxflow_exp.evaluation.record import Record

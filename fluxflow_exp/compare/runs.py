@@ -8,8 +8,7 @@ from typing import Any
 
 from fluxflow_exp.compare import following as compare_following
 from fluxflow_exp.compare.following import ABSENT, CHOICES, STEPS
-from fluxflow_exp.config.compose import UserError
-from fluxflow_exp.config.overrides import did_you_mean
+from fluxflow_exp.errors import UserError, did_you_mean
 from fluxflow_exp.run import states
 from fluxflow_exp.run.folder import RunFolder, flatten
 

@@ -16,19 +16,13 @@ from omegaconf.errors import OmegaConfBaseException
 from fluxflow_exp.config import published
 from fluxflow_exp.config.published import PARTIAL, TARGET
 from fluxflow_exp.config.schema import RunConfig
+from fluxflow_exp.errors import UserError
 
 ConfigStore.instance().store(name="schema", node=RunConfig)
 
 # Words of WANDB_MODE → those of tracking.mode; the rest are the same.
 WANDB_MODES = {"disabled": "off", "dryrun": "offline", "run": "online", "": "auto"}
 PARTS = ("compressor", "expander", "flow_processor", "text_encoder", "discriminator")
-
-
-class UserError(ValueError):
-    """Something that the user can put right, or several (`args`); shown without a traceback, exit code 2."""
-
-    def __str__(self) -> str:
-        return "\n".join(map(str, self.args))
 
 
 def conf_dir() -> str:

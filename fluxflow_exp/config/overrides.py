@@ -5,9 +5,7 @@ not hide another.
 """
 
 import dataclasses
-import difflib
 import shlex
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +18,10 @@ from hydra.errors import ConfigCompositionException, HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fluxflow_exp.config.compose import UserError, conf_dir, resolve
+from fluxflow_exp.config.compose import conf_dir, resolve
 from fluxflow_exp.config.override_words import as_text, is_field, quoting, why
 from fluxflow_exp.config.schema import RunConfig
+from fluxflow_exp.errors import UserError, did_you_mean, suggest_key
 
 Failure = (HydraException, OmegaConfBaseException)
 FOLLOWS = "as_run"  # the choice of a player whose optimizer or scheduler is the run's
@@ -280,21 +279,3 @@ def _keys(config: DictConfig) -> list[str]:
 
     walk(OmegaConf.to_container(config, resolve=False), "")
     return found
-
-
-def suggest_key(key: str, known: Iterable[str]) -> str:
-    """ "; did you mean …?" for the known key nearest to `key`: a neighbour, or one of that name elsewhere."""
-    known = list(known)
-    parent, _, leaf = key.rpartition(".")
-    siblings = [k for k in known if k.rpartition(".")[0] == parent]
-    by_leaf = {k.rpartition(".")[2]: k for k in reversed(known)}
-    near = [by_leaf[leaf]] if leaf in by_leaf else difflib.get_close_matches(key, siblings, 1, 0.6)
-    if not near:
-        near = [by_leaf[n] for n in difflib.get_close_matches(leaf, by_leaf, 1, 0.7)]
-    near = near or difflib.get_close_matches(key, known, 1, 0.6)
-    return f"; did you mean {near[0]!r}?" if near else ""
-
-
-def did_you_mean(name: str, allowed: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, list(allowed), 1, 0.5)
-    return f"; did you mean {near[0]!r}?" if near else ""

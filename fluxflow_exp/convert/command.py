@@ -4,9 +4,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from fluxflow_exp.config.compose import UserError
 from fluxflow_exp.console import fail
 from fluxflow_exp.convert import config as convert_config
+from fluxflow_exp.errors import UserError
 from fluxflow_exp.run import failures
 
 

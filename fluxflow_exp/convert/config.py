@@ -8,11 +8,11 @@ from typing import Any
 import yaml
 
 from fluxflow_exp import files
-from fluxflow_exp.config.compose import UserError
 from fluxflow_exp.convert import keys
 from fluxflow_exp.convert.data import datasets_of
 from fluxflow_exp.convert.keys import Report, number
 from fluxflow_exp.convert.steps import Node, steps_of
+from fluxflow_exp.errors import UserError
 
 OLD_LIST = """training.pipeline is a list, the form of versions before 0.2; write the steps below `steps:`:
     training:

@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Iterable
 from typing import Any
 
-from fluxflow_exp.config.compose import UserError
+from fluxflow_exp.errors import UserError
 
 STEP = {
     "name", "n_epochs", "description", "dataset", "train_vae", "gan_training", "use_lpips", "train_spade", "train_diff",

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from fluxflow_exp import files
-from fluxflow_exp.config.compose import UserError
+from fluxflow_exp.errors import UserError
 from fluxflow_exp.models import weights
 
 THEIRS = "flxflow_final.safetensors"

@@ -3,11 +3,11 @@
 import os
 from typing import Any
 
-from fluxflow_exp.config.compose import UserError, instantiate
-from fluxflow_exp.config.overrides import did_you_mean
+from fluxflow_exp.config.compose import instantiate
 from fluxflow_exp.config.schema import RunConfig, Step
 from fluxflow_exp.data.mixture import Mixture
 from fluxflow_exp.data.protocols import DataSet, Stream, digest
+from fluxflow_exp.errors import UserError, did_you_mean
 
 
 def path_problems(data: Any, where: str) -> list[str]:

@@ -12,9 +12,9 @@ import webdataset
 from PIL import Image
 from rich.progress import track
 
-from fluxflow_exp.config.compose import UserError
 from fluxflow_exp.data.decoding import EXTENSIONS, opened, reason
 from fluxflow_exp.data.image_folder import read_captions
+from fluxflow_exp.errors import UserError
 from fluxflow_exp.files import naming
 from fluxflow_exp.run import failures
 from fluxflow_exp.seeding import derive

@@ -19,10 +19,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, Any, cast
 
-from fluxflow_exp.config.compose import UserError
 from fluxflow_exp.data import tar
 from fluxflow_exp.data.images import Bad, Entry, ImageTransform, is_held_out, load
 from fluxflow_exp.data.protocols import BadSampleError, Sample
+from fluxflow_exp.errors import UserError
 from fluxflow_exp.seeding import derive
 
 if TYPE_CHECKING:

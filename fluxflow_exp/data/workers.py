@@ -24,7 +24,7 @@ import torch
 from torch._utils import ExceptionWrapper
 from torch.utils.data import DataLoader, get_worker_info
 
-from fluxflow_exp.config.compose import UserError
+from fluxflow_exp.errors import UserError
 from fluxflow_exp.machine import exits
 from fluxflow_exp.machine.exits import FEWER, LARGER, SHARED_MEMORY
 from fluxflow_exp.machine.preemption import SIGNALS, Interrupted

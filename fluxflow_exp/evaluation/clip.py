@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fluxflow_exp.config.compose import UserError
+from fluxflow_exp.errors import UserError
 from fluxflow_exp.evaluation import digests
 
 BATCH = 64

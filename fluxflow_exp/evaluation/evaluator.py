@@ -9,7 +9,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from fluxflow_exp.config.compose import UserError
+from fluxflow_exp.errors import UserError
 from fluxflow_exp.evaluation import digests, distances, measures
 from fluxflow_exp.evaluation.clip import ClipScore
 from fluxflow_exp.evaluation.features import Features, load

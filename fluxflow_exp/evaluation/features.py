@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fluxflow_exp.config.compose import UserError
+from fluxflow_exp.errors import UserError, did_you_mean
 from fluxflow_exp.evaluation import digests
 from fluxflow_exp.evaluation.measures import EFFICIENTNET
 
@@ -134,8 +134,6 @@ def _hub(name: str) -> Features:
         return _transformers(name)
     bare = name.removeprefix("timm/")
     if not timm.is_model(bare.partition(".")[0]):
-        from fluxflow_exp.config.overrides import did_you_mean
-
         hint = did_you_mean(bare, [EFFICIENTNET, "inception", *timm.list_models()])
         raise UserError(
             f"features: there is no network {name!r}{hint or '.'} There are {EFFICIENTNET}, inception, timm's names, "

@@ -14,11 +14,12 @@ from rich.progress import track
 from torch import Tensor
 
 from fluxflow_exp.config import published
-from fluxflow_exp.config.compose import UserError, typed
+from fluxflow_exp.config.compose import typed
 from fluxflow_exp.config.overrides import values_of
 from fluxflow_exp.data import build
 from fluxflow_exp.data.loader import Batch, read_all
 from fluxflow_exp.data.protocols import DataSet
+from fluxflow_exp.errors import UserError
 from fluxflow_exp.evaluation import digests
 from fluxflow_exp.evaluation.features import Features
 from fluxflow_exp.evaluation.flow_loss import BATCH

@@ -5,7 +5,7 @@ from importlib.metadata import version
 from importlib.util import find_spec
 
 from fluxflow_exp import __version__
-from fluxflow_exp.config.overrides import did_you_mean
+from fluxflow_exp.errors import did_you_mean
 
 EXTRA = 'pip install "fluxflow-exp[eval]"'
 EFFICIENTNET = "efficientnet_lite0"

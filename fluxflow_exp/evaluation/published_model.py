@@ -9,8 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from fluxflow_exp.config.compose import UserError
-from fluxflow_exp.config.overrides import did_you_mean
+from fluxflow_exp.errors import UserError, did_you_mean
 from fluxflow_exp.evaluation import digests
 from fluxflow_exp.models import weights
 from fluxflow_exp.run import frozen

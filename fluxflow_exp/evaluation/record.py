@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fluxflow_exp import __version__, files
-from fluxflow_exp.config.compose import UserError
+from fluxflow_exp.errors import UserError
 
 FORMAT = 1
 FOLDER = "evaluations"

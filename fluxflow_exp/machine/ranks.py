@@ -19,7 +19,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch._C._distributed_c10d import TCPStore
 
-from fluxflow_exp.config.compose import UserError
+from fluxflow_exp.errors import UserError
 from fluxflow_exp.machine.exits import CONTINUES
 
 PATIENCE = timedelta(hours=2)  # the first rank may draw or evaluate for long while the others wait

@@ -11,7 +11,7 @@ from multiprocessing.process import BaseProcess
 from types import FrameType
 from typing import Any
 
-from fluxflow_exp.config.compose import UserError
+from fluxflow_exp.errors import UserError
 from fluxflow_exp.machine import environment, exits
 from fluxflow_exp.machine.preemption import SIGNALS
 

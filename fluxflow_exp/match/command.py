@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fluxflow_exp.config.compose import UserError
-from fluxflow_exp.config.overrides import did_you_mean, values_of
+from fluxflow_exp.config.overrides import values_of
 from fluxflow_exp.console import fail
+from fluxflow_exp.errors import UserError, did_you_mean
 from fluxflow_exp.preflight.idle import idle_problems
 from fluxflow_exp.run import failures
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fluxflow_exp.config.compose import UserError
+from fluxflow_exp.errors import UserError
 from fluxflow_exp.match.search import Space, Widths
 
 FINER = (8, 4, 2, 1)  # channels: multiples of 8 are what matrix units take

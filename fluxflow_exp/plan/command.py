@@ -13,13 +13,14 @@ from typing import Any
 import torch
 
 from fluxflow_exp import files
-from fluxflow_exp.config.compose import UserError, instantiate, typed
+from fluxflow_exp.config.compose import instantiate, typed
 from fluxflow_exp.config.overrides import values_of
 from fluxflow_exp.config.published import locate
 from fluxflow_exp.config.schema import RunConfig, Step
 from fluxflow_exp.console import fail
 from fluxflow_exp.data.loader import groups_of, updates_per_epoch
 from fluxflow_exp.data.protocols import DataSet, Stream, notes_of
+from fluxflow_exp.errors import UserError
 from fluxflow_exp.machine.hardware import Machine
 from fluxflow_exp.monitor import early_stop
 from fluxflow_exp.preflight import parts

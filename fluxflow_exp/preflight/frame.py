@@ -10,9 +10,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from fluxflow_exp.config import bounds
 from fluxflow_exp.config.compose import PARTS
-from fluxflow_exp.config.overrides import suggest_key
 from fluxflow_exp.config.published import is_known
 from fluxflow_exp.config.schema import RunConfig, Stage, Step
+from fluxflow_exp.errors import suggest_key
 
 
 class Problem(NamedTuple):

@@ -6,10 +6,10 @@ from typing import Any
 from torch import nn
 
 from fluxflow_exp import pictures
-from fluxflow_exp.config.compose import UserError
 from fluxflow_exp.config.published import locate
 from fluxflow_exp.config.schema import Model
 from fluxflow_exp.data.buckets import bucket_sizes
+from fluxflow_exp.errors import UserError
 from fluxflow_exp.evaluation.measures import MEASURES
 from fluxflow_exp.losses.perceptual import SMALLEST
 from fluxflow_exp.models import weights

@@ -11,9 +11,9 @@ import torch
 from torch.optim import Optimizer
 
 from fluxflow_exp.config.compose import PARTS, instantiate
-from fluxflow_exp.config.overrides import did_you_mean
 from fluxflow_exp.config.published import locate
 from fluxflow_exp.data import build as datasets
+from fluxflow_exp.errors import did_you_mean
 from fluxflow_exp.evaluation.measures import ON_SCHEDULE
 from fluxflow_exp.models import weights
 from fluxflow_exp.models.facts import STEP_NAME

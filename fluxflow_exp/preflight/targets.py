@@ -9,8 +9,8 @@ from annotated_types import Len
 from pydantic import ConfigDict, PydanticSchemaGenerationError, TypeAdapter, ValidationError
 
 from fluxflow_exp.config import bounds
-from fluxflow_exp.config.overrides import did_you_mean
 from fluxflow_exp.config.published import is_known, is_own, locate
+from fluxflow_exp.errors import did_you_mean
 
 LIVE = {"setup", "optimizer", "updates", "params", "assets"}  # arguments given as live objects
 # Of torch's optimizers, whose signatures declare no ranges.

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fluxflow_exp import files
-from fluxflow_exp.config.compose import UserError
 from fluxflow_exp.console import fail
+from fluxflow_exp.errors import UserError
 from fluxflow_exp.run import failures
 from fluxflow_exp.run.folder import RunFolder
 

@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from fluxflow_exp import files
-from fluxflow_exp.config.compose import UserError
+from fluxflow_exp.errors import UserError
 from fluxflow_exp.report import config_diff, gallery, hours, panels
 from fluxflow_exp.report.config_diff import Parent
 from fluxflow_exp.report.gallery import Frame

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from fluxflow_exp import files
-from fluxflow_exp.config.compose import UserError
+from fluxflow_exp.errors import UserError
 
 FORMAT = 1
 NAME = re.compile(r"(?P<index>\d{2})-(?P<step>.+)-(?P<update>\d{8})(?P<final>-final)?-(?P<digest>[0-9a-f]{16})\.pt")

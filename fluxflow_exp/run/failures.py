@@ -14,8 +14,8 @@ from contextlib import contextmanager, suppress
 from typing import ParamSpec, TypeVar
 
 from fluxflow_exp import files
-from fluxflow_exp.config.compose import UserError
 from fluxflow_exp.console import FRESH, Console, fail, same_command
+from fluxflow_exp.errors import UserError
 from fluxflow_exp.files import DamagedError
 from fluxflow_exp.machine import environment
 from fluxflow_exp.run.folder import RunFolder

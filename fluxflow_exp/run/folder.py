@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from fluxflow_exp import files
-from fluxflow_exp.config.compose import UserError
+from fluxflow_exp.errors import UserError
 from fluxflow_exp.machine import clock
 from fluxflow_exp.run import written
 from fluxflow_exp.run.frozen import read_config

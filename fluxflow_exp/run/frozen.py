@@ -14,8 +14,9 @@ from typing import Any
 import yaml
 
 from fluxflow_exp.config import published
-from fluxflow_exp.config.compose import PARTS, UserError, typed
+from fluxflow_exp.config.compose import PARTS, typed
 from fluxflow_exp.config.published import ENCODER, PARTIAL, PERCEPTUAL, TARGET
+from fluxflow_exp.errors import UserError
 from fluxflow_exp.files import DamagedError, naming
 from fluxflow_exp.models.facts import STEP_NAME
 from fluxflow_exp.preflight import targets

@@ -17,7 +17,7 @@ import time
 import weakref
 from pathlib import Path
 
-from fluxflow_exp.config.compose import UserError
+from fluxflow_exp.errors import UserError
 
 READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 LOOK_SECONDS = 0.1  # between two tries

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fluxflow_exp import files
-from fluxflow_exp.config.compose import UserError
+from fluxflow_exp.errors import UserError
 from fluxflow_exp.run import digest_list, failures, generation, progress, tally
 from fluxflow_exp.run.folder import (
     RunFolder,

@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from fluxflow_exp import files
-from fluxflow_exp.config.compose import UserError
 from fluxflow_exp.console import Console
+from fluxflow_exp.errors import UserError
 from fluxflow_exp.run import inputs, mirror, provenance, summary, tally
 from fluxflow_exp.run.folder import IDENTITY, RunFolder, identity_differences, is_extension, run_path, tell
 from fluxflow_exp.run.inputs import Inputs

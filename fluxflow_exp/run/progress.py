@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from fluxflow_exp.config.compose import UserError
+from fluxflow_exp.errors import UserError
 
 if TYPE_CHECKING:
     from fluxflow_exp.run.folder import RunFolder

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fluxflow_exp import files
-from fluxflow_exp.config.compose import UserError
+from fluxflow_exp.errors import UserError
 from fluxflow_exp.machine import slurm
 from fluxflow_exp.machine.slurm import JobState
 from fluxflow_exp.run import failures, inputs, opening

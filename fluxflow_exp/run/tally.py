@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from typing import Any
 
-from fluxflow_exp.config.compose import UserError
+from fluxflow_exp.errors import UserError
 from fluxflow_exp.run import metric_log
 from fluxflow_exp.run.folder import RunFolder
 from fluxflow_exp.run.metric_log import read_rows

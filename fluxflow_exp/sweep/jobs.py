@@ -14,10 +14,11 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from fluxflow_exp.config.compose import UserError, chosen, resolve
+from fluxflow_exp.config.compose import chosen, resolve
 from fluxflow_exp.config.override_words import why
 from fluxflow_exp.config.overrides import Failure
 from fluxflow_exp.console import fail
+from fluxflow_exp.errors import UserError
 from fluxflow_exp.preflight import check as preflight
 from fluxflow_exp.run import frozen as frozen_values
 from fluxflow_exp.run import mirror, opening

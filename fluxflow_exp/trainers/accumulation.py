@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import Tensor
 
-from fluxflow_exp.config.compose import UserError
+from fluxflow_exp.errors import UserError
 from fluxflow_exp.losses.terms import Terms
 from fluxflow_exp.trainers.cuda_graphs import CudaGraphs
 from fluxflow_exp.trainers.phase import Micro, Phase

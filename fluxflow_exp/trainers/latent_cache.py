@@ -16,11 +16,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fluxflow_exp.config.compose import UserError
 from fluxflow_exp.data.array_shards import ArrayShards
 from fluxflow_exp.data.cache import FORMAT, Entries, LatentCache, TokenCache
 from fluxflow_exp.data.protocols import BadSampleError, Source, Stream, digest
 from fluxflow_exp.data.sequential import read_lists
+from fluxflow_exp.errors import UserError
 from fluxflow_exp.machine.preemption import Interrupted
 from fluxflow_exp.seeding import derive
 from fluxflow_exp.trainers.accumulation import attempt

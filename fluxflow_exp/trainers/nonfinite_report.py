@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from fluxflow_exp import files
-from fluxflow_exp.config.compose import UserError
+from fluxflow_exp.errors import UserError
 from fluxflow_exp.monitor.finite import NonFiniteError
 from fluxflow_exp.monitor.module_hooks import NonFiniteHooks
 

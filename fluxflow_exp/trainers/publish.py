@@ -6,8 +6,8 @@ from typing import Any
 from torch import nn
 
 from fluxflow_exp import files
-from fluxflow_exp.config.compose import UserError
 from fluxflow_exp.config.schema import RunConfig
+from fluxflow_exp.errors import UserError
 from fluxflow_exp.machine import sharding
 from fluxflow_exp.models import weights
 from fluxflow_exp.run import digest_list

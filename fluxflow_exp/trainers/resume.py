@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from fluxflow_exp.config.compose import UserError
 from fluxflow_exp.data.protocols import Stream
+from fluxflow_exp.errors import UserError
 from fluxflow_exp.machine import clock
 from fluxflow_exp.run import checkpoint, mirror, tally
 from fluxflow_exp.run.metric_log import Row

@@ -14,9 +14,10 @@ from typing import Any
 
 from fluxflow_exp import __version__, files
 from fluxflow_exp.config import published
-from fluxflow_exp.config.compose import UserError, resolve, typed
+from fluxflow_exp.config.compose import resolve, typed
 from fluxflow_exp.config.overrides import compose_config, values_of
 from fluxflow_exp.console import fail
+from fluxflow_exp.errors import UserError
 from fluxflow_exp.preflight.idle import idle_problems
 from fluxflow_exp.run import failures, frozen
 from fluxflow_exp.run.folder import RunFolder

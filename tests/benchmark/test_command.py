@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from fluxflow_exp.benchmark import command as benchmark
-from fluxflow_exp.config.compose import UserError
+from fluxflow_exp.errors import UserError
 from tests.conftest import TOY, toy
 
 STEPS = [f"stage.steps.{name}.{key}" for name in ("vae", "vae_gan", "flow") for key in ("n_epochs=4", "batch_size=8")]

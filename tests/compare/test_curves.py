@@ -11,7 +11,7 @@ from fluxflow_exp.compare import curves as compare_curves
 from fluxflow_exp.compare import metrics as compare_metrics
 from fluxflow_exp.compare import runs
 from fluxflow_exp.compare.curves import BUDGETS, Curve, equal_budget
-from fluxflow_exp.config.compose import UserError
+from fluxflow_exp.errors import UserError
 from fluxflow_exp.run.folder import RunFolder
 from fluxflow_exp.run.metric_log import MetricLog
 from tests.helpers.studies import BATCH, GPU, Make, command, study

@@ -11,8 +11,9 @@ from annotated_types import Ge, Gt, Le, Lt
 
 from fluxflow_exp import main
 from fluxflow_exp.config import bounds, schema
-from fluxflow_exp.config.compose import UserError, conf_dir
+from fluxflow_exp.config.compose import conf_dir
 from fluxflow_exp.config.published import locate
+from fluxflow_exp.errors import UserError
 from fluxflow_exp.preflight import targets
 from tests.conftest import toy
 from tests.helpers.children import command

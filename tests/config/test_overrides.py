@@ -7,7 +7,7 @@ from omegaconf import OmegaConf
 
 from fluxflow_exp import main
 from fluxflow_exp.config.compose import resolve
-from fluxflow_exp.config.overrides import compose_config, override_problems, suggest_key
+from fluxflow_exp.config.overrides import compose_config, override_problems
 from fluxflow_exp.preflight.check import problems
 
 ROOT = Path(__file__).parents[2]
@@ -152,11 +152,6 @@ def test_what_acts_under_m_alone_stops_without_it(words, config_dir, expected):
     assert all(expected.format("python -m fluxflow_exp -m") in line for line in found)
     if "hydra.mode=MULTIRUN" not in words:
         assert main._problems(words, config_dir and str(ROOT / config_dir), multirun=True) == []
-
-
-def test_the_nearest_key_may_stand_elsewhere():
-    assert "'model.vae_dim'" in suggest_key("vae_dim", ["seed", "model.vae_dim"])
-    assert suggest_key("zzz", ["seed"]) == ""
 
 
 def test_the_runs_optimizer_reaches_every_player_and_a_steps_own_wins():

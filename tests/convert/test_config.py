@@ -12,9 +12,10 @@ import yaml
 from PIL import Image
 
 from fluxflow_exp import pipeline
-from fluxflow_exp.config.compose import UserError, instantiate, resolve
+from fluxflow_exp.config.compose import instantiate, resolve
 from fluxflow_exp.config.overrides import compose_config, override_problems
 from fluxflow_exp.convert.config import convert
+from fluxflow_exp.errors import UserError
 from fluxflow_exp.models import weights
 from fluxflow_exp.models.text_to_image import TextToImage
 from fluxflow_exp.preflight.check import problems

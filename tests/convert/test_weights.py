@@ -8,8 +8,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from fluxflow_exp.config.compose import UserError, instantiate
+from fluxflow_exp.config.compose import instantiate
 from fluxflow_exp.convert.weights import PREFIX, convert
+from fluxflow_exp.errors import UserError
 from fluxflow_exp.models import fluxflow_vae, weights
 from tests.helpers.real_fluxflow import real_vae
 

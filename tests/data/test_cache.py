@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from fluxflow_exp import pipeline
-from fluxflow_exp.config.compose import UserError, instantiate, resolve, typed
+from fluxflow_exp.config.compose import instantiate, resolve, typed
 from fluxflow_exp.config.overrides import compose_config
 from fluxflow_exp.console import Console
 from fluxflow_exp.data.array_shards import ArrayShards
@@ -24,6 +24,7 @@ from fluxflow_exp.data.loader import load_batches
 from fluxflow_exp.data.mixture import Mixture
 from fluxflow_exp.data.shapes import Shapes
 from fluxflow_exp.data.stream import Streamed
+from fluxflow_exp.errors import UserError
 from fluxflow_exp.machine.hardware import prepare
 from fluxflow_exp.machine.preemption import Interrupted, StopRequest
 from fluxflow_exp.machine.ranks import Ranks

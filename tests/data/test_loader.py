@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from fluxflow_exp.config.compose import UserError
 from fluxflow_exp.data.loader import load_batches, order, read_all, updates_per_epoch
 from fluxflow_exp.data.protocols import BadSampleError, Sample
+from fluxflow_exp.errors import UserError
 
 
 class Numbers:

@@ -7,10 +7,10 @@ import pytest
 import webdataset
 from PIL import Image
 
-from fluxflow_exp.config.compose import UserError
 from fluxflow_exp.data.image_folder import ImageFolder
 from fluxflow_exp.data.pack import SCRATCH, cli, pack
 from fluxflow_exp.data.webdataset import WebDataset
+from fluxflow_exp.errors import UserError
 
 KINDS = {
     "avif": "AVIF", "bmp": "BMP", "dds": "DDS", "gif": "GIF", "ico": "ICO", "jfif": "JPEG", "jp2": "JPEG2000",

@@ -19,12 +19,13 @@ import pytest
 from PIL import Image
 
 from fluxflow_exp import pipeline
-from fluxflow_exp.config.compose import UserError, resolve
+from fluxflow_exp.config.compose import resolve
 from fluxflow_exp.config.overrides import compose_config
 from fluxflow_exp.data import stream
 from fluxflow_exp.data.loader import load_batches, updates_per_epoch
 from fluxflow_exp.data.tar import split_name
 from fluxflow_exp.data.webdataset import WebDataset, expand
+from fluxflow_exp.errors import UserError
 from fluxflow_exp.machine.ranks import Ranks
 from fluxflow_exp.trainers.resume import restore
 from tests.conftest import TOY, TOY_STEPS

@@ -16,12 +16,12 @@ import pytest
 import torch
 from torch.utils.data import get_worker_info
 
-from fluxflow_exp.config.compose import UserError
 from fluxflow_exp.data.loader import epoch_batches, load_batches
 from fluxflow_exp.data.protocols import Sample
 from fluxflow_exp.data.sequential import read_lists
 from fluxflow_exp.data.shapes import _Drawings
 from fluxflow_exp.data.workers import _Context, check_shared_memory
+from fluxflow_exp.errors import UserError
 from tests.conftest import toy
 from tests.helpers.children import CONTEXT, start
 

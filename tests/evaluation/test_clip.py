@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fluxflow_exp.config.compose import UserError
+from fluxflow_exp.errors import UserError
 from fluxflow_exp.evaluation.clip import ClipScore
 
 transformers = pytest.importorskip("transformers")

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fluxflow_exp.config.compose import UserError
+from fluxflow_exp.errors import UserError
 from fluxflow_exp.evaluation import features
 
 timm = pytest.importorskip("timm")

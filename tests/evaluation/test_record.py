@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fluxflow_exp.config.compose import UserError
+from fluxflow_exp.errors import UserError
 from fluxflow_exp.evaluation import record
 from fluxflow_exp.evaluation.record import Record, comparable
 

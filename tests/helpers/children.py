@@ -160,8 +160,8 @@ def _train(
     _say_to(log, 1, 2)
     from fluxflow_exp import pipeline
     from fluxflow_exp.config import published
-    from fluxflow_exp.config.compose import UserError
     from fluxflow_exp.console import fail
+    from fluxflow_exp.errors import UserError
 
     published.allow_all(values)
     for fault in faults:

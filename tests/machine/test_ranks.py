@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fluxflow_exp.config.compose import UserError
+from fluxflow_exp.errors import UserError
 from fluxflow_exp.machine import ranks as distributed
 from fluxflow_exp.machine.ranks import Ranks
 from fluxflow_exp.run.metric_log import read_rows

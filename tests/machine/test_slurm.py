@@ -15,7 +15,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra_plugins.hydra_submitit_launcher.submitit_launcher import BaseSubmititLauncher
 
 from fluxflow_exp import files
-from fluxflow_exp.config.compose import UserError
+from fluxflow_exp.errors import UserError
 from fluxflow_exp.machine import slurm
 from fluxflow_exp.run import states as ledger
 from fluxflow_exp.run.folder import RunFolder

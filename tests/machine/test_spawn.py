@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from fluxflow_exp.config.compose import UserError
+from fluxflow_exp.errors import UserError
 from fluxflow_exp.machine import spawn
 from tests.conftest import TOY
 from tests.helpers.children import CONTEXT

@@ -3,8 +3,9 @@
 import pytest
 
 from fluxflow_exp import main
-from fluxflow_exp.config.compose import UserError, resolve
+from fluxflow_exp.config.compose import resolve
 from fluxflow_exp.config.overrides import compose_config
+from fluxflow_exp.errors import UserError
 from fluxflow_exp.preflight import parts
 from tests.preflight.test_check import check
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from fluxflow_exp import files
-from fluxflow_exp.config.compose import UserError
 from fluxflow_exp.console import Console
+from fluxflow_exp.errors import UserError
 from fluxflow_exp.report import command as report
 from fluxflow_exp.report import comparison, facts, page
 from fluxflow_exp.run import summary

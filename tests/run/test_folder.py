@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fluxflow_exp import files
-from fluxflow_exp.config.compose import UserError
+from fluxflow_exp.errors import UserError
 from fluxflow_exp.models.weights import find_parts
 from fluxflow_exp.run import folder as run_folder
 from fluxflow_exp.run.checkpoint import CheckpointStore

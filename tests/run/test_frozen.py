@@ -13,8 +13,9 @@ import yaml
 
 from fluxflow_exp import evaluate, pipeline, replay, status
 from fluxflow_exp.config import published
-from fluxflow_exp.config.compose import UserError, instantiate, resolve, typed
+from fluxflow_exp.config.compose import instantiate, resolve, typed
 from fluxflow_exp.config.overrides import compose_config
+from fluxflow_exp.errors import UserError
 from fluxflow_exp.evaluation.during_training import Schedule
 from fluxflow_exp.run import frozen
 from fluxflow_exp.run.folder import RunFolder

@@ -19,8 +19,8 @@ from safetensors.torch import load_file, save_file
 from fluxflow_exp import evaluate, generate, replay, status, verify
 from fluxflow_exp import plot as plots
 from fluxflow_exp.compare import command as compare
-from fluxflow_exp.config.compose import UserError
 from fluxflow_exp.convert import command as convert
+from fluxflow_exp.errors import UserError
 from fluxflow_exp.models import weights
 from fluxflow_exp.report import command as report
 from fluxflow_exp.run import frozen

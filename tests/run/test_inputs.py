@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from fluxflow_exp import pipeline
-from fluxflow_exp.config.compose import UserError, resolve
+from fluxflow_exp.config.compose import resolve
 from fluxflow_exp.config.overrides import compose_config
 from fluxflow_exp.console import Console
 from fluxflow_exp.data.build import digest_of
@@ -20,6 +20,7 @@ from fluxflow_exp.data.image_folder import ImageFolder
 from fluxflow_exp.data.protocols import notes_of
 from fluxflow_exp.data.shapes import Shapes
 from fluxflow_exp.data.webdataset import WebDataset
+from fluxflow_exp.errors import UserError
 from fluxflow_exp.run import opening
 from fluxflow_exp.run.checkpoint import CheckpointStore
 from fluxflow_exp.run.folder import RunFolder, identity_digest, run_path

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from fluxflow_exp.config.compose import UserError, typed
+from fluxflow_exp.config.compose import typed
 from fluxflow_exp.console import Console
 from fluxflow_exp.data.build import build_data
+from fluxflow_exp.errors import UserError
 from fluxflow_exp.plan import command as plan
 from fluxflow_exp.run import folder as run_folder
 from fluxflow_exp.run import lock as folder_lock

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from fluxflow_exp import files, pipeline, verify
-from fluxflow_exp.config.compose import UserError
+from fluxflow_exp.errors import UserError
 from fluxflow_exp.run.diff import differences
 from fluxflow_exp.run.metric_log import MetricLog, read_rows
 from fluxflow_exp.trainers.base import Trainer

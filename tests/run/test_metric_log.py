@@ -2,7 +2,7 @@
 
 import pytest
 
-from fluxflow_exp.config.compose import UserError
+from fluxflow_exp.errors import UserError
 from fluxflow_exp.run.metric_log import MetricLog, Window, read_rows
 
 

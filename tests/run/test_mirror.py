@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from fluxflow_exp import files, verify
-from fluxflow_exp.config.compose import UserError
 from fluxflow_exp.console import Console
+from fluxflow_exp.errors import UserError
 from fluxflow_exp.preflight import check
 from fluxflow_exp.run import digest_list, generation, mirror, tally
 from fluxflow_exp.run.folder import RunFolder, identity, run_path

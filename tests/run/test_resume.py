@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from fluxflow_exp.config.compose import UserError
+from fluxflow_exp.errors import UserError
 from fluxflow_exp.run.metric_log import read_rows
 from fluxflow_exp.trainers.base import Trainer
 from fluxflow_exp.trainers.ema import EMA

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from fluxflow_exp import pipeline
-from fluxflow_exp.config.compose import UserError
+from fluxflow_exp.errors import UserError
 from fluxflow_exp.trainers.autoencoder import AutoencoderTrainer
 from fluxflow_exp.trainers.flow import FlowTrainer
 from fluxflow_exp.trainers.phase import Micro

@@ -1,0 +1,30 @@
+"""The error shown to the user without a traceback, and the hints that its text ends with."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(ValueError):
+    """Something that the user can put right, or several (`args`); shown without a traceback, exit code 2."""
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.args))
+
+
+def did_you_mean(name: str, allowed: Iterable[str]) -> str:
+    """Return "; did you mean …?" with the allowed name nearest to `name`, or "" where none is near."""
+    near = difflib.get_close_matches(name, list(allowed), 1, 0.5)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def suggest_key(key: str, known: Iterable[str]) -> str:
+    """Return "; did you mean …?" with the known key nearest to `key` (a neighbour or one of that name), or ""."""
+    known = list(known)
+    parent, _, leaf = key.rpartition(".")
+    siblings = [k for k in known if k.rpartition(".")[0] == parent]
+    by_leaf = {k.rpartition(".")[2]: k for k in reversed(known)}
+    near = [by_leaf[leaf]] if leaf in by_leaf else difflib.get_close_matches(key, siblings, 1, 0.6)
+    if not near:
+        near = [by_leaf[n] for n in difflib.get_close_matches(leaf, by_leaf, 1, 0.7)]
+    near = near or difflib.get_close_matches(key, known, 1, 0.6)
+    return f"; did you mean {near[0]!r}?" if near else ""
