@@ -210,14 +210,7 @@ def _lines(
         if position < free:
             continue
         free = position + LETTER * (len(name) + 1) * (right - left)
-        axes.text(
-            position,
-            1.01,
-            f" {name}",
-            transform=axes.get_xaxis_transform(),
-            fontsize=8,
-            color="0.4",
-        )
+        axes.text(position, 1.01, f" {name}", transform=axes.get_xaxis_transform(), fontsize=8, color="0.4")
     axes.set_xlabel("optimizer updates")
     axes.set_ylabel(label)
     axes.grid(alpha=0.25)

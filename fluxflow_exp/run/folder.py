@@ -42,8 +42,7 @@ class RunFolder:
         self.checkpoints, self.weights = path / "checkpoints", path / "weights"
         self.graph, self.samples = path / "graph", path / "samples"
         self.config, self.record, self.summary = path / "config.yaml", path / "run.json", path / "summary.json"
-        self.digests = path / "digests.json"
-        self.bad_samples = path / "bad_samples.jsonl"
+        self.digests, self.bad_samples = path / "digests.json", path / "bad_samples.jsonl"
         self.log, self.failure, self.submitted = path / "log.txt", path / "failure.json", path / "submitted.json"
         self.non_finite = path / "non_finite.json"  # what was not finite, if the last start ended by that
         self.closed = False  # the record says how this process ends
@@ -229,8 +228,7 @@ class RunFolder:
 
 def run_path(values: dict[str, Any], swept: str = "") -> Path:
     """The run folder of a resolved configuration; `swept` is the name of a sweep's job folder."""
-    path: Path = Path(values["output_root"]).expanduser() / values["name"] / swept
-    return path
+    return Path(values["output_root"]).expanduser().joinpath(values["name"], swept)
 
 
 def identity_differences(config: dict[str, Any], frozen: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
