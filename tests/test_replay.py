@@ -187,7 +187,7 @@ def test_after_an_interruption_it_replays_from_the_checkpoint_that_was_left(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     values = toy(tmp_path, *VAE, "checkpoint.every_updates=3")
-    update, calls = Trainer._update, [0]
+    update, calls = Trainer.update, [0]
 
     def interrupted(self: Trainer, batch: Any) -> None:
         calls[0] += 1
@@ -196,7 +196,7 @@ def test_after_an_interruption_it_replays_from_the_checkpoint_that_was_left(
         update(self, batch)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Trainer, "_update", interrupted)
+        patch.setattr(Trainer, "update", interrupted)
         with pytest.raises(KeyboardInterrupt):
             pipeline.run(values)
     plant(overflow_forward)

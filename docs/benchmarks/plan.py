@@ -198,7 +198,7 @@ def measure(step: str, overrides: list[str]) -> dict[str, Any]:
 
 def watch_turns(trainer: Any, watched: list[dict[str, float]]) -> None:
     """Note each phase's memory into `watched`: after a micro-batch's forward pass, and its peak."""
-    phases, step = trainer.phases, trainer._step
+    phases, step = trainer.phases, trainer.apply
 
     def watched_phases() -> list[Phase]:
         torch.cuda.reset_peak_memory_stats()
@@ -220,7 +220,7 @@ def watch_turns(trainer: Any, watched: list[dict[str, float]]) -> None:
         torch.cuda.reset_peak_memory_stats()
 
     after: list[float] = []
-    trainer.phases, trainer._step = watched_phases, watched_step
+    trainer.phases, trainer.apply = watched_phases, watched_step
 
 
 def update(trainer: Any, batch: Batch, index: int) -> float:
@@ -228,7 +228,7 @@ def update(trainer: Any, batch: Batch, index: int) -> float:
     trainer.update_index = index
     torch.cuda.synchronize()
     started = time.perf_counter()
-    trainer._update(batch)
+    trainer.update(batch)
     torch.cuda.synchronize()
     seconds = time.perf_counter() - started
     trainer.settle()

@@ -133,7 +133,7 @@ class Run:
             rows = self.order[batch]
             images = self.images[rows]
             images = images.pin_memory() if self.machine.device.type == "cuda" else images
-            trainer._update(Batch(images, [""] * len(rows), [self.ids[i] for i in rows], []))
+            trainer.update(Batch(images, [""] * len(rows), [self.ids[i] for i in rows], []))
             trainer.update_index += 1
             if trainer.update_index % 50 == 0:
                 trainer.settle()

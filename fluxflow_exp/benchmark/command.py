@@ -170,7 +170,7 @@ class _Measurement:
 
     def _run(self, batches: Iterable[Batch]) -> None:
         for batch in batches:
-            self.trainer._update(batch)
+            self.trainer.update(batch)
             self.trainer.update_index += 1
         self.trainer.settle()
         self.trainer.update_index = self.first
@@ -182,7 +182,7 @@ class _Measurement:
 
         def updates() -> Iterator[Any]:
             for batch in given:
-                yield lambda batch=batch: trainer._update(batch)
+                yield lambda batch=batch: trainer.update(batch)
                 trainer.update_index += 1
 
         times = timed(updates(), self.machine)
@@ -197,7 +197,7 @@ class _Measurement:
         counter = FlopCounterMode(display=False)
         kept, trainer.accumulation.cuda_graphs = trainer.accumulation.cuda_graphs, None
         with torch.compiler.set_stance("force_eager"), counter:
-            trainer._update(batch)
+            trainer.update(batch)
         trainer.accumulation.cuda_graphs = kept
         trainer.settle()
         trainer.update_index = self.first
@@ -211,7 +211,7 @@ class _Measurement:
         torch.cuda.synchronize()
         with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiler:
             for batch in islice(_cycle(batches), PROFILED):
-                self.trainer._update(batch)
+                self.trainer.update(batch)
                 self.trainer.update_index += 1
         self.trainer.settle()
         self.trainer.update_index = self.first

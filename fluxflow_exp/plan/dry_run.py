@@ -127,7 +127,7 @@ class Rehearsal:
         trainer.update_index = index
         gc.collect()
         self.meter.restart()
-        trainer._update(Batch(images, captions, captions, []))
+        trainer.update(Batch(images, captions, captions, []))
         trainer.metric_buffer.updates = []  # fake numbers are never read
         streams = 1 if trainer.accumulation.cuda_graphs is None else 2
         return Cost(self.meter.peak + streams * WORKSPACE, self.meter.operations)

@@ -148,7 +148,7 @@ class Trainer(ABC):
 
     def advance(self, batch: Batch) -> None:
         """One update, its row, and what is due to be looked at. NonFiniteError."""
-        self._update(batch)
+        self.update(batch)
         self.update_index += 1
         if self.prompt or self._row_is_due() or self.update_index == self._first:
             self.settle()
@@ -208,15 +208,15 @@ class Trainer(ABC):
         with closing(found):
             yield from self.setup.stop.while_idle(found)
 
-    def _update(self, batch: Batch) -> None:
-        """One optimizer update of each player; `numbers` gets the named terms, averaged over the global batch."""
+    def update(self, batch: Batch) -> None:
+        """One optimizer update of each player; `metric_buffer` gets the named terms, averaged over the global batch."""
         images, self.skipped = self.inputs(batch), False
         self.begin_update(batch)
         self.metric_buffer.begin_update()
         for phase in self.phases():
             for player in phase.players:
                 player.train(True)
-            self._step(phase, self.accumulation.gradients(phase, images, batch.captions), batch)
+            self.apply(phase, self.accumulation.gradients(phase, images, batch.captions), batch)
             for player in phase.players:
                 player.train(False)
         further = self.end_update()
@@ -225,7 +225,7 @@ class Trainer(ABC):
                 PhaseNumbers(self._place(phase), list(further), [], torch.stack(list(further.values())), {}, batch.ids)
             )
 
-    def _step(self, phase: Phase, terms: Terms, batch: Batch) -> None:
+    def apply(self, phase: Phase, terms: Terms, batch: Batch) -> None:
         """Clip and apply. What is not finite reaches no weight."""
         scaler = self.scalers[phase.players[0].name]
         for player in phase.players:

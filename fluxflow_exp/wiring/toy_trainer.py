@@ -135,7 +135,7 @@ def scatter(part: str, module: nn.Module) -> None:
 def advance(trainer: Trainer, batch: Batch, index: int) -> dict[str, float]:
     """Do update `index`; its numbers."""
     trainer.update_index = index
-    trainer._update(batch)
+    trainer.update(batch)
     (metrics,) = trainer.metric_buffer.take()
     found: dict[str, float] = metrics
     return found

@@ -143,7 +143,7 @@ def test_tokens_of_a_frozen_text_encoder_are_those_that_it_gives(tmp_path: Path,
     "fault",
     [
         KillDuring("numpy", "save", 2, "after"),
-        KillDuring("fluxflow_exp.trainers.base:Trainer", "_update", 5),
+        KillDuring("fluxflow_exp.trainers.base:Trainer", "update", 5),
     ],
     ids=repr,
 )

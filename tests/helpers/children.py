@@ -137,7 +137,7 @@ def moments(n: int, *, seed: int) -> list[KillDuring]:
     places = [
         ("torch", "save", "torn"),
         ("torch", "save", "after"),
-        ("fluxflow_exp.trainers.base:Trainer", "_update", "before"),
+        ("fluxflow_exp.trainers.base:Trainer", "update", "before"),
         ("fluxflow_exp.trainers.base:Trainer", "_log", "after"),
         ("fluxflow_exp.trainers.validation:Validation", "evaluate", "after"),
         ("fluxflow_exp.models.weights", "publish", "before"),
@@ -147,7 +147,7 @@ def moments(n: int, *, seed: int) -> list[KillDuring]:
     ]
     chosen = places + [rng.choice(places[:4]) for _ in range(n - 1 - len(places))]
     rng.shuffle(chosen)
-    reach = {"_update": 3, "_log": 2, "save": 2}
+    reach = {"update": 3, "_log": 2, "save": 2}
     while_training = [KillDuring(m, f, rng.randint(1, reach.get(f, 1)), moment) for m, f, moment in chosen[: n - 1]]
     return [*while_training, KillDuring("fluxflow_exp.plot", "draw", 1)]
 

@@ -36,7 +36,7 @@ class Record:
 
     def __call__(self) -> None:
         path = self.path.with_name(f"{self.path.name}.{os.environ.get('RANK', '0')}")
-        begin = Trainer._update
+        begin = Trainer.update
 
         def update(trainer: Any, batch: Any) -> Any:
             trainer.batch_ids = batch.ids
@@ -59,7 +59,7 @@ class Record:
 
             setattr(kind, name, wrapped)
 
-        Trainer._update = update  # type: ignore[method-assign]
+        Trainer.update = update  # type: ignore[method-assign]
         wrap(AutoencoderTrainer, "_arguments", ("posterior_noise", "crop_places"))
         wrap(FlowTrainer, "_arguments", ("posterior_noise", "flow_noise", "times", "dropped"))
 
@@ -131,7 +131,7 @@ class StopAfter:
         self.update = update
 
     def __call__(self) -> None:
-        original, calls = Trainer._update, [0]
+        original, calls = Trainer.update, [0]
 
         def update(trainer: Any, batch: Any) -> Any:
             calls[0] += 1
@@ -139,11 +139,11 @@ class StopAfter:
                 os.kill(os.getpid(), signal.SIGTERM)
             return original(trainer, batch)
 
-        Trainer._update = update  # type: ignore[method-assign]
+        Trainer.update = update  # type: ignore[method-assign]
 
 
 def _fail_on_rank_1() -> None:
-    original, calls = Trainer._update, [0]
+    original, calls = Trainer.update, [0]
 
     def update(trainer: Any, batch: Any) -> Any:
         calls[0] += 1
@@ -151,7 +151,7 @@ def _fail_on_rank_1() -> None:
             raise UserError("the disk of this rank is on fire")
         return original(trainer, batch)
 
-    Trainer._update = update  # type: ignore[method-assign]
+    Trainer.update = update  # type: ignore[method-assign]
 
 
 def test_one_ranks_error_ends_all_with_its_message(tmp_path: Path) -> None:

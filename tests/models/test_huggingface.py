@@ -58,7 +58,7 @@ def test_unfrozen_it_is_trained(folder: Path, tmp_path: Path) -> None:
         trainer, batch = build(tmp_path, "flow", *chosen, f"stage.steps.flow.unfreeze={unfreeze}")
         assert set(trainer.players) == players
         before = {n: p.clone() for n, p in trainer.text_encoder.named_parameters()}
-        trainer._update(batch)
+        trainer.update(batch)
         moved = any(not torch.equal(p, before[n]) for n, p in trainer.text_encoder.named_parameters())
         assert moved == (unfreeze != "[]")
         assert not trainer.text_encoder.model.training

@@ -82,7 +82,7 @@ def train(trainer: Any, batch: Any, updates: int) -> list[list[torch.Tensor]]:
     """The state before each update, and after the last."""
     states = [state(trainer)]
     for _ in range(updates):
-        trainer._update(batch)
+        trainer.update(batch)
         trainer.update_index += 1
         states.append(state(trainer))
     return states
@@ -111,7 +111,7 @@ def test_a_player_whose_turn_came_before_keeps_its_update(tmp_path: Path) -> Non
     spoil(trainer, "d", update=1, rows=(0,))
     train(trainer, batch, 1)
     before = {name: state(trainer, name) for name in trainer.players}
-    trainer._update(batch)
+    trainer.update(batch)
     assert not same(before["vae"], state(trainer, "vae"))
     assert same(before["discriminator"], state(trainer, "discriminator"))
     with pytest.raises(NonFiniteError, match="the loss 'd' is not finite at update 2"):
@@ -215,7 +215,7 @@ def test_the_host_does_not_wait_for_a_gpu_between_rows(tmp_path: Path, step: str
 
 
 def advance(trainer: Any, batch: Any) -> None:
-    trainer._update(batch)
+    trainer.update(batch)
     trainer.update_index += 1
 
 

@@ -31,7 +31,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run `whole`, and one that was killed in its third update."""
     root = tmp_path_factory.mktemp("made")
     assert finish(values(root / "whole"), root / "log") == 0, (root / "log").read_text()
-    kill = KillDuring("fluxflow_exp.trainers.base:Trainer", "_update", 3)
+    kill = KillDuring("fluxflow_exp.trainers.base:Trainer", "update", 3)
     assert finish(values(root / "killed"), root / "log", kill) == -9
     return root
 
@@ -72,14 +72,14 @@ def test_graph_deleted_while_it_goes_on_loses_no_row(tmp_path: Path, made: Path)
 
 
 def _delete_graph() -> None:
-    update = Trainer._update
+    update = Trainer.update
 
     def after_two(self: Trainer, batch: Any) -> None:
         if self.update_index == 2:
             shutil.rmtree(self.rows.path.parent)
         update(self, batch)
 
-    Trainer._update = after_two  # type: ignore[method-assign]
+    Trainer.update = after_two  # type: ignore[method-assign]
 
 
 def test_rows_follow_a_file_that_was_put_in_the_place_of_theirs(tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ def test_a_checkpoint_without_ema_or_scaler_is_noticed(
     tmp_path: Path, undisturbed: dict[str, Path], precision: str, defect: Any
 ) -> None:
     values, log = toy(tmp_path, f"hardware.precision={precision}"), tmp_path / "log"
-    moment = KillDuring("fluxflow_exp.trainers.base:Trainer", "_update", 5)
+    moment = KillDuring("fluxflow_exp.trainers.base:Trainer", "update", 5)
     assert finish(values, log, lively_scaler, moment) == SIGKILL
     assert finish(values, log, lively_scaler, defect) == 0, log.read_text()
     assert outcome(tmp_path / "quickstart")["weights"] != outcome(undisturbed[precision])["weights"]
@@ -106,13 +106,13 @@ def test_sigterm_saves_at_the_next_update_and_the_same_command_continues(
 def _slow_updates() -> None:
     import time
 
-    update = Trainer._update
+    update = Trainer.update
 
     def slow(self: Trainer, batch: Any) -> dict[str, float]:
         time.sleep(0.2)
         return update(self, batch)
 
-    Trainer._update = slow  # type: ignore[method-assign]
+    Trainer.update = slow  # type: ignore[method-assign]
 
 
 def test_a_finished_run_says_complete_and_changes_nothing(tmp_path: Path, undisturbed: dict[str, Path]) -> None:
@@ -162,7 +162,7 @@ def test_extend_refuses_to_lengthen_an_earlier_step(tmp_path: Path, undisturbed:
 
 def test_a_mirror_brings_the_run_to_another_machine(tmp_path: Path, undisturbed: dict[str, Path]) -> None:
     values = toy(tmp_path / "first", f"checkpoint.mirror={tmp_path / 'volume'}", "hardware.precision=fp32")
-    moment = KillDuring("fluxflow_exp.trainers.base:Trainer", "_update", 13)
+    moment = KillDuring("fluxflow_exp.trainers.base:Trainer", "update", 13)
     assert finish(values, tmp_path / "log", moment) == SIGKILL
     shutil.rmtree(tmp_path / "first")
     assert finish(values, tmp_path / "log") == 0, (tmp_path / "log").read_text()

@@ -59,7 +59,7 @@ def test_after_three_kills_offline_each_row_stands_there_once(tmp_path: Path) ->
     values, log = toy(tmp_path, "tracking=wandb", "tracking.mode=auto"), tmp_path / "log"
     offline = Environment(HOME=str(tmp_path), NETRC=str(tmp_path / "netrc"))
     moments = [
-        KillDuring("fluxflow_exp.trainers.base:Trainer", "_update", 5),
+        KillDuring("fluxflow_exp.trainers.base:Trainer", "update", 5),
         KillDuring("fluxflow_exp.trainers.base:Trainer", "_log", 3, "after"),
         KillDuring("fluxflow_exp.trainers.validation:Validation", "evaluate", 2, "after"),
     ]

@@ -86,7 +86,7 @@ def build(tmp_path: Path, step: str, *overrides: str, stage: str = "quickstart")
 def updated(trainer: Any, batch: Any) -> dict[str, float]:
     """The numbers of one update."""
     trainer.metric_buffer.take()
-    trainer._update(batch)
+    trainer.update(batch)
     (metrics,) = trainer.metric_buffer.take()
     found: dict[str, float] = metrics
     return found
@@ -104,7 +104,7 @@ def test_a_frozen_part_gets_nothing_and_does_not_move(tmp_path: Path) -> None:
     trainer, batch = build(tmp_path, "vae", "stage.steps.vae.freeze=[compressor]")
     before = {n: p.clone() for n, p in trainer.setup.parts["compressor"].named_parameters()}
     expander = [p.clone() for p in trainer.setup.parts["expander"].parameters()]
-    trainer._update(batch)
+    trainer.update(batch)
     assert all(torch.equal(p, before[n]) for n, p in trainer.setup.parts["compressor"].named_parameters())
     assert any(
         not torch.equal(a, b) for a, b in zip(expander, trainer.setup.parts["expander"].parameters(), strict=True)
@@ -120,7 +120,7 @@ def test_every_player_and_its_average_move(tmp_path: Path, step: str) -> None:
         for n, player in trainer.players.items()
         if player.ema
     }
-    trainer._update(batch)
+    trainer.update(batch)
     for name, player in trainer.players.items():
         assert any(not torch.equal(a, b) for a, b in zip(before[name], player.parameters, strict=True)), name
         if player.ema:
@@ -176,7 +176,7 @@ def test_captions_are_dropped_for_the_given_share_of_samples(tmp_path: Path) -> 
 
 def test_every_optional_loss_reaches_its_parts_and_no_other(tmp_path: Path) -> None:
     trainer, batch = build(tmp_path, "vae_gan", *ALL_ON, *PERCEPTUAL, *START)
-    trainer._update(batch)  # LeCam has its anchors from the first update on
+    trainer.update(batch)  # LeCam has its anchors from the first update on
     assert reached(trainer, batch, 0) == EVERY_LOSS
     assert set(EVERY_LOSS) <= set(type(trainer).METRICS)
 
@@ -231,7 +231,7 @@ def test_spade_acts_where_it_is_asked_for(tmp_path: Path) -> None:
     moved = []
     for trainer.update_index in range(4):
         before = gamma.clone(), beta.clone()
-        trainer._update(batch)
+        trainer.update(batch)
         moved.append([not torch.equal(a, b) for a, b in zip(before, (gamma, beta), strict=True)])
     assert moved == [[True, True], [False, False], [True, True], [False, False]]
     latents = torch.randn(1, 4, 4, 4)
@@ -257,7 +257,7 @@ def test_instance_noise_is_added_and_decays(tmp_path: Path) -> None:
     deviations = []
     for trainer.update_index in range(3):
         seen.clear()
-        trainer._update(batch)
+        trainer.update(batch)
         _, real, fake = seen  # the generator's look, then the discriminator's two
         deviations.append(float((real - images).std()))
         assert float((fake - trainer.reconstructions[0]).std()) == pytest.approx(deviations[-1], rel=0.1)
@@ -281,7 +281,7 @@ def test_a_saved_trainer_with_every_loss_goes_on_with_the_same_update(tmp_path: 
     chosen = [*ALL_ON, *PERCEPTUAL, *START, "+stage.steps.vae_gan.trainer.adversarial.instance_noise=0.1"]
     first, batch = build(tmp_path / "a", "vae_gan", *chosen)
     for _ in range(3):
-        first._update(batch)
+        first.update(batch)
         first.update_index += 1
     saved = first.state_dict()
     torch.save(saved, tmp_path / "state.pt")

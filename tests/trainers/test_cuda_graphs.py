@@ -62,7 +62,7 @@ def test_what_was_forgotten_is_captured_anew(recorded: type[Recorded]) -> None:
 
 def updates(trainer: Any, batch: Any, count: int) -> None:
     for _ in range(count):
-        trainer._update(batch)
+        trainer.update(batch)
         trainer.update_index += 1
 
 

@@ -35,7 +35,7 @@ def test_b2_the_flow_is_trained_and_sampled_at_many_times(tmp_path: Path) -> Non
         return forward(latents, time, text)
 
     trainer.flow.forward = record
-    trainer._update(batch)
+    trainer.update(batch)
     assert len(set(seen)) == 8
     assert all(0 < time < 1 for time in seen)
     seen.clear()

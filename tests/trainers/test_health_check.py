@@ -124,7 +124,7 @@ def test_nothing_is_looked_for_where_it_is_off(tmp_path: Path) -> None:
 
 def test_after_a_kill_rows_and_warnings_are_those_of_an_undisturbed_run(tmp_path: Path, collapsed: Path) -> None:
     last = next(row["global_step"] for row in health_rows(collapsed, "vae") if "warnings" in row)
-    moment = KillDuring("fluxflow_exp.trainers.base:Trainer", "_update", last + 6)  # checkpoints are 3 updates apart
+    moment = KillDuring("fluxflow_exp.trainers.base:Trainer", "update", last + 6)  # checkpoints are 3 updates apart
     values, log = toy(tmp_path, *COLLAPSE), tmp_path / "log"
     assert finish(values, log, moment) == -9
     assert "Health: posterior_collapse" in log.read_text()
