@@ -24,7 +24,7 @@ class Difference:
     """The mean of one group less the mean of another, with its interval; one of one seed a group has none."""
 
     mean: float
-    half_width: float | None  # of the interval around `mean`
+    error: float | None  # standard error of `mean`
     seeds: tuple[int, int]  # in the first group, in the second
     paired: bool
     spread: float | None  # standard deviation of the difference between one seed of each
@@ -34,6 +34,13 @@ class Difference:
     adjusted: float | None = None  # p, corrected for the differences judged together
 
     @property
+    def half_width(self) -> float | None:
+        """Half of the interval around `mean`."""
+        if self.error is None or self.freedom is None:
+            return None
+        return quantile(self.freedom, self.confidence) * self.error
+
+    @property
     def shown(self) -> bool:
         """Whether the interval leaves zero out."""
         return self.half_width is not None and abs(self.mean) > self.half_width
@@ -41,12 +48,11 @@ class Difference:
     @property
     def p(self) -> float | None:
         """How often chance alone gives so large a difference, or a larger one, of either sign; None with one seed."""
-        if self.half_width is None or self.freedom is None:
+        if self.error is None or self.freedom is None:
             return None
-        error = self.half_width / quantile(self.freedom, self.confidence)
-        if error == 0:
+        if self.error == 0:
             return 0.0 if self.mean else 1.0
-        return float(2 * stdtr(self.freedom, -abs(self.mean) / error))
+        return float(2 * stdtr(self.freedom, -abs(self.mean) / self.error))
 
 
 def together(differences: Sequence[Difference]) -> list[Difference]:
@@ -58,23 +64,18 @@ def together(differences: Sequence[Difference]) -> list[Difference]:
     """
     made = list(differences)
     ordered = sorted((p, index) for index, each in enumerate(differences) if (p := each.p) is not None)
-    failed, adjusted, level = False, 0.0, 1 - CONFIDENCE
+    adjusted, level = 0.0, 1 - CONFIDENCE
     for rank, (p, index) in enumerate(ordered):
         left = len(ordered) - rank
-        adjusted = min(max(adjusted, left * p), 1.0)
-        if not failed:
+        if adjusted <= 1 - CONFIDENCE:  # none has failed
             level = (1 - CONFIDENCE) / left
-            failed = p > level
-        each = differences[index]
-        assert each.half_width is not None
-        assert each.freedom is not None
-        wider = quantile(each.freedom, 1 - level) / quantile(each.freedom, each.confidence)
-        made[index] = replace(each, half_width=wider * each.half_width, confidence=1 - level, adjusted=adjusted)
+        adjusted = min(max(adjusted, left * p), 1.0)
+        made[index] = replace(differences[index], confidence=1 - level, adjusted=adjusted)
     return made
 
 
 def quantile(freedom: float, confidence: float = CONFIDENCE) -> float:
-    """How many standard errors the half of an interval is wide."""
+    """Half of an interval's width in standard errors."""
     return float(stdtrit(freedom, (1 + confidence) / 2))
 
 
@@ -88,10 +89,11 @@ def half_width(values: Sequence[float]) -> float | None:
 def paired(first: Sequence[float], second: Sequence[float]) -> Difference:
     """`first` less `second`, values of the same seeds in the same order."""
     each = [a - b for a, b in zip(first, second, strict=True)]
-    count = len(each)
-    spread = statistics.stdev(each) if count > 1 else None
-    freedom = count - 1.0 if count > 1 else None
-    return Difference(statistics.fmean(each), half_width(each), (count, count), True, spread, freedom, 1.0)
+    mean, count = statistics.fmean(each), len(each)
+    if count < 2:
+        return Difference(mean, None, (count, count), True, None, None, 1.0)
+    spread = statistics.stdev(each)
+    return Difference(mean, spread / math.sqrt(count), (count, count), True, spread, count - 1.0, 1.0)
 
 
 def unpaired(first: Sequence[float], second: Sequence[float]) -> Difference:
@@ -105,10 +107,9 @@ def unpaired(first: Sequence[float], second: Sequence[float]) -> Difference:
     if spread == 0:  # no seed differs from another: any degrees of freedom give an interval without width
         return Difference(mean, 0.0, seeds, False, 0.0, float(sum(seeds) - 2), 2.0)
     errors = [variance / count for variance, count in zip(variances, seeds, strict=True)]
-    shares = [error**2 / (count - 1) for error, count in zip(errors, seeds, strict=True)]
-    freedom = sum(errors) ** 2 / sum(shares)
+    freedom = sum(errors) ** 2 / sum(error**2 / (count - 1) for error, count in zip(errors, seeds, strict=True))
     a_seed = sum(variances) ** 2 / sum(variance**2 for variance in variances)
-    return Difference(mean, quantile(freedom) * math.sqrt(sum(errors)), seeds, False, spread, freedom, a_seed)
+    return Difference(mean, math.sqrt(sum(errors)), seeds, False, spread, freedom, a_seed)
 
 
 def power(effect: float, found: Difference, seeds: int) -> float:
