@@ -13,8 +13,7 @@ from fluxflow_exp.evaluation import measures, record
 from fluxflow_exp.run.folder import RunFolder
 from fluxflow_exp.run.metric_log import read_rows
 from tests.conftest import toy
-from tests.evaluation.test_clip import tiny_clip
-from tests.evaluation.test_features import small_timm
+from tests.helpers.networks import small_timm, tiny_clip
 
 pytest.importorskip("torchmetrics")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.run.test_resume import assert_same
+from tests.helpers.outcomes import assert_same
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
 KILLS = 10

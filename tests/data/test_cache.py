@@ -5,7 +5,6 @@ import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
-from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -13,11 +12,9 @@ import torch
 from PIL import Image
 
 from fluxflow_exp import pipeline
-from fluxflow_exp.config.compose import instantiate, resolve, typed
+from fluxflow_exp.config.compose import resolve, typed
 from fluxflow_exp.config.overrides import compose_config
-from fluxflow_exp.console import Console
 from fluxflow_exp.data.array_shards import ArrayShards
-from fluxflow_exp.data.build import build_data
 from fluxflow_exp.data.cache import LatentCache
 from fluxflow_exp.data.image_folder import ImageFolder
 from fluxflow_exp.data.loader import load_batches
@@ -25,20 +22,19 @@ from fluxflow_exp.data.mixture import Mixture
 from fluxflow_exp.data.shapes import Shapes
 from fluxflow_exp.data.stream import Streamed
 from fluxflow_exp.errors import UserError
-from fluxflow_exp.machine.hardware import prepare
-from fluxflow_exp.machine.preemption import Interrupted, StopRequest
-from fluxflow_exp.machine.ranks import Ranks
+from fluxflow_exp.machine.preemption import Interrupted
 from fluxflow_exp.models.compact_vae import Compressor
 from fluxflow_exp.models.text_encoder import Text
 from fluxflow_exp.plan import command as plan
 from fluxflow_exp.preflight import check
-from fluxflow_exp.run.folder import RunFolder
 from fluxflow_exp.trainers.context import Length
 from fluxflow_exp.trainers.latent_cache import open_cache
 from fluxflow_exp.trainers.latents import Cached
 from tests.conftest import TOY, toy
-from tests.data.test_webdataset import build, write_shards
 from tests.helpers.children import KillDuring, finish, finish_ranks
+from tests.helpers.outcomes import published
+from tests.helpers.shards import build, write_shards
+from tests.helpers.trainers import trainer_of
 
 N = 600  # of the drawings: three shards
 SHORT = ["stage.steps.flow.n_epochs=2", "stage.steps.flow.batch_size=8", "stage.steps.flow.max_updates=9"]
@@ -61,17 +57,13 @@ def flow(root: Path, autoencoder: Path, *overrides: str) -> dict[str, Any]:
     return toy(root, given, "cache.mode=on", *SHORT, *QUIET, *overrides, stage="flow_cfg")
 
 
-def weights(run: Path) -> dict[str, bytes]:
-    return {p.name: p.read_bytes() for p in sorted((run / "weights").glob("*.safetensors"))}
-
-
 @pytest.fixture(scope="module")
 def without(tmp_path_factory: pytest.TempPathFactory, autoencoder: Path) -> dict[str, bytes]:
     """What a run without a cache publishes."""
     root = tmp_path_factory.mktemp("without")
     pipeline.run(flow(root, autoencoder, "cache.mode=off"))
     assert not (root / "cache").exists()
-    return weights(root / "flow_cfg")
+    return published(root / "flow_cfg")
 
 
 def pictures(root: Path, count: int = 24) -> list[str]:
@@ -86,20 +78,14 @@ def pictures(root: Path, count: int = 24) -> list[str]:
     return [f"data.data_path={root / 'images'}", f"data.captions_file={root / 'captions.tsv'}"]
 
 
-def trainer_of(root: Path, *overrides: str) -> Any:
+def flow_trainer(root: Path, *overrides: str) -> Any:
     """A flow trainer on a folder of images below `root`; its parts have fresh weights."""
     named = [o for o in TOY if not o.startswith(("data.", "+data."))]
     data = ["data=image_folder", "data.img_size=16", "data.max_bad_fraction=0.5", "data.validation_fraction=0.2"]
     step = ["stage.steps.flow.batch_size=4", "stage.steps.flow.n_epochs=2"]
-    config = typed(resolve(compose_config(["stage=flow", *named, *data, *step, f"output_root={root}", *overrides])))
-    sets = build_data(config)
-    lengths = {"flow": plan.length(config.stage.steps["flow"], sets["flow"], config)}
-    machine = prepare(config.hardware)
-    folder, stop = RunFolder(root / "run"), StopRequest()
-    folder.path.mkdir(exist_ok=True)
-    made = pipeline.Pipeline(config, folder, machine, Ranks(), Console(), lengths, sets, stop, Mock())
-    step_config = config.stage.steps["flow"]
-    return instantiate(step_config.trainer, setup=made.setup(1, "flow", step_config, []))
+    values = resolve(compose_config(["stage=flow", *named, *data, *step, f"output_root={root}", *overrides]))
+    (root / "run").mkdir(exist_ok=True)
+    return trainer_of(values, "flow", root / "run")
 
 
 def read(source: Any, first: int = 0, **ranks: int) -> list[Any]:
@@ -116,12 +102,12 @@ def test_published_weights_are_those_without_bit_for_bit(
     values = flow(tmp_path, autoencoder)
     monkeypatch.setattr(Compressor, "forward", lambda *_: pytest.fail("an image was encoded at an update"))
     pipeline.run(values)
-    assert weights(tmp_path / "flow_cfg") == without
+    assert published(tmp_path / "flow_cfg") == without
 
 
 @pytest.mark.parametrize("dropped", [[False] * 4, [True, False, True, False], [True] * 4])
 def test_tokens_of_a_frozen_text_encoder_are_those_that_it_gives(tmp_path: Path, dropped: list[bool]) -> None:
-    trainer = trainer_of(tmp_path, *pictures(tmp_path), FROZEN_TEXT, "hardware.micro_batch.flow=2")
+    trainer = flow_trainer(tmp_path, *pictures(tmp_path), FROZEN_TEXT, "hardware.micro_batch.flow=2")
 
     def texts() -> list[Any]:
         batch = read(trainer.source)[1]
@@ -157,7 +143,7 @@ def test_what_was_killed_continues_to_the_same_weights(
     assert finish(values, log) == 0, log.read_text()
     assert (folder / "00000.npy").stat().st_mtime_ns == first
     assert ArrayShards(folder, 3).missing() == []
-    assert weights(tmp_path / "flow_cfg") == without
+    assert published(tmp_path / "flow_cfg") == without
 
 
 def _load() -> None:
@@ -189,7 +175,7 @@ def test_each_rank_writes_its_share(tmp_path: Path, autoencoder: Path) -> None:
 
 @pytest.mark.parametrize("options", [[], ["data.buckets=2.0"], ["data.reduced_min_sizes=[16]", "data.img_size=32"]])
 def test_batches_are_those_of_the_source_in_order(tmp_path: Path, options: list[str]) -> None:
-    trainer = trainer_of(tmp_path, *pictures(tmp_path), *options)
+    trainer = flow_trainer(tmp_path, *pictures(tmp_path), *options)
     broken = tmp_path / "images" / trainer.source.entries[1].id
     broken.write_bytes(broken.read_bytes()[:400])
     source, cache = trainer.source, open_cache(trainer, tmp_path / "cache")
@@ -209,7 +195,7 @@ def test_batches_are_those_of_the_source_in_order(tmp_path: Path, options: list[
 
 
 def test_latents_are_drawn_with_the_same_noise(tmp_path: Path) -> None:
-    trainer = trainer_of(tmp_path, *pictures(tmp_path))
+    trainer = flow_trainer(tmp_path, *pictures(tmp_path))
     trainer.prepare()
     images = read(trainer.source)[0]
     statistics = trainer.flow.latent_mean.clone(), trainer.flow.latent_std.clone()
@@ -226,7 +212,7 @@ def test_latents_are_drawn_with_the_same_noise(tmp_path: Path) -> None:
 
 
 def test_half_precision_keeps_moments_in_float16(tmp_path: Path) -> None:
-    trainer = trainer_of(tmp_path, *pictures(tmp_path), "hardware.precision=bf16")
+    trainer = flow_trainer(tmp_path, *pictures(tmp_path), "hardware.precision=bf16")
     cache = open_cache(trainer, tmp_path / "cache")
     rows = cache.read_rows([0, 1])
     assert rows.values.dtype == torch.float16
@@ -240,7 +226,7 @@ def test_whatever_the_latents_depend_on_makes_another_cache(tmp_path: Path) -> N
     data = pictures(tmp_path)
 
     def folder(*overrides: str, change: float = 0.0) -> str:
-        trainer = trainer_of(tmp_path, *data, *overrides)
+        trainer = flow_trainer(tmp_path, *data, *overrides)
         with torch.no_grad():
             next(trainer.compressor.parameters()).view(-1)[0] += change
         return open_cache(trainer, tmp_path / "cache").shards.folder.name
@@ -248,7 +234,7 @@ def test_whatever_the_latents_depend_on_makes_another_cache(tmp_path: Path) -> N
     found = [folder()]
     assert folder("hardware.micro_batch.flow=2") == found[0]
     found += [folder(change=0.01), folder("data.img_size=32"), folder("data.background=black")]
-    first, second = (entry.id for entry in trainer_of(tmp_path, *data).source.entries[:2])
+    first, second = (entry.id for entry in flow_trainer(tmp_path, *data).source.entries[:2])
     Image.new("RGB", (24, 24)).save(tmp_path / "images" / first)
     found.append(folder())
     captions = tmp_path / "captions.tsv"
@@ -260,7 +246,7 @@ def test_whatever_the_latents_depend_on_makes_another_cache(tmp_path: Path) -> N
 def test_other_text_weights_make_another_text_cache(tmp_path: Path) -> None:
     names = []
     for change in (0.0, 0.0, 0.01):
-        trainer = trainer_of(tmp_path, *pictures(tmp_path), FROZEN_TEXT)
+        trainer = flow_trainer(tmp_path, *pictures(tmp_path), FROZEN_TEXT)
         with torch.no_grad():
             next(trainer.text_encoder.parameters()).view(-1)[0] += change
         tokens = open_cache(trainer, tmp_path / "cache").tokens
@@ -271,7 +257,7 @@ def test_other_text_weights_make_another_text_cache(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["latents", "text"])
 def test_a_changed_entry_is_found_at_the_start(tmp_path: Path, kind: str) -> None:
-    trainer = trainer_of(tmp_path, *pictures(tmp_path), FROZEN_TEXT)
+    trainer = flow_trainer(tmp_path, *pictures(tmp_path), FROZEN_TEXT)
     open_cache(trainer, tmp_path / "cache")
     (folder,) = (tmp_path / "cache").glob(f"{kind}-*")
     array = np.load(folder / "00000.npy")
@@ -281,7 +267,7 @@ def test_a_changed_entry_is_found_at_the_start(tmp_path: Path, kind: str) -> Non
 
 
 def test_a_full_disk_is_said_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    trainer = trainer_of(tmp_path, *pictures(tmp_path))
+    trainer = flow_trainer(tmp_path, *pictures(tmp_path))
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=1000))
     with pytest.raises(UserError, match=r"needs \d+ kB, and its disk has 1 kB free.*cache\.path.*cache\.mode=off"):
         open_cache(trainer, tmp_path / "cache")
@@ -291,7 +277,7 @@ def test_a_full_disk_is_said_before_anything_is_written(tmp_path: Path, monkeypa
 def test_fewer_images_are_encoded_at_once_where_memory_is_short(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trainer = trainer_of(tmp_path, *pictures(tmp_path))
+    trainer = flow_trainer(tmp_path, *pictures(tmp_path))
     expected = open_cache(trainer, tmp_path / "cache").read_rows([0, 5]).values
     encode, sizes = Compressor.moments, []
 
@@ -310,7 +296,7 @@ def test_fewer_images_are_encoded_at_once_where_memory_is_short(
 
 
 def test_a_signal_ends_writing_between_shards(tmp_path: Path) -> None:
-    trainer = trainer_of(tmp_path, *pictures(tmp_path), "data.buckets=2.0")
+    trainer = flow_trainer(tmp_path, *pictures(tmp_path), "data.buckets=2.0")
     trainer.setup.stop.signum = 15
     with pytest.raises(Interrupted):
         open_cache(trainer, tmp_path / "cache")
@@ -319,7 +305,7 @@ def test_a_signal_ends_writing_between_shards(tmp_path: Path) -> None:
 
 
 def test_numbers_that_float16_cannot_hold_are_refused(tmp_path: Path) -> None:
-    trainer = trainer_of(tmp_path, *pictures(tmp_path), "hardware.precision=bf16")
+    trainer = flow_trainer(tmp_path, *pictures(tmp_path), "hardware.precision=bf16")
     with torch.no_grad():
         trainer.compressor.head[1].bias.fill_(1e6)
     with pytest.raises(UserError, match=r"not finite in torch\.float16: set cache\.mode=off"):

@@ -1,6 +1,5 @@
 """Shards: every sample once, bad members counted, streams that continue, packing."""
 
-import io
 import json
 import os
 import random
@@ -16,7 +15,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from PIL import Image
 
 from fluxflow_exp import pipeline
 from fluxflow_exp.config.compose import resolve
@@ -29,45 +27,13 @@ from fluxflow_exp.errors import UserError
 from fluxflow_exp.machine.ranks import Ranks
 from fluxflow_exp.trainers.resume import restore
 from tests.conftest import TOY, TOY_STEPS
-
-SIZES = (9, 4, 17, 1, 12, 6, 11)
-
-
-def image(i: int) -> bytes:
-    file = io.BytesIO()
-    Image.new("RGB", (16, 16), (i % 256, 0, 0)).save(file, "PNG")
-    return file.getvalue()
-
-
-def add(archive: tarfile.TarFile, name: str, data: bytes) -> None:
-    info = tarfile.TarInfo(name)
-    info.size = len(data)
-    archive.addfile(info, io.BytesIO(data))
-
-
-def write_shards(folder: Path, *, as_json: bool = False) -> int:
-    """Seven shards of uneven size; returns how many samples."""
-    number = 0
-    for shard, size in enumerate(SIZES):
-        with tarfile.open(folder / f"train-{shard:03d}.tar", "w") as archive:
-            for _ in range(size):
-                add(archive, f"{number:05d}.png", image(number))
-                if as_json:
-                    add(archive, f"{number:05d}.json", json.dumps({"prompt": f"picture\n{number}"}).encode())
-                else:
-                    add(archive, f"{number:05d}.txt", f"picture {number}".encode())
-                number += 1
-    return number
+from tests.helpers.shards import SIZES, add, build, image, write_shards
 
 
 @pytest.fixture
 def shards(tmp_path: Path) -> Path:
     write_shards(tmp_path)
     return tmp_path
-
-
-def build(folder: Path, **options: Any) -> WebDataset:
-    return WebDataset(**{"urls": f"{folder}/train-{{000..006}}.tar", "img_size": 16, **options})
 
 
 def load(data: Any, first: int, last: int, *, workers: int = 0, size: int = 4, **ranks: int) -> list[Any]:

@@ -7,32 +7,11 @@ import torch
 
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.evaluation.clip import ClipScore
+from tests.helpers.networks import tiny_clip
 
 transformers = pytest.importorskip("transformers")
 pytest.importorskip("torchmetrics")
-WORDS = ["[PAD]", "[UNK]", "<s>", "</s>", "a", "red", "circle", "blue", "square", "on", "ground"]
 CAPTIONS = ["a red circle", "a blue square", "a red square on a blue ground"]
-
-
-def tiny_clip(folder: Path, seed: int = 0) -> Path:
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors
-
-    backend = Tokenizer(models.WordLevel({w: i for i, w in enumerate(WORDS)}, unk_token="[UNK]"))
-    backend.pre_tokenizer = pre_tokenizers.Whitespace()
-    backend.post_processor = processors.TemplateProcessing(
-        single="<s> $A </s>", special_tokens=[("<s>", 2), ("</s>", 3)]
-    )
-    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="[PAD]", eos_token="</s>")
-    images = transformers.CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
-    transformers.CLIPProcessor(images, tokenizer).save_pretrained(folder)
-    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
-    text = {**sizes, "vocab_size": len(WORDS), "eos_token_id": 3, "bos_token_id": 2, "max_position_embeddings": 16}
-    torch.manual_seed(seed)
-    config = transformers.CLIPConfig(
-        text_config=text, vision_config={**sizes, "image_size": 32, "patch_size": 8}, projection_dim=8
-    )
-    transformers.CLIPModel(config).save_pretrained(folder)
-    return folder
 
 
 def test_the_score_is_a_hundred_times_the_mean_cosine(tmp_path: Path) -> None:

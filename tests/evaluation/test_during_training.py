@@ -12,7 +12,7 @@ from fluxflow_exp.metrics import psnr
 from fluxflow_exp.run.folder import RunFolder
 from fluxflow_exp.run.metric_log import read_rows
 from tests.conftest import toy
-from tests.evaluation.test_features import small_timm
+from tests.helpers.networks import small_timm
 
 pytest.importorskip("torchmetrics")
 CPU = torch.device("cpu")

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.evaluation import features
+from tests.helpers.networks import small_timm
 
 timm = pytest.importorskip("timm")
 transformers = pytest.importorskip("transformers")
@@ -15,14 +16,6 @@ transformers = pytest.importorskip("transformers")
 
 def images(n: int = 3, side: int = 24) -> Tensor:
     return torch.randint(0, 256, (n, 3, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-
-
-def small_timm(folder: Path, seed: int = 0) -> Path:
-    from timm.models import save_for_hf
-
-    torch.manual_seed(seed)
-    save_for_hf(timm.create_model("test_resnet", pretrained=False), folder, safe_serialization=True)
-    return folder
 
 
 def test_efficientnet_classifies_photographs_with_the_weights_of_its_package() -> None:

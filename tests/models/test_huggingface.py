@@ -10,7 +10,7 @@ from fluxflow_exp.config.published import ENCODER
 from fluxflow_exp.models import weights
 from fluxflow_exp.models.facts import Facts
 from fluxflow_exp.models.huggingface import HuggingFaceTextEncoder
-from tests.trainers.test_autoencoder import build
+from tests.helpers.trainers import build
 
 transformers = pytest.importorskip("transformers")
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "red", "circle", "blue", "square"]

@@ -18,7 +18,7 @@ from fluxflow_exp.monitor.finite import NonFiniteError
 from fluxflow_exp.run.metric_log import read_rows
 from fluxflow_exp.trainers.base import Trainer
 from tests.conftest import toy
-from tests.trainers.test_autoencoder import ALL_ON, GAN_ONLY, PERCEPTUAL, START, build
+from tests.helpers.trainers import ALL_ON, GAN_ONLY, PERCEPTUAL, START, build
 
 # step → the stage that has it, and overrides
 STAGES: dict[str, tuple[str, list[str]]] = {

@@ -12,10 +12,7 @@ from fluxflow_exp.config.overrides import compose_config
 from fluxflow_exp.evaluation import measures
 from fluxflow_exp.preflight.check import problems
 from tests.conftest import toy
-
-
-def check(*overrides, stage="quickstart"):
-    return problems(resolve(compose_config([f"stage={stage}", "hardware=cpu", *overrides])))
+from tests.preflight.conftest import check
 
 
 def group(name):

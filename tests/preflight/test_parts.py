@@ -7,7 +7,7 @@ from fluxflow_exp.config.compose import resolve
 from fluxflow_exp.config.overrides import compose_config
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.preflight import parts
-from tests.preflight.test_check import check
+from tests.preflight.conftest import check
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ from fluxflow_exp.run.inputs import _contents
 from fluxflow_exp.run.summary import is_finished
 from fluxflow_exp.trainers import publish
 from tests.conftest import TOY, TOY_STEPS
-from tests.run.test_lock import prepared, quick  # noqa: F401 - a fixture
+from tests.run.conftest import prepared
 
 pytestmark = pytest.mark.usefixtures("quick")
 ALONE = {"vae": "~stage.steps.flow", "flow": "~stage.steps.vae"}

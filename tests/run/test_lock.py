@@ -9,18 +9,14 @@ from typing import Any
 
 import pytest
 
-from fluxflow_exp.config.compose import typed
-from fluxflow_exp.console import Console
-from fluxflow_exp.data.build import build_data
 from fluxflow_exp.errors import UserError
-from fluxflow_exp.plan import command as plan
-from fluxflow_exp.run import folder as run_folder
 from fluxflow_exp.run import lock as folder_lock
-from fluxflow_exp.run import opening, provenance
+from fluxflow_exp.run import opening
 from fluxflow_exp.run import states as ledger
-from fluxflow_exp.run.folder import RunFolder, run_path
+from fluxflow_exp.run.folder import RunFolder
 from tests.conftest import toy
 from tests.helpers.read_only import make_read_only
+from tests.run.conftest import prepared
 
 FORK = multiprocessing.get_context("fork")
 
@@ -29,25 +25,10 @@ def vae(output: Path, *overrides: str) -> dict[str, Any]:
     return toy(output, "~stage.steps.vae_gan", "~stage.steps.flow", *overrides)
 
 
-def prepared(values: dict[str, Any]) -> tuple[Any, ...]:
-    """What a command knows before it looks at the run folder of `values`."""
-    config = typed(values)
-    data = build_data(config)
-    lengths = {name: plan.length(step, data[name], config) for name, step in config.stage.steps.items()}
-    return RunFolder(run_path(values)), values, lengths, data, Console(quiet=True)
-
-
 def opened(values: dict[str, Any]) -> tuple[RunFolder, str]:
     """The run folder of `values` as a command has it before its first update."""
     known = prepared(values)
     return known[0], opening.open_run(*known, machine="here")
-
-
-@pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The code need not be asked of git, nor a lock be waited for long."""
-    monkeypatch.setattr(provenance, "code", lambda: (None, ""))
-    monkeypatch.setattr(run_folder, "LOCK_SECONDS", 0.5)
 
 
 def _race(known: tuple[Any, ...], start: Any, said: Any) -> None:

@@ -10,33 +10,13 @@ import torch
 from safetensors.torch import load_file
 
 from fluxflow_exp.errors import UserError
-from fluxflow_exp.run.metric_log import read_rows
 from fluxflow_exp.trainers.base import Trainer
 from fluxflow_exp.trainers.ema import EMA
 from tests.conftest import toy
 from tests.helpers.children import KillDuring, finish, lively_scaler, moments, start
+from tests.helpers.outcomes import assert_same, published
 
 SIGKILL, SIGTERM = -9, 128 + 15
-TIMED = ("timestamp", "extras")
-
-
-def outcome(folder: Path) -> dict[str, Any]:
-    """Everything that must not depend on interruptions: published bytes, metric rows without times, pictures."""
-    weights = {p.name: p.read_bytes() for p in sorted((folder / "weights").glob("*.safetensors"))}
-    rows = {
-        p.name: [{k: v for k, v in row.items() if k not in TIMED} for row in read_rows(p)]
-        for p in sorted((folder / "graph").glob("*.jsonl"))
-    }
-    pictures = {p.name: p.read_bytes() for p in sorted((folder / "samples").iterdir())}
-    return {"weights": weights, "rows": rows, "pictures": pictures}
-
-
-def assert_same(first: Path, second: Path) -> None:
-    a, b = outcome(first), outcome(second)
-    assert len(a["weights"]) == 7
-    assert a["rows"] == b["rows"]
-    assert {n for n in a["weights"] if a["weights"][n] != b["weights"].get(n)} == set()
-    assert {n for n in a["pictures"] if a["pictures"][n] != b["pictures"].get(n)} == set()
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +62,7 @@ def test_a_checkpoint_without_ema_or_scaler_is_noticed(
     moment = KillDuring("fluxflow_exp.trainers.base:Trainer", "update", 5)
     assert finish(values, log, lively_scaler, moment) == SIGKILL
     assert finish(values, log, lively_scaler, defect) == 0, log.read_text()
-    assert outcome(tmp_path / "quickstart")["weights"] != outcome(undisturbed[precision])["weights"]
+    assert published(tmp_path / "quickstart") != published(undisturbed[precision])
 
 
 def test_sigterm_saves_at_the_next_update_and_the_same_command_continues(

@@ -17,7 +17,7 @@ from fluxflow_exp.trainers.flow import FlowTrainer
 from fluxflow_exp.trainers.phase import Micro
 from tests.conftest import toy
 from tests.helpers.children import finish_ranks
-from tests.trainers.test_autoencoder import ALL_ON, PERCEPTUAL, START, build, updated
+from tests.helpers.trainers import ALL_ON, PERCEPTUAL, START, build, updated
 
 Loss = Callable[..., Any]
 NOISE = "+stage.steps.vae_gan.trainer.adversarial.instance_noise=0.1"

@@ -2,102 +2,30 @@
 
 from pathlib import Path
 from typing import Any
-from unittest.mock import Mock
 
 import pytest
 import torch
 
-from fluxflow_exp.config.compose import instantiate, typed
-from fluxflow_exp.console import Console
-from fluxflow_exp.data.build import build_data
-from fluxflow_exp.data.loader import load_batches
-from fluxflow_exp.machine.hardware import prepare
-from fluxflow_exp.machine.preemption import StopRequest
-from fluxflow_exp.machine.ranks import Ranks
-from fluxflow_exp.pipeline import Pipeline
-from fluxflow_exp.plan.command import length
-from fluxflow_exp.run.folder import RunFolder
 from fluxflow_exp.wiring.gradients import reached
-from tests.conftest import toy
+from tests.helpers.trainers import ALL_ON, GAN_ONLY, PERCEPTUAL, START, build, updated
 
 ACTIVATIONS = ["bezier", "silu", "gelu", "relu"]
+AUTOENCODER, DISCRIMINATOR = {"compressor", "expander"}, {"discriminator"}
 REACHES = {
-    "vae": {
-        "l1": {"compressor", "expander"},
-        "mse": {"compressor", "expander"},
-        "kl": {"compressor"},
-    },
-    "vae_gan": {
-        "l1": {"compressor", "expander"},
-        "mse": {"compressor", "expander"},
-        "kl": {"compressor"},
-        "g": {"compressor", "expander"},
-        "d": {"discriminator"},
-        "r1": {"discriminator"},
-    },
-    "flow": {"flow": {"flow_processor", "text_encoder"}},
+    **dict.fromkeys(("l1", "mse", "l1_low", "l1_high", "lpips", "color_stats", "histogram", "contrast"), AUTOENCODER),
+    **dict.fromkeys(("g", "feature_matching"), AUTOENCODER),
+    "kl": {"compressor"},
+    **dict.fromkeys(("d", "r1", "lecam"), DISCRIMINATOR),
+    "flow": {"flow_processor", "text_encoder"},
 }
-AUTOENCODER = {"compressor", "expander"}
-EVERY_LOSS = {
-    **dict.fromkeys(
-        ("l1_low", "l1_high", "lpips", "color_stats", "histogram", "contrast", "feature_matching"), AUTOENCODER
-    ),
-    **REACHES["vae_gan"],
-    "lecam": {"discriminator"},
-}
-ALL_ON = [
-    f"+loss@stage.steps.vae_gan.trainer.{place}={loss}"
-    for place, loss in {
-        "frequency": "frequency",
-        "perceptual": "lpips",
-        "color_stats": "color_stats",
-        "histogram": "histogram",
-        "contrast": "contrast",
-        "feature_matching": "feature_matching",
-        "lecam": "lecam",
-    }.items()
-]
-PERCEPTUAL = ["stage.steps.vae_gan.trainer.perceptual.net=squeeze", "data.img_size=32"]
-PERCEPTUAL += ["stage.steps.vae_gan.trainer.perceptual.pretrained=false"]
-START = ["stage.steps.vae_gan.trainer.adversarial.start=0"]
-
-
-def build(tmp_path: Path, step: str, *overrides: str, stage: str = "quickstart") -> tuple[Any, Any]:
-    """A trainer at its first update, with weights away from their zero initialisation, and a batch."""
-    config = typed(toy(tmp_path, *overrides, stage=stage))
-    data = build_data(config)
-    lengths = {name: length(each, data[name], config) for name, each in config.stage.steps.items()}
-    folder = RunFolder(tmp_path / "run")
-    machine = prepare(config.hardware)
-    pipeline = Pipeline(config, folder, machine, Ranks(), Console(), lengths, data, StopRequest(), Mock())
-    setup = pipeline.setup(1, step, config.stage.steps[step], [])
-    trainer: Any = instantiate(config.stage.steps[step].trainer, setup=setup)
-    torch.manual_seed(0)
-    with torch.no_grad():
-        for module in setup.parts.values():
-            for parameter in module.parameters():
-                parameter.add_(0.05 * torch.randn_like(parameter))
-    (batch,) = load_batches(
-        setup.data.train, seed=0, batch_size=8, first_update=0, last_update=1, num_workers=0, pin_memory=False
-    )
-    return trainer, batch
-
-
-def updated(trainer: Any, batch: Any) -> dict[str, float]:
-    """The numbers of one update."""
-    trainer.metric_buffer.take()
-    trainer.update(batch)
-    (metrics,) = trainer.metric_buffer.take()
-    found: dict[str, float] = metrics
-    return found
+TERMS = {"vae": ("l1", "mse", "kl"), "vae_gan": ("l1", "mse", "kl", "g", "d", "r1"), "flow": ("flow",)}  # as shipped
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-@pytest.mark.parametrize("step", list(REACHES))
+@pytest.mark.parametrize("step", list(TERMS))
 def test_each_loss_reaches_its_parts_and_no_other(tmp_path: Path, step: str, activation: str) -> None:
-    start = ["stage.steps.vae_gan.trainer.adversarial.start=0"]
-    trainer, batch = build(tmp_path, step, f"model.activation={activation}", *start)
-    assert reached(trainer, batch, 0) == REACHES[step]
+    trainer, batch = build(tmp_path, step, f"model.activation={activation}", *START)
+    assert reached(trainer, batch, 0) == {term: REACHES[term] for term in TERMS[step]}
 
 
 def test_a_frozen_part_gets_nothing_and_does_not_move(tmp_path: Path) -> None:
@@ -111,9 +39,9 @@ def test_a_frozen_part_gets_nothing_and_does_not_move(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("step", list(REACHES))
+@pytest.mark.parametrize("step", list(TERMS))
 def test_every_player_and_its_average_move(tmp_path: Path, step: str) -> None:
-    trainer, batch = build(tmp_path, step, "stage.steps.vae_gan.trainer.adversarial.start=0")
+    trainer, batch = build(tmp_path, step, *START)
     before = {n: [p.clone() for p in player.parameters] for n, player in trainer.players.items()}
     averages = {
         n: {part: {k: v.clone() for k, v in s.items()} for part, s in player.ema.average.items()}
@@ -131,14 +59,12 @@ def test_every_player_and_its_average_move(tmp_path: Path, step: str) -> None:
     assert not any(p.requires_grad for m in trainer.setup.parts.values() for p in m.parameters())
 
 
-@pytest.mark.parametrize("step", list(REACHES))
+@pytest.mark.parametrize("step", list(TERMS))
 def test_the_micro_batch_does_not_change_the_update(tmp_path: Path, step: str) -> None:
     results = []
     for micro in (8, 2):
         sizes = [f"hardware.micro_batch.{kind}={micro}" for kind in ("autoencoder", "flow")]
-        trainer, batch = build(
-            tmp_path, step, "stage.steps.vae_gan.trainer.adversarial.start=0", "optimizer=sgd", *sizes
-        )
+        trainer, batch = build(tmp_path, step, *START, "optimizer=sgd", *sizes)
         for _ in range(3):
             metrics = updated(trainer, batch)
             trainer.update_index += 1
@@ -150,7 +76,7 @@ def test_the_micro_batch_does_not_change_the_update(tmp_path: Path, step: str) -
 
 
 def test_the_adaptive_weight_starts_at_zero_and_is_that_of_the_update_before(tmp_path: Path) -> None:
-    trainer, batch = build(tmp_path, "vae_gan", "stage.steps.vae_gan.trainer.adversarial.start=0")
+    trainer, batch = build(tmp_path, "vae_gan", *START)
     assert float(trainer.adversarial_weight) == 0.0
     first = updated(trainer, batch)["g_weight"]
     assert first > 0
@@ -177,8 +103,9 @@ def test_captions_are_dropped_for_the_given_share_of_samples(tmp_path: Path) -> 
 def test_every_optional_loss_reaches_its_parts_and_no_other(tmp_path: Path) -> None:
     trainer, batch = build(tmp_path, "vae_gan", *ALL_ON, *PERCEPTUAL, *START)
     trainer.update(batch)  # LeCam has its anchors from the first update on
-    assert reached(trainer, batch, 0) == EVERY_LOSS
-    assert set(EVERY_LOSS) <= set(type(trainer).METRICS)
+    wanted = {term: parts for term, parts in REACHES.items() if term != "flow"}
+    assert reached(trainer, batch, 0) == wanted
+    assert set(wanted) <= set(type(trainer).METRICS)
 
 
 def test_every_optional_loss_ignores_the_micro_batch(tmp_path: Path) -> None:
@@ -204,19 +131,11 @@ def test_every_optional_loss_ignores_the_micro_batch(tmp_path: Path) -> None:
     assert results[0] == pytest.approx(results[1], rel=1e-3, abs=1e-5)
 
 
-GAN_ONLY = ["stage.steps.gan_only.batch_size=8"]
-
-
 @pytest.mark.parametrize("spade", ["never", "always"])
 def test_gan_only_computes_no_reconstruction_and_trains_encoder_and_decoder(tmp_path: Path, spade: str) -> None:
     chosen = [f"stage.steps.gan_only.trainer.spade={spade}", f"stage.spade={str(spade == 'always').lower()}"]
     trainer, batch = build(tmp_path, "gan_only", *GAN_ONLY, *chosen, stage="gan_only")
-    assert reached(trainer, batch, 0) == {
-        "kl": {"compressor"},
-        "g": AUTOENCODER,
-        "d": {"discriminator"},
-        "r1": {"discriminator"},
-    }
+    assert reached(trainer, batch, 0) == {term: REACHES[term] for term in ("kl", "g", "d", "r1")}
     metrics = updated(trainer, batch)
     assert not {"vae", "l1", "mse", "lpips"} & set(metrics)
     assert trainer.players["vae"].ema is not None

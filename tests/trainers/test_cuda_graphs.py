@@ -11,7 +11,7 @@ from torch.profiler import ProfilerActivity, profile
 from fluxflow_exp.losses.terms import Terms
 from fluxflow_exp.trainers import cuda_graphs
 from fluxflow_exp.trainers.cuda_graphs import WARM_UP, CudaGraphs
-from tests.trainers.test_autoencoder import build
+from tests.helpers.trainers import build
 
 GPU = ["hardware.device=cuda", "hardware.precision=bf16", "hardware.exact=true"]
 

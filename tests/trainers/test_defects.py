@@ -14,7 +14,7 @@ from fluxflow_exp.losses.flow_matching import RectifiedFlow
 from fluxflow_exp.models import weights
 from fluxflow_exp.models.text_to_image import TextToImage
 from tests.conftest import toy
-from tests.trainers.test_autoencoder import build
+from tests.helpers.trainers import build
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from fluxflow_exp.run.metric_log import read_rows
 from fluxflow_exp.trainers.health_check import Activity, active_units, latent_numbers, logit_numbers
 from tests.conftest import toy
 from tests.helpers.children import KillDuring, finish
-from tests.trainers.test_autoencoder import START, build
+from tests.helpers.trainers import START, build
 
 
 def normal(*shape: int) -> torch.Tensor:

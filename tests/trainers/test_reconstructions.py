@@ -10,7 +10,7 @@ from PIL import Image
 from fluxflow_exp import pictures, pipeline
 from fluxflow_exp.preflight.check import problems
 from tests.conftest import toy
-from tests.trainers.test_autoencoder import build
+from tests.helpers.trainers import build
 
 SPADE = ["stage.steps.vae_gan_spade.batch_size=8"]
 

@@ -12,15 +12,15 @@ from fluxflow_exp.run.folder import RunFolder
 from fluxflow_exp.wiring import command as wiring
 from fluxflow_exp.wiring import keys_act
 from tests.conftest import TOY, toy
+from tests.helpers.trainers import ALL_ON
 
 FAST = ["vae", "vae_gan", "flow_cfg"]
 SLOW = ["vae_gan_spade", "gan_only", "flow", "quickstart", "full"]  # little beside the steps of the others
-LOSSES = ["frequency", "color_stats", "histogram", "contrast", "feature_matching", "lecam"]
-ALL_ON = [f"+loss@stage.steps.vae_gan.trainer.{loss}={loss}" for loss in LOSSES]
-ALL_ON += ["+loss@stage.steps.vae_gan.trainer.perceptual=lpips", "data.img_size=64"]
-ALL_ON += ["stage.steps.vae_gan.trainer.perceptual.net=squeeze", "stage.steps.vae_gan.trainer.perceptual.crop=48"]
-ALL_ON += [f"+stage.steps.vae_gan.trainer.adversarial.instance_noise{key}" for key in ("=0.1", "_decay=0.9")]
-ALL_ON += ["+stage.steps.vae_gan.trainer.adversarial.adaptive_limit=0.1", "stage.steps.vae_gan.trainer.kl.free_bits=1"]
+WITH_OPTIONS = [*ALL_ON, "data.img_size=64"]
+WITH_OPTIONS += ["stage.steps.vae_gan.trainer.perceptual.net=squeeze", "stage.steps.vae_gan.trainer.perceptual.crop=48"]
+WITH_OPTIONS += [f"+stage.steps.vae_gan.trainer.adversarial.instance_noise{key}" for key in ("=0.1", "_decay=0.9")]
+WITH_OPTIONS += ["+stage.steps.vae_gan.trainer.adversarial.adaptive_limit=0.1"]
+WITH_OPTIONS += ["stage.steps.vae_gan.trainer.kl.free_bits=1"]
 
 
 def failures(checks: list[wiring.Check]) -> list[str]:
@@ -48,7 +48,7 @@ def test_a_shipped_stage_passes(stage: str) -> None:
 @pytest.mark.parametrize(
     "more",
     [
-        ["stage=vae_gan", *ALL_ON],
+        ["stage=vae_gan", *WITH_OPTIONS],
         ["stage=vae_gan", "optimizer=sgd", "scheduler=step"],
         ["stage=vae", "optimizer=rmsprop", "scheduler=plateau"],
         ["stage=vae", "optimizer=adam", "scheduler=exponential"],

@@ -1,0 +1,69 @@
+"""Trainers at their first update, and the overrides that switch on what a toy run leaves out."""
+
+from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
+
+import torch
+
+from fluxflow_exp.config.compose import instantiate, typed
+from fluxflow_exp.console import Console
+from fluxflow_exp.data.build import build_data
+from fluxflow_exp.data.loader import load_batches
+from fluxflow_exp.machine.hardware import prepare
+from fluxflow_exp.machine.preemption import StopRequest
+from fluxflow_exp.machine.ranks import Ranks
+from fluxflow_exp.pipeline import Pipeline
+from fluxflow_exp.plan.command import length
+from fluxflow_exp.run.folder import RunFolder
+from tests.conftest import toy
+
+ALL_ON = [
+    f"+loss@stage.steps.vae_gan.trainer.{place}={loss}"
+    for place, loss in {
+        "frequency": "frequency",
+        "perceptual": "lpips",
+        "color_stats": "color_stats",
+        "histogram": "histogram",
+        "contrast": "contrast",
+        "feature_matching": "feature_matching",
+        "lecam": "lecam",
+    }.items()
+]
+PERCEPTUAL = ["stage.steps.vae_gan.trainer.perceptual.net=squeeze", "data.img_size=32"]
+PERCEPTUAL += ["stage.steps.vae_gan.trainer.perceptual.pretrained=false"]
+START = ["stage.steps.vae_gan.trainer.adversarial.start=0"]
+GAN_ONLY = ["stage.steps.gan_only.batch_size=8"]
+
+
+def trainer_of(values: dict[str, Any], step: str, folder: Path) -> Any:
+    """The trainer of a step, without the weights of earlier ones."""
+    config = typed(values)
+    data = build_data(config)
+    lengths = {name: length(each, data[name], config) for name, each in config.stage.steps.items()}
+    given = (RunFolder(folder), prepare(config.hardware), Ranks(), Console(), lengths, data, StopRequest(), Mock())
+    setup = Pipeline(config, *given).setup(1, step, config.stage.steps[step], [])
+    return instantiate(config.stage.steps[step].trainer, setup=setup)
+
+
+def build(tmp_path: Path, step: str, *overrides: str, stage: str = "quickstart") -> tuple[Any, Any]:
+    """A trainer of a toy run with weights away from their zero initialisation, and a batch."""
+    trainer = trainer_of(toy(tmp_path, *overrides, stage=stage), step, tmp_path / "run")
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for module in trainer.setup.parts.values():
+            for parameter in module.parameters():
+                parameter.add_(0.05 * torch.randn_like(parameter))
+    (batch,) = load_batches(
+        trainer.setup.data.train, seed=0, batch_size=8, first_update=0, last_update=1, num_workers=0, pin_memory=False
+    )
+    return trainer, batch
+
+
+def updated(trainer: Any, batch: Any) -> dict[str, float]:
+    """The numbers of one update."""
+    trainer.metric_buffer.take()
+    trainer.update(batch)
+    (metrics,) = trainer.metric_buffer.take()
+    found: dict[str, float] = metrics
+    return found
