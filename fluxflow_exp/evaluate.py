@@ -153,7 +153,8 @@ def _perceptual(options: argparse.Namespace, left_out: dict[str, str]) -> Percep
 
 def _machine(options: argparse.Namespace) -> Machine:
     from fluxflow_exp.config.schema import Hardware
-    from fluxflow_exp.machine.hardware import hardware_problems, prepare
+    from fluxflow_exp.machine.hardware import prepare
+    from fluxflow_exp.preflight.hardware import hardware_problems
 
     hardware = Hardware(
         name=options.device, device=options.device, precision=options.precision, tf32=False, compile=False

@@ -14,12 +14,13 @@ from fluxflow_exp.data.build import build_data
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.machine import clock, sharding
 from fluxflow_exp.machine import ranks as distributed
-from fluxflow_exp.machine.hardware import Machine, hardware_problems, prepare
+from fluxflow_exp.machine.hardware import Machine, prepare
 from fluxflow_exp.machine.preemption import Interrupted, StopRequest
 from fluxflow_exp.machine.ranks import Ranks
 from fluxflow_exp.models import weights
 from fluxflow_exp.monitor.finite import NonFiniteError
 from fluxflow_exp.plan import command as plan
+from fluxflow_exp.preflight.hardware import hardware_problems
 from fluxflow_exp.run import failures, mirror, summary
 from fluxflow_exp.run.checkpoint import CheckpointStore
 from fluxflow_exp.run.folder import RunFolder, identity_digest, run_path

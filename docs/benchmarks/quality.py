@@ -26,10 +26,10 @@ from fluxflow_exp.config.overrides import compose_config
 from fluxflow_exp.console import Console
 from fluxflow_exp.data.build import build_data
 from fluxflow_exp.data.loader import Batch, epoch_batches, read_all
+from fluxflow_exp.evaluation.similarity import psnr
 from fluxflow_exp.machine.hardware import prepare
 from fluxflow_exp.machine.preemption import StopRequest
 from fluxflow_exp.machine.ranks import Ranks
-from fluxflow_exp.metrics import psnr
 from fluxflow_exp.pipeline import Pipeline
 from fluxflow_exp.plan.command import length
 from fluxflow_exp.run.folder import RunFolder

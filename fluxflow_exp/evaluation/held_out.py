@@ -16,7 +16,7 @@ from torch import Tensor
 from fluxflow_exp.config import published
 from fluxflow_exp.config.compose import typed
 from fluxflow_exp.config.overrides import values_of
-from fluxflow_exp.data import build
+from fluxflow_exp.data.build import build_data
 from fluxflow_exp.data.loader import Batch, read_all
 from fluxflow_exp.data.protocols import DataSet
 from fluxflow_exp.errors import UserError
@@ -24,6 +24,7 @@ from fluxflow_exp.evaluation import digests
 from fluxflow_exp.evaluation.features import Features
 from fluxflow_exp.evaluation.flow_loss import BATCH
 from fluxflow_exp.preflight import targets
+from fluxflow_exp.preflight.data import path_problems
 from fluxflow_exp.run import frozen
 
 
@@ -90,11 +91,11 @@ def data_of(values: dict[str, Any], step: str, overrides: list[str]) -> DataSet:
         theirs = {word for _, word in published.addresses(values["data"])}
         published.allow({word for _, word in published.addresses(data)} - theirs)  # the overrides are the user's own
     frozen.check({"data": data, "stage": {"steps": {step: {"data": only["data"]}}}}, "the run's configuration")
-    problems = targets.problems(data, "data.") + build.path_problems(data, "data")
+    problems = targets.problems(data, "data.") + path_problems(data, "data")
     if problems:
         raise UserError(*problems)
     config = typed({**values, "data": data, "stage": {**values["stage"], "steps": {step: only}}})
-    found: DataSet = build.build_data(config)[step]
+    found: DataSet = build_data(config)[step]
     return found
 
 

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from fluxflow_exp.losses.perceptual import Perceptual
-from fluxflow_exp.metrics import psnr
 
 AT_ONCE = 16  # images: SSIM keeps ten copies of them
 BORDER = 5  # pixels of SSIM's map whose window reaches beyond the image
@@ -31,6 +30,12 @@ def similarity(name: str, found: Tensor, target: Tensor, *, perceptual: Perceptu
         assert perceptual is not None
         return perceptual(found, target, torch.zeros(len(found), 2))["lpips"]
     return (ssim if name == "ssim" else ms_ssim)((found.float() + 1) / 2, (target.float() + 1) / 2)
+
+
+def psnr(images: Tensor, target: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio in dB of each image, (batch, 3, height, width) in [-1, 1] → (batch,)."""
+    error = ((images.float() - target.float()) / 2).square().flatten(1).mean(1)
+    return -10 * error.clamp_min(1e-10).log10()
 
 
 def ssim(found: Tensor, target: Tensor) -> Tensor:

@@ -1,13 +1,11 @@
 """When a step ends before its last epoch: a metric below or above a threshold, or no longer improving."""
 
-import difflib
 import math
 from collections import deque
 from typing import Any
 
 from fluxflow_exp.config.schema import Transition
 
-LIMITS = ("below", "above", "patience", "max_epochs")
 HIGHER_IS_BETTER = ("val_psnr", "val_ssim", "val_ms_ssim", "prompt_accuracy")
 
 
@@ -100,24 +98,3 @@ def describe(rule: Transition) -> str:
     if rule.max_epochs is not None:
         ways.append(f"{rule.max_epochs} epochs are over")
     return " or ".join(ways)
-
-
-def problems(rule: dict[str, Any], known: dict[str, str | None], losses: dict[str, Any]) -> list[str]:
-    """What is wrong with a rule; `known` are the metrics of its trainer and `losses` the trainer's node."""
-    found = []
-    metric, given = rule["metric"], [key for key in LIMITS if rule[key] is not None]
-    if metric is None:
-        return [f"{given[0]} is set and metric is not: name what to watch"] if given else []
-    needed = known.get(metric)
-    if metric not in known:
-        logged = [name for name, loss in known.items() if loss is None or losses.get(loss)]
-        near = difflib.get_close_matches(metric, logged, 1, 0.5)
-        hint = f"; did you mean {near[0]!r}?" if near else "."
-        found.append(f"metric={metric!r} is never logged in this step{hint} Logged: {', '.join(logged)}")
-    elif needed and not losses.get(needed):
-        found.append(f"metric={metric!r} is never logged: trainer.{needed} is off")
-    if not given:
-        found.append("needs below, above, patience or max_epochs")
-    if rule["below"] is not None and rule["above"] is not None:
-        found.append("takes below or above, not both")
-    return found

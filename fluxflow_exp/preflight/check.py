@@ -6,13 +6,13 @@ from typing import Any
 
 from fluxflow_exp import pictures
 from fluxflow_exp.config.schema import Hardware, MicroBatch, Slurm
-from fluxflow_exp.data import build
 from fluxflow_exp.data.captions import surrogate_in
 from fluxflow_exp.data.decoding import reason
 from fluxflow_exp.data.transforms import open_rgb
 from fluxflow_exp.evaluation import measures as evaluated
-from fluxflow_exp.machine.hardware import hardware_problems, parallel_problems
 from fluxflow_exp.preflight import frame, parts, steps, targets
+from fluxflow_exp.preflight.data import path_problems
+from fluxflow_exp.preflight.hardware import hardware_problems, parallel_problems
 
 LONGEST_NAME = 200  # bytes of a file name, with room for what is put behind it
 LPIPS_NETS = ("alex", "vgg", "squeeze")
@@ -44,7 +44,7 @@ def problems(values: dict[str, Any], *, here: bool = True) -> list[str]:
     if minutes not in (None, "auto") and (isinstance(minutes, bool) or not isinstance(minutes, int | float)):
         found.append(f"checkpoint.every_minutes is a number of minutes, auto or null, not {minutes!r}")
     found = _once(found + targets.problems(values, ""))
-    found += build.path_problems(values.get("data"), "data") + _output(values) + _samples(values.get("samples") or {})
+    found += path_problems(values.get("data"), "data") + _output(values) + _samples(values.get("samples") or {})
     found += _evaluation(values.get("evaluation") or {})
     hardware = values.get("hardware") or {}
     if not any(line.startswith("hardware") for line in found):

@@ -12,12 +12,11 @@ from torch.optim import Optimizer
 
 from fluxflow_exp.config.compose import PARTS, instantiate
 from fluxflow_exp.config.published import locate
-from fluxflow_exp.data import build as datasets
 from fluxflow_exp.errors import did_you_mean
 from fluxflow_exp.evaluation.measures import ON_SCHEDULE
 from fluxflow_exp.models import weights
 from fluxflow_exp.models.facts import STEP_NAME
-from fluxflow_exp.monitor import early_stop
+from fluxflow_exp.preflight import data, early_stop
 
 
 def problems(values: dict[str, Any]) -> list[str]:
@@ -31,7 +30,7 @@ def problems(values: dict[str, Any]) -> list[str]:
         where = f"stage.steps.{name}"
         if not re.match(STEP_NAME, name):
             found.append(f"stage.steps: {name!r} names files: write letters, digits, - and _")
-        found += datasets.problems(step["data"], values["data"], where)
+        found += data.problems(step["data"], values["data"], where)
         found += _numbers(step, where, values["hardware"], values["evaluation"])
         lines = _parts(step, where, made, values)
         found += lines or _optimizers(step, where)

@@ -11,7 +11,7 @@ from PIL import Image
 
 from fluxflow_exp.data.decoding import opened
 from fluxflow_exp.report.panels import Track
-from fluxflow_exp.sample_files import GRID, tiles_of
+from fluxflow_exp.run.sample_files import GRID, tiles_of
 
 BYTES = 6_000_000  # of encoded pictures in a page; base64 makes them a third larger
 SIDE = 224  # pixels; larger pictures are made smaller

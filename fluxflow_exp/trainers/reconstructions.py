@@ -13,7 +13,7 @@ from fluxflow_exp.data.decoding import reason
 from fluxflow_exp.data.loader import read_all
 from fluxflow_exp.data.transforms import open_rgb, square
 from fluxflow_exp.errors import UserError
-from fluxflow_exp.sample_files import GRID, ROWS
+from fluxflow_exp.run.sample_files import GRID, ROWS
 from fluxflow_exp.seeding import generator
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import torch
 from fluxflow_exp import pipeline
 from fluxflow_exp.config.schema import Evaluation
 from fluxflow_exp.evaluation.during_training import ValidationMetrics
-from fluxflow_exp.metrics import psnr
+from fluxflow_exp.evaluation.similarity import psnr
 from fluxflow_exp.run.folder import RunFolder
 from fluxflow_exp.run.metric_log import read_rows
 from tests.conftest import toy

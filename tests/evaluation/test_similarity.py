@@ -7,12 +7,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from fluxflow_exp.evaluation.similarity import means, ms_ssim, similarity, ssim
+from fluxflow_exp.evaluation.similarity import means, ms_ssim, psnr, similarity, ssim
 from fluxflow_exp.losses.perceptual import Perceptual
 
 pytest.importorskip("torchmetrics")
 metrics = pytest.importorskip("skimage.metrics")
 data = pytest.importorskip("skimage.data")
+
+
+def test_psnr_of_a_known_error():
+    target = torch.zeros(2, 3, 4, 4)
+    images = torch.stack([torch.full((3, 4, 4), 0.2), torch.full((3, 4, 4), 2.0)])
+    assert psnr(images, target).tolist() == pytest.approx([20.0, 0.0])
+    assert psnr(target, target).tolist() == pytest.approx([100.0, 100.0])
 
 
 @pytest.fixture(scope="module")

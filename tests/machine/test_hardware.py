@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from fluxflow_exp.config.schema import Hardware
-from fluxflow_exp.machine.hardware import hardware_problems, parallel_problems, prepare, uses_cuda_graphs
+from fluxflow_exp.machine.hardware import prepare, uses_cuda_graphs
+from fluxflow_exp.preflight.hardware import hardware_problems, parallel_problems
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,4 @@
-"""What a file in a run's `samples/` shows, as its name says: `<step>_<index>_<when>_<hash><row>.webp`."""
+"""Names of pictures in a run's `samples/`: `<step>_<index>_<when>_<hash><row>.webp`, or `…_grid.webp` for a sheet."""
 
 import re
 from glob import escape
