@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from fluxflow_exp import verify
+from fluxflow_exp import step_plan, verify
 from fluxflow_exp.config.compose import instantiate, typed
 from fluxflow_exp.config.schema import RunConfig, Step
 from fluxflow_exp.console import Console
@@ -19,7 +19,6 @@ from fluxflow_exp.machine.preemption import Interrupted, StopRequest
 from fluxflow_exp.machine.ranks import Ranks
 from fluxflow_exp.models import weights
 from fluxflow_exp.monitor.finite import NonFiniteError
-from fluxflow_exp.plan import command as plan
 from fluxflow_exp.preflight.hardware import hardware_problems
 from fluxflow_exp.run import failures, mirror, summary
 from fluxflow_exp.run.checkpoint import CheckpointStore
@@ -30,9 +29,10 @@ from fluxflow_exp.run.opening import open_run
 from fluxflow_exp.run.save_interval import SaveClock
 from fluxflow_exp.run.wandb import WandbRun, final_metrics
 from fluxflow_exp.seeding import seed_initialisation
+from fluxflow_exp.step_length import Length, lengths_of
 from fluxflow_exp.trainers import nonfinite_report, publish
 from fluxflow_exp.trainers.base import Trainer
-from fluxflow_exp.trainers.context import Length, StepContext
+from fluxflow_exp.trainers.context import StepContext
 
 
 def run(values: dict[str, Any], *, swept: str = "", started: float | None = None) -> None:
@@ -141,9 +141,9 @@ def _plan(
 ) -> tuple[dict[str, Length], str]:
     """The steps' lengths, and what is going to be done in words."""
     count = ranks.count if ranks else config.hardware.devices * config.hardware.slurm.nodes
-    lengths = {name: plan.length(step, data[name], config, ranks=count) for name, step in config.stage.steps.items()}
-    plan.check_losses(config)
-    return lengths, plan.describe(config, lengths, data, machine, count)
+    lengths = lengths_of(config, data, ranks=count)
+    step_plan.check_losses(config)
+    return lengths, step_plan.describe(config, lengths, data, machine, count)
 
 
 def _close(folder: RunFolder, *, closing: str, console: Console | None = None) -> None:
@@ -230,7 +230,7 @@ class Pipeline:
             seed=config.seed,
             length=self.lengths[name],
             parts=self._build_parts(name, step, earlier, given),
-            given=[part for part in plan.needed_parts(step) if part in given],
+            given=[part for part in step_plan.needed_parts(step) if part in given],
             optimizers={player: instantiate(node) for player, node in step.optimizers.items()},
             schedulers={player: instantiate(node) for player, node in step.schedulers.items()},
             freeze=step.freeze,
@@ -250,7 +250,7 @@ class Pipeline:
             console=self.console,
             live_report=self.live_report,
             wandb=self.wandb,
-            cache=plan.cache_folder(config, name, self.data[name], self.lengths[name])[0],
+            cache=step_plan.cache_folder(config, name, self.data[name], self.lengths[name])[0],
             log_every=config.log_every,
             samples=config.samples,
             evaluation=config.evaluation,
@@ -259,10 +259,10 @@ class Pipeline:
 
     def _build_parts(self, name: str, step: Step, earlier: list[str], given: dict[str, Path]) -> dict[str, nn.Module]:
         """Fresh parts, filled from an earlier step or `init_from`: raw weights to train on, averaged ones to use."""
-        trained = plan.trained_parts(step)
+        trained = step_plan.trained_parts(step)
         made = weights.find_parts(self.folder.path, steps=earlier) if earlier else {}
         parts = {}
-        for part in plan.needed_parts(step):
+        for part in step_plan.needed_parts(step):
             seed_initialisation(self.config.seed, part)
             parts[part] = instantiate(getattr(self.config.model, part))
             holder = given.get(part) or made.get(part)

@@ -103,10 +103,10 @@ def _trainer(folder: RunFolder, name: str, update: int, precision: str | None) -
     from fluxflow_exp.machine.preemption import StopRequest
     from fluxflow_exp.machine.ranks import Ranks
     from fluxflow_exp.pipeline import Pipeline
-    from fluxflow_exp.plan import command as plan
     from fluxflow_exp.preflight import check
     from fluxflow_exp.run import frozen
     from fluxflow_exp.run.wandb import WandbRun
+    from fluxflow_exp.step_length import lengths_of
 
     values = frozen.to_build(folder.config)
     _link_caches(values, folder.path.parent)
@@ -118,7 +118,7 @@ def _trainer(folder: RunFolder, name: str, update: int, precision: str | None) -
     if wrong:
         raise UserError(*wrong)
     machine, data = prepare(config.hardware), build_data(config)
-    lengths = {each: plan.length(step, data[each], config) for each, step in config.stage.steps.items()}
+    lengths = lengths_of(config, data)
     if update > lengths[name].updates:
         raise UserError(f"--update {update}: step {name} has {lengths[name].updates} updates")
     console = Console(quiet=True)

@@ -10,7 +10,7 @@ from rich.console import Console as Terminal
 from fluxflow_exp import console
 from fluxflow_exp.console import Console
 from fluxflow_exp.run import failures
-from fluxflow_exp.trainers.context import Length
+from fluxflow_exp.step_length import Length
 
 METRICS = {"vae": 0.25, "kl": 12.5, "g": -0.125, "d": 1.5, "lpips": 0.0625, "l1": 3.0}
 LOSSES = "VAE: 0.2500 | KL: 12.5000 | G: -0.1250 | D: 1.5000 | LPIPS: 0.0625"

@@ -32,10 +32,10 @@ from fluxflow_exp.machine.preemption import StopRequest
 from fluxflow_exp.machine.ranks import Ranks
 from fluxflow_exp.pipeline import Pipeline
 from fluxflow_exp.plan import roofline
-from fluxflow_exp.plan.command import length
 from fluxflow_exp.plan.dry_run import rehearsal
 from fluxflow_exp.plan.forecast import SPARE_GIB
 from fluxflow_exp.run.folder import RunFolder
+from fluxflow_exp.step_length import length_of
 from fluxflow_exp.trainers.phase import Phase
 
 GIB = 2**30
@@ -123,7 +123,7 @@ def predict(overrides: list[str]) -> tuple[dict[str, float], float]:
     config = configuration(overrides)
     ((name, step),) = config.stage.steps.items()
     data = build_data(config)
-    size = length(step, data[name], config)
+    size = length_of(step, data[name], config)
     with rehearsal(config, name, replace(size, updates=WITH_R1 + 1), data[name]) as tried:
         costs = {kind: tried.cost(kind, size.micro_batch) for kind in tried.kinds()}
     peaks = {"r1" if "r1" in kind else "plain": each.peak / GIB for kind, each in costs.items()}
@@ -168,7 +168,7 @@ def measure(step: str, overrides: list[str]) -> dict[str, Any]:
     config = configuration(overrides)
     machine = prepare(config.hardware)
     data = build_data(config)
-    lengths = {step: length(config.stage.steps[step], data[step], config)}
+    lengths = {step: length_of(config.stage.steps[step], data[step], config)}
     with tempfile.TemporaryDirectory() as scratch:
         wandb: Any = None  # nothing is logged
         folder = RunFolder(Path(scratch))

@@ -31,8 +31,8 @@ from fluxflow_exp.machine.hardware import prepare
 from fluxflow_exp.machine.preemption import StopRequest
 from fluxflow_exp.machine.ranks import Ranks
 from fluxflow_exp.pipeline import Pipeline
-from fluxflow_exp.plan.command import length
 from fluxflow_exp.run.folder import RunFolder
+from fluxflow_exp.step_length import length_of
 
 HELD_OUT = 128
 LOOKS = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 1.0)  # shares of the training at which it is looked at
@@ -116,7 +116,7 @@ class Run:
             }
 
     def trainer(self, updates: int) -> Any:
-        size = replace(length(self.step, self.data, self.config), updates=updates)
+        size = replace(length_of(self.step, self.data, self.config), updates=updates)
         folder = RunFolder(self.scratch / str(updates))
         wandb: Any = None  # nothing is logged
         parts = (self.config, folder, self.machine, Ranks(), Console(quiet=True), {"vae": size}, {"vae": self.data})

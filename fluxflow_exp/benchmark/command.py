@@ -31,11 +31,11 @@ from fluxflow_exp.machine.hardware import Machine, prepare
 from fluxflow_exp.machine.preemption import StopRequest
 from fluxflow_exp.machine.ranks import Ranks
 from fluxflow_exp.pipeline import Pipeline
-from fluxflow_exp.plan import command as plan
 from fluxflow_exp.preflight import check
 from fluxflow_exp.run import failures
 from fluxflow_exp.run.folder import RunFolder
 from fluxflow_exp.run.wandb import WandbRun
+from fluxflow_exp.step_length import lengths_of
 from fluxflow_exp.trainers.base import Trainer
 
 WARM_UP = 3  # updates, beside the first, before anything is measured
@@ -94,7 +94,7 @@ def _open(values: dict[str, Any], scratch: Path) -> Iterator[Pipeline]:
     config = typed(values)
     machine = prepare(config.hardware)
     data = build_data(config)
-    lengths = {name: plan.length(step, data[name], config) for name, step in config.stage.steps.items()}
+    lengths = lengths_of(config, data)
     with StopRequest() as stop:
         folder, console = RunFolder(scratch / "run"), Console(quiet=True)
         folder.freeze(values)

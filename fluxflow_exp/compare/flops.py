@@ -33,8 +33,8 @@ def done(run: Run, step: str) -> NDArray[np.float64]:
 def _counted(values: str) -> Done:
     from fluxflow_exp.config.compose import typed
     from fluxflow_exp.data.build import build_data
-    from fluxflow_exp.plan import command as plan  # torch
-    from fluxflow_exp.plan import flops
+    from fluxflow_exp.plan import flops  # torch
+    from fluxflow_exp.step_length import lengths_of
 
     found = json.loads(values)
     print(f"Counting the work of an update: model={found['model']['name']}, {found['model']['activation']}", flush=True)
@@ -43,7 +43,7 @@ def _counted(values: str) -> Done:
     config = typed(found)
     data = build_data(config)
     made = {}
-    for name, each in config.stage.steps.items():
-        updates = flops.tflop(config, name, plan.length(each, data[name], config), data[name])
+    for name, length in lengths_of(config, data).items():
+        updates = flops.tflop(config, name, length, data[name])
         made[name] = np.concatenate([[0.0], np.cumsum(updates)])
     return made

@@ -12,10 +12,9 @@ from fluxflow_exp.data.build import build_data
 from fluxflow_exp.data.protocols import DataSet
 from fluxflow_exp.match.widths import Model
 from fluxflow_exp.models import weights
-from fluxflow_exp.plan import command as plan
 from fluxflow_exp.plan import flops, roofline
 from fluxflow_exp.plan.dry_run import rehearsal
-from fluxflow_exp.trainers.context import Length
+from fluxflow_exp.step_length import Length, length_of
 
 GIB = 2**30
 
@@ -37,7 +36,7 @@ class Subject:
         config = typed(values)
         self.data: DataSet = build_data(config)[step]
         hardware = config.hardware
-        self.length: Length = plan.length(
+        self.length: Length = length_of(
             config.stage.steps[step], self.data, config, ranks=hardware.devices * hardware.slurm.nodes
         )
 

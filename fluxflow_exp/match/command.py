@@ -127,15 +127,15 @@ def _subject(overrides: list[str], asked: Asked) -> "tuple[Subject, Model]":
     from fluxflow_exp.config.compose import typed
     from fluxflow_exp.match.axes import Subject
     from fluxflow_exp.match.widths import model_of
-    from fluxflow_exp.plan import command as plan
     from fluxflow_exp.preflight import check
+    from fluxflow_exp.step_plan import trained_parts
 
     values = values_of([*overrides, "tracking=off"], config_dir=asked.config_dir)
     problems = check.problems(values, here=asked.measured)
     if problems:
         raise UserError(*problems)
     name = _step(values, asked.step)
-    return Subject(values, name), model_of(values, plan.trained_parts(typed(values).stage.steps[name]))
+    return Subject(values, name), model_of(values, trained_parts(typed(values).stage.steps[name]))
 
 
 def _problems(asked: Asked) -> list[str]:

@@ -34,8 +34,8 @@ from fluxflow_exp.plan.fake_gpu import DEVICE, fake_gpu
 from fluxflow_exp.plan.fusion import fuse_regions
 from fluxflow_exp.plan.memory_meter import Meter, Operation
 from fluxflow_exp.run.folder import RunFolder
+from fluxflow_exp.step_length import Length
 from fluxflow_exp.trainers.base import Trainer
-from fluxflow_exp.trainers.context import Length
 from fluxflow_exp.trainers.cuda_graphs import CudaGraphs
 from fluxflow_exp.trainers.latent_cache import STORED
 

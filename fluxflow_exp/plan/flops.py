@@ -10,7 +10,7 @@ import dataclasses
 from fluxflow_exp.config.schema import RunConfig
 from fluxflow_exp.data.protocols import DataSet
 from fluxflow_exp.plan.dry_run import rehearsal
-from fluxflow_exp.trainers.context import Length
+from fluxflow_exp.step_length import Length
 
 
 def tflop(config: RunConfig, name: str, length: Length, data: DataSet) -> list[float]:

@@ -7,7 +7,7 @@ from fluxflow_exp.config.schema import Hardware, RunConfig
 from fluxflow_exp.data.protocols import DataSet
 from fluxflow_exp.plan import roofline
 from fluxflow_exp.plan.dry_run import Rehearsal, rehearsal
-from fluxflow_exp.trainers.context import Length
+from fluxflow_exp.step_length import Length
 
 GIB = 2**30
 # Beside what torch allocates: the CUDA context, and blocks that the allocator holds in pieces.

@@ -18,7 +18,7 @@ from fluxflow_exp.run.inputs import Inputs
 
 if TYPE_CHECKING:
     from fluxflow_exp.data.protocols import DataSet
-    from fluxflow_exp.trainers.context import Length
+    from fluxflow_exp.step_length import Length
 
 
 def open_run(

@@ -1,4 +1,4 @@
-"""What the pipeline hands to a trainer: live objects and plain values, no configuration nodes."""
+"""All that a step's trainer is built from: live objects and plain values, no configuration nodes."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,27 +18,7 @@ from fluxflow_exp.run.folder import RunFolder
 from fluxflow_exp.run.live_report import LiveReport
 from fluxflow_exp.run.save_interval import SaveClock
 from fluxflow_exp.run.wandb import WandbRun
-
-
-@dataclass
-class Length:
-    """How long a step is, in optimizer updates."""
-
-    updates: int
-    updates_per_epoch: int
-    batch_size: int  # images an update, of all ranks
-    micro_batch: int  # images a forward pass of one rank
-
-    def epoch(self, update: int) -> int:
-        """The epoch, from 1, that the `update`-th update (from 1) belongs to."""
-        return (update - 1) // self.updates_per_epoch + 1
-
-    def batch(self, update: int) -> int:
-        """The batch, from 1, within that epoch."""
-        return (update - 1) % self.updates_per_epoch + 1
-
-    def ends_epoch(self, update: int) -> bool:
-        return update % self.updates_per_epoch == 0 or update == self.updates
+from fluxflow_exp.step_length import Length
 
 
 @dataclass

@@ -28,7 +28,7 @@ FORMAT = 1
 
 def check(values: dict[str, Any], *, say: Callable[[str], None] = print) -> list[Check]:
     """Checks of every step of the resolved configuration `values`. UserError: a step cannot be built."""
-    from fluxflow_exp.plan import command as plan  # torch, which --help does without
+    from fluxflow_exp.step_length import length_of  # torch, which --help does without
     from fluxflow_exp.wiring import gradients, keys_act, toy_trainer, weights_move
     from fluxflow_exp.wiring import shrink as toy
 
@@ -38,7 +38,7 @@ def check(values: dict[str, Any], *, say: Callable[[str], None] = print) -> list
     with tempfile.TemporaryDirectory() as scratch:
         for name in values["stage"]["steps"]:
             data = toy_trainer.open_data(config, name)
-            length = plan.length(config.stage.steps[name], data, config)
+            length = length_of(config.stage.steps[name], data, config)
             tried = toy_trainer.ToyTrainer(small, name, data, length, Path(scratch))
             say(_made(name, tried, data.img_size, changes))
             found += [*gradients.checks(tried), *weights_move.checks(tried), *keys_act.Effects(tried).checks()]

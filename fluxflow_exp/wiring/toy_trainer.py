@@ -22,8 +22,8 @@ from fluxflow_exp.machine.ranks import Ranks
 from fluxflow_exp.pipeline import Pipeline
 from fluxflow_exp.run.folder import RunFolder
 from fluxflow_exp.seeding import generator
+from fluxflow_exp.step_length import Length
 from fluxflow_exp.trainers.base import Trainer
-from fluxflow_exp.trainers.context import Length
 from fluxflow_exp.wiring.shrink import pixels
 
 BATCHES = 3  # read of the data; updates take them in turn

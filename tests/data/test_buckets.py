@@ -138,7 +138,7 @@ def test_a_pipeline_trains_on_buckets(mixed, tmp_path):
 
 
 def test_the_plan_says_how_many_samples_no_batch_can_hold(mixed):
-    from fluxflow_exp.plan.command import _left_out
+    from fluxflow_exp.step_plan import _left_out
 
     data = build(mixed, buckets=2.0)
     assert _left_out(data, 4) == []

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fluxflow_exp import pipeline
+from fluxflow_exp import pipeline, step_plan
 from fluxflow_exp.config.compose import resolve, typed
 from fluxflow_exp.config.overrides import compose_config
 from fluxflow_exp.data.array_shards import ArrayShards
@@ -25,9 +25,8 @@ from fluxflow_exp.errors import UserError
 from fluxflow_exp.machine.preemption import Interrupted
 from fluxflow_exp.models.compact_vae import Compressor
 from fluxflow_exp.models.text_encoder import Text
-from fluxflow_exp.plan import command as plan
 from fluxflow_exp.preflight import check
-from fluxflow_exp.trainers.context import Length
+from fluxflow_exp.step_length import Length
 from fluxflow_exp.trainers.latent_cache import open_cache
 from fluxflow_exp.trainers.latents import Cached
 from tests.conftest import TOY, toy
@@ -325,22 +324,22 @@ def test_where_nothing_can_be_cached_auto_does_without_and_on_is_an_error(tmp_pa
     epoch = Length(updates=4, updates_per_epoch=4, batch_size=2, micro_batch=2)
     auto, on = (typed(toy(tmp_path, f"cache.mode={mode}", stage="flow")) for mode in ("auto", "on"))
     for reason, data in cases.items():
-        folder, said = plan.cache_folder(auto, "flow", data, epoch)
+        folder, said = step_plan.cache_folder(auto, "flow", data, epoch)
         assert folder is None
         assert reason in said
         with pytest.raises(UserError, match=rf"cache\.mode=on: step flow cannot.*{reason}"):
-            plan.cache_folder(on, "flow", data, epoch)
-    assert plan.cache_folder(auto, "flow", shapes, epoch) == (tmp_path / "cache", "")
+            step_plan.cache_folder(on, "flow", data, epoch)
+    assert step_plan.cache_folder(auto, "flow", shapes, epoch) == (tmp_path / "cache", "")
     off = typed(toy(tmp_path, "cache.mode=off", stage="flow"))
-    assert plan.cache_folder(off, "flow", shapes, epoch) == (None, "")
+    assert step_plan.cache_folder(off, "flow", shapes, epoch) == (None, "")
 
 
 def test_auto_does_not_encode_a_whole_set_for_less_than_an_epoch(tmp_path: Path) -> None:
     shapes = Shapes(img_size=16, n_images=8, n_validation=8)
     part = Length(updates=3, updates_per_epoch=4, batch_size=2, micro_batch=2)
     auto, on = (typed(toy(tmp_path, f"cache.mode={mode}", "cache.path=here", stage="flow")) for mode in ("auto", "on"))
-    assert plan.cache_folder(auto, "flow", shapes, part)[0] is None
-    assert plan.cache_folder(on, "flow", shapes, part) == (Path("here"), "")
+    assert step_plan.cache_folder(auto, "flow", shapes, part)[0] is None
+    assert step_plan.cache_folder(on, "flow", shapes, part) == (Path("here"), "")
 
 
 def test_the_plan_says_where_latents_come_from(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,8 +14,8 @@ from fluxflow_exp.machine.hardware import prepare
 from fluxflow_exp.machine.preemption import StopRequest
 from fluxflow_exp.machine.ranks import Ranks
 from fluxflow_exp.pipeline import Pipeline
-from fluxflow_exp.plan.command import length
 from fluxflow_exp.run.folder import RunFolder
+from fluxflow_exp.step_length import lengths_of
 from tests.conftest import toy
 
 ALL_ON = [
@@ -40,7 +40,7 @@ def trainer_of(values: dict[str, Any], step: str, folder: Path) -> Any:
     """The trainer of a step, without the weights of earlier ones."""
     config = typed(values)
     data = build_data(config)
-    lengths = {name: length(each, data[name], config) for name, each in config.stage.steps.items()}
+    lengths = lengths_of(config, data)
     given = (RunFolder(folder), prepare(config.hardware), Ranks(), Console(), lengths, data, StopRequest(), Mock())
     setup = Pipeline(config, *given).setup(1, step, config.stage.steps[step], [])
     return instantiate(config.stage.steps[step].trainer, setup=setup)

@@ -8,8 +8,8 @@ import pytest
 from fluxflow_exp.config.compose import resolve, typed
 from fluxflow_exp.config.overrides import compose_config
 from fluxflow_exp.data.build import build_data
-from fluxflow_exp.plan.command import length
 from fluxflow_exp.plan.dry_run import WORKSPACE, Cost, Rehearsal, rehearsal
+from fluxflow_exp.step_length import length_of
 from tests.conftest import TOY
 
 IMAGES = 8 * 3 * 64 * 64 * 4  # bytes of a batch
@@ -25,7 +25,7 @@ def rehearsed(stage: str, *overrides: str) -> Iterator[Rehearsal]:
     toy = [each for each in TOY if not each.startswith(("hardware", "data.img_size"))]
     config = typed(resolve(compose_config([*toy, *sizes, *overrides])))
     data = build_data(config)
-    size = length(config.stage.steps[stage], data[stage], config)
+    size = length_of(config.stage.steps[stage], data[stage], config)
     with rehearsal(config, stage, size, data[stage]) as tried:
         yield tried
 

@@ -7,7 +7,7 @@ import pytest
 from fluxflow_exp.config.compose import typed
 from fluxflow_exp.data.build import build_data
 from fluxflow_exp.plan import flops
-from fluxflow_exp.plan.command import length
+from fluxflow_exp.step_length import length_of
 from tests.conftest import toy
 
 
@@ -15,7 +15,7 @@ def counted(*overrides: str, stage: str = "vae") -> list[float]:
     values = toy(Path("out"), f"stage.steps.{stage}.batch_size=8", *overrides, stage=stage)
     config = typed(values)
     data = build_data(config)
-    return flops.tflop(config, stage, length(config.stage.steps[stage], data[stage], config), data[stage])
+    return flops.tflop(config, stage, length_of(config.stage.steps[stage], data[stage], config), data[stage])
 
 
 def test_checkpointing_and_the_card_do_not_change_it_and_the_batch_multiplies_it() -> None:

@@ -7,16 +7,16 @@ import pytest
 from fluxflow_exp.config.compose import typed
 from fluxflow_exp.console import Console
 from fluxflow_exp.data.build import build_data
-from fluxflow_exp.plan.command import length
 from fluxflow_exp.run import folder, provenance
 from fluxflow_exp.run.folder import RunFolder, run_path
+from fluxflow_exp.step_length import lengths_of
 
 
 def prepared(values: dict[str, Any]) -> tuple[Any, ...]:
     """What a command knows before it looks at the run folder of `values`."""
     config = typed(values)
     data = build_data(config)
-    lengths = {name: length(step, data[name], config) for name, step in config.stage.steps.items()}
+    lengths = lengths_of(config, data)
     return RunFolder(run_path(values)), values, lengths, data, Console(quiet=True)
 
 

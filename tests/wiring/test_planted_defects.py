@@ -15,7 +15,7 @@ from fluxflow_exp.config.overrides import compose_config
 from fluxflow_exp.losses.perceptual import Perceptual
 from fluxflow_exp.losses.reconstruction import Reconstruction
 from fluxflow_exp.losses.terms import Terms
-from fluxflow_exp.plan import command as plan
+from fluxflow_exp.step_length import length_of
 from fluxflow_exp.trainers.autoencoder import AutoencoderTrainer
 from fluxflow_exp.trainers.ema import EMA
 from fluxflow_exp.trainers.flow import FlowTrainer
@@ -132,7 +132,7 @@ def toy_in(tmp_path: Path, step: str, values: dict[str, Any]) -> ToyTrainer:
     small, _ = toy.shrink(values)
     config = typed(values)
     data = open_data(config, step)
-    return ToyTrainer(small, step, data, plan.length(config.stage.steps[step], data, config), tmp_path / "scratch")
+    return ToyTrainer(small, step, data, length_of(config.stage.steps[step], data, config), tmp_path / "scratch")
 
 
 def trained_by(step: str, trainer: type) -> str:

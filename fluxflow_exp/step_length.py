@@ -1,0 +1,50 @@
+"""How long a step is, and the batches that it is taken in: counted from its configuration and its data."""
+
+from dataclasses import dataclass
+
+from fluxflow_exp.config.published import locate
+from fluxflow_exp.config.schema import RunConfig, Step
+from fluxflow_exp.data.loader import updates_per_epoch
+from fluxflow_exp.data.protocols import DataSet
+from fluxflow_exp.errors import UserError
+
+
+@dataclass
+class Length:
+    """How long a step is, in optimizer updates."""
+
+    updates: int
+    updates_per_epoch: int
+    batch_size: int  # images an update, of all ranks
+    micro_batch: int  # images a forward pass of one rank
+
+    def epoch(self, update: int) -> int:
+        """The epoch, from 1, that the `update`-th update (from 1) belongs to."""
+        return (update - 1) // self.updates_per_epoch + 1
+
+    def batch(self, update: int) -> int:
+        """The batch, from 1, within that epoch."""
+        return (update - 1) % self.updates_per_epoch + 1
+
+    def ends_epoch(self, update: int) -> bool:
+        return update % self.updates_per_epoch == 0 or update == self.updates
+
+
+def lengths_of(config: RunConfig, data: dict[str, DataSet], *, ranks: int = 1) -> dict[str, Length]:
+    """By step; `data` is by step, too. UserError: a training set is smaller than a batch."""
+    return {name: length_of(step, data[name], config, ranks=ranks) for name, step in config.stage.steps.items()}
+
+
+def length_of(step: Step, data: DataSet, config: RunConfig, *, ranks: int = 1) -> Length:
+    """The step's length in updates. UserError: the training set is smaller than a batch."""
+    try:
+        per_epoch = updates_per_epoch(data.train, step.batch_size)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    updates = per_epoch * step.n_epochs
+    if step.max_updates is not None:
+        updates = min(updates, step.max_updates)
+    share = step.batch_size // ranks
+    chosen = getattr(config.hardware.micro_batch, locate(step.trainer["_target_"]).MICRO_BATCH)
+    micro = share if chosen in (None, "auto") else min(chosen, share)
+    return Length(updates, per_epoch, step.batch_size, micro)

@@ -1,0 +1,184 @@
+"""What the steps of a run are going to do, in facts and in words, derived from its configuration before it starts."""
+
+from pathlib import Path
+from typing import Any
+
+from fluxflow_exp.config.compose import instantiate
+from fluxflow_exp.config.published import locate
+from fluxflow_exp.config.schema import RunConfig, Step
+from fluxflow_exp.data.loader import groups_of
+from fluxflow_exp.data.protocols import DataSet, Stream, notes_of
+from fluxflow_exp.errors import UserError
+from fluxflow_exp.machine.hardware import Machine
+from fluxflow_exp.monitor import early_stop
+from fluxflow_exp.preflight import parts
+from fluxflow_exp.step_length import Length
+from fluxflow_exp.trainers.base import Trainer
+
+
+def trainer_class(step: Step) -> type[Trainer]:
+    found: type[Trainer] = locate(step.trainer["_target_"])
+    return found
+
+
+def trained_parts(step: Step) -> list[str]:
+    """The parts that the step's players may change."""
+    players = trainer_class(step).PLAYERS
+    return [p for name in step.optimizers for p in players[name] if p not in step.freeze]
+
+
+def needed_parts(step: Step) -> list[str]:
+    """All parts that the step trains or uses; frozen ones among them."""
+    trainer = trainer_class(step)
+    played = [p for name in step.optimizers for p in trainer.PLAYERS[name]]
+    return list(dict.fromkeys([*trainer.USES, *trainer.NEEDS, *played]))
+
+
+def check_losses(config: RunConfig) -> None:
+    """Build every step's losses once: a bad number or missing weights are said before the first step trains."""
+    for name, step in config.stage.steps.items():
+        for key, node in step.trainer.items():
+            if isinstance(node, dict) and "_target_" in node:
+                try:
+                    instantiate(node)
+                except ValueError as error:
+                    raise UserError(f"stage.steps.{name}.trainer.{key}: {error}") from error
+
+
+def cache_folder(config: RunConfig, name: str, data: DataSet, size: Length) -> tuple[Path | None, str]:
+    """Where step `name` keeps what frozen parts say of its data, or None and why it does not ("": nothing to say).
+
+    UserError: it cannot, and cache.mode=on asks for it.
+    """
+    mode, reason = config.cache.mode, data.train.varies
+    if mode == "off" or not trainer_class(config.stage.steps[name]).CACHES:
+        return None, ""
+    if mode == "on" and reason:
+        raise UserError(
+            f"cache.mode=on: step {name} cannot train on cached latents: {reason}. Change that, or set cache.mode=auto"
+        )
+    if mode == "auto" and not reason and size.updates < size.updates_per_epoch:
+        reason = "the step ends before it has used every image once (cache.mode=on: cached all the same)"
+    if reason:
+        return None, reason
+    return Path(config.cache.path or Path(config.output_root) / "cache").expanduser(), ""
+
+
+def describe(
+    config: RunConfig, lengths: dict[str, Length], data: dict[str, DataSet], machine: Machine, ranks: int = 1
+) -> str:
+    """The plan, for the first lines of a run and for validate=true."""
+    counts = {part: parts.count(part, config.model) for part in _all_parts(config)}
+    sets = {id(d): d for d in data.values()}
+    labels = {id(data[name]): _data_label(config, step) for name, step in config.stage.steps.items()}
+    lines = [
+        f"PIPELINE EXECUTION PLAN: {config.name} (stage={config.stage.name}, seed={config.seed})",
+        f"  machine: {machine.describe()}",
+        f"  model:   {config.model.name}, activation {config.model.activation}: "
+        + ", ".join(f"{part} {_short(count)}" for part, count in counts.items()),
+        *(
+            line
+            for key, d in sets.items()
+            for line in (f"  data:    {labels[key]}{': ' if labels[key] else ''}{data_line(d)}", *_notes(d))
+        ),
+    ]
+    for index, (name, step) in enumerate(config.stage.steps.items(), start=1):
+        lines += step_lines(index, name, step, lengths[name], ranks)
+        if len(sets) > 1:
+            lines.append(f"    data: {_data_label(config, step)}")
+        lines += _left_out(data[name], step.batch_size)
+        lines += _cache_line(*cache_folder(config, name, data[name], lengths[name]))
+    total = sum(each.updates for each in lengths.values())
+    return "\n".join([*lines, f"  Total: {total} updates"])
+
+
+def step_lines(index: int, name: str, step: Step, size: Length, ranks: int) -> list[str]:
+    losses = [k for k, v in step.trainer.items() if isinstance(v, dict) and "_target_" in v and k != "objective"]
+    optimizers = ", ".join(
+        f"{player} {_name(node)} lr {node['lr']:g} ({_name(step.schedulers[player])})"
+        for player, node in step.optimizers.items()
+    )
+    accumulation = size.batch_size // ranks // size.micro_batch
+    split = (
+        f"{ranks} ranks x {accumulation} x {size.micro_batch}" if ranks > 1 else f"{accumulation} x {size.micro_batch}"
+    )
+    whole = step.n_epochs * size.updates_per_epoch
+    cut = "" if size.updates == whole else f", of which max_updates leaves {size.updates}"
+    still = [p for p in needed_parts(step) if p not in trained_parts(step)]
+    guidance = f", caption dropout {step.cfg_dropout_prob:g}" if step.cfg_dropout_prob else ""
+    return [
+        f"  Step {index}: {name}: {step.n_epochs} epochs x {size.updates_per_epoch} = {whole} updates "
+        f"of {size.batch_size} images ({split}){cut}",
+        f"    trains: {', '.join(trained_parts(step))}" + (f"; uses frozen: {', '.join(still)}" if still else ""),
+        f"    losses: {', '.join(losses) or 'flow'}{guidance}; EMA {step.ema.decay if step.ema else 'off'}",
+        *_manner(step),
+        f"    optimizers: {optimizers}",
+        *([f"    ends early when {early_stop.describe(step.transition_on)}"] if step.transition_on.metric else []),
+    ]
+
+
+def _cache_line(folder: Path | None, reason: str) -> list[str]:
+    if folder is not None:
+        return [f"    latents: encoded once, kept in {folder}"]
+    return [f"    latents: encoded at every update, since {reason}"] if reason else []
+
+
+def _left_out(data: DataSet, batch_size: int) -> list[str]:
+    """Samples of shapes that are too rare for a batch."""
+    if isinstance(data.train, Stream):
+        return []
+    rare = sum(len(members) for members in groups_of(data.train).values() if len(members) < batch_size)
+    if not rare:
+        return []
+    return [
+        f"    note: {rare} of {len(data.train)} samples have a shape that fewer than {batch_size} share, and are never "
+        "trained on: lower batch_size or data.buckets"
+    ]
+
+
+def _data_label(config: RunConfig, step: Step) -> str:
+    """The names of the data sets that a step trains on, and where they lie; empty for drawings."""
+    named = config.data.get("datasets")
+    if named is None or (isinstance(step.data, dict) and "_target_" in step.data):
+        return _place(config.data if step.data is None else step.data)
+    picked = config.data["default"] if step.data is None else step.data
+    names = [picked] if isinstance(picked, str) else [f"{name} x {weight:g}" for name, weight in picked.items()]
+    return ", ".join(names) + (f" ({_place(named[picked])})" if isinstance(picked, str) else "")
+
+
+def _place(node: dict[str, Any]) -> str:
+    found = node.get("data_path", node.get("urls", ""))
+    return found if isinstance(found, str) else ", ".join(found)
+
+
+def _manner(step: Step) -> list[str]:
+    """The objective of a flow step, the conditioning of an autoencoder's."""
+    objective, spade = step.trainer.get("objective"), step.trainer.get("spade", "never")
+    times = f", times {objective['time_distribution']}" if objective and "time_distribution" in objective else ""
+    return [
+        *([f"    objective: {_name(objective)}{times}"] if objective else []),
+        *([f"    SPADE: {spade}"] if spade != "never" else []),
+    ]
+
+
+def data_line(data: DataSet) -> str:
+    return (
+        f"{type(data).__name__}, {len(data.train)} training and {len(data.validation)} held-out images, "
+        f"{data.img_size} px"
+    )
+
+
+def _notes(data: DataSet) -> list[str]:
+    return [f"    note: {note}" for note in notes_of(data)]
+
+
+def _all_parts(config: RunConfig) -> list[str]:
+    return list(dict.fromkeys(p for step in config.stage.steps.values() for p in needed_parts(step)))
+
+
+def _name(node: dict[str, Any]) -> str:
+    return str(node["_target_"].rpartition(".")[2])
+
+
+def _short(count: int) -> str:
+    return f"{count / 1e6:.2f} M" if count >= 1e6 else f"{count / 1e3:.0f} k"
