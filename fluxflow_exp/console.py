@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on: a progress bar on a terminal, plain lines elsewhere."""
+"""The console of a run: a progress bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.text import Text
 
 from fluxflow_exp.files import naming
+from fluxflow_exp.monitor.metrics import ON_CONSOLE
 
 if TYPE_CHECKING:
     from fluxflow_exp.trainers.context import StepContext
 
 Part = TypeVar("Part")
 
-SHOWN = {"vae": "VAE", "kl": "KL", "g": "G", "d": "D", "lpips": "LPIPS", "flow": "Flow"}
 RULE = "=" * 80
 FRESH = "resume=fresh"
 LINE_SECONDS = 60.0  # between lines about long work where there is no bar
@@ -113,7 +113,7 @@ class Console:
             f"Batch {length.batch(update)}/{length.updates_per_epoch}",
         ]
         losses = [
-            *(f"{label}: {metrics[name]:.4f}" for name, label in SHOWN.items() if name in metrics),
+            *(f"{label}: {metrics[name]:.4f}" for name, label in ON_CONSOLE.items() if name in metrics),
             f"{per_batch:.2f}s/batch" if per_batch >= 0.1 else f"{per_batch:.3f}s/batch",
         ]
         self._rows += 1

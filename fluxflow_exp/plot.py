@@ -18,9 +18,11 @@ from fluxflow_exp import files
 from fluxflow_exp.console import fail
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.monitor import health
+from fluxflow_exp.monitor.metrics import METRICS, higher_is_better
 from fluxflow_exp.preflight.idle import idle_problems
 from fluxflow_exp.report import figures
 from fluxflow_exp.report.figures import Axes, Figure, LogLocator, NullLocator
+from fluxflow_exp.report.panels import Track
 from fluxflow_exp.run import failures, states
 from fluxflow_exp.run.metric_log import Row, read_rows
 
@@ -93,7 +95,7 @@ def overlay(graphs: dict[str, Path], output: Path) -> Path:
         axes.axis("off")
     for axes, name in zip(grid.flat, names, strict=False):
         lines = {label: series[name] for label, series in found.items() if name in series}
-        _lines(axes, lines, tuple(lines), name, [], log=not name.startswith(("val_psnr", "prompt")))
+        _lines(axes, lines, tuple(lines), name, {}, log=not higher_is_better(name))
     return _save(_rendered(figure), output)
 
 
@@ -105,7 +107,7 @@ def draw(graph: Path, output: Path | None = None) -> list[Path]:
     held_out = _series(steps, "held_out", "metrics")
     rates = _series(steps, "train", "learning_rates")
     extras = _series(steps, "train", "extras")
-    marks = _marks(steps)
+    marks = Track(steps).offsets
     panels: dict[str, Callable[[Axes], None]] = {
         "training_losses": lambda axes: _lines(axes, train, LOSSES, "loss", marks),
         "kl_loss": lambda axes: _divergence(axes, train, marks),
@@ -116,7 +118,7 @@ def draw(graph: Path, output: Path | None = None) -> list[Path]:
     for axes, panel in zip(grid.flat, panels.values(), strict=False):
         panel(axes)
     accuracies = tuple(n for n in held_out if n.startswith("prompt_accuracy"))
-    _lines(grid[1, 1], held_out, ("val_psnr",), "held-out PSNR (dB)", marks, log=False)
+    _lines(grid[1, 1], held_out, ("val_psnr",), f"held-out {METRICS['val_psnr'].label}", marks, log=False)
     shown = ("val_flow", "val_l1")
     _lines(grid[1, 2], held_out, shown, "held-out loss", marks)
     overview = _rendered(figure)
@@ -131,7 +133,7 @@ def draw(graph: Path, output: Path | None = None) -> list[Path]:
     return [*written, output / "training_summary.txt"]
 
 
-def _draw_health(vitals: Series, marks: list[tuple[int, str]], path: Path) -> Path:
+def _draw_health(vitals: Series, marks: dict[str, int], path: Path) -> Path:
     """The numbers of `health` rows, with the limits beyond which they are warned of as dashed lines."""
     figure, grid = _grid(2, 3, size=(18, 9))
     shares = ("dead_activations", "dead_in_one")
@@ -157,26 +159,14 @@ def _steps(graph: Path) -> dict[str, list[Row]]:
 
 def _series(steps: dict[str, list[Row]], kind: str, field: str) -> Series:
     found: Series = {}
-    offset = 0
-    for rows in steps.values():
-        for row in rows:
-            if row["kind"] != kind:
-                continue
+    for step, offset in Track(steps).offsets.items():
+        for row in steps[step]:
             for name, value in row[field].items():
-                if value is not None:
+                if row["kind"] == kind and value is not None:
                     updates, values = found.setdefault(name, ([], []))
                     updates.append(offset + row["global_step"])
                     values.append(value)
-        offset += rows[-1]["global_step"]
     return found
-
-
-def _marks(steps: dict[str, list[Row]]) -> list[tuple[int, str]]:
-    marks, offset = [], 0
-    for name, rows in steps.items():
-        marks.append((offset, name))
-        offset += rows[-1]["global_step"]
-    return marks
 
 
 def _lines(
@@ -184,7 +174,7 @@ def _lines(
     series: Series,
     names: tuple[str, ...],
     label: str,
-    marks: list[tuple[int, str]],
+    marks: dict[str, int],
     *,
     log: bool = True,
     limits: tuple[float, ...] = (),
@@ -205,7 +195,7 @@ def _lines(
         _logarithmic(axes, min(values), max(values))
     left, right = axes.get_xlim()
     free = left  # where the last name ends
-    for position, name in marks:
+    for name, position in marks.items():
         axes.axvline(position, color="0.8", linewidth=0.8)
         if position < free:
             continue
@@ -220,9 +210,9 @@ def _lines(
         axes.text(0.5, 0.5, "nothing logged", transform=axes.transAxes, ha="center", color="0.5")
 
 
-def _divergence(axes: Axes, train: Series, marks: list[tuple[int, str]]) -> None:
+def _divergence(axes: Axes, train: Series, marks: dict[str, int]) -> None:
     """The divergence, and on the right β, the weight that it has."""
-    _lines(axes, train, ("kl",), "KL (nats a position)", marks)
+    _lines(axes, train, ("kl",), METRICS["kl"].label, marks)
     if "kl_beta" not in train:
         return
     right = axes.twinx()

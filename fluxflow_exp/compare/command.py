@@ -21,6 +21,7 @@ from fluxflow_exp.compare.runs import Found, Run
 from fluxflow_exp.config import published
 from fluxflow_exp.console import fail
 from fluxflow_exp.errors import UserError, did_you_mean
+from fluxflow_exp.monitor.metrics import higher_is_better
 from fluxflow_exp.run import failures
 
 KINDS = ("data", "code", "config")
@@ -104,7 +105,7 @@ def _read(run: Run, question: Question, curves: dict[str, Curve]) -> None:
 
 
 def _said(check: Callable[[], object]) -> list[str]:
-    """What a check finds wrong."""
+    """Return the problems that a check raises."""
     try:
         check()
     except UserError as error:
@@ -124,7 +125,7 @@ def _unfinished(runs: list[Run], curves: dict[str, Curve], budget: str) -> list[
 
 
 def _notes(groups: list[Group], at: float, question: Question, found: Found, judged: int) -> list[str]:
-    """What a reader must know beside the numbers."""
+    """Return the notes that belong beside the numbers."""
     notes = [f"these runs differ in more than {question.by}, which was allowed: {each}" for each in found.unlike]
     if found.following:
         notes.append(f"keys that follow {question.by}: {', '.join(_short(found.following, question.by))}")
@@ -195,7 +196,7 @@ def main(arguments: list[str] | None = None) -> int:
     words = sys.argv[1:] if arguments is None else arguments
     options = _parser().parse_args(words)
     allow = [kind for kind in options.allow.split(",") if kind]
-    higher = options.better == "higher" if options.better else metrics.higher_is_better(options.metric)
+    higher = options.better == "higher" if options.better else higher_is_better(options.metric)
     problems = [f"--allow {kind}: choose of {', '.join(KINDS)}" for kind in allow if kind not in KINDS]
     if options.effect is not None and not options.effect > 0:
         problems.append(f"--effect must be above 0, not {options.effect:g}")

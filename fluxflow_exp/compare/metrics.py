@@ -1,4 +1,4 @@
-"""The metric of a comparison: whether runs have it, which way is better, and what was measured of it after training."""
+"""The metric of a comparison: whether runs have it, and what was measured of it after training."""
 
 from fluxflow_exp.compare.runs import Run, listed
 from fluxflow_exp.errors import UserError, did_you_mean
@@ -6,20 +6,6 @@ from fluxflow_exp.evaluation import record
 from fluxflow_exp.evaluation.measures import MEASURES
 from fluxflow_exp.evaluation.record import Record
 from fluxflow_exp.run.metric_log import read_rows
-
-HIGHER = ("psnr", "ssim", "accuracy", "clip")
-LOWER = (
-    "loss", "lpips", "l1", "l2", "mse", "mae", "flow", "kl", "vae", "fid", "fd", "rfd", "kid", "distance", "dist",
-    "error",
-)  # fmt: skip
-
-
-def higher_is_better(metric: str) -> bool | None:
-    """By the words in the metric's name; None: they do not tell."""
-    words = metric.lower().partition("@")[0].split("_")
-    if any(word in HIGHER for word in words):
-        return True
-    return False if any(word in LOWER for word in words) else None
 
 
 def check_metric(runs: list[Run], metric: str) -> None:
@@ -48,7 +34,7 @@ def check_metric(runs: list[Run], metric: str) -> None:
 
 
 def evaluated(run: Run, metric: str) -> list[Record]:
-    """What `fluxflow_exp.evaluate` measured of the run, one record at most. UserError: it did so in several ways."""
+    """Return the record of the metric, if there is one. UserError: the run was measured in several ways."""
     found = record.select(record.of_run(run.folder.path), metric)
     ways = [reason for each in found[1:] if (reason := record.comparable(found[0], each))]
     if ways:

@@ -16,11 +16,12 @@ from fluxflow_exp.compare.significance import (
     together,
     unpaired,
 )
+from fluxflow_exp.monitor.metrics import unit
 
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked: which values of `by`, by which held-out metric, at equal what."""
+    """The question of a comparison: values of `by`, a held-out metric, and the budget that is equal."""
 
     by: str
     metric: str
@@ -31,7 +32,7 @@ class Question:
 
     @property
     def unit(self) -> str:
-        return " dB" if "psnr" in self.metric.lower() else ""
+        return f" {found}" if (found := unit(self.metric)) else ""
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from fluxflow_exp.evaluation.similarity import similarity
 from fluxflow_exp.losses.perceptual import Perceptual
 from fluxflow_exp.machine.hardware import Machine
 from fluxflow_exp.models.text_to_image import OBJECTIVES, TextToImage
+from fluxflow_exp.monitor.metrics import higher_is_better, unit
 from fluxflow_exp.pictures import to_uint8
 from fluxflow_exp.samplers import SamplerName
 from fluxflow_exp.seeding import generator
@@ -28,7 +29,7 @@ from fluxflow_exp.seeding import generator
 
 @dataclass(frozen=True)
 class Wanted:
-    """What to measure, and how."""
+    """The measures that are wanted, and their settings."""
 
     metrics: list[str]
     raw: bool = False
@@ -69,7 +70,7 @@ class Evaluator:
         return records
 
     def held_out(self, part: str) -> HeldOut:
-        """What the step that trained `part` holds out. UserError: images of a size that the model cannot take."""
+        """Return the held-out images of the step of `part`. UserError: the model cannot take images of their size."""
         step = self.subject.step(part)
         if step not in self._sets:
             data = data_of(self.subject.values, step, self.wanted.data)
@@ -186,8 +187,8 @@ class Evaluator:
         return Record(
             metric=name,
             value=value,
-            unit=measure.unit,
-            lower_is_better=measure.lower_is_better,
+            unit=unit(name),
+            lower_is_better=not higher_is_better(name),
             step=step,
             update=self.subject.update(step),
             ema=ema,

@@ -1,4 +1,4 @@
-"""The measures there are, by name: what each is of, and which way is better. Imports nothing heavy."""
+"""The measures there are, by name: what each is of and needs. Imports nothing heavy."""
 
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -14,9 +14,7 @@ EFFICIENTNET = "efficientnet_lite0"
 @dataclass(frozen=True)
 class Measure:
     of: str  # reconstructions | flow | samples
-    lower_is_better: bool
     library: str | None = None  # package of the implementation; None: this one
-    unit: str | None = None
     least: int = 1  # pixels a side that it needs
     features: bool = False  # whether it compares in the features of a network
     text: bool = False  # whether captions matter to it
@@ -24,22 +22,22 @@ class Measure:
 
 # SSIM's Gaussian window has 11 pixels; MS-SSIM halves the image four times and must still have room for it.
 MEASURES = {
-    "psnr": Measure("reconstructions", False, unit="dB"),
-    "ssim": Measure("reconstructions", False, "torchmetrics", least=11),
-    "ms_ssim": Measure("reconstructions", False, "torchmetrics", least=176),
-    "lpips": Measure("reconstructions", True, "lpips", least=32, features=True),
-    "rfd": Measure("reconstructions", True, "torchmetrics", features=True),
-    "flow": Measure("flow", True, text=True),
-    "fd": Measure("samples", True, "torchmetrics", features=True, text=True),
-    "kid": Measure("samples", True, "torchmetrics", features=True, text=True),
-    "clip_score": Measure("samples", False, "torchmetrics", features=True, text=True),
-    "prompt_accuracy": Measure("samples", False, text=True),
+    "psnr": Measure("reconstructions"),
+    "ssim": Measure("reconstructions", "torchmetrics", least=11),
+    "ms_ssim": Measure("reconstructions", "torchmetrics", least=176),
+    "lpips": Measure("reconstructions", "lpips", least=32, features=True),
+    "rfd": Measure("reconstructions", "torchmetrics", features=True),
+    "flow": Measure("flow", text=True),
+    "fd": Measure("samples", "torchmetrics", features=True, text=True),
+    "kid": Measure("samples", "torchmetrics", features=True, text=True),
+    "clip_score": Measure("samples", "torchmetrics", features=True, text=True),
+    "prompt_accuracy": Measure("samples", text=True),
 }
 ON_SCHEDULE = ("psnr", "ssim", "ms_ssim", "lpips", "rfd", "fd", "kid")  # what `evaluation.metrics` may name
 
 
 def measure(name: str) -> Measure:
-    """Of a metric's name, shares of a prompt included (prompt_accuracy_kind)."""
+    """Return the measure of a metric's name, shares of a prompt included (prompt_accuracy_kind)."""
     return MEASURES["prompt_accuracy" if name.startswith("prompt_accuracy") else name]
 
 
@@ -59,7 +57,7 @@ def name_problems(names: list[str], *, known: tuple[str, ...], where: str) -> li
 
 
 def lacking(names: list[str], *, features: str = EFFICIENTNET) -> str | None:
-    """What to install for these measures in these features; None: all is here."""
+    """Say what to install for these measures in these features; None: all is here."""
     needed: dict[str, list[str]] = {}
     for name in names:
         of = MEASURES[name]

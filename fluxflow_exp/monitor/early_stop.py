@@ -5,8 +5,7 @@ from collections import deque
 from typing import Any
 
 from fluxflow_exp.config.schema import Transition
-
-HIGHER_IS_BETTER = ("val_psnr", "val_ssim", "val_ms_ssim", "prompt_accuracy")
+from fluxflow_exp.monitor.metrics import higher_is_better
 
 
 class EarlyStop:
@@ -66,7 +65,7 @@ class EarlyStop:
         value = self._smoothed()
         if value is None:
             return
-        sign = -1 if self.rule.above is not None or self.metric.startswith(HIGHER_IS_BETTER) else 1
+        sign = -1 if self.rule.above is not None or higher_is_better(self.metric) else 1
         if self.best is None or sign * value < sign * self.best - self.rule.min_delta:
             self.best, self.waited = value, 0
         else:

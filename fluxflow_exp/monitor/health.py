@@ -1,7 +1,7 @@
 """Signs that training goes wrong: limits of the numbers in rows of kind `health`, and what to try beyond them.
 
 Limits are set where hardly a sound run comes, so that a warning is worth reading; the numbers themselves are in the
-rows and in `graph/health.png`. They are measured by trainers/checkup.py; spikes are found in the rows of losses.
+rows and in `graph/health.png`. They are measured by trainers/health_check.py; spikes are found in the rows of losses.
 """
 
 import statistics
@@ -32,11 +32,13 @@ DEAD, DEAD_IN_ONE = 0.5, 0.9
 # 1993); losses drift, and a row is a mean over updates, so that more is asked, and half as much again as is usual.
 SPIKE, SPIKE_RATIO = 10.0, 1.5
 SPIKE_ROWS, SPIKE_LEAST = 32, 8
+# Losses watched for them: not what moves with an opponent, nor the divergence, which rises when β does.
+SPIKING = ["vae", "lpips", "color_stats", "histogram", "contrast", "flow"]
 
 
 @dataclass(frozen=True)
 class HealthContext:
-    """What numbers are judged by, beside the limits."""
+    """The facts of a run that its numbers are judged by, beside the limits."""
 
     step: str
     latent_channels: int | None = None

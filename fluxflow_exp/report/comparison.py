@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from fluxflow_exp.monitor.metrics import named
 from fluxflow_exp.report import facts, gallery, html, panels
 from fluxflow_exp.report.config_diff import ABSENT
 from fluxflow_exp.report.facts import Card
@@ -125,7 +126,7 @@ def _runs(cards: Sequence[Card], names: Sequence[str], keys: Sequence[str], foll
         )
     )
     metrics = [name for name in metrics if not name.startswith("prompt_accuracy_")]
-    head = ["Run", "State", *(tag("code", key) for key in keys), *(panels.TITLES.get(m, (m, ""))[0] for m in metrics)]
+    head = ["Run", "State", *(tag("code", key) for key in keys), *(named(m).title for m in metrics)]
     rows = []
     for card, name in zip(cards, names, strict=True):
         last = {each["metric"]: each["value"] for each in facts.results(card) if each["implementation"] == facts.OURS}

@@ -8,6 +8,7 @@ import yaml
 
 from fluxflow_exp import files
 from fluxflow_exp.errors import UserError
+from fluxflow_exp.monitor.metrics import METRICS, Metric, named
 from fluxflow_exp.report import config_diff, gallery, hours, panels
 from fluxflow_exp.report.config_diff import Parent
 from fluxflow_exp.report.gallery import Frame
@@ -86,13 +87,12 @@ def results(card: Card) -> list[dict[str, Any]]:
         for metric, value in last.items():
             prompts = metric.startswith("prompt")
             key = "prompts" if prompts else "images"
-            title, unit = panels.TITLES.get(metric, (metric, ""))
             found.append(
                 {
                     "metric": metric,
-                    "title": title,
+                    "title": named(metric).title,
                     "value": value,
-                    "unit": unit or None,
+                    "unit": named(metric).unit or None,
                     "step": step,
                     "update": update,
                     "ema": of_step.get("ema") is not None,
@@ -212,7 +212,7 @@ def as_json(card: Card) -> dict[str, Any]:
 
 def _evaluations(folder: Path) -> list[dict[str, Any]]:
     return [
-        {**record, "title": panels.TITLES.get(f"val_{record['metric']}", (record["metric"], ""))[0], "file": path.name}
+        {**record, "title": METRICS.get(f"val_{record['metric']}", Metric(record["metric"])).title, "file": path.name}
         for path in sorted(folder.glob("*.json"))
         for record in files.read_json(path)["results"]
     ]

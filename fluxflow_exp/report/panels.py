@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from fluxflow_exp.monitor import metrics
 from fluxflow_exp.run.metric_log import Row
 
 POINTS = 300  # a line; more rows are averaged in groups
@@ -15,43 +16,6 @@ DIGITS = 5
 LOSSES, HELD_OUT, RATES = "Losses", "Held-out metrics", "Learning rates, gradients and speed"
 BALANCE, HEALTH = "Discriminator balance", "Health"
 SECTIONS = (HELD_OUT, LOSSES, BALANCE, HEALTH, RATES)
-ABOUT_BALANCE = ("g", "d", "r1", "g_weight", "lecam", "logit_gap", "gradient_ratio", "adaptive_weight")
-# name → title, unit; what is not here goes by its name
-TITLES = {
-    "vae": ("Autoencoder loss", ""),
-    "kl": ("KL", "nats a position"),
-    "kl_beta": ("β, the weight of KL", ""),
-    "l1": ("L1", ""),
-    "mse": ("Squared error", ""),
-    "lpips": ("LPIPS", ""),
-    "flow": ("Flow loss", ""),
-    "g": ("Generator's hinge loss", ""),
-    "d": ("Discriminator's hinge loss", ""),
-    "r1": ("R1 penalty", ""),
-    "g_weight": ("Generator's adaptive weight", ""),
-    "adaptive_weight": ("Generator's adaptive weight, median of rows", ""),
-    "logit_gap": ("Logit gap, real less reconstructed", ""),
-    "gradient_ratio": ("Gradient norms, discriminator over autoencoder, median of rows", ""),
-    "active_units": ("Active latent channels", ""),
-    "latent_std": ("Latents' standard deviation", ""),
-    "latent_max": ("Latents' largest value", ""),
-    "dead_activations": ("Dead activations", "share"),
-    "loss_spike": ("Largest outlier among losses", "robust deviations"),
-    "dead_in_one": ("Dead activations, in the worst one", "share"),
-    "val_psnr": ("PSNR", "dB"),
-    "val_l1": ("L1", ""),
-    "val_ssim": ("SSIM", ""),
-    "val_ms_ssim": ("MS-SSIM", ""),
-    "val_lpips": ("LPIPS", ""),
-    "val_flow": ("Flow loss", ""),
-    "prompt_accuracy": ("Prompt accuracy", "share"),
-    "prompt_accuracy_kind": ("Prompt accuracy, kind", "share"),
-    "prompt_accuracy_colour": ("Prompt accuracy, colour", "share"),
-    "prompt_accuracy_ground": ("Prompt accuracy, ground", "share"),
-    "learning rate": ("Learning rate", ""),
-    "gradient norm": ("Gradient norm, before clipping", ""),
-    "seconds an update": ("Time of an update, all included", "s"),
-}
 WEIGHTS = {"held_out": "averaged weights", "held_out_raw": "raw weights"}
 
 
@@ -119,7 +83,7 @@ def _lines(track: Track) -> Lines:
                     add(HELD_OUT, name, WEIGHTS[kind], x, value)
                 elif kind in ("train", "health"):
                     other = LOSSES if kind == "train" else HEALTH
-                    add(BALANCE if name in ABOUT_BALANCE else other, name, name, x, value)
+                    add(BALANCE if metrics.named(name).balance else other, name, name, x, value)
             for name, value in row["learning_rates"].items():
                 add(RATES, "learning rate", name, x, value)
             if kind == "train" and "batch_time" in row["extras"]:
@@ -128,7 +92,7 @@ def _lines(track: Track) -> Lines:
 
 
 def _ordered(found: dict[tuple[str, str], Any]) -> list[tuple[tuple[str, str], Any]]:
-    known = list(TITLES)
+    known = list(metrics.METRICS)
 
     def place(item: tuple[tuple[str, str], Any]) -> tuple[int, int, str]:
         section, name = item[0]
@@ -140,7 +104,7 @@ def _ordered(found: dict[tuple[str, str], Any]) -> list[tuple[tuple[str, str], A
 def _panel(section: str, name: str, series: list[dict[str, Any]], tracks: list[Track]) -> dict[str, Any]:
     """`from` and `to`: the updates between which the steps lie that have logged it."""
     base, colon, line = name.partition(": ")
-    title, unit = TITLES.get(base, (base, ""))
+    metric = metrics.named(base)
     values = [value for each in series for value in each["y"] if value is not None]
     wide = bool(values) and min(values) > 0 and max(values) > 20 * min(values)
     first = min(each["x"][0] for each in series)
@@ -148,8 +112,8 @@ def _panel(section: str, name: str, series: list[dict[str, Any]], tracks: list[T
     ends = max(each["x"][-1] for each in series)
     return {
         "section": section,
-        "title": f"{title}{colon}{line}",
-        "unit": unit,
+        "title": f"{metric.title}{colon}{line}",
+        "unit": metric.unit,
         "log": wide,
         "from": begins,
         "to": ends,

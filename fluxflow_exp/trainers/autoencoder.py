@@ -41,8 +41,6 @@ class AutoencoderTrainer(Trainer):
     NEEDS = ("compressor", "expander")
     AVERAGED = ("vae",)
     MICRO_BATCH = "autoencoder"
-    # Not those that move with an opponent, and not the divergence, which rises when β does.
-    SPIKING = ("vae", "lpips", "color_stats", "histogram", "contrast")
     METRICS = {
         **dict.fromkeys(("l1", "mse"), "reconstruction"),
         **dict.fromkeys(("l1_low", "l1_high"), "frequency"),

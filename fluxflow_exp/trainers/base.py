@@ -37,7 +37,6 @@ class Trainer(ABC):
     MICRO_BATCH: ClassVar[str]  # which of hardware.micro_batch holds
     METRICS: ClassVar[dict[str, str | None]]  # what may be logged → the loss that must be there for it
     REACHES: ClassVar[dict[str, tuple[str, ...]]]  # term → parts that get gradient from it where they are trained
-    SPIKING: ClassVar[tuple[str, ...]]  # losses whose spikes are a sign of something
     CACHES: ClassVar[bool] = False  # whether it can train on what frozen parts say of the data, kept on disk
 
     def __init__(self, setup: StepContext) -> None:

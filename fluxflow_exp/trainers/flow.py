@@ -35,7 +35,6 @@ class FlowTrainer(Trainer):
     NEEDS = ("flow_processor", "text_encoder")
     AVERAGED = ("flow", "text_encoder")
     MICRO_BATCH = "flow"
-    SPIKING = ("flow",)
     METRICS = {"flow": None, "val_flow": None, "val_fd": None, "val_kid": None}
     REACHES = {"flow": NEEDS}
     CACHES = True

@@ -8,24 +8,12 @@ from safetensors.numpy import save_file
 
 from fluxflow_exp.compare import command as compare
 from fluxflow_exp.compare import curves as compare_curves
-from fluxflow_exp.compare import metrics as compare_metrics
 from fluxflow_exp.compare import runs
 from fluxflow_exp.compare.curves import BUDGETS, Curve, equal_budget
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.run.folder import RunFolder
 from fluxflow_exp.run.metric_log import MetricLog
 from tests.helpers.studies import BATCH, GPU, Make, command, study
-
-
-@pytest.mark.parametrize(
-    ("metric", "higher"),
-    [
-        ("val_psnr", True), ("prompt_accuracy", True), ("prompt_accuracy_color", True), ("val_ssim", True),
-        ("val_l1", False), ("val_flow", False), ("val_lpips", False), ("rfid_distance", False), ("val_beauty", None),
-    ],
-)  # fmt: skip
-def test_which_direction_is_better(metric: str, higher: bool | None) -> None:
-    assert compare_metrics.higher_is_better(metric) is higher
 
 
 def test_seconds_are_compared_where_the_slowest_has_been(make: Make) -> None:
