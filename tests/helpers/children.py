@@ -1,9 +1,9 @@
 """Training in child processes that can be killed, forked from a server that has torch imported already."""
 
-import importlib
 import multiprocessing
 import os
 import random
+import runpy
 import signal
 import socket
 import sys
@@ -197,10 +197,9 @@ def entry_point(module: str, words: list[str], log: Path, *faults: Fault) -> int
 def _entry_point(module: str, words: list[str], log: Path, faults: tuple[Fault, ...]) -> None:
     _say_to(log, 1, 2)
     sys.argv = [module, *words]
-    imported = importlib.import_module(module)
     for fault in faults:
         fault()
-    sys.exit((getattr(imported, "main", None) or imported.cli)())
+    runpy.run_module(module, run_name="__main__")
 
 
 def _say_to(log: Path, *descriptors: int) -> None:

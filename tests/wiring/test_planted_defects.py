@@ -257,9 +257,9 @@ def test_an_argument_that_its_constructor_never_uses_is_found(tmp_path: Path) ->
         (
             "attribute",
             False,
-            "0.5 → 0.25 raises AttributeError: a loss has no attribute 'edge' (test_wiring_defects.py,",
+            "0.5 → 0.25 raises AttributeError: a loss has no attribute 'edge' (test_planted_defects.py,",
         ),
-        ("constructor", False, "0.5 → 0.25 raises TypeError: edges is taken for a tensor (test_wiring_defects.py,"),
+        ("constructor", False, "0.5 → 0.25 raises TypeError: edges is taken for a tensor (test_planted_defects.py,"),
         ("graph", False, "0.5 → 0.25 raises RuntimeError: element 0 of tensors does not require grad"),
         ("sizes", True, "0.25 does not fit: The size of tensor a (4) must match the size of tensor b (5)"),
         ("infinite", True, "0.5 → 0.25: the loss 'l1' is not finite"),
