@@ -3,7 +3,7 @@ user's own command line or configuration folder names.
 
 A file says what to build, too: weights by their metadata, a run folder by its config.yaml. A file may be anybody's, so
 that what it names and neither of the two has is not imported; nor is what it names of commands, addresses and secrets
-run, opened or sent (frozen.py).
+run, opened or sent (run/frozen.py).
 """
 
 import importlib

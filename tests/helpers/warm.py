@@ -9,7 +9,7 @@ from fluxflow_exp.report import command as report  # noqa: F401
 from fluxflow_exp.report import facts, page  # noqa: F401
 from fluxflow_exp.report.config_diff import shipped
 
-os.environ.pop("LD_PRELOAD", None)  # tests.file_faults is for the children, not for what they start
+os.environ.pop("LD_PRELOAD", None)  # tests.helpers.file_faults is for the children, not for what they start
 for stage in ("quickstart", "vae"):
     shipped(stage)
 Image.init()

@@ -16,7 +16,7 @@ from fluxflow_exp.config import published
 from fluxflow_exp.config.compose import instantiate, resolve, typed
 from fluxflow_exp.config.overrides import compose_config
 from fluxflow_exp.errors import UserError
-from fluxflow_exp.evaluation.during_training import Schedule
+from fluxflow_exp.evaluation.during_training import ValidationMetrics
 from fluxflow_exp.run import frozen
 from fluxflow_exp.run.folder import RunFolder
 from fluxflow_exp.sweep import jobs
@@ -154,7 +154,7 @@ def test_networks_of_metrics_and_losses_are_looked_for_here_alone(run: Path, mon
     with pytest.raises(ValueError, match=r"squeezenet1_1-b8a52dc0.pth .5 MB., which is not in .*Where there is a net"):
         instantiate(values["stage"]["steps"]["vae"]["trainer"]["perceptual"])
     with pytest.raises(ValueError, match=r"evaluation.metrics: lpips: .*alexnet.* which is not in"):
-        Schedule(typed(values).evaluation, of="reconstructions", img_size=64, device=torch.device("cpu"))
+        ValidationMetrics(typed(values).evaluation, of="reconstructions", img_size=64, device=torch.device("cpu"))
     assert COMMANDS["replay"](run) == 2
 
 
