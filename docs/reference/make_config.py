@@ -105,6 +105,8 @@ def _signature(target: str) -> str:
     hints, parameters = targets.hints_of(called), inspect.signature(called).parameters
     rows = [
         f"| `{name}` | {_type(hints[name])} | {_shown(p.default)} |"
+        if p.kind is not p.VAR_KEYWORD
+        else f"| any other key | {_type(hints[name])} of your own | absent |"
         for name, p in parameters.items()
         if name not in targets.LIVE
         and name in hints

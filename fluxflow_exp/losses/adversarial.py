@@ -1,6 +1,7 @@
-"""Hinge GAN loss on patch logits, lazy R1, and the adaptive generator weight."""
+"""A patch GAN: hinge losses, lazy R1, the generator's adaptive weight, and what they keep from update to update."""
 
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
@@ -8,7 +9,9 @@ from annotated_types import Interval
 from torch import Tensor, nn
 
 from fluxflow_exp.config.bounds import NonNegativeFloat, PositiveFloat, PositiveInt
-from fluxflow_exp.losses.terms import Terms, per_sample
+from fluxflow_exp.losses.feature_matching import FeatureMatching
+from fluxflow_exp.losses.lecam import LeCam
+from fluxflow_exp.losses.terms import Terms, Weights, per_sample
 
 
 class Adversarial:
@@ -18,9 +21,10 @@ class Adversarial:
     discriminator's gradient on real images (Mescheder et al. 2018), every `r1_interval` updates and scaled by the
     interval (lazy regularisation, Karras et al. 2020, appendix B). With `adaptive`, the generator's weight is
     `weight` × ‖∇ reconstruction‖ / ‖∇ adversarial‖ at the decoder's last layer (Esser et al. 2021, eq. 7), between 0
-    and `adaptive_limit` × `weight`: a ratio of norms, so it cannot turn negative. `instance_noise` is the deviation of
-    Gaussian noise added to what the discriminator trains on (Sønderby et al. 2017), times `instance_noise_decay` an
-    update.
+    and `adaptive_limit` × `weight`: a ratio of norms, so it cannot turn negative. It comes from the gradients of the
+    update before, summed over the whole global batch: so it does not depend on the micro-batch and costs no second
+    backward pass. It starts at 0. `instance_noise` is the deviation of Gaussian noise added to what the discriminator
+    trains on (Sønderby et al. 2017), times `instance_noise_decay` an update.
     """
 
     def __init__(
@@ -45,6 +49,115 @@ class Adversarial:
         self.instance_noise, self.instance_noise_decay = instance_noise, instance_noise_decay
         self.weight, self.adaptive, self.adaptive_limit = weight, adaptive, adaptive_limit
         self.start, self.r1_gamma, self.r1_interval = start, r1_gamma, r1_interval
+
+    def face(
+        self,
+        discriminator: Any,
+        *,
+        first: int | None,
+        device: torch.device,
+        feature_matching: FeatureMatching | None = None,
+        lecam: LeCam | None = None,
+    ) -> None:
+        """Train against `discriminator` from update `first` on; None: it is frozen, and nothing plays."""
+        self.opponent, self.first, self.feature_matching, self.lecam = discriminator, first, feature_matching, lecam
+        self.adapted = torch.zeros((), device=device)  # the adaptive weight, of the update before
+        self.gradients: dict[str, Tensor] = {}  # at the decoder's last layer, summed over this update
+        self.fakes: list[Tensor] = []  # reconstructions of this update, in the order of the rank's rows
+        self.level, self.noises = 0.0, [torch.empty(0)] * 2
+
+    def plays(self, update: int) -> bool:
+        return self.first is not None and update >= self.first
+
+    def played(self, update: int) -> int:
+        """The discriminator's updates before `update`."""
+        return update - self.first if self.first is not None and self.plays(update) else 0
+
+    def begin_update(
+        self, update: int, shape: tuple[int, ...], noise: Callable[[tuple[int, ...], str], Tensor]
+    ) -> None:
+        """Draw the instance noise by `noise(shape, purpose)`; `shape` is that of the global batch of images."""
+        self.update, self.level = update, 0.0
+        if self.plays(update):
+            self.level = self.noise_level(self.played(update))
+        if self.level:
+            self.noises = [noise(shape, f"instance {kind}") for kind in ("real", "fake")]
+
+    def begin_generator(self) -> None:
+        self.gradients, self.fakes = {}, []
+
+    def generator_terms(
+        self, fakes: Tensor, images: Tensor, reconstruction: Tensor | None, layer: Tensor, scaler: torch.amp.GradScaler
+    ) -> tuple[Terms, Weights]:
+        """`g` and, with feature matching, `feature_matching` of reconstructions (micro-batch, 3, height, width).
+
+        `reconstruction`, (micro-batch,), is what an adaptive weight compares with at the decoder's last `layer`.
+        """
+        self.fakes.append(fakes.detach())
+        terms: Terms = {}
+        weights: Weights = {}
+        if self.feature_matching:
+            found, logits = self.opponent.features(fakes)
+            with torch.no_grad():
+                wanted, _ = self.opponent.features(images)
+            terms |= self.feature_matching(found, wanted)
+            weights["feature_matching"] = self.feature_matching.weight
+        else:
+            logits = self.opponent(fakes)
+        terms |= self.generator(logits)
+        if self.adaptive and layer.requires_grad:
+            assert reconstruction is not None
+            for name, term in (("reconstruction", reconstruction), ("adversarial", terms["g"])):
+                (gradient,) = torch.autograd.grad(scaler.scale(term.sum()), layer, retain_graph=True)
+                self.gradients[name] = self.gradients.get(name, 0) + gradient.float()
+        weights["g"] = self.adapted if self.adaptive else self.weight
+        return terms, weights
+
+    def begin_discriminator(self) -> None:
+        self.fakes = [torch.cat(self.fakes)]  # its micro-batches may be smaller than the generator's
+        if self.lecam:
+            self.lecam.seen = []
+
+    def discriminator_terms(self, images: Tensor, rows: slice, share: slice) -> tuple[Terms, Weights]:
+        """`d` and, where they are due, `lecam` and `r1` of images (micro-batch, 3, height, width) and reconstructions.
+
+        The images are `rows` of the global batch, and `share` of this rank's part of it.
+        """
+        real, fake = images, self.fakes[0][share]
+        if self.level:
+            real, fake = (
+                each + self.level * noise[rows] for each, noise in zip((real, fake), self.noises, strict=True)
+            )
+        real_logits, fake_logits = self.opponent(real), self.opponent(fake)
+        terms = self.discriminator(real_logits, fake_logits)
+        weights: Weights = {"d": 1.0}
+        if self.lecam:
+            terms |= self.lecam(real_logits, fake_logits)
+            weights["lecam"] = self.lecam.weight
+        if self.r1_due(self.update):
+            terms |= self.r1(self.opponent, images)
+            weights["r1"] = 1.0
+        return terms, weights
+
+    def end_update(self, *, total: Callable[[Tensor], Tensor], mean: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
+        """Move what spans updates; `total` and `mean` are over ranks. Gives the next update's adaptive weight ()."""
+        if self.lecam:
+            self.lecam.end_update(mean)
+        if not self.gradients:
+            return {}
+        norms = (total(self.gradients[name]).norm() for name in ("reconstruction", "adversarial"))
+        weight = self.adaptive_weight(*norms)
+        # An fp16 overflow leaves no ratio; the optimizer skips that update, and so does the weight.
+        self.adapted = torch.where(weight.isfinite(), weight, self.adapted)
+        return {"g_weight": self.adapted}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"adversarial_weight": self.adapted, "lecam": self.lecam.anchors if self.lecam else None}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.adapted = state["adversarial_weight"].to(self.adapted.device)
+        if self.lecam:
+            self.lecam.anchors = state["lecam"]
 
     def starts_at(self, updates: int) -> int:
         """The first update of both players in a step of `updates`."""

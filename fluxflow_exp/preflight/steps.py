@@ -12,8 +12,9 @@ from torch.optim import Optimizer
 
 from fluxflow_exp.config.compose import PARTS, instantiate
 from fluxflow_exp.config.published import locate
-from fluxflow_exp.errors import did_you_mean
+from fluxflow_exp.errors import UserError, did_you_mean
 from fluxflow_exp.evaluation.measures import ON_SCHEDULE
+from fluxflow_exp.losses import terms
 from fluxflow_exp.models import weights
 from fluxflow_exp.models.facts import STEP_NAME
 from fluxflow_exp.preflight import data, early_stop
@@ -65,6 +66,10 @@ def _numbers(step: dict[str, Any], where: str, hardware: dict[str, Any], evaluat
         )
     unasked = {f"val_{name}" for name in ON_SCHEDULE} - {f"val_{name}" for name in evaluation.get("metrics", ["psnr"])}
     known = locate(step["trainer"]["_target_"]).METRICS
+    try:
+        known = known | terms.names(_own_losses(step["trainer"]), taken=known)
+    except UserError as error:
+        found.append(f"{where}.{error}")
     watched = step["transition_on"]["metric"]
     if watched in known and watched in unasked:
         found.append(f"{where}.transition_on.metric={watched} is measured with {watched[4:]} in evaluation.metrics")
@@ -72,6 +77,17 @@ def _numbers(step: dict[str, Any], where: str, hardware: dict[str, Any], evaluat
         known = {name: loss for name, loss in known.items() if name not in unasked}
     lines = early_stop.problems(step["transition_on"], known, step["trainer"])
     found += [f"{where}.transition_on: {line}" for line in lines]
+    return found
+
+
+def _own_losses(trainer: dict[str, Any]) -> dict[str, Any]:
+    """Losses by keys that the trainer's signature does not name. UserError: a number of one is wrong."""
+    named, found = inspect.signature(locate(trainer["_target_"])).parameters, {}
+    for key in [key for key in trainer if key != "_target_" and key not in named]:
+        try:
+            found[key] = instantiate(trainer[key])
+        except ValueError as error:
+            raise UserError(f"trainer.{key}: {error}") from error
     return found
 
 

@@ -54,13 +54,13 @@ def of_node(node: dict[str, Any], path: str) -> list[str]:
     except (ImportError, AttributeError, ValueError) as error:
         return [f"{path}._target_: cannot find {node['_target_']!r} ({error})"]
     parameters = dict(inspect.signature(target).parameters)
-    open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    further = [hints_of(target).get(name) for name, p in parameters.items() if p.kind is p.VAR_KEYWORD]
     given = {k: v for k, v in node.items() if k not in ("_target_", "_partial_")}
-    allowed = [name for name in parameters if name not in LIVE]
+    allowed = [name for name, p in parameters.items() if name not in LIVE and p.kind is not p.VAR_KEYWORD]
     found = [
         f"{path}.{key}: {node['_target_']} takes no {key!r}{did_you_mean(key, allowed)}"
-        for key in given
-        if key not in allowed and (not open_ended or key in LIVE)
+        for key, value in given.items()
+        if key not in allowed and (key in LIVE or not any(_may_be(hint, value) for hint in further))
     ]
     needed = [
         name
@@ -93,6 +93,11 @@ def _values(target: Any, given: dict[str, Any], path: str) -> list[str]:
         if reason:
             found.append(f"{path}.{key}={value!r}: {reason}")
     return found
+
+
+def _may_be(hint: Any, value: Any) -> bool:
+    """Whether `value` may stand at a key that the signature does not name: an object is of the user's own class."""
+    return not _is_built(hint) or (isinstance(value, dict) and is_own(value.get("_target_", "")))
 
 
 def _unlike(hint: Any, value: Any) -> str | None:

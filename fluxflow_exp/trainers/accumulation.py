@@ -78,8 +78,8 @@ class Accumulation:
         """This rank's share of a batch in slices."""
         before = self.trainer.ranks.share(self.length.batch_size).start
         for first in range(0, len(images), self.length.micro_batch):
-            last = first + self.length.micro_batch
-            yield Micro(images[first:last], captions[first:last], slice(before + first, before + last))
+            share = slice(first, first + self.length.micro_batch)
+            yield Micro(images[share], captions[share], slice(before + share.start, before + share.stop), share)
 
     def micro_batches(self) -> int:
         """How many this rank's share is now split into."""

@@ -15,7 +15,7 @@ from fluxflow_exp.losses.kl import KL
 from fluxflow_exp.losses.lecam import LeCam
 from fluxflow_exp.losses.perceptual import Perceptual
 from fluxflow_exp.losses.reconstruction import Reconstruction
-from fluxflow_exp.losses.terms import Terms
+from fluxflow_exp.losses.terms import Loss, Terms, Weights, computed
 from fluxflow_exp.monitor.health import HealthContext
 from fluxflow_exp.seeding import generator
 from fluxflow_exp.trainers import health_check, reconstructions
@@ -23,7 +23,6 @@ from fluxflow_exp.trainers.base import Trainer
 from fluxflow_exp.trainers.context import StepContext
 from fluxflow_exp.trainers.phase import Micro, Phase
 
-Weights = dict[str, float | Tensor]
 Conditioning = Literal["never", "always", "alternate"]
 
 
@@ -31,10 +30,7 @@ class AutoencoderTrainer(Trainer):
     """Players: `vae` (compressor, expander) and, with `adversarial`, `discriminator`.
 
     A loss that is absent is not computed. `spade` says in which updates the expander is conditioned through SPADE;
-    `alternate` is every other one, beginning with the first.
-
-    The adaptive GAN weight of an update comes from the gradients of the update before it, taken over the whole global
-    batch: so it does not depend on the micro-batch and costs no second backward pass. It starts at 0.
+    `alternate` is every other one, beginning with the first. `losses` are the user's own (see losses/terms.py).
     """
 
     PLAYERS = {"vae": ("compressor", "expander"), "discriminator": ("discriminator",)}
@@ -63,6 +59,7 @@ class AutoencoderTrainer(Trainer):
         **dict.fromkeys(("d", "r1", "lecam"), ("discriminator",)),
     }
 
+    # A loss a key, each with its type: that is what a step's YAML may say.
     def __init__(
         self,
         setup: StepContext,
@@ -78,16 +75,16 @@ class AutoencoderTrainer(Trainer):
         feature_matching: FeatureMatching | None = None,
         lecam: LeCam | None = None,
         spade: Conditioning = "never",
+        **losses: Loss,
     ) -> None:
-        self.kl, self.perceptual, self.adversarial = kl, perceptual, adversarial
-        self.feature_matching, self.lecam, self.spade = feature_matching, lecam, spade
+        self.kl, self.perceptual, self.adversarial, self.spade = kl, perceptual, adversarial, spade
         self.pixel_losses = [each for each in (reconstruction, frequency) if each]
         self.statistics = [each for each in (color_stats, histogram, contrast) if each]
         if adversarial and adversarial.adaptive and not self.pixel_losses:
             raise ValueError(
                 "adversarial.adaptive compares with a reconstruction loss; set adaptive: false without one"
             )
-        super().__init__(setup)
+        super().__init__(setup, losses)
         self.compressor: Any = setup.parts["compressor"]
         self.expander: Any = setup.parts["expander"]
         if spade != "never" and not self.expander.has_spade:
@@ -96,31 +93,40 @@ class AutoencoderTrainer(Trainer):
         self.validation_metrics = ValidationMetrics(
             setup.evaluation, of="reconstructions", img_size=size, device=device
         )
-        self.adversarial_weight = torch.zeros((), device=self.machine.device)
-        self.gradients: dict[str, Tensor] = {}
-        self.reconstructions: list[Tensor] = []  # of this update, in the order of the rank's rows
+        if adversarial:
+            opponent = self.players.get("discriminator")
+            adversarial.face(
+                setup.parts.get("discriminator"),
+                first=opponent.start if opponent else None,
+                device=device,
+                feature_matching=feature_matching,
+                lecam=lecam,
+            )
 
     def starts_at(self, player: str) -> int:
-        delayed = player == "discriminator" and self.adversarial is not None
-        return self.adversarial.starts_at(self.length.updates) if delayed and self.adversarial else 0
+        plays = self.adversarial if player == "discriminator" else None
+        return plays.starts_at(self.length.updates) if plays else 0
 
     def kind(self, update: int) -> tuple[str, ...]:
-        plays = self._plays(update)
-        computed = {
-            "gan": plays,
-            "r1": plays and self.adversarial is not None and self.adversarial.r1_due(update),
-            "lpips": self.perceptual is not None and self.perceptual.due(update),
+        gan = self._gan(update)
+        kinds = {
+            "gan": gan,
+            "r1": gan and gan.r1_due(update),
+            "lpips": self.perceptual and self.perceptual.due(update),
             "spade": self._conditioned(update),
         }
-        return tuple(name for name, yes in computed.items() if yes)
+        return tuple(name for name, yes in kinds.items() if yes)
 
     def phases(self) -> list[Phase]:
         phases = []
+        gan = self._gan(self.update_index)
         if "vae" in self.players:
-            player, begin = [self.players["vae"]], self._begin_generator
+            player, begin = [self.players["vae"]], gan.begin_generator if gan else lambda: None
             phases.append(Phase(player, self._generator, begin, self._arguments, replayed=self._replayed()))
-        if self._plays(self.update_index):
-            phases.append(Phase([self.players["discriminator"]], self._discriminator, self._begin_discriminator))
+        if gan:
+            begin, loss = gan.begin_discriminator, gan.discriminator_terms
+            player = [self.players["discriminator"]]
+            phases.append(Phase(player, loss, begin, lambda micro: (micro.images, micro.rows, micro.share)))
         return phases
 
     def begin_update(self, batch: Batch) -> None:
@@ -129,30 +135,15 @@ class AutoencoderTrainer(Trainer):
         self.posterior_noise = self.noise((count, self.compressor.vae_dim, height, width), "posterior")
         source = generator(self.setup.seed, self.setup.name, self.update_index, "crop")
         self.crop_places = torch.special.ndtr(torch.randn(count, 2, generator=source))
-        self.level = 0.0
-        if self.adversarial and self._plays(self.update_index):
-            played = self.update_index - self.players["discriminator"].start
-            self.level = self.adversarial.noise_level(played)
-            if self.level:
-                self.instance_noise = [
-                    self.noise((count, *batch.images.shape[1:]), f"instance {k}") for k in ("real", "fake")
-                ]
+        if self.adversarial:
+            self.adversarial.begin_update(self.update_index, (count, *batch.images.shape[1:]), self.noise)
 
     def scheduled(self) -> dict[str, float]:
         return {"kl_beta": self.kl.beta(self.update_index - 1, updates=self.length.updates)}
 
     def end_update(self) -> dict[str, Tensor]:
-        if self.lecam:
-            self.lecam.end_update(self.setup.ranks.mean)
-        if not self.gradients:
-            return {}
-        assert self.adversarial
-        weight = self.adversarial.adaptive_weight(
-            *(self.setup.ranks.sum(self.gradients[name]).norm() for name in ("reconstruction", "adversarial"))
-        )
-        # An fp16 overflow leaves no ratio; the optimizer skips that update, and so does the weight.
-        self.adversarial_weight = torch.where(weight.isfinite(), weight, self.adversarial_weight)
-        return {"g_weight": self.adversarial_weight}
+        ranks = self.ranks
+        return self.adversarial.end_update(total=ranks.sum, mean=ranks.mean) if self.adversarial else {}
 
     def evaluate(self, *, last: bool, raw: bool = False) -> dict[str, float]:
         source = self.setup.data.validation
@@ -166,12 +157,13 @@ class AutoencoderTrainer(Trainer):
         return {"val_l1": float((found - target).abs().mean()), **measured}
 
     def health(self, batch: Batch) -> tuple[dict[str, float], HealthContext]:
-        plays = self._plays(self.update_index)
+        gan, played, weights = self._gan(self.update_index), 0, None
         at_once = min(self.length.micro_batch, 64)  # as for held-out metrics
-        numbers = health_check.of_autoencoder(self, batch.images, at_once=at_once, plays=plays)
-        played = self.update_index - self.players["discriminator"].start if plays else 0
-        adaptive = self.adversarial if self.adversarial and self.adversarial.adaptive else None
-        weights = (adaptive.weight, adaptive.adaptive_limit) if adaptive else None
+        numbers = health_check.of_autoencoder(self, batch.images, at_once=at_once, plays=gan is not None)
+        if gan:
+            played = gan.played(self.update_index)
+        if self.adversarial and self.adversarial.adaptive:
+            weights = self.adversarial.weight, self.adversarial.adaptive_limit
         return numbers, HealthContext(self.setup.name, self.compressor.vae_dim, played, weights)
 
     def sample_pictures(self, suffix: str) -> None:
@@ -185,40 +177,30 @@ class AutoencoderTrainer(Trainer):
         return found.float().clamp(-1, 1)
 
     def state_dict(self) -> dict[str, Any]:
-        anchors = self.lecam.anchors if self.lecam else None
-        return {**super().state_dict(), "adversarial_weight": self.adversarial_weight, "lecam": anchors}
+        none = {"adversarial_weight": torch.zeros((), device=self.machine.device), "lecam": None}
+        return {**super().state_dict(), **(self.adversarial.state_dict() if self.adversarial else none)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
-        self.adversarial_weight = state["adversarial_weight"].to(self.machine.device)
-        if self.lecam:
-            self.lecam.anchors = state["lecam"]
+        if self.adversarial:
+            self.adversarial.load_state_dict(state)
 
-    def _plays(self, update: int) -> bool:
-        player = self.players.get("discriminator")
-        return self.adversarial is not None and player is not None and update >= player.start
+    def _gan(self, update: int) -> Adversarial | None:
+        """The adversarial loss, if it plays in `update`."""
+        return self.adversarial if self.adversarial and self.adversarial.plays(update) else None
 
     def _conditioned(self, update: int) -> bool:
         return self.spade == "always" or (self.spade == "alternate" and update % 2 == 0)
 
     def _replayed(self) -> bool:
         """Whether updates compute the same of images, noise and β: all do until a GAN begins."""
-        return self.perceptual is None and self.spade != "alternate" and not self._plays(self.update_index)
+        varies = self.perceptual or self.losses or self.spade == "alternate" or self._gan(self.update_index)
+        return not varies
 
     def _arguments(self, micro: Micro) -> tuple[Tensor, ...]:
         beta = self.kl.beta(self.update_index, updates=self.length.updates)
         there = torch.full((), beta, device=micro.images.device)
         return micro.images, self.posterior_noise[micro.rows], there, self.crop_places[micro.rows]
-
-    def _begin_generator(self) -> None:
-        self.gradients, self.reconstructions = {}, []
-
-    def _begin_discriminator(self) -> None:
-        self.reconstructions = [
-            torch.cat(self.reconstructions)
-        ]  # its micro-batches may be smaller than the generator's
-        if self.lecam:
-            self.lecam.seen = []
 
     def _generator(self, images: Tensor, noise: Tensor, beta: Tensor, places: Tensor) -> tuple[Terms, Weights]:
         posterior = self.compressor(images)
@@ -226,9 +208,12 @@ class AutoencoderTrainer(Trainer):
         terms, weights = self._image_terms(found, images, places)
         terms |= self.kl(posterior.mean, posterior.logvar)
         weights[self.kl.summed] = beta
-        if self._plays(self.update_index):
-            self.reconstructions.append(found.detach())
-            self._add_adversarial(found, images, terms, weights)
+        gan = self._gan(self.update_index)
+        if gan:
+            layer, scaler = self.expander.last_layer, self.scalers["vae"]
+            further, their_weights = gan.generator_terms(found, images, terms.get("vae"), layer, scaler)
+            terms |= further
+            weights |= their_weights
         return terms, weights
 
     def _image_terms(self, found: Tensor, images: Tensor, places: Tensor) -> tuple[Terms, Weights]:
@@ -246,52 +231,5 @@ class AutoencoderTrainer(Trainer):
         if self.perceptual and self.perceptual.due(self.update_index):
             terms |= self.perceptual(found, images, places)
             weights["lpips"] = self.perceptual.weight
-        return terms, weights
-
-    def _add_adversarial(self, found: Tensor, images: Tensor, terms: Terms, weights: Weights) -> None:
-        assert self.adversarial
-        discriminator: Any = self.setup.parts["discriminator"]
-        if self.feature_matching:
-            fake, logits = discriminator.features(found)
-            with torch.no_grad():
-                real, _ = discriminator.features(images)
-            terms |= self.feature_matching(fake, real)
-            weights["feature_matching"] = self.feature_matching.weight
-        else:
-            logits = discriminator(found)
-        terms |= self.adversarial.generator(logits)
-        weights["g"] = self._weigh(terms)
-
-    def _weigh(self, terms: Terms) -> float | Tensor:
-        """The generator's weight; with an adaptive one, measure the gradients for the next update."""
-        assert self.adversarial
-        if not self.adversarial.adaptive:
-            return self.adversarial.weight
-        layer = self.expander.last_layer
-        if layer.requires_grad:
-            scaler = self.scalers["vae"]
-            for name, term in (("reconstruction", "vae"), ("adversarial", "g")):
-                (gradient,) = torch.autograd.grad(scaler.scale(terms[term].sum()), layer, retain_graph=True)
-                self.gradients[name] = self.gradients.get(name, 0) + gradient.float()
-        return self.adversarial_weight
-
-    def _discriminator(self, micro: Micro) -> tuple[Terms, Weights]:
-        assert self.adversarial
-        discriminator = self.setup.parts["discriminator"]
-        first = micro.rows.start - self.ranks.share(self.length.batch_size).start
-        real, fake = micro.images, self.reconstructions[0][first : first + len(micro.images)]
-        if self.level:
-            real, fake = (
-                image + self.level * noise[micro.rows]
-                for image, noise in zip((real, fake), self.instance_noise, strict=True)
-            )
-        real_logits, fake_logits = discriminator(real), discriminator(fake)
-        terms = self.adversarial.discriminator(real_logits, fake_logits)
-        weights: Weights = {"d": 1.0}
-        if self.lecam:
-            terms |= self.lecam(real_logits, fake_logits)
-            weights["lecam"] = self.lecam.weight
-        if self.adversarial.r1_due(self.update_index):
-            terms |= self.adversarial.r1(discriminator, micro.images)
-            weights["r1"] = 1.0
-        return terms, weights
+        further, their_weights = computed(self.losses, found, images)
+        return terms | further, weights | their_weights

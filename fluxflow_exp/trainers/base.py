@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fluxflow_exp.data.loader import Batch, load_batches
 from fluxflow_exp.data.protocols import Source, Stored, Stream
-from fluxflow_exp.losses.terms import Terms
+from fluxflow_exp.losses.terms import Loss, Terms, names
 from fluxflow_exp.machine import clock
 from fluxflow_exp.machine.preemption import Interrupted
 from fluxflow_exp.machine.ranks import Ranks
@@ -39,7 +39,12 @@ class Trainer(ABC):
     REACHES: ClassVar[dict[str, tuple[str, ...]]]  # term → parts that get gradient from it where they are trained
     CACHES: ClassVar[bool] = False  # whether it can train on what frozen parts say of the data, kept on disk
 
-    def __init__(self, setup: StepContext) -> None:
+    def __init__(self, setup: StepContext, losses: dict[str, Loss]) -> None:
+        """`losses` are the user's own, by their keys; NEEDS get their gradient."""
+        self.losses = losses
+        self.own_terms = names(losses, taken=self.METRICS)  # → the key of the loss that gives it
+        self.metrics: dict[str, str | None] = {**self.METRICS, **self.own_terms}
+        self.reaches = {**self.REACHES, **dict.fromkeys(self.own_terms, self.NEEDS)}
         self.setup, self.length, self.machine, self.ranks = setup, setup.length, setup.machine, setup.ranks
         self.source: Source | Stored | Stream = setup.data.train
         self.players = build_players(setup, self.PLAYERS, averaged=self.AVERAGED, starts_at=self.starts_at)

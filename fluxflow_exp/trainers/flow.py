@@ -10,7 +10,7 @@ from fluxflow_exp.data.loader import Batch, read_all
 from fluxflow_exp.evaluation import flow_loss
 from fluxflow_exp.evaluation.during_training import ValidationMetrics
 from fluxflow_exp.losses.flow_matching import RectifiedFlow
-from fluxflow_exp.losses.terms import Terms
+from fluxflow_exp.losses.terms import Loss, Terms, Weights, computed
 from fluxflow_exp.models.posterior import Posterior
 from fluxflow_exp.models.text_encoder import Text, padded
 from fluxflow_exp.models.text_to_image import TextToImage
@@ -28,7 +28,10 @@ GENERATION_BATCH = 64
 
 
 class FlowTrainer(Trainer):
-    """Players: `flow` (flow_processor) and, unless it is frozen, `text_encoder`; one loss trains both."""
+    """Players: `flow` (flow_processor) and, unless it is frozen, `text_encoder`; the same losses train both.
+
+    `losses` are the user's own (see losses/terms.py).
+    """
 
     PLAYERS = {"flow": ("flow_processor",), "text_encoder": ("text_encoder",)}
     USES = ("compressor", "expander")
@@ -39,8 +42,8 @@ class FlowTrainer(Trainer):
     REACHES = {"flow": NEEDS}
     CACHES = True
 
-    def __init__(self, setup: StepContext, *, objective: RectifiedFlow) -> None:
-        super().__init__(setup)
+    def __init__(self, setup: StepContext, *, objective: RectifiedFlow, **losses: Loss) -> None:
+        super().__init__(setup, losses)
         self.objective = objective
         self.compressor: Any = setup.parts["compressor"]
         self.flow: Any = setup.parts["flow_processor"]
@@ -96,7 +99,7 @@ class FlowTrainer(Trainer):
 
     def phases(self) -> list[Phase]:
         # A pretrained encoder may ask the GPU for what it does next, which a graph cannot hold.
-        replayed = not (self.trains_text and self.text_encoder.pretrained)
+        replayed = not (self.losses or (self.trains_text and self.text_encoder.pretrained))
         return [Phase(list(self.players.values()), self._loss, arguments=self._arguments, replayed=replayed)]
 
     def begin_update(self, batch: Batch) -> None:
@@ -158,10 +161,11 @@ class FlowTrainer(Trainer):
             text = padded(Text(*text))
         return data, self.flow_noise[micro.rows], self.times[micro.rows], *text
 
-    def _loss(self, data: Tensor, noise: Tensor, times: Tensor, *words: Tensor) -> tuple[Terms, dict[str, Any]]:
+    def _loss(self, data: Tensor, noise: Tensor, times: Tensor, *words: Tensor) -> tuple[Terms, Weights]:
         text = self.text_encoder.encode(*words) if self.trains_text else Text(*words)
         velocity = self.flow(self.objective.interpolate(data, noise, times), times, text)
-        return self.objective(velocity, data, noise, times), {"flow": 1.0}
+        terms, weights = computed(self.losses, velocity, data, noise, times)
+        return self.objective(velocity, data, noise, times) | terms, {"flow": 1.0} | weights
 
     def _latents(self, posterior: Posterior, noise: Tensor) -> Tensor:
         latents: Tensor = self.flow.normalise(posterior.sample(noise).float())

@@ -47,7 +47,7 @@ class Checkup:
             return
         since = self._read_rows()
         metrics |= self._of_rows(since)
-        score, spike = health.largest_spike(self.recent, health.SPIKING, since=since)
+        score, spike = health.largest_spike(self.recent, [*health.SPIKING, *trainer.own_terms], since=since)
         if score is not None:
             metrics["loss_spike"] = score
         found = health.warnings(metrics, context, spike=spike)

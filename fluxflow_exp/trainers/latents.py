@@ -75,12 +75,10 @@ class Cached(Encoded):
     def text(self, micro: Micro, dropped: list[bool]) -> tuple[Tensor, ...]:
         if self.empty is None:
             return super().text(micro, dropped)
-        before = self.trainer.ranks.share(self.trainer.length.batch_size).start
-        rows = slice(micro.rows.start - before, micro.rows.stop - before)
         short = len(self.empty)
-        lengths = [short if drop else length for length, drop in zip(self.lengths[rows], dropped, strict=True)]
+        lengths = [short if drop else length for length, drop in zip(self.lengths[micro.share], dropped, strict=True)]
         longest = max(lengths)
-        tokens = self.tokens[rows, :longest].float()
+        tokens = self.tokens[micro.share, :longest].float()
         device = tokens.device
         empty = F.pad(self.empty, (0, 0, 0, longest - short))
         tokens = torch.where(to_device(torch.tensor(dropped), device)[:, None, None], empty, tokens)

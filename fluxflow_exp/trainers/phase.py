@@ -17,6 +17,7 @@ class Micro:
     images: Tensor  # (micro-batch, 3, height, width), float32 in [-1, 1], on the device; or what `inputs` made of them
     captions: list[str]
     rows: slice  # of the global batch
+    share: slice  # of this rank's share of it
 
 
 @dataclass

@@ -83,9 +83,9 @@ def _is_loss(node: Any) -> bool:
 
 def _reach(toy: ToyTrainer, trainer: Trainer, term: str, found: set[str], trained: set[str]) -> Check:
     name = f"gradient of {term}"
-    if term not in trainer.REACHES:
+    if term not in trainer.reaches:
         return Check(toy.step, name, False, f"{type(trainer).__name__}.REACHES does not say which parts it trains")
-    wanted = set(trainer.REACHES[term]) & trained
+    wanted = set(trainer.reaches[term]) & trained
     said = f"reaches {_listed(found)}"
     return Check(toy.step, name, found == wanted, said if found == wanted else f"{said}, not {_listed(wanted)}")
 
@@ -95,14 +95,14 @@ def _summed(toy: ToyTrainer, loss: str, trainer: Trainer, terms: set[str], weigh
 
     What belongs to no loss by name belongs to the trainer's one.
     """
-    own = {term for term in terms if trainer.METRICS.get(term) in (loss, None) or term == loss}
+    own = {term for term in terms if trainer.metrics.get(term) in (loss, None) or term == loss}
     name = f"loss {loss} is summed"
     if not own:
         return Check(toy.step, name, False, "no update has a term of it in the sum")
     # A term without weight may stand beside one that has some (l1 beside mse), but not beside an opponent's.
     sides: dict[Any, list[str]] = {}
     for term in sorted(own):
-        sides.setdefault(trainer.REACHES.get(term, term), []).append(term)
+        sides.setdefault(trainer.reaches.get(term, term), []).append(term)
     idle = [side for side in sides.values() if all(_idle(term, weighed) for term in side)]
     if not idle:
         return Check(toy.step, name, True, f"by {_listed(own)}")

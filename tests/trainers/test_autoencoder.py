@@ -77,10 +77,10 @@ def test_the_micro_batch_does_not_change_the_update(tmp_path: Path, step: str) -
 
 def test_the_adaptive_weight_starts_at_zero_and_is_that_of_the_update_before(tmp_path: Path) -> None:
     trainer, batch = build(tmp_path, "vae_gan", *START)
-    assert float(trainer.adversarial_weight) == 0.0
+    assert float(trainer.adversarial.adapted) == 0.0
     first = updated(trainer, batch)["g_weight"]
     assert first > 0
-    assert float(trainer.adversarial_weight) == pytest.approx(first)
+    assert float(trainer.adversarial.adapted) == pytest.approx(first)
 
 
 def test_captions_are_dropped_for_the_given_share_of_samples(tmp_path: Path) -> None:
@@ -179,7 +179,7 @@ def test_instance_noise_is_added_and_decays(tmp_path: Path) -> None:
         trainer.update(batch)
         _, real, fake = seen  # the generator's look, then the discriminator's two
         deviations.append(float((real - images).std()))
-        assert float((fake - trainer.reconstructions[0]).std()) == pytest.approx(deviations[-1], rel=0.1)
+        assert float((fake - trainer.adversarial.fakes[0]).std()) == pytest.approx(deviations[-1], rel=0.1)
     assert deviations == pytest.approx([0.5, 0.25, 0.125], rel=0.05)
 
 
