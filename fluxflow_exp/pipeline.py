@@ -131,7 +131,7 @@ def _train(
 
 
 def _tell_of(folder: RunFolder, console: Console) -> None:
-    """What follows the summary of a run."""
+    """Leave the digests and the card that follow the summary of a run."""
     verify.write_digests(folder, console)
     summary.write_card(folder, console)
 

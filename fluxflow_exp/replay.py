@@ -219,7 +219,7 @@ def _write_images(run: RunFolder, trainer: Trainer, batch: Batch, error: NonFini
 
 
 def _lines(found: dict[str, Any]) -> list[str]:
-    """What was found, for a person."""
+    """The findings, for a person."""
     where = f"update {found['update']} of step {found['step']}"
     if found["finite"]:
         lines = [f"Everything in {where} is finite:"]

@@ -1,4 +1,4 @@
-"""What the steps of a run are going to do, in facts and in words, derived from its configuration before it starts."""
+"""The plan of a run, before it starts: what its steps are going to do, in facts and in words."""
 
 from pathlib import Path
 from typing import Any

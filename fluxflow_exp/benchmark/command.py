@@ -191,7 +191,7 @@ class _Measurement:
         return times
 
     def _tflop(self, batch: Batch) -> float:
-        """Of an update without R1, counted by torch for each operation; multiplications and additions count apart."""
+        """TFLOP of an update without R1, counted by torch; multiplications and additions count apart."""
         trainer = self.trainer
         trainer.update_index = self.first + 1
         counter = FlopCounterMode(display=False)

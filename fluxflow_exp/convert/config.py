@@ -12,6 +12,7 @@ from fluxflow_exp.convert import keys
 from fluxflow_exp.convert.data import datasets_of
 from fluxflow_exp.convert.keys import Report, number
 from fluxflow_exp.convert.steps import Node, steps_of
+from fluxflow_exp.convert.translated import Translated
 from fluxflow_exp.errors import UserError
 
 OLD_LIST = """training.pipeline is a list, the form of versions before 0.2; write the steps below `steps:`:
@@ -40,29 +41,6 @@ def convert(source: Path, output: Path, *, text_encoder: str | None = None, mode
         f"look at the plan: {' '.join([command, 'validate=true', *new.machine])}",
         f"train:            {' '.join([command, *new.machine])}",
     ]
-
-
-class Translated:
-    """The new file in parts."""
-
-    def __init__(self) -> None:
-        self.name = ""  # of the stage; the run takes it over
-        self.overrides: list[Node] = []  # of the defaults list
-        self.steps: dict[str, Node] = {}
-        self.top: Node = {}
-        self.machine: list[str] = []  # overrides that belong to the command line: they say where, not what
-
-    def body(self) -> Node:
-        choices: list[Node] = []
-        steps: Node = {}
-        for key, step in self.steps.items():
-            for player, (optimizer, scheduler) in step["choices"].items():
-                choices.append({f"/optimizer@stage.steps.{key}.optimizers.{player}": optimizer})
-                choices.append({f"/scheduler@stage.steps.{key}.schedulers.{player}": scheduler})
-            steps[key] = {k: v for k, v in step.items() if k not in ("choices", "kind") and v not in ({}, [])}
-        spade = any(step["trainer"].get("spade", "never") != "never" for step in self.steps.values())
-        stage = {"name": self.name, "spade": spade, "steps": steps}
-        return {"defaults": [*choices, *self.overrides, "_self_"], "stage": stage, **self.top}
 
 
 def _read(source: Path) -> Node:

@@ -1,14 +1,8 @@
 """The data section and the named data sets of FluxFlow Training's YAML."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 from fluxflow_exp.convert.keys import Report
 from fluxflow_exp.convert.steps import Node
-
-if TYPE_CHECKING:
-    from fluxflow_exp.convert.config import Translated
+from fluxflow_exp.convert.translated import Translated
 
 TOKEN_VARIABLE = "WEBDATASET_TOKEN"
 

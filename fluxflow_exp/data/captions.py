@@ -17,6 +17,11 @@ def lines_of(path: Path) -> list[str]:
 
 
 def surrogate_in(text: str) -> str | None:
-    """What keeps `text` from being written as UTF-8, which every text encoder reads, in words."""
+    """Say what keeps `text` from being written as UTF-8, which every text encoder reads; None: nothing."""
     found = next((character for character in text if "\ud800" <= character <= "\udfff"), None)
     return None if found is None else f"half a character (the lone surrogate U+{ord(found):04X})"
+
+
+def prefixed(caption: str, prefix: str | None) -> str:
+    """FluxFlow's form: the prefix, a full stop, the caption."""
+    return f"{prefix}. {caption}" if prefix else caption

@@ -9,17 +9,8 @@ from torch import Tensor
 
 from fluxflow_exp.config.bounds import Fraction, PositiveInt, Share
 from fluxflow_exp.data import folder_notes
-from fluxflow_exp.data.captions import lines_of
-from fluxflow_exp.data.images import (
-    Bad,
-    Entry,
-    Images,
-    ImageTransform,
-    check_fraction,
-    file_state,
-    is_held_out,
-    prefixed,
-)
+from fluxflow_exp.data.captions import lines_of, prefixed
+from fluxflow_exp.data.images import Bad, Entry, Images, ImageTransform, check_fraction, file_state, is_held_out
 from fluxflow_exp.data.transforms import check_colour
 
 N_PROMPTS = 64
@@ -78,7 +69,7 @@ class ImageFolder:
         self.prompts = list(dict.fromkeys(e.caption for e in held_out))[:N_PROMPTS]
 
     def _look(self, folder: Path, entries: list[Entry], prefix: str | None) -> list[str]:
-        """What is odd about the names. ValueError: so many pictures are not there that a run would stop over them."""
+        """Say what is odd about the names. ValueError: so many pictures are missing that a run would stop over them."""
         listing = folder_notes.Listing(folder, [entry.id for entry in entries])
         missing, total = folder_notes.missing_of(entries, listing), len(entries) + len(self.bad)
         empty = prefixed("", prefix)

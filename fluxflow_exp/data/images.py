@@ -150,11 +150,6 @@ def file_state(path: Path) -> tuple[int, int] | None:
     return found.st_size, found.st_mtime_ns
 
 
-def prefixed(caption: str, prefix: str | None) -> str:
-    """FluxFlow's form: the prefix, a full stop, the caption."""
-    return f"{prefix}. {caption}" if prefix else caption
-
-
 def is_held_out(name: str, fraction: float) -> bool:
     """Whether a name belongs to the held-out `fraction`; for fraction 1/k exactly sha256(name) % k == 0."""
     number = int(hashlib.sha256(name.encode(errors="surrogateescape")).hexdigest(), 16)

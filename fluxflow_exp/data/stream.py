@@ -4,8 +4,6 @@ A reader (one worker of one rank) has a slot: it reads every n-th of the epoch's
 function of (seed, epoch, slot, slots), so that a run continues exactly with the same number of readers.
 """
 
-from __future__ import annotations
-
 import http.client
 import io
 import os
@@ -17,16 +15,13 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import IO, TYPE_CHECKING, Any, cast
+from typing import IO, Any, cast
 
 from fluxflow_exp.data import tar
 from fluxflow_exp.data.images import Bad, Entry, ImageTransform, is_held_out, load
 from fluxflow_exp.data.protocols import BadSampleError, Sample
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.seeding import derive
-
-if TYPE_CHECKING:
-    from fluxflow_exp.data.webdataset import Keys
 
 ATTEMPTS, FIRST_DELAY, TIMEOUT = 5, 2.0, 60.0  # of a connection; seconds, doubled each time
 HELD_OUT_SEARCH = 50  # held-out images are looked for among this many times as many samples
@@ -41,7 +36,7 @@ class Streamed:
     def __init__(
         self,
         urls: list[str],
-        keys: Keys,
+        keys: tar.Keys,
         transform: ImageTransform,
         *,
         fraction: float,

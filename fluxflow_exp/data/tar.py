@@ -1,17 +1,20 @@
-"""Tar shards: an index of local ones, and the samples of one that is streamed.
+"""Tar shards: an index of local ones, the samples of one that is streamed, and image and caption among its members.
 
 Members whose names agree up to the first dot of the last path element are one sample (webdataset's convention).
 """
 
 import http.client
+import json
 import os
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from fluxflow_exp.data.decoding import check_regular
+from fluxflow_exp.data.captions import decoded, prefixed, surrogate_in
+from fluxflow_exp.data.decoding import EXTENSIONS, check_regular
 
+SHOWN = 5  # names of members in a reason
 LARGEST = 2**30  # bytes of a member that is read
 IMPOSSIBLE = 2**40  # bytes: more than a shard has
 
@@ -39,6 +42,55 @@ class Member(NamedTuple):
                 raise OSError("the shard is truncated here")
             file.seek(self.offset)
             return file.read(self.size)
+
+
+class Keys:
+    """Which members of a sample are its image and its caption."""
+
+    def __init__(self, image_key: str | None, label_key: str, caption_key: str | None, prefix: str | None) -> None:
+        self.images = tuple(image_key.lower().split(";")) if image_key else EXTENSIONS
+        self.label, self.caption_key, self.prefix = label_key.lower(), caption_key, prefix
+        self.wanted = f"image member ({', '.join(self.images)})" if image_key else "image member"
+
+    def image_of(self, members: dict[str, Any]) -> Any:
+        """ValueError: there is none, or none that can be used."""
+        return _usable(members, self.images, self.wanted)
+
+    def caption_of(self, members: dict[str, Any], read: Any) -> str:
+        """The caption; `read` gives a member's bytes. ValueError: there is none, or none that can be read."""
+        member = _usable(members, (self.label,), f"caption member {self.label}")
+        try:
+            text = decoded(read(member))
+            fields = None if self.caption_key is None else json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"its {self.label} member cannot be read: {error}") from error
+        if self.caption_key is not None:
+            if not isinstance(fields, dict) or not isinstance(fields.get(self.caption_key), str):
+                raise ValueError(f"no text in the field {self.caption_key!r} of its {self.label} member")
+            text = fields[self.caption_key]
+        caption = " ".join(text.split())
+        if not caption:
+            raise ValueError("an empty caption")
+        broken = surrogate_in(caption)
+        if broken:
+            raise ValueError(f"its caption holds {broken}")
+        return prefixed(caption, self.prefix)
+
+
+def _usable(members: dict[str, Any], extensions: tuple[str, ...], wanted: str) -> Any:
+    """The first of `members` with one of these extensions. ValueError: there is none, or it cannot be used."""
+    for extension in extensions:
+        if extension in members:
+            member = members[extension]
+            if isinstance(member, Unusable):
+                raise ValueError(f"its {extension} member {member}")
+            return member
+    names = sorted(members)
+    shown = ", ".join(name[:40] for name in names[:SHOWN])
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    dotted = next((name for name in names if name.rpartition(".")[2] in extensions), None)
+    hint = f"; a sample's name ends at its first dot, so that {dotted[:40]} is an extension" if dotted else ""
+    raise ValueError(f"no {wanted} among {shown}{more}{hint}")
 
 
 def index(shard: Path) -> tuple[dict[str, dict[str, Member | Unusable]], Bad]:

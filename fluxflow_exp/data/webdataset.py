@@ -3,7 +3,6 @@
 import glob
 import hashlib
 import io
-import json
 import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,74 +15,14 @@ from torch import Tensor
 from fluxflow_exp.config.bounds import Fraction, PositiveInt, Share
 from fluxflow_exp.config.published import REMOTE
 from fluxflow_exp.data import tar
-from fluxflow_exp.data.captions import decoded, surrogate_in
-from fluxflow_exp.data.decoding import EXTENSIONS, reason
+from fluxflow_exp.data.decoding import reason
 from fluxflow_exp.data.folder_notes import unusable
-from fluxflow_exp.data.images import (
-    Bad,
-    Entry,
-    Images,
-    ImageTransform,
-    check_fraction,
-    file_state,
-    is_held_out,
-    prefixed,
-)
+from fluxflow_exp.data.images import Bad, Entry, Images, ImageTransform, check_fraction, file_state, is_held_out
 from fluxflow_exp.data.protocols import Source, Stream
 from fluxflow_exp.data.stream import Streamed
 from fluxflow_exp.data.transforms import check_colour
 
 N_PROMPTS = 64
-SHOWN = 5  # names of members in a reason
-
-
-class Keys:
-    """Which members of a sample are its image and its caption."""
-
-    def __init__(self, image_key: str | None, label_key: str, caption_key: str | None, prefix: str | None) -> None:
-        self.images = tuple(image_key.lower().split(";")) if image_key else EXTENSIONS
-        self.label, self.caption_key, self.prefix = label_key.lower(), caption_key, prefix
-        self.wanted = f"image member ({', '.join(self.images)})" if image_key else "image member"
-
-    def image_of(self, members: dict[str, Any]) -> Any:
-        """ValueError: there is none, or none that can be used."""
-        return _usable(members, self.images, self.wanted)
-
-    def caption_of(self, members: dict[str, Any], read: Any) -> str:
-        """The caption; `read` gives a member's bytes. ValueError: there is none, or none that can be read."""
-        member = _usable(members, (self.label,), f"caption member {self.label}")
-        try:
-            text = decoded(read(member))
-            fields = None if self.caption_key is None else json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"its {self.label} member cannot be read: {error}") from error
-        if self.caption_key is not None:
-            if not isinstance(fields, dict) or not isinstance(fields.get(self.caption_key), str):
-                raise ValueError(f"no text in the field {self.caption_key!r} of its {self.label} member")
-            text = fields[self.caption_key]
-        caption = " ".join(text.split())
-        if not caption:
-            raise ValueError("an empty caption")
-        broken = surrogate_in(caption)
-        if broken:
-            raise ValueError(f"its caption holds {broken}")
-        return prefixed(caption, self.prefix)
-
-
-def _usable(members: dict[str, Any], extensions: tuple[str, ...], wanted: str) -> Any:
-    """The first of `members` with one of these extensions. ValueError: there is none, or it cannot be used."""
-    for extension in extensions:
-        if extension in members:
-            member = members[extension]
-            if isinstance(member, tar.Unusable):
-                raise ValueError(f"its {extension} member {member}")
-            return member
-    names = sorted(members)
-    shown = ", ".join(name[:40] for name in names[:SHOWN])
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    dotted = next((name for name in names if name.rpartition(".")[2] in extensions), None)
-    hint = f"; a sample's name ends at its first dot, so that {dotted[:40]} is an extension" if dotted else ""
-    raise ValueError(f"no {wanted} among {shown}{more}{hint}")
 
 
 class WebDataset:
@@ -127,7 +66,7 @@ class WebDataset:
         check_fraction(validation_fraction)
         check_colour(background)
         self.img_size, self.max_bad_fraction = img_size, max_bad_fraction
-        keys = Keys(image_key, label_key, caption_key, fixed_prompt_prefix)
+        keys = tar.Keys(image_key, label_key, caption_key, fixed_prompt_prefix)
         transform = ImageTransform(img_size, crop, flip, background, buckets, reduced_min_sizes)
         square = ImageTransform(img_size, background=background)
         shards = expand(urls)
@@ -163,7 +102,7 @@ class WebDataset:
         """Nothing here reads captions back from images."""
         return {}
 
-    def _index(self, shards: list[Path], keys: Keys) -> list[Entry]:
+    def _index(self, shards: list[Path], keys: tar.Keys) -> list[Entry]:
         entries = []
         for shard in track(shards, description="Indexing shards"):
             try:
@@ -204,7 +143,7 @@ def expand(urls: str | list[str]) -> list[Path] | list[str]:
 
 
 def _matching(pattern: str) -> list[str]:
-    """What matches a glob; of its folders those that exist by that very name are taken by it."""
+    """Expand a glob; of its folders those that exist by that very name are taken by it."""
     folder = next((parent for parent in Path(pattern).parents if os.path.isdir(parent)), Path())
     return sorted(glob.glob(os.path.join(glob.escape(str(folder)), Path(pattern).relative_to(folder)), recursive=True))
 

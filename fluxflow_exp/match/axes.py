@@ -1,4 +1,4 @@
-"""What a model costs on each axis that models can be equal on: parameters, work, memory, time."""
+"""The cost of a model on each axis that models can be equal on: parameters, work, memory, time."""
 
 import copy
 import statistics
@@ -21,7 +21,7 @@ GIB = 2**30
 
 @dataclass(frozen=True)
 class Predicted:
-    """Of an update on the card of `hardware`, as `fluxflow_exp.plan` predicts it."""
+    """An update on the card of `hardware`, as `fluxflow_exp.plan` predicts it."""
 
     peak_gib: float
     seconds: float | None  # None: the card's rates are not known
@@ -49,7 +49,7 @@ class Subject:
         return {part: sum(p.numel() for p in weights.outline(model.nodes[part]).parameters()) for part in model.parts}
 
     def tflop(self, model: Model) -> float:
-        """Of an update, averaged over the step."""
+        """Count the TFLOP of an update, averaged over the step."""
         return statistics.fmean(flops.tflop(self._config(model), self.step, self.length, self.data))
 
     def predicted(self, model: Model) -> Predicted:
@@ -90,7 +90,7 @@ class Figures:
         return sum(self.parts.values())
 
     def on(self, axis: str) -> float | None:
-        """What the search equates; None: the card's rates are not known (time)."""
+        """Return the value that the search equates; None: the card's rates are not known (time)."""
         return {"params": self.parameters, "flops": self.tflop, "memory": self.peak_gib, "time": self.busy}[axis]
 
 

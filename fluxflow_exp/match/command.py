@@ -5,14 +5,14 @@ are changed until it equals the second, the reference, on one axis: the matched 
 update of the step on the others.
 """
 
-import argparse
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fluxflow_exp.config.overrides import values_of
 from fluxflow_exp.console import fail
 from fluxflow_exp.errors import UserError, did_you_mean
+from fluxflow_exp.match.arguments import Asked, parser
 from fluxflow_exp.preflight.idle import idle_problems
 from fluxflow_exp.run import failures
 
@@ -22,33 +22,11 @@ if TYPE_CHECKING:
     from fluxflow_exp.match.widths import Model
 
 UPDATES = 50  # that are timed
-AXES = ("params", "flops", "memory", "time")
-
-
-@dataclass(frozen=True)
-class Asked:
-    overrides: list[str]
-    like: list[str]
-    axis: str
-    step: str | None
-    config_dir: str | None
-    measured: bool
-    updates: int
-
-    @property
-    def reference(self) -> list[str]:
-        """The reference's overrides: those shared by both, with `like` in place of what it names."""
-        named = {_key(each) for each in self.like}
-        return [*(each for each in self.overrides if _key(each) not in named), *self.like]
-
-
-def _key(override: str) -> str:
-    return override.partition("=")[0].lstrip("+~")
 
 
 @failures.command
 def main(arguments: list[str] | None = None) -> int:
-    options = _parser().parse_intermixed_args(arguments)
+    options = parser().parse_intermixed_args(arguments)
     asked = Asked(
         options.overrides, options.like, options.axis, options.step, options.config_dir, options.measured,
         UPDATES if options.updates is None else options.updates,
@@ -165,28 +143,3 @@ def _side(model: "Model", overrides: list[str], figures: "Figures") -> dict[str,
 
 def _named(model: "Model") -> str:
     return f"{model.nodes['name']} with {model.nodes['activation']}"
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m fluxflow_exp.match",
-        description="Change a model's widths until it equals another one on one axis, print all axes of both, and "
-        "write the model as a file for --config-dir. No GPU is needed, but for --measured.",
-        epilog="Exit code: 0 matched, 1 the nearest is farther off than 1 % (params) or 2 %, 2 the configuration is "
-        "wrong. Example: python -m fluxflow_exp.match model=compact model.activation=silu "
-        "--like model.activation=bezier --axis params stage=vae data.img_size=128 hardware=h200",
-    )
-    parser.add_argument("overrides", nargs="*", help="of the model that is changed, shared by the reference")
-    parser.add_argument(
-        "--like", action="append", required=True, metavar="KEY=VALUE",
-        help="what the reference has instead; may be repeated",
-    )  # fmt: skip
-    parser.add_argument("--axis", required=True, choices=AXES, help="what is to be equal")
-    parser.add_argument("--step", metavar="NAME", help="step of the stage, where there are several")
-    parser.add_argument("--measured", action="store_true", help="with --axis time: timed on this machine")
-    parser.add_argument("--updates", type=int, help="that --measured times of each model (default 50)")
-    parser.add_argument("--out", type=Path, default=Path("matched"), metavar="FOLDER", help="default: matched/")
-    parser.add_argument("--name", help="of the model; default: MODEL_ACTIVATION_AXIS")
-    parser.add_argument("--config-dir", help="the folder of your own groups")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers there, too")
-    return parser

@@ -101,7 +101,7 @@ def _widths(
         return known[widths]
 
     def _forbidden(widths: Widths) -> str:
-        """What of a model with these widths is not as it should be."""
+        """Name what is not as it should be in a model with these widths; empty if nothing is."""
         return "" if space.admits(widths) else "proportions" if space.allowed(widths) else "shortcuts"
 
     found = search(space, tried, target, tolerance=tolerance)

@@ -1,15 +1,13 @@
-"""What a match leaves: a table of both models, the model's file, and the words to use it with."""
+"""The output of a match: a table of both models, the model's file, and the words to use it with."""
 
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
 from fluxflow_exp import files
-
-if TYPE_CHECKING:
-    from fluxflow_exp.match.command import Asked
+from fluxflow_exp.match.arguments import Asked
 
 
 def table(found: dict[str, Any]) -> str:
@@ -56,7 +54,7 @@ def _row(name: str, first: float | None, second: float | None, form: str) -> tup
     return name, cells[0], cells[1], apart
 
 
-def write_model(folder: Path, name: str, asked: "Asked", found: dict[str, Any]) -> Path:
+def write_model(folder: Path, name: str, asked: Asked, found: dict[str, Any]) -> Path:
     """Write `folder`/model/`name`.yaml: the model chosen, with the command's own model keys and the widths found."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
@@ -79,7 +77,7 @@ def write_model(folder: Path, name: str, asked: "Asked", found: dict[str, Any]) 
     return path
 
 
-def commands(path: Path, name: str, asked: "Asked", found: dict[str, Any]) -> str:
+def commands(path: Path, name: str, asked: Asked, found: dict[str, Any]) -> str:
     """How the model is used: from its file, or by overrides alone."""
     own = [each for each in asked.overrides if each.startswith(("model=", "model."))]
     words = [each for each in own if each.partition("=")[0] not in found["changes"]]
@@ -107,7 +105,7 @@ def _flat(value: Any) -> str:
     return f"[{','.join(map(str, value))}]" if isinstance(value, list) else str(value)
 
 
-def _command(asked: "Asked") -> str:
+def _command(asked: Asked) -> str:
     words = [*asked.overrides, *(word for each in asked.like for word in ("--like", each)), "--axis", asked.axis]
     words += ["--measured"] if asked.measured else []
     return f"python -m fluxflow_exp.match {shlex.join(words)}"

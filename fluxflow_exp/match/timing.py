@@ -72,7 +72,7 @@ def rounds(find: Callable[[float], float], measure: Callable[[], Timing], *, tol
 
 
 def _power(made: list[Round]) -> float:
-    """Of time in work, from the last two rounds; 1 where they do not tell."""
+    """The exponent of time in work, from the last two rounds; 1 where they do not tell."""
     if len(made) < 2 or made[-1].work == made[-2].work:
         return 1.0
     (first, second) = made[-2:]

@@ -120,7 +120,7 @@ class Walk:
 
 
 def _from_python(node: Any, given: Gradients) -> tuple[Tensor | None, ...]:
-    """Of a function written in Python, which also has arguments that are no tensors, and no edges for those."""
+    """Gradients of a function written in Python: it has arguments that are no tensors, too, and no edges for those."""
     made = node.apply(*given)
     made = made if isinstance(made, tuple) else (made,)
     wanted = (each for each, needed in zip(made, node.needs_input_grad, strict=False) if needed)

@@ -47,7 +47,7 @@ WORKSPACE = 32 * 2**20
 
 @dataclass
 class Cost:
-    """Of an update: bytes at the peak, and what is computed."""
+    """The cost of an update: bytes at the peak, and what is computed."""
 
     peak: int
     operations: list[Operation]
@@ -78,7 +78,7 @@ class Rehearsal:
         return Counter(self.trainer.kind(index) for index in range(self.trainer.length.updates))
 
     def cost(self, kind: Kind, micro_batch: int) -> Cost:
-        """Of an update of that kind, the optimizers' moments being there already.
+        """Measure an update of that kind, the optimizers' moments being there already.
 
         Many micro-batches cost what two do and as often again the difference between three and two.
         """
@@ -98,21 +98,21 @@ class Rehearsal:
         )
 
     def flops(self, kind: Kind) -> int:
-        """Of an update of that kind, with the whole batch at once."""
+        """Count an update of that kind, with the whole batch at once."""
         return self._run(self._first(kind), self.share, 1).flops
 
     def checkpoint_bytes(self) -> int:
-        """Of a saved state, once the optimizers have moments."""
+        """Size of a saved state, once the optimizers have moments."""
         tensors = {id(each): each for each in tree_leaves(self.trainer.state_dict()) if isinstance(each, Tensor)}
         return sum(each.numel() * each.element_size() for each in tensors.values())
 
     def weights_bytes(self) -> int:
-        """Of the parts that the step trains, as they are published: averaged and raw."""
+        """Size of the parts that the step trains, as they are published: averaged and raw."""
         parts = [part for player in self.trainer.players.values() for part in player.parts.values()]
         return sum(2 * each.numel() * each.element_size() for part in parts for each in part.state_dict().values())
 
     def cached_bytes(self) -> int:
-        """Of an image's entry in a cache of moments."""
+        """Size of an image's entry in a cache of moments."""
         size: int = self.moments.numel() * self.moments.element_size()
         return size
 
@@ -134,7 +134,7 @@ class Rehearsal:
 
 
 class _Captured(CudaGraphs):
-    """What graphs add to the memory of passes: arguments of their own, and gradients that stay."""
+    """The memory that graphs add to passes: arguments of their own, and gradients that stay."""
 
     def run(self, pass_: Callable[..., Terms], arguments: Sequence[Tensor]) -> Terms:
         self.arguments = [each.clone() for each in arguments]

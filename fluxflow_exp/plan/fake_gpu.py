@@ -40,7 +40,7 @@ def fake_gpu() -> Iterator[None]:
 
 
 class _RealHost(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """What concerns the CPU alone is computed: sizes and choices depend on it."""
+    """Compute what concerns the CPU alone: sizes and choices depend on it."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}

@@ -1,4 +1,4 @@
-"""What a step will need, in numbers and in words."""
+"""The needs of a step, in numbers and in words."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +16,7 @@ SPARE_GIB = 1.0
 
 @dataclass
 class Forecast:
-    """Of one step. What the card's facts do not tell is None."""
+    """The needs of one step. What the card's facts do not tell is None."""
 
     step: str
     trainer: str  # autoencoder | flow
@@ -102,7 +102,7 @@ def lines(found: Forecast, hardware: Hardware) -> list[str]:
 
 
 def total(found: list[Forecast]) -> dict[str, Any]:
-    """Of all steps together; what one of them does not know is None."""
+    """Sum over all steps; what one of them does not know is None."""
     hours = [each.hours for each in found if each.hours is not None]
     dollars = [each.dollars for each in found if each.dollars is not None]
     return {

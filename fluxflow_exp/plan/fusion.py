@@ -1,4 +1,4 @@
-"""What `torch.compile` keeps in memory of a region (models/layers.py), without compiling it.
+"""The tensors that `torch.compile` keeps in memory of a region (models/layers.py), without compiling it.
 
 Torch's own partitioner divides a region's forward and backward graph, so what is kept between the two is what it keeps.
 Inside a graph the compiler fuses pointwise operations into their neighbours: their results take memory only where

@@ -1,4 +1,4 @@
-"""What operations on a device cost: memory of the tensors that live, arithmetic, bytes read and written."""
+"""The cost of operations on a device: memory of the tensors that live, arithmetic, bytes read and written."""
 
 import weakref
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""What was looked at, and whether it is as it should be."""
+"""One thing that was looked at, and whether it is as it should be."""
 
 from dataclasses import dataclass
 

@@ -46,7 +46,7 @@ def check(values: dict[str, Any], *, say: Callable[[str], None] = print) -> list
 
 
 def certificate(checks: list[Check]) -> dict[str, Any]:
-    """What `wiring.json` holds."""
+    """The content of `wiring.json`."""
     return {
         "format": FORMAT,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -75,7 +75,7 @@ def table(checks: list[Check], *, every: bool = False) -> str:
 
 
 def _made(name: str, tried: Any, img_size: int, changes: dict[str, tuple[Any, Any]]) -> str:
-    """What is checked, and what is not as it will be trained."""
+    """Say what is checked, and what is not as it will be trained."""
     mine = {
         key: pair
         for key, pair in changes.items()

@@ -97,7 +97,7 @@ class Effects:
         return any(a != b for a, b in zip_longest(*(self.toy.run(c, more) for c in (self.toy.config, changed))))
 
     def _rates(self, config: RunConfig, player: str) -> list[float]:
-        """Of a whole step, by updates and by a metric that hardly improves."""
+        """The rates of a whole step, by updates and by a metric that hardly improves."""
         node = config.stage.steps[self.toy.step].schedulers[player]
         horizon = min(self.toy.length.updates, HORIZON)
         return curve(node, 1.0, horizon, horizon) + observed(node)

@@ -51,7 +51,7 @@ def replaced(config: RunConfig, key: str, other: Any) -> RunConfig:
 
 
 def at(node: Any, path: list[str]) -> Any:
-    """What stands below `node` at `path`, through dataclasses and dicts."""
+    """Return the value below `node` at `path`, through dataclasses and dicts."""
     for name in path:
         node = node[name] if isinstance(node, dict) else getattr(node, name)
     return node

@@ -142,7 +142,7 @@ def advance(trainer: Trainer, batch: Batch, index: int) -> dict[str, float]:
 
 
 def digest(trainer: Trainer) -> str:
-    """Of every part's tensors and of the averages, bit for bit."""
+    """Digest every part's tensors and the averages, bit for bit."""
     found = hashlib.blake2b()
     averages = [player.ema.average for player in trainer.players.values() if player.ema]
     states: list[dict[str, Tensor]] = [module.state_dict() for module in trainer.setup.parts.values()]

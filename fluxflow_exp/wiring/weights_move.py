@@ -1,4 +1,4 @@
-"""What updates leave behind: trained parts move, frozen ones do not, averages follow, rates keep to their schedules."""
+"""The traces of updates: trained parts move, frozen ones do not, averages follow, rates keep to their schedules."""
 
 from typing import Any
 
