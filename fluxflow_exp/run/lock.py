@@ -6,35 +6,39 @@ into several containers, and keeps versions apart that know no other.
 
 Both are flock's. Record locks (lockf) are lost as soon as their process closes any descriptor of the file, and looking
 whether a run goes on is enough for that. On NFS the kernel makes byte-range locks on the server of either kind. A
-forked child has flock's lock in its copy of the descriptor, so it closes that first of all: a data loading process
-that outlives its run does not keep the folder.
+forked child closes its copy of the descriptor first of all: a data loading process that outlives its run does not keep
+the folder.
 """
 
 import errno
 import fcntl
 import os
 import time
-import weakref
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from fluxflow_exp.errors import UserError
 
 READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
+WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 LOOK_SECONDS = 0.1  # between two tries
 INSIDE_SECONDS = 2.0  # who only looks holds a lock for a moment
 
 
 class FolderLock:
+    """Hold a run folder until `release`, or until this object is gone."""
+
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         here = Path(os.path.abspath(folder))  # "." has a name, too
         self.beside, self.inside = here.parent / f".{here.name}.lock", folder / ".lock"
-        self._descriptors: dict[Path, int] = {}
+        self._locks: dict[Path, FileLock] = {}
 
     @property
     def held(self) -> bool:
         """Whether this process holds the folder."""
-        return bool(self._descriptors)
+        return any(lock.is_locked for lock in self._locks.values())
 
     def acquire(self, *, seconds: float = 0.0) -> bool:
         """Hold the folder, after `seconds` of trying at most. False: another process has it.
@@ -65,7 +69,7 @@ class FolderLock:
 
     def release(self) -> None:
         """Let another process have the folder."""
-        for path in list(self._descriptors):
+        for path in list(self._locks):
             self._close(path)
 
     def held_elsewhere(self) -> bool:
@@ -82,46 +86,33 @@ class FolderLock:
 
     def _take(self, path: Path) -> bool:
         """False: another process holds it. What cannot be written is passed over: a folder in one stays where it is."""
-        if path in self._descriptors:
+        if path in self._locks and self._locks[path].is_locked:
             return True
+        lock = FileLock(path, thread_local=False, fallback_to_soft=False)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(path, os.O_CREAT | os.O_RDWR, 0o666)
+            lock.acquire(blocking=False)
+        except Timeout:
+            return False
         except OSError as error:
-            if error.errno in READ_ONLY:
-                return True
-            raise
-        taken = False
-        try:
-            taken = _flock(descriptor, fcntl.LOCK_EX, path)
-        finally:
-            if not taken:
-                os.close(descriptor)
-        if taken:
-            self._descriptors[path] = descriptor
-            _HELD.add(self)
-        return taken
+            if error.errno in WITHOUT_LOCKS:
+                raise UserError(
+                    f"{path.parent} is on a file system without locks ({error.strerror}), where two processes could "
+                    "train in one folder: set output_root=… to another one, or have it mounted with locks (Lustre: "
+                    "-o flock)"
+                ) from error
+            if error.errno not in READ_ONLY:
+                raise
+        else:
+            self._locks[path] = lock
+        return True
 
     def _close(self, path: Path) -> None:
-        descriptor = self._descriptors.pop(path, None)
-        if descriptor is not None:
-            os.close(descriptor)
+        if path in self._locks:
+            self._locks.pop(path).release()
 
 
 def taken(folder: Path) -> str:
     return f"another process is training in {folder}. Wait for it, stop it, or choose another name=…"
-
-
-_HELD: "weakref.WeakSet[FolderLock]" = weakref.WeakSet()
-
-
-def _in_child() -> None:
-    for lock in list(_HELD):
-        lock.release()
-    _HELD.clear()
-
-
-os.register_at_fork(after_in_child=_in_child)
 
 
 def _is_locked(path: Path) -> bool:
@@ -131,21 +122,11 @@ def _is_locked(path: Path) -> bool:
     except OSError:
         return False  # not there, or not to be read: then by no process of this user's
     try:
-        return not _flock(descriptor, fcntl.LOCK_SH, path)
-    except UserError:
-        return False
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # without locks
+        pass
     finally:
         os.close(descriptor)
-
-
-def _flock(descriptor: int, kind: int, path: Path) -> bool:
-    try:
-        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError as error:
-        raise UserError(
-            f"{path.parent} is on a file system without locks ({error.strerror}), where two processes could train in "
-            "one folder: set output_root=… to another one, or have it mounted with locks (Lustre: -o flock)"
-        ) from error
-    return True
+    return False

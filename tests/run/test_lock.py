@@ -1,5 +1,6 @@
 """One process in a run folder, whatever is asked for at what moment; and looking, which holds nothing."""
 
+import errno
 import fcntl
 import multiprocessing
 import os
@@ -100,6 +101,16 @@ def test_a_folder_that_is_held_from_inside_alone_is_in_use(tmp_path: Path, quick
             folder.lock()
         assert not folder.locked
     folder.lock()
+
+
+def test_a_file_system_without_locks_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def flock(descriptor: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.raises(UserError, match=r"file system without locks \(No locks available\)"):
+        RunFolder(tmp_path / "run").lock()
+    assert not RunFolder(tmp_path / "run").in_use()
 
 
 def test_what_a_killed_process_had_begun_to_write_is_removed(tmp_path: Path, quick: None) -> None:
