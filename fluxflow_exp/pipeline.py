@@ -22,9 +22,9 @@ from fluxflow_exp.monitor.finite import NonFiniteError
 from fluxflow_exp.preflight.hardware import hardware_problems
 from fluxflow_exp.run import failures, mirror, summary
 from fluxflow_exp.run.checkpoint import CheckpointStore
-from fluxflow_exp.run.folder import RunFolder, identity_digest, run_path
-from fluxflow_exp.run.live_report import LiveReport
-from fluxflow_exp.run.mirror import Mirror
+from fluxflow_exp.run.folder import Mirror, RunFolder, run_path
+from fluxflow_exp.run.identity import identity_digest
+from fluxflow_exp.run.live_report import LiveReport, draw_graphs, write_card
 from fluxflow_exp.run.opening import open_run
 from fluxflow_exp.run.save_interval import SaveClock
 from fluxflow_exp.run.wandb import WandbRun, final_metrics
@@ -61,7 +61,7 @@ def run(values: dict[str, Any], *, swept: str = "", started: float | None = None
         if ranks.first and console.logs:  # it had the folder
             failures.record(error, told, folder, console)
             with suppress(OSError):
-                summary.write_card(folder, console)
+                write_card(folder, console)
         ranks.fail(str(told) or type(told).__name__)
         if told is error:
             raise
@@ -133,7 +133,7 @@ def _train(
 def _tell_of(folder: RunFolder, console: Console) -> None:
     """Leave the digests and the card that follow the summary of a run."""
     verify.write_digests(folder, console)
-    summary.write_card(folder, console)
+    write_card(folder, console)
 
 
 def _plan(
@@ -192,7 +192,7 @@ class Pipeline:
         if self.ranks.first:
             publish.publish_final(self.folder, earlier)
             self.live_report.wait()
-            summary.draw_graphs(self.folder, self.console)
+            draw_graphs(self.folder, self.console)
 
     def _step(self, index: int, name: str, step: Step, earlier: list[str]) -> None:
         (signum,) = self.ranks.largest([self.stop.signum or 0])

@@ -14,10 +14,11 @@ from fluxflow_exp import files
 from fluxflow_exp.compare import curves as compare_curves
 from fluxflow_exp.compare import metrics
 from fluxflow_exp.compare import output as compare_report
-from fluxflow_exp.compare import runs as compare_runs
 from fluxflow_exp.compare.curves import BUDGETS, TIMED, Curve
+from fluxflow_exp.compare.differences import Found, differences
+from fluxflow_exp.compare.groups import group, key_of
 from fluxflow_exp.compare.pairs import Comparison, Group, Question, pairs
-from fluxflow_exp.compare.runs import Found, Run
+from fluxflow_exp.compare.runs import SHOWN, Run, find, listed
 from fluxflow_exp.config import published
 from fluxflow_exp.console import fail
 from fluxflow_exp.errors import UserError, did_you_mean
@@ -40,10 +41,10 @@ def compare(
     `reference`: the group, or its value, that others are compared with; `at`: the budget, by default the largest that
     all runs reached; `allow`: kinds of differences (data, code, config) that are put up with.
     """
-    by = compare_runs.key_of(runs, question.by)
-    groups = _referred(compare_runs.group(runs, by), reference)
+    by = key_of(runs, question.by)
+    groups = _referred(group(runs, by), reference)
     metrics.check_metric(runs, question.metric)
-    found = compare_runs.differences(runs, by)
+    found = differences(runs, by)
     if found.machines and question.budget in TIMED:
         found.unlike.append(found.machines)
     unrecorded = _said(lambda: compare_curves.check_budget(runs, question.budget))
@@ -59,11 +60,10 @@ def compare(
         ) + problems
     unlike = [each for each in found.unlike if each.kind not in allow]
     problems += [
-        f"{each}. Only {question.by} may differ; --allow {each.kind} compares all the same"
-        for each in unlike[: compare_runs.SHOWN]
+        f"{each}. Only {question.by} may differ; --allow {each.kind} compares all the same" for each in unlike[:SHOWN]
     ]
-    if len(unlike) > compare_runs.SHOWN:
-        problems.append(f"{len(unlike) - compare_runs.SHOWN} further keys differ")
+    if len(unlike) > SHOWN:
+        problems.append(f"{len(unlike) - SHOWN} further keys differ")
     if problems:
         raise UserError(*problems)
     return _made(groups, curves, target[0], question, found)
@@ -145,7 +145,7 @@ def _notes(groups: list[Group], at: float, question: Question, found: Found, jud
         again = [run.name for group in groups for run in group.runs if run.record["restarts"]]
         if again:
             notes.append(
-                f"{compare_runs.listed(again)} went on after interruptions; GPU-hours take it that the number of GPUs "
+                f"{listed(again)} went on after interruptions; GPU-hours take it that the number of GPUs "
                 "stayed that of the first start"
             )
     return notes
@@ -204,7 +204,7 @@ def main(arguments: list[str] | None = None) -> int:
         problems.append(f"--out {options.folder}: this is a file, and a folder is wanted")
     published.allow(options.trust)
     try:
-        runs = compare_runs.find(options.out)
+        runs = find(options.out)
         if higher is None:
             metrics.check_metric(runs, options.metric)
             problems.append(

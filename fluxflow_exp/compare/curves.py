@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from fluxflow_exp.compare import flops
+from fluxflow_exp.compare.differences import apart
 from fluxflow_exp.compare.metrics import evaluated, logged
-from fluxflow_exp.compare.runs import Run, apart, listed
+from fluxflow_exp.compare.runs import Run, listed
 from fluxflow_exp.compare.significance import half_width
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.run.metric_log import Row, read_rows

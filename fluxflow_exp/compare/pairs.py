@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from fluxflow_exp.compare.curves import BUDGETS, Band, Curve
-from fluxflow_exp.compare.runs import Found, Run
+from fluxflow_exp.compare.differences import Found
+from fluxflow_exp.compare.runs import Run
 from fluxflow_exp.compare.significance import (
     MOST_SEEDS,
     Difference,

@@ -13,7 +13,8 @@ from fluxflow_exp.errors import UserError, did_you_mean
 from fluxflow_exp.evaluation import digests
 from fluxflow_exp.models import weights
 from fluxflow_exp.run import frozen
-from fluxflow_exp.run.folder import IDENTITY, RunFolder
+from fluxflow_exp.run.folder import RunFolder
+from fluxflow_exp.run.identity import IDENTITY
 
 Kind = Literal["ema", "raw"]
 AUTOENCODER = ("compressor", "expander")

@@ -109,10 +109,10 @@ def _parser() -> argparse.ArgumentParser:
 @failures.command
 def cli(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
-    from fluxflow_exp.compare import runs as compare_runs
+    from fluxflow_exp.compare.runs import find
 
     try:
-        folders = [run.folder for run in compare_runs.find(options.run)]
+        folders = [run.folder for run in find(options.run)]
         if options.graphs:
             from fluxflow_exp import plot
 

@@ -12,7 +12,8 @@ from hydra.core.global_hydra import GlobalHydra
 
 from fluxflow_exp.config.compose import conf_dir, resolve
 from fluxflow_exp.config.overrides import compose_config
-from fluxflow_exp.run.folder import RunFolder, flatten
+from fluxflow_exp.run.folder import RunFolder
+from fluxflow_exp.run.identity import flatten
 
 ABSENT = "(absent)"
 ASIDE = ("name", "output_root", "resume", "validate")  # names and places say nothing about a run

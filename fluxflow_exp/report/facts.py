@@ -15,7 +15,8 @@ from fluxflow_exp.report.gallery import Frame
 from fluxflow_exp.report.hours import Hours
 from fluxflow_exp.report.panels import Track
 from fluxflow_exp.run import states as ledger
-from fluxflow_exp.run.folder import RunFolder, flatten
+from fluxflow_exp.run.folder import RunFolder
+from fluxflow_exp.run.identity import flatten
 from fluxflow_exp.run.metric_log import read_rows
 from fluxflow_exp.run.states import Entry
 

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from fluxflow_exp import files
+from fluxflow_exp.errors import UserError
 from fluxflow_exp.run.folder import RunFolder
 
 
@@ -31,3 +32,26 @@ def forget(folder: RunFolder, *paths: Path) -> None:
     names = {path.relative_to(folder.path).as_posix() for path in paths}
     if not names.isdisjoint(published(folder)):
         files.write_json(folder.digests, {name: e for name, e in read(folder).items() if name not in names})
+
+
+def check_finished(folder: RunFolder, steps: list[str]) -> None:
+    """UserError: weights that a finished step has published are gone or changed, and a later one starts from them."""
+    from fluxflow_exp.models import weights  # torch
+
+    listed = published(folder)
+    problems = []
+    for name in [f"{step}{kind}.safetensors" for step in steps for kind in ("", ".raw")]:
+        try:
+            weights.read_facts(folder.weights / name)
+        except ValueError as error:
+            problems.append(str(error))
+        else:
+            if listed.get(f"weights/{name}", "") not in ("", files.digest(folder.weights / name)):
+                problems.append(f"{folder.weights / name} has changed: its digest is not that in {folder.digests.name}")
+    if problems:
+        raise UserError(
+            f"{folder.path}: weights of finished steps are not as they were published:\n"
+            + "".join(f"    {line}\n" for line in problems)
+            + "  Bring them back from a mirror or a backup, and the same command continues; or resume=fresh moves the "
+            "folder aside and begins anew"
+        )

@@ -21,6 +21,11 @@ from fluxflow_exp.machine import environment
 from fluxflow_exp.run.folder import RunFolder
 
 WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)  # what only a write ends in
+LESS_MEMORY = (
+    "To use less: hardware.activation_checkpointing=true, a smaller data.img_size, "
+    "stage.steps.STEP.trainer.perceptual.crop=128 where LPIPS is on, or model=compact; "
+    "docs/how-to/limited-vram.md lists more, and python -m fluxflow_exp.plan says beforehand what fits"
+)
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
@@ -82,8 +87,6 @@ def of_run(error: Exception, folder: RunFolder) -> Exception:
     import torch
 
     if isinstance(error, torch.OutOfMemoryError):
-        from fluxflow_exp.trainers.accumulation import LESS_MEMORY
-
         return UserError(f"out of memory where a smaller micro-batch does not help: {error}. {LESS_MEMORY}")
     return error
 

@@ -1,14 +1,13 @@
-"""The folder of a run: its files, its identity."""
+"""The folder of a run: its files, its lock, and where its copy is."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-import re
 import secrets
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,15 +23,25 @@ from fluxflow_exp.run.lock import FolderLock, taken
 
 if TYPE_CHECKING:
     from fluxflow_exp.data.protocols import DataSet
-    from fluxflow_exp.run.mirror import Mirror
 
 FORMAT = 1
-IDENTITY = ("model", "data", "stage", "optimizer", "scheduler", "seed")
-# Ends of keys that change no number: where things are, and how many bad samples are borne.
-ASIDE = ("_path", "_file", "description", "max_bad_fraction")
-EXTENSIBLE = ("n_epochs", "max_updates")
 # Ranks of a run that was killed need a moment to end, and a node that SLURM gave up may take longer.
 LOCK_SECONDS = 120.0 if "SLURM_JOB_ID" in os.environ else 5.0
+
+
+@dataclass(frozen=True)
+class Mirror:
+    """Where a run's second copy stands: below `root`, on a volume that outlives the machine."""
+
+    root: Path
+    run: str  # the run's name, of a sweep's job with the sweep's before it
+
+    @classmethod
+    def of(cls, values: dict[str, Any], swept: str = "") -> Mirror | None:
+        """Return what a resolved configuration asks for; `swept` is the name of a sweep's job folder."""
+        root = values["checkpoint"]["mirror"]
+        run = run_path(values, swept).relative_to(Path(values["output_root"]).expanduser())
+        return cls(Path(root).expanduser(), run.as_posix()) if root else None
 
 
 class RunFolder:
@@ -231,68 +240,12 @@ def run_path(values: dict[str, Any], swept: str = "") -> Path:
     return Path(values["output_root"]).expanduser().joinpath(values["name"], swept)
 
 
-def identity_differences(config: dict[str, Any], frozen: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Key → (frozen value, asked value) for what makes a run another run. Paths may differ: data may move."""
-    mine, theirs = _identity(config), _identity(frozen)
-    missing = "(absent)"
-    return {
-        key: (theirs.get(key, missing), mine.get(key, missing))
-        for key in sorted({*mine, *theirs})
-        if mine.get(key, missing) != theirs.get(key, missing)
-    }
-
-
-def identity_digest(frozen: dict[str, Any]) -> str:
-    """16 hex digits for what makes a run this one, however long it becomes."""
-    fixed = {key: value for key, value in _identity(frozen).items() if key.rpartition(".")[2] not in EXTENSIBLE}
-    return hashlib.sha256(json.dumps(fixed, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _identity(config: dict[str, Any]) -> dict[str, Any]:
-    values = {key: value for name in IDENTITY for key, value in flatten(config[name], name)}
-    return {key: value for key, value in values.items() if not key.endswith(ASIDE)}
-
-
-def is_extension(config: dict[str, Any], frozen: dict[str, Any]) -> bool:
-    """Whether `config` asks for more epochs of the frozen run's last step, and says so."""
-    last = list(config["stage"]["steps"])[-1]
-    longer = {f"stage.steps.{last}.{key}" for key in EXTENSIBLE}
-    differing = identity_differences(config, frozen)
-    return config["resume"] == "extend" and bool(differing) and set(differing) <= longer
-
-
-def tell(differing: dict[str, tuple[Any, Any]]) -> str:
-    """A line for each key."""
-    return "\n".join(f"    {key}: {theirs!r} there, {mine!r} asked" for key, (theirs, mine) in differing.items())
-
-
-def identity(record: dict[str, Any]) -> str:
-    """Eight hexadecimal digits that no other run has, however it is called and wherever it lies."""
-    if re.fullmatch("[0-9a-f]{8}", str(record.get("id"))):
-        return str(record["id"])
-    began = [start.get("time") for start in record.get("starts", [])[:1]]
-    known = [record.get(key) for key in ("name", "seed", "commit")]
-    return hashlib.sha256(json.dumps([*known, *began]).encode()).hexdigest()[:8]
-
-
-def starts(record: dict[str, Any]) -> list[str]:
-    """What tells each start of a run from all others, of this run and of its copies on other machines."""
-    return [str(start.get("id") or f"{start['time']} {start['machine']}") for start in record.get("starts", [])]
-
-
 def free_name(path: Path) -> Path:
     """`<path>.old-<number>` that nothing has yet."""
     number = 1
     while (found := path.with_name(f"{path.name}.old-{number}")).exists():
         number += 1
     return found
-
-
-def flatten(value: Any, path: str) -> list[tuple[str, Any]]:
-    """Dotted keys at and below `path`, each with its value; a list is a value."""
-    if isinstance(value, dict) and value:
-        return [pair for name, child in value.items() for pair in flatten(child, f"{path}.{name}")]
-    return [(path, value)]
 
 
 def _add_time(record: dict[str, Any], start: dict[str, Any], seconds: float) -> None:

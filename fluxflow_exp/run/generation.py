@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 
 from fluxflow_exp import files
 from fluxflow_exp.errors import UserError
-from fluxflow_exp.run.folder import RunFolder, identity, starts
+from fluxflow_exp.run.folder import RunFolder
+from fluxflow_exp.run.identity import identity, starts
 from fluxflow_exp.run.progress import Progress
 
 FORMAT = 1

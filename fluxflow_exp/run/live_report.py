@@ -1,9 +1,13 @@
-"""Graphs and card of a run that is still going on, made beside it so that training does not wait."""
+"""Graphs and card of a run: at its end, and beside it while it goes on so that training does not wait."""
 
 import subprocess
 import sys
 import time
+import traceback
 from pathlib import Path
+
+from fluxflow_exp.console import Console
+from fluxflow_exp.run.folder import RunFolder
 
 EVERY_SECONDS = 60.0
 
@@ -29,3 +33,34 @@ class LiveReport:
         """Until nothing is being drawn: two writers would undo each other's pictures."""
         if self._drawing:
             self._drawing.wait()
+
+
+def draw_graphs(folder: RunFolder, console: Console) -> None:
+    """Refresh the pictures in `graph/` from the metric rows. The run is complete without them."""
+    try:
+        from fluxflow_exp import plot  # matplotlib: half a second that a start does without
+
+        written = plot.draw(folder.graph)
+    except Exception as error:  # of fonts, of styles, of a version: none is worth a run
+        _say_missing("The graphs", "plot", error, folder, console)
+        return
+    console.say(f"Graphs: {', '.join(path.name for path in written)}")
+
+
+def write_card(folder: RunFolder, console: Console) -> None:
+    """Leave `report.html`. The run is complete without it: what goes wrong is said, and where to see it."""
+    from fluxflow_exp.report import command as report
+
+    try:
+        console.say(f"Run card: {report.write_card(folder)}")
+    except Exception as error:
+        _say_missing("The run card", "report", error, folder, console)
+
+
+def _say_missing(what: str, command: str, error: Exception, folder: RunFolder, console: Console) -> None:
+    console.log("".join(traceback.format_exception(error)))
+    reason = " ".join(f"{type(error).__name__}: {error}".split())
+    console.say(
+        f"{what} could not be written ({reason}); nothing else is missing. "
+        f"{folder.log} has the traceback, and python -m fluxflow_exp.{command} {folder.path} tries again"
+    )

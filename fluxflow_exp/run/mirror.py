@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import shutil
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from glob import escape
 from pathlib import Path
@@ -16,17 +15,9 @@ from typing import TYPE_CHECKING, Any
 from fluxflow_exp import files
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.run import digest_list, failures, generation, progress, tally
-from fluxflow_exp.run.folder import (
-    RunFolder,
-    free_name,
-    identity,
-    identity_differences,
-    is_extension,
-    run_path,
-    starts,
-    tell,
-)
+from fluxflow_exp.run.folder import Mirror, RunFolder, free_name
 from fluxflow_exp.run.generation import File, Generation
+from fluxflow_exp.run.identity import identity, identity_differences, is_extension, starts, tell
 from fluxflow_exp.run.progress import Progress
 
 if TYPE_CHECKING:
@@ -36,137 +27,15 @@ if TYPE_CHECKING:
 KEPT = ("weights/", "samples/", "graph/", "evaluations/", "config.yaml", "code.diff")
 
 
-@dataclass(frozen=True)
-class Mirror:
-    """Below `root`; `run` is the run's name, of a sweep's job with the sweep's before it."""
-
-    root: Path
-    run: str
-
-    @classmethod
-    def of(cls, values: dict[str, Any], swept: str = "") -> Mirror | None:
-        """What a resolved configuration asks for; `swept` is the name of a sweep's job folder."""
-        root = values["checkpoint"]["mirror"]
-        run = run_path(values, swept).relative_to(Path(values["output_root"]).expanduser())
-        return cls(Path(root).expanduser(), run.as_posix()) if root else None
-
-    def save(self, folder: RunFolder) -> None:
-        """Make the run as it is now the newest generation.
-
-        OSError: it cannot be written. UserError: what is there is not to be replaced by it.
-        """
-        record = folder.read_record()
-        home = self.root / f"{self.run}-{identity(record)}"
-        before = generation.newest(home)
-        if before:
-            _refuse_loss(before, folder, record)
-        known = before.files if before else {}
-        entries: dict[str, File] = {}
-        try:
-            _store(folder, home, known, entries)
-            if entries != known:
-                self._switch(folder, record, before, home, entries)
-        except BaseException:  # what was copied would fill a full disk further, with every try
-            with suppress(OSError):
-                if generation.newest(home) == before:
-                    generation.remove(generation.places(home, entries) - generation.places(home, known))
-            raise
-
-    def _switch(
-        self, folder: RunFolder, record: dict[str, Any], before: Generation | None, home: Path, entries: dict[str, File]
-    ) -> None:
-        same = before is not None and entries["config.yaml"] == before.files["config.yaml"]
-        names = [Path(name).name for name in entries if name.startswith("checkpoints/")]
-        made = Generation(
-            home=home,
-            number=before.number + 1 if before else 1,
-            run=self.run,
-            identity=identity(record),
-            starts=starts(record),
-            progress=Progress.of(names, finished=len(record["steps"]), complete="summary.json" in entries),
-            time=datetime.now(UTC).isoformat(timespec="seconds"),
-            config=before.config if before and same else folder.frozen(),
-            files=entries,
-        )
-        if before and made.progress < before.progress:
-            raise UserError(f"it is ahead ({before.progress}) of {folder.path} ({made.progress})")
-        made.write()
-        if before:
-            before.remove(kept=made)
-
-    def bring_back(self, folder: RunFolder, values: dict[str, Any]) -> list[str]:
-        """Put the copy in place of a run folder that is lost, damaged or behind it; what there is to say.
-
-        The folder as it was is kept under another name. UserError: the copy is of another run, or not whole.
-        """
-        partial = folder.path.with_name(f"tmp-{folder.path.name}.part")
-        shutil.rmtree(partial, ignore_errors=True)
-        here = progress.read(folder)
-        if here is None:
-            found = self._of_this_name(folder, values)
-            why = ", since its run.json or config.yaml was not whole" if folder.checkpoints.is_dir() else ""
-            return _put_in_place(found, folder, partial, why) if found else []
-        record = folder.read_record()
-        found = self._of_identity(folder, record)
-        if found is None:
-            return []
-        if identity_differences(values, found.config) and not is_extension(values, found.config):
-            return []  # the folder's own configuration is compared by whoever opens it
-        lost = _lost(folder, record, found)
-        if found.progress > here or (lost and found.progress == here):
-            why = f": {'; '.join(lost)} here" if lost else f", which is ahead (here: {here})"
-            if found.run != self.run:
-                why = f", where it is {found.run}{why}"
-            return _put_in_place(found, folder, partial, why, here=here, mine=found.run == self.run, rows=bool(lost))
-        if lost:  # who goes on without the rows keeps what the mirror has of them
-            leaves = found.run == self.run and found.number and values["resume"] == "incomplete"
-            there = _set_aside(found) if leaves else found.home
-            return [f"{there} has rows that are missing here, up to {found.progress}, and is behind (here: {here})"]
-        if found.run != self.run:
-            return []  # of a folder that this one was copied from, or has been before it was renamed
-        if found.number and not _leads_to(found.starts, starts(record)):
-            return [
-                f"The copy on the mirror has gone another way ({found.progress}); it is kept in {_set_aside(found)}"
-            ]
-        generation.tidy(found.home)
-        return []
-
-    def _of_identity(self, folder: RunFolder, record: dict[str, Any]) -> Generation | None:
-        """The copy of this very run that is farthest: of this name, or, if there is none, of another."""
-        own = identity(record)
-        homes = files.matching((self.root / self.run).parent, f"*-{escape(own)}")
-        found = [*map(generation.newest, homes), generation.plain(self.root / folder.path.name)]
-        return max(
-            (each for each in found if each and each.identity == own),
-            key=lambda each: (each.run == self.run, each.progress, each.number),
-            default=None,
-        )
-
-    def _of_this_name(self, folder: RunFolder, values: dict[str, Any]) -> Generation | None:
-        """The latest copy of a run of this name and configuration. UserError: there are only others of the name."""
-        place = self.root / self.run
-        homes = files.matching(place.parent, escape(place.name) + "-" + "[0-9a-f]" * 8)
-        copies = [*map(generation.newest, homes), generation.plain(self.root / folder.path.name)]
-        named = [each for each in copies if each and each.run == self.run]
-        differing = [identity_differences(values, each.config) for each in named]
-        same = [
-            each for each, keys in zip(named, differing, strict=True) if not keys or is_extension(values, each.config)
-        ]
-        if named and not same:
-            raise UserError(
-                f"{named[-1].home} is the copy of another run of this name ({named[-1].progress}):\n"
-                f"{tell(differing[-1])}\n"
-                "  Give this one its own name=…, or say resume=fresh to start anew; the copy stays"
-            )
-        return max(same, key=lambda each: each.time, default=None)
-
-
 def bring_back(folder: RunFolder, values: dict[str, Any]) -> list[str]:
-    """What `Mirror.bring_back` does and says, if the run has a mirror. UserError: as there, or it cannot be read."""
+    """Put the copy in place of a run folder that is lost, damaged or behind it; return what there is to say.
+
+    The folder as it was is kept under another name. UserError: the copy is of another run, not whole, or unreadable.
+    """
     if folder.mirror is None:
         return []
     try:
-        return folder.mirror.bring_back(folder, values)
+        return _bring_back(folder.mirror, folder, values)
     except OSError as error:
         reason, root = failures.of_file(error), folder.mirror.root
         if progress.read(folder):
@@ -191,12 +60,35 @@ def finish(folder: RunFolder) -> None:
         raise UserError(f"{reason}. The folder is whole; the same command tries again")
 
 
+def save(mirror: Mirror, folder: RunFolder) -> None:
+    """Make the run as it is now the newest generation.
+
+    OSError: it cannot be written. UserError: what is there is not to be replaced by it.
+    """
+    record = folder.read_record()
+    home = mirror.root / f"{mirror.run}-{identity(record)}"
+    before = generation.newest(home)
+    if before:
+        _refuse_loss(before, folder, record)
+    known = before.files if before else {}
+    entries: dict[str, File] = {}
+    try:
+        _store(folder, home, known, entries)
+        if entries != known:
+            _switch(mirror, folder, record, before, home, entries)
+    except BaseException:  # what was copied would fill a full disk further, with every try
+        with suppress(OSError):
+            if generation.newest(home) == before:
+                generation.remove(generation.places(home, entries) - generation.places(home, known))
+        raise
+
+
 def _fails(folder: RunFolder) -> str | None:
     """Copy the run to its mirror, if it has one; why that was not possible."""
     if folder.mirror is None:
         return None
     try:
-        folder.mirror.save(folder)
+        save(folder.mirror, folder)
     except OSError as error:
         reason = failures.of_file(error)
     except UserError as error:
@@ -204,6 +96,99 @@ def _fails(folder: RunFolder) -> str | None:
     else:
         return None
     return f"{reason}; the copy of {folder.path} on the mirror is behind it"
+
+
+def _switch(
+    mirror: Mirror,
+    folder: RunFolder,
+    record: dict[str, Any],
+    before: Generation | None,
+    home: Path,
+    entries: dict[str, File],
+) -> None:
+    same = before is not None and entries["config.yaml"] == before.files["config.yaml"]
+    names = [Path(name).name for name in entries if name.startswith("checkpoints/")]
+    made = Generation(
+        home=home,
+        number=before.number + 1 if before else 1,
+        run=mirror.run,
+        identity=identity(record),
+        starts=starts(record),
+        progress=Progress.of(names, finished=len(record["steps"]), complete="summary.json" in entries),
+        time=datetime.now(UTC).isoformat(timespec="seconds"),
+        config=before.config if before and same else folder.frozen(),
+        files=entries,
+    )
+    if before and made.progress < before.progress:
+        raise UserError(f"it is ahead ({before.progress}) of {folder.path} ({made.progress})")
+    made.write()
+    if before:
+        before.remove(kept=made)
+
+
+def _bring_back(mirror: Mirror, folder: RunFolder, values: dict[str, Any]) -> list[str]:
+    """Put the copy in place of a run folder that is lost, damaged or behind it; what there is to say.
+
+    The folder as it was is kept under another name. UserError: the copy is of another run, or not whole.
+    """
+    partial = folder.path.with_name(f"tmp-{folder.path.name}.part")
+    shutil.rmtree(partial, ignore_errors=True)
+    here = progress.read(folder)
+    if here is None:
+        found = _of_this_name(mirror, folder, values)
+        why = ", since its run.json or config.yaml was not whole" if folder.checkpoints.is_dir() else ""
+        return _put_in_place(found, folder, partial, why) if found else []
+    record = folder.read_record()
+    found = _of_identity(mirror, folder, record)
+    if found is None:
+        return []
+    if identity_differences(values, found.config) and not is_extension(values, found.config):
+        return []  # the folder's own configuration is compared by whoever opens it
+    lost = _lost(folder, record, found)
+    if found.progress > here or (lost and found.progress == here):
+        why = f": {'; '.join(lost)} here" if lost else f", which is ahead (here: {here})"
+        if found.run != mirror.run:
+            why = f", where it is {found.run}{why}"
+        return _put_in_place(found, folder, partial, why, here=here, mine=found.run == mirror.run, rows=bool(lost))
+    if lost:  # who goes on without the rows keeps what the mirror has of them
+        leaves = found.run == mirror.run and found.number and values["resume"] == "incomplete"
+        there = _set_aside(found) if leaves else found.home
+        return [f"{there} has rows that are missing here, up to {found.progress}, and is behind (here: {here})"]
+    if found.run != mirror.run:
+        return []  # of a folder that this one was copied from, or has been before it was renamed
+    if found.number and not _leads_to(found.starts, starts(record)):
+        return [f"The copy on the mirror has gone another way ({found.progress}); it is kept in {_set_aside(found)}"]
+    generation.tidy(found.home)
+    return []
+
+
+def _of_identity(mirror: Mirror, folder: RunFolder, record: dict[str, Any]) -> Generation | None:
+    """The copy of this very run that is farthest: of this name, or, if there is none, of another."""
+    own = identity(record)
+    homes = files.matching((mirror.root / mirror.run).parent, f"*-{escape(own)}")
+    found = [*map(generation.newest, homes), generation.plain(mirror.root / folder.path.name)]
+    return max(
+        (each for each in found if each and each.identity == own),
+        key=lambda each: (each.run == mirror.run, each.progress, each.number),
+        default=None,
+    )
+
+
+def _of_this_name(mirror: Mirror, folder: RunFolder, values: dict[str, Any]) -> Generation | None:
+    """The latest copy of a run of this name and configuration. UserError: there are only others of the name."""
+    place = mirror.root / mirror.run
+    homes = files.matching(place.parent, escape(place.name) + "-" + "[0-9a-f]" * 8)
+    copies = [*map(generation.newest, homes), generation.plain(mirror.root / folder.path.name)]
+    named = [each for each in copies if each and each.run == mirror.run]
+    differing = [identity_differences(values, each.config) for each in named]
+    same = [each for each, keys in zip(named, differing, strict=True) if not keys or is_extension(values, each.config)]
+    if named and not same:
+        raise UserError(
+            f"{named[-1].home} is the copy of another run of this name ({named[-1].progress}):\n"
+            f"{tell(differing[-1])}\n"
+            "  Give this one its own name=…, or say resume=fresh to start anew; the copy stays"
+        )
+    return max(same, key=lambda each: each.time, default=None)
 
 
 def _refuse_loss(before: Generation, folder: RunFolder, record: dict[str, Any]) -> None:

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 from fluxflow_exp import files
 from fluxflow_exp.console import Console
 from fluxflow_exp.errors import UserError
-from fluxflow_exp.run import inputs, mirror, provenance, summary, tally
-from fluxflow_exp.run.folder import IDENTITY, RunFolder, identity_differences, is_extension, run_path, tell
+from fluxflow_exp.run import digest_list, inputs, mirror, provenance, summary, tally
+from fluxflow_exp.run.folder import RunFolder, run_path
+from fluxflow_exp.run.identity import IDENTITY, identity_differences, is_extension, tell
 from fluxflow_exp.run.inputs import Inputs
 
 if TYPE_CHECKING:
@@ -78,9 +79,7 @@ def _open(
     if not created:
         _check_inputs(folder, record, inputs, left, console)
         _refuse_less(folder, lengths, left)
-        from fluxflow_exp.trainers import publish  # torch
-
-        publish.check_finished(folder, [name for name in lengths if name not in left])
+        digest_list.check_finished(folder, [name for name in lengths if name not in left])
         told = tally.check_rows(folder, record, resume=values["resume"])
         if told:
             console.say("\n  ".join(told))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import traceback
 from typing import TYPE_CHECKING, Any
 
 from fluxflow_exp import files
@@ -85,37 +84,6 @@ def _guidance(folder: RunFolder) -> str:
     """What the last flow step has trained for: guidance needs captions that were left out."""
     steps = [step for step in folder.frozen()["stage"]["steps"].values() if "objective" in step["trainer"]]
     return " --use_cfg --guidance_scale 4" if steps and steps[-1]["cfg_dropout_prob"] > 0 else ""
-
-
-def draw_graphs(folder: RunFolder, console: Console) -> None:
-    """Refresh the pictures in `graph/` from the metric rows. The run is complete without them."""
-    try:
-        from fluxflow_exp import plot  # matplotlib: half a second that a start does without
-
-        written = plot.draw(folder.graph)
-    except Exception as error:  # of fonts, of styles, of a version: none is worth a run
-        _say_missing("The graphs", "plot", error, folder, console)
-        return
-    console.say(f"Graphs: {', '.join(path.name for path in written)}")
-
-
-def write_card(folder: RunFolder, console: Console) -> None:
-    """Leave `report.html`. The run is complete without it: what goes wrong is said, and where to see it."""
-    from fluxflow_exp.report import command as report
-
-    try:
-        console.say(f"Run card: {report.write_card(folder)}")
-    except Exception as error:
-        _say_missing("The run card", "report", error, folder, console)
-
-
-def _say_missing(what: str, command: str, error: Exception, folder: RunFolder, console: Console) -> None:
-    console.log("".join(traceback.format_exception(error)))
-    reason = " ".join(f"{type(error).__name__}: {error}".split())
-    console.say(
-        f"{what} could not be written ({reason}); nothing else is missing. "
-        f"{folder.log} has the traceback, and python -m fluxflow_exp.{command} {folder.path} tries again"
-    )
 
 
 def _parts(record: dict[str, Any], folder: RunFolder) -> list[str]:

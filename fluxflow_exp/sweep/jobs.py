@@ -23,9 +23,8 @@ from fluxflow_exp.preflight import check as preflight
 from fluxflow_exp.run import frozen as frozen_values
 from fluxflow_exp.run import mirror, opening
 from fluxflow_exp.run import states as ledger
-from fluxflow_exp.run.folder import RunFolder, run_path
+from fluxflow_exp.run.folder import Mirror, RunFolder, run_path
 from fluxflow_exp.run.lock import LOOK_SECONDS
-from fluxflow_exp.run.mirror import Mirror
 
 # What may change when the same job is launched again, and so does not name its folder.
 ASIDE = {"hardware", "hydra", "tracking", "checkpoint", "cache", "name", "output_root", "resume", "validate", "sweep"}

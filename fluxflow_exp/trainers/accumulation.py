@@ -16,6 +16,7 @@ from torch import Tensor
 
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.losses.terms import Terms
+from fluxflow_exp.run.failures import LESS_MEMORY
 from fluxflow_exp.trainers.cuda_graphs import CudaGraphs
 from fluxflow_exp.trainers.phase import Micro, Phase
 
@@ -23,12 +24,6 @@ if TYPE_CHECKING:
     from fluxflow_exp.trainers.base import Trainer
 
 Result = TypeVar("Result")
-
-LESS_MEMORY = (
-    "To use less: hardware.activation_checkpointing=true, a smaller data.img_size, "
-    "stage.steps.STEP.trainer.perceptual.crop=128 where LPIPS is on, or model=compact; "
-    "docs/how-to/limited-vram.md lists more, and python -m fluxflow_exp.plan says beforehand what fits"
-)
 
 
 class Accumulation:

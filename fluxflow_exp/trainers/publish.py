@@ -5,9 +5,7 @@ from typing import Any
 
 from torch import nn
 
-from fluxflow_exp import files
 from fluxflow_exp.config.schema import RunConfig
-from fluxflow_exp.errors import UserError
 from fluxflow_exp.machine import sharding
 from fluxflow_exp.models import weights
 from fluxflow_exp.run import digest_list
@@ -44,27 +42,6 @@ def publish_step(setup: StepContext, trainer: Trainer, config: RunConfig) -> Non
         digest_list.forget(setup.folder, *paths)
         weights.publish(paths[0], raw, {**facts, "kind": "raw"})
         weights.publish(paths[1], averaged, {**facts, "kind": "ema"})
-
-
-def check_finished(folder: RunFolder, steps: list[str]) -> None:
-    """UserError: weights that a finished step has published are gone or changed, and a later one starts from them."""
-    listed = digest_list.published(folder)
-    problems = []
-    for name in [f"{step}{kind}.safetensors" for step in steps for kind in ("", ".raw")]:
-        try:
-            weights.read_facts(folder.weights / name)
-        except ValueError as error:
-            problems.append(str(error))
-        else:
-            if listed.get(f"weights/{name}", "") not in ("", files.digest(folder.weights / name)):
-                problems.append(f"{folder.weights / name} has changed: its digest is not that in {folder.digests.name}")
-    if problems:
-        raise UserError(
-            f"{folder.path}: weights of finished steps are not as they were published:\n"
-            + "".join(f"    {line}\n" for line in problems)
-            + "  Bring them back from a mirror or a backup, and the same command continues; or resume=fresh moves the "
-            "folder aside and begins anew"
-        )
 
 
 def publish_final(folder: RunFolder, steps: list[str]) -> None:

@@ -21,7 +21,7 @@ from fluxflow_exp.config.compose import instantiate
 from fluxflow_exp.config.published import locate
 from fluxflow_exp.config.schema import RunConfig, Step
 from fluxflow_exp.monitor.finite import NonFiniteError
-from fluxflow_exp.run.folder import flatten
+from fluxflow_exp.run.identity import flatten
 from fluxflow_exp.step_plan import needed_parts
 from fluxflow_exp.wiring import exempt_keys
 from fluxflow_exp.wiring.check import ACTS, Check

@@ -12,7 +12,7 @@ from fluxflow_exp.console import Console
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.report import command as report
 from fluxflow_exp.report import comparison, facts, page
-from fluxflow_exp.run import summary
+from fluxflow_exp.run import live_report
 from fluxflow_exp.run.folder import RunFolder
 from tests.conftest import toy
 from tests.helpers.carded import HOSTILE, STEPS, make_carded
@@ -242,7 +242,7 @@ def test_a_card_that_cannot_be_written_loses_nothing(
     monkeypatch.setattr(page, "write", broken)
     console = Console()
     console.log_to(run.log)
-    summary.write_card(run, console)
+    live_report.write_card(run, console)
     assert "The run card could not be written (RuntimeError: no card today)" in capsys.readouterr().out
     assert "Traceback" in run.log.read_text(encoding="utf-8")
     assert not (run.path / "report.html").exists()

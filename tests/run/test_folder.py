@@ -11,7 +11,8 @@ from fluxflow_exp.errors import UserError
 from fluxflow_exp.models.weights import find_parts
 from fluxflow_exp.run import folder as run_folder
 from fluxflow_exp.run.checkpoint import CheckpointStore
-from fluxflow_exp.run.folder import RunFolder, identity_differences
+from fluxflow_exp.run.folder import RunFolder
+from fluxflow_exp.run.identity import identity_differences
 
 
 def config(**changes):

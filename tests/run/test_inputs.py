@@ -21,12 +21,12 @@ from fluxflow_exp.data.protocols import notes_of
 from fluxflow_exp.data.shapes import Shapes
 from fluxflow_exp.data.webdataset import WebDataset
 from fluxflow_exp.errors import UserError
-from fluxflow_exp.run import opening
+from fluxflow_exp.run import digest_list, opening
 from fluxflow_exp.run.checkpoint import CheckpointStore
-from fluxflow_exp.run.folder import RunFolder, identity_digest, run_path
+from fluxflow_exp.run.folder import RunFolder, run_path
+from fluxflow_exp.run.identity import identity_digest
 from fluxflow_exp.run.inputs import _contents
 from fluxflow_exp.run.summary import is_finished
-from fluxflow_exp.trainers import publish
 from tests.conftest import TOY, TOY_STEPS
 from tests.run.conftest import prepared
 
@@ -156,7 +156,7 @@ def test_moved_data_streams_and_runs_of_earlier_versions_go_on(data: Path, tmp_p
 
 
 def test_a_finished_step_stays_finished(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(publish, "check_finished", lambda folder, steps: None)  # nothing is published here
+    monkeypatch.setattr(digest_list, "check_finished", lambda folder, steps: None)  # nothing is published here
     folder, _, _ = start(values(data))
     planned = folder.read_record()["planned"]
     for step in ("vae", "flow"):

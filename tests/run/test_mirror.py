@@ -15,9 +15,9 @@ from fluxflow_exp.console import Console
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.preflight import check
 from fluxflow_exp.run import digest_list, generation, mirror, tally
-from fluxflow_exp.run.folder import RunFolder, identity, run_path
+from fluxflow_exp.run.folder import Mirror, RunFolder, run_path
+from fluxflow_exp.run.identity import identity
 from fluxflow_exp.run.metric_log import MetricLog
-from fluxflow_exp.run.mirror import Mirror
 from tests.conftest import toy
 
 
@@ -58,7 +58,7 @@ def train(folder: RunFolder, *updates: int) -> None:
         checkpoint(folder, update)
         tally.keep(folder, "vae", update)
         assert folder.mirror
-        folder.mirror.save(folder)
+        mirror.save(folder.mirror, folder)
 
 
 def checkpoint(folder: RunFolder, update: int) -> None:
@@ -85,7 +85,7 @@ def test_a_lost_folder_is_brought_back_as_it_was_saved(tmp_path: Path) -> None:
     before = content(folder)
     (folder.path / "submitted.json").write_text('{"launcher": "local", "job": 1}')  # a process of that machine
     assert folder.mirror
-    folder.mirror.save(folder)
+    mirror.save(folder.mirror, folder)
     assert said == []
     shutil.rmtree(tmp_path / "outputs")
     there, said = opened(values), mirror.bring_back(opened(values), values)
@@ -107,7 +107,7 @@ def test_a_save_copies_what_has_changed_and_leaves_one_generation(tmp_path: Path
     assert kept
     assert {p for p in there.rglob("*") if p.is_file()} == {*generation.places(there, kept.files), kept.listing}
     assert folder.mirror
-    folder.mirror.save(folder)  # nothing has changed
+    mirror.save(folder.mirror, folder)  # nothing has changed
     assert generation.newest(there) == kept
 
 
@@ -119,7 +119,7 @@ def test_damaged_checkpoints_do_not_replace_whole_ones(tmp_path: Path) -> None:
     whole = saved.read_bytes()
     saved.write_bytes(whole[:5])
     assert folder.mirror
-    folder.mirror.save(folder)  # a process that does not know
+    mirror.save(folder.mirror, folder)  # a process that does not know
     (copied,) = (home(tmp_path / "volume") / "checkpoints").iterdir()
     assert copied.read_bytes() == whole
     folder, said = start(values)
@@ -128,7 +128,7 @@ def test_damaged_checkpoints_do_not_replace_whole_ones(tmp_path: Path) -> None:
     assert (tmp_path / "outputs" / "run.old-1" / "checkpoints" / saved.name).read_bytes() == whole[:5]
     saved.unlink()
     with pytest.raises(UserError, match=r"ahead \(vae, update 20\) of .* \(its beginning\)"):
-        folder.mirror.save(folder)
+        mirror.save(folder.mirror, folder)
 
 
 def test_the_newer_of_two_machines_wins_and_the_other_is_kept(tmp_path: Path) -> None:
@@ -271,7 +271,7 @@ def test_rows_that_are_gone_come_from_the_mirror_and_verify_misses_them(tmp_path
     ]
     assert folder.mirror
     with pytest.raises(UserError, match="it has what is missing here"):
-        folder.mirror.save(folder)
+        mirror.save(folder.mirror, folder)
     again, said = start(values)
     assert "0 of the 2 rows up to update 20 here" in said[0]
     assert verify.problems(again)[0] == []

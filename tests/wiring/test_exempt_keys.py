@@ -10,7 +10,7 @@ import fluxflow_exp
 from fluxflow_exp.config import schema
 from fluxflow_exp.config.compose import conf_dir, resolve
 from fluxflow_exp.config.overrides import compose_config
-from fluxflow_exp.run.folder import flatten
+from fluxflow_exp.run.identity import flatten
 from fluxflow_exp.wiring import exempt_keys
 
 PACKAGE = Path(fluxflow_exp.__file__).parent

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from fluxflow_exp.compare import runs as compare_runs
+from fluxflow_exp.compare.runs import find
 from fluxflow_exp.evaluation import record
 from fluxflow_exp.run.metric_log import read_rows
 
@@ -24,7 +24,7 @@ def main() -> None:
     parser.add_argument("output", type=Path, help="folder of the runs, as given to run.sh")
     parser.add_argument("--to", type=Path, default=HERE / "results.json", help="default: beside this script")
     options = parser.parse_args()
-    runs = [facts(run.folder.path) for run in compare_runs.find([options.output])]
+    runs = [facts(run.folder.path) for run in find([options.output])]
     found = {
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "torch": torch.__version__,
