@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
 def write_card(folder: RunFolder, output: Path | None = None) -> Path:
     """Write the card of a run, by default to its `report.html`. UserError: there is no run, or a file is not whole."""
-    from fluxflow_exp.report import facts, page
+    from fluxflow_exp.report import card, facts
 
     target = output or folder.path / "report.html"
     with files.understood(folder.path):
-        made = page.write(facts.read(folder))
+        made = card.write(facts.read(folder))
     _write(target, made)
     return target
 

@@ -4,13 +4,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from fluxflow_exp.monitor.metrics import named
-from fluxflow_exp.report import facts, gallery, html, panels
+from fluxflow_exp.report import facts, gallery, page, panels
 from fluxflow_exp.report.config_diff import ABSENT
 from fluxflow_exp.report.facts import Card
-from fluxflow_exp.report.html import Html, join, section, table, tag
-from fluxflow_exp.report.page import footer
-from fluxflow_exp.report.text import UNKNOWN, count, duration, hours, number, shown
-from fluxflow_exp.report.views import curves, pictures, problems
+from fluxflow_exp.report.text import shown
 
 # Names, places and watching: what makes no run another one.
 ASIDE = (
@@ -23,41 +20,38 @@ TILES = 4
 
 
 def write(cards: Sequence[Card], compared: dict[str, Any] | None) -> str:
-    """The whole file; `compared`: the comparison.json of fluxflow_exp.compare over such runs."""
+    """Return the whole file; `compared`: the comparison.json of fluxflow_exp.compare over such runs."""
     keys, following = differing(cards)
-    names = labels(cards, keys)
-    tracks = {name: card.track for name, card in zip(names, cards, strict=True)}
-    found = panels.overlaid(tracks)
+    runs = dict(zip(labels(cards, keys), cards, strict=True))
+    tracks = {name: card.track for name, card in runs.items()}
+    curves = panels.overlaid(tracks)
     order = list(dict.fromkeys(step for card in cards for step in card.steps))
-    pictured = gallery.gallery(
-        {name: card.frames for name, card in list(zip(names, cards, strict=True))[:SHOWN]}, order, tiles=TILES
+    pictured = gallery.gallery({name: runs[name].frames for name in list(runs)[:SHOWN]}, order, tiles=TILES)
+    last = {name: _last(card) for name, card in runs.items()}
+    metrics = list(dict.fromkeys(metric for each in last.values() for metric in each))
+    return page.write(
+        "comparison.html",
+        title=f"{len(cards)} runs compared",
+        cards=runs,
+        parts={
+            **({"comparison": "At equal budget"} if compared else {}),
+            "runs": "Runs",
+            **({"pictures": "Pictures at equal updates"} if pictured else {}),
+            **page.sections(curves),
+        },
+        stages=list(dict.fromkeys(str(card.values["stage"]["name"]) for card in cards)),
+        pictured=SHOWN,
+        problems=page.problems(runs.items()),
+        curves={"panels": curves, "marks": _marks(tracks), "runs": _looks(cards, keys, list(runs))},
+        gallery=pictured,
+        compared=compared,
+        keys=keys,
+        following=following,
+        absent=ABSENT,
+        last=last,
+        metrics=metrics,
+        titles=[named(metric).title for metric in metrics],
     )
-    looks = _looks(cards, keys, names)
-    parts = [
-        ("comparison", "At equal budget", _compared(compared)),
-        ("runs", "Runs", _runs(cards, names, keys, following)),
-        ("pictures", "Pictures at equal updates", pictures(pictured)),
-        *curves(found),
-    ]
-    shown_parts = [part for part in parts if part[2] is not None]
-    left_out = f" Pictures are those of the first {SHOWN} runs." if len(cards) > SHOWN else ""
-    body = join(
-        [
-            tag(
-                "header",
-                tag("p", "Comparison", class_="kind"),
-                tag("h1", f"{len(cards)} runs", _of(cards)),
-                tag("p", f"Lines of one colour differ in the seed alone.{left_out}", class_="lead"),
-            ),
-            tag("nav", *(tag("a", title, href=f"#{name}") for name, title, _ in shown_parts), aria_label="Parts"),
-            problems(list(zip(names, cards, strict=True))),
-            tag("main", *(section(*part) for part in shown_parts)),
-            footer(),
-            html.data("curves", {"panels": found, "marks": _marks(tracks), "runs": looks}),
-            html.data("gallery", pictured),
-        ]
-    )
-    return html.page(f"{len(cards)} runs compared", body)
 
 
 def differing(cards: Sequence[Card]) -> tuple[list[str], dict[str, list[str]]]:
@@ -97,11 +91,6 @@ def _follows(key: str, source: str, values: dict[str, list[str]]) -> bool:
     return key.rpartition(".")[2] == source.rpartition(".")[2] and values[key] == values[source]
 
 
-def _of(cards: Sequence[Card]) -> str:
-    stages = list(dict.fromkeys(str(card.values["stage"]["name"]) for card in cards))
-    return f" of stage {stages[0]}" if len(stages) == 1 else f" of stages {', '.join(stages)}"
-
-
 def _looks(cards: Sequence[Card], keys: Sequence[str], names: Sequence[str]) -> list[dict[str, Any]]:
     """A colour for each set of values but the seed, in their order, and a dash pattern for each seed of one."""
     groups: dict[tuple[str, ...], list[str]] = {}
@@ -119,61 +108,10 @@ def _marks(tracks: dict[str, panels.Track]) -> list[dict[str, Any]]:
     return [mark for mark in each[0] if all(mark in other for other in each[1:])]
 
 
-def _runs(cards: Sequence[Card], names: Sequence[str], keys: Sequence[str], following: dict[str, list[str]]) -> Html:
-    metrics = list(
-        dict.fromkeys(
-            each["metric"] for card in cards for each in facts.results(card) if each["implementation"] == facts.OURS
-        )
-    )
-    metrics = [name for name in metrics if not name.startswith("prompt_accuracy_")]
-    head = ["Run", "State", *(tag("code", key) for key in keys), *(named(m).title for m in metrics)]
-    rows = []
-    for card, name in zip(cards, names, strict=True):
-        last = {each["metric"]: each["value"] for each in facts.results(card) if each["implementation"] == facts.OURS}
-        rows.append(
-            (
-                name,
-                tag("span", card.state.state, class_=f"mark {card.state.state}"),
-                *(shown(card.flat.get(key, ABSENT)) for key in keys),
-                *(number(last.get(metric)) for metric in metrics),
-                count(card.track.updates),
-                str(card.record["restarts"]),
-                duration(card.record["wall_seconds"]),
-                hours(card.costs.hours) if card.costs.unit != "hours" else UNKNOWN,
-            )
-        )
-    first = 2 + len(keys)
-    notes = [f"{', '.join(others)} follow {key}" for key, others in following.items()]
-    return join(
-        [
-            tag("ul", id="runs-legend", class_="legend", aria_label="Lines of the curves"),
-            table(
-                "What the runs differ in, and what they came to",
-                [*head, "Updates", "Restarts", "Run time", "GPU hours"],
-                rows,
-                numbers=range(first, first + len(metrics) + 4),
-            ),
-            *(tag("p", note, ".", class_="note") for note in notes),
-        ]
-    )
-
-
-def _compared(found: dict[str, Any] | None) -> Html | None:
-    """The sentences and the table that fluxflow_exp.compare has left."""
-    if found is None:
-        return None
-    budget = found["budget"]
-    rows = [
-        (each["name"], str(len(each["runs"])), number(each["mean"]), number(each["half_width"]), number(each["std"]))
-        for each in found["groups"]
-    ]
-    caption = (
-        f"{found['metric']} at {number(budget['at'])} {budget['unit']}, by {found['by']} ({found['better']} is better)"
-    )
-    return join(
-        [
-            *(tag("p", tag("strong", pair["sentence"], ".")) for pair in found["pairs"]),
-            table(caption, ("Group", "Seeds", "Mean", "± 95 %", "Std"), rows, numbers=(1, 2, 3, 4), class_="narrow"),
-            *(tag("p", f"Note: {note}.", class_="note") for note in found["notes"]),
-        ]
-    )
+def _last(card: Card) -> dict[str, float | None]:
+    """The last value of each metric that this package measured while training, but of parts of another one."""
+    return {
+        each["metric"]: each["value"]
+        for each in facts.results(card)
+        if each["implementation"] == facts.OURS and not each["metric"].startswith("prompt_accuracy_")
+    }

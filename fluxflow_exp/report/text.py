@@ -1,9 +1,10 @@
-"""Numbers, durations and digests as a reader wants them; what is not known is a dash."""
+"""Numbers, durations and digests as a reader wants them; what is not known is a dash. Filters of templates."""
 
 import json
+from datetime import datetime
 from typing import Any
 
-from fluxflow_exp.report.html import Html, tag
+from markupsafe import Markup
 
 UNKNOWN = "-"
 
@@ -43,6 +44,15 @@ def shown(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def digest(value: str | None) -> str | Html:
+def moment(time: str) -> str:
+    """An ISO 8601 time to the second."""
+    return datetime.fromisoformat(time).strftime("%Y-%m-%d %H:%M:%S %Z")
+
+
+def code(value: str) -> Markup:
+    return Markup("<code>{}</code>").format(value)
+
+
+def digest(value: str | None) -> str:
     """The first 16 digits; all of them on asking."""
-    return UNKNOWN if value is None else tag("code", value[:16], title=value)
+    return UNKNOWN if value is None else Markup('<code title="{}">{}</code>').format(value, value[:16])

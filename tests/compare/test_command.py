@@ -9,7 +9,7 @@ from fluxflow_exp import pipeline
 from fluxflow_exp.benchmark import command as benchmark
 from fluxflow_exp.compare import command as compare
 from fluxflow_exp.compare.pairs import plain
-from fluxflow_exp.report import comparison
+from fluxflow_exp.report import command as report
 from fluxflow_exp.run.folder import RunFolder
 from tests.conftest import toy
 from tests.helpers.studies import Make, command, study
@@ -140,8 +140,7 @@ def test_a_page_of_another_comparison_beside_it_is_named(
         assert compare.main(command(root, "--out", str(out), *words)) == 0
         said.append(capsys.readouterr().out)
         if not words:
-            facts = json.loads((out / "comparison.json").read_text())
-            page.write_text(comparison._compared(facts) or "")
+            report.write_comparison([RunFolder(path) for path in sorted(root.glob("*-*"))], page)
     assert "comparison.html" not in said[0]
     assert "comparison.html" not in said[1]  # the same sentence of the same runs
     again = f"python -m fluxflow_exp.report {root} --output '{page}' draws it again"

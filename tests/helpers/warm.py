@@ -5,8 +5,8 @@ import os
 import torch
 from PIL import Image
 
+from fluxflow_exp.report import card, facts  # noqa: F401
 from fluxflow_exp.report import command as report  # noqa: F401
-from fluxflow_exp.report import facts, page  # noqa: F401
 from fluxflow_exp.report.config_diff import shipped
 
 os.environ.pop("LD_PRELOAD", None)  # tests.helpers.file_faults is for the children, not for what they start

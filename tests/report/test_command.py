@@ -10,8 +10,9 @@ import pytest
 from fluxflow_exp import files
 from fluxflow_exp.console import Console
 from fluxflow_exp.errors import UserError
+from fluxflow_exp.report import card as card_page
 from fluxflow_exp.report import command as report
-from fluxflow_exp.report import comparison, facts, page
+from fluxflow_exp.report import comparison, facts
 from fluxflow_exp.run import live_report
 from fluxflow_exp.run.folder import RunFolder
 from tests.conftest import toy
@@ -112,7 +113,7 @@ def test_several_runs_are_one_page(tmp_path: Path, capsys: pytest.CaptureFixture
     compared = {
         "metric": "val_psnr", "by": "model.activation", "better": "higher", "budget": {"at": 72, "unit": "images"},
         "groups": [{"name": n, "mean": 1.0, "half_width": None, "std": None, "runs": [{"path": n}]} for n in "ab"],
-        "pairs": [{"sentence": "a and b are not distinguishable"}], "notes": [],
+        "pairs": [{"sentence": "a and b are not distinguishable"}], "notes": [HOSTILE],
     }  # fmt: skip
     files.write_json(tmp_path / "sweep" / "comparison" / "comparison.json", compared)
     assert report.cli([str(tmp_path / "sweep")]) == 0
@@ -122,6 +123,8 @@ def test_several_runs_are_one_page(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "a and b are not distinguishable" in found.text
     assert "discriminator_dominates (step vae). The discriminator dominates" in found.text
     assert "(all 2 runs)" in found.text
+    assert HOSTILE in found.text
+    assert (found.count("script"), found.count("b")) == (3, 0)
     assert "model.expander.activation" in found.text  # follows the key that has a column
     runs = found.data["curves"]["runs"]
     assert runs == [{"name": "bezier", "color": 0, "dash": 0}, {"name": "silu", "color": 1, "dash": 0}]
@@ -136,6 +139,13 @@ def test_a_comparison_of_other_runs_is_left_out(tmp_path: Path, capsys: pytest.C
     files.write_json(first.parent / "comparison" / "comparison.json", compared)
     assert report.cli([str(first), str(second)]) == 0
     assert "compares other runs, too: other" in capsys.readouterr().out
+
+
+def test_a_comparison_without_a_value_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str], make: Make) -> None:
+    first, second = make("bezier", 0, [1.0, 2.0, 3.0]), make("silu", 0, [1.0, 2.0, 3.0])
+    files.write_json(first.parent / "comparison" / "comparison.json", {"groups": []})
+    assert report.cli([str(first), str(second)]) == 2
+    assert "a file of it is not as a run writes it" in capsys.readouterr().err
 
 
 def test_json_holds_the_same_without_pictures(run: RunFolder, tmp_path: Path) -> None:
@@ -239,7 +249,7 @@ def test_a_card_that_cannot_be_written_loses_nothing(
     def broken(card: facts.Card) -> str:
         raise RuntimeError("no card today")
 
-    monkeypatch.setattr(page, "write", broken)
+    monkeypatch.setattr(card_page, "write", broken)
     console = Console()
     console.log_to(run.log)
     live_report.write_card(run, console)
