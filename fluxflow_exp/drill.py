@@ -267,19 +267,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument("--config-dir", help="a folder of your own groups")
     options = parser.parse_intermixed_args(arguments)
-    try:
-        values = _prepare(options.overrides, options.config_dir)
-        if options.kills < 1:
-            raise UserError(f"--kills must be at least 1, not {options.kills}")
-        folder = Path(values["output_root"]).expanduser() / f"{values['name']}-drill"
-        held = RunFolder(folder)
-        held.lock()  # beside it, so that no other drill moves it aside
-        if folder.exists():
-            print(f"The former drill was moved to {held.move_aside()}")
-        certificate = Drill(values, folder, options.kills, options.seed).run()
-    except UserError as error:
-        fail(list(error.args))
-        return 2
+    values = _prepare(options.overrides, options.config_dir)
+    if options.kills < 1:
+        raise UserError(f"--kills must be at least 1, not {options.kills}")
+    folder = Path(values["output_root"]).expanduser() / f"{values['name']}-drill"
+    held = RunFolder(folder)
+    held.lock()  # beside it, so that no other drill moves it aside
+    if folder.exists():
+        print(f"The former drill was moved to {held.move_aside()}")
+    certificate = Drill(values, folder, options.kills, options.seed).run()
     _print(certificate, folder)
     return 0 if certificate["passed"] else 1
 

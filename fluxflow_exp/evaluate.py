@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from fluxflow_exp import files
 from fluxflow_exp.config import published
 from fluxflow_exp.config.compose import typed
-from fluxflow_exp.console import fail
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.evaluation import measures, record
 from fluxflow_exp.run import failures
@@ -248,13 +247,9 @@ def main(arguments: list[str] | None = None) -> int:
         if getattr(options, name) is not None and getattr(options, name) < 1
     ]
     problems += [f"--guidance {scale} is no number" for scale in options.guidance or [] if not math.isfinite(scale)]
-    try:
-        if problems:
-            raise UserError(*problems)
-        records, left_out, subject = evaluate(options)
-    except UserError as error:
-        fail([str(problem) for problem in error.args])
-        return 2
+    if problems:
+        raise UserError(*problems)
+    records, left_out, subject = evaluate(options)
     print(record.table(records))
     for name, reason in left_out.items():
         print(f"left out: {name}: {reason}")

@@ -15,7 +15,6 @@ from rich.progress import track
 from fluxflow_exp import pictures
 from fluxflow_exp.config import published
 from fluxflow_exp.config.published import TRUST
-from fluxflow_exp.console import fail
 from fluxflow_exp.data.captions import lines_of, surrogate_in
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.machine.hardware import PRECISIONS
@@ -36,11 +35,7 @@ class Prompt(NamedTuple):
 @failures.command
 def cli() -> None:
     arguments = parser().parse_args()
-    try:
-        generate(arguments)
-    except UserError as error:
-        fail(list(error.args))
-        sys.exit(2)
+    generate(arguments)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -205,4 +200,4 @@ def _size(text: str) -> tuple[int, int]:
 
 
 if __name__ == "__main__":
-    cli()
+    sys.exit(cli())

@@ -35,7 +35,7 @@ LETTER = 0.016  # of a panel's width, in the size of the names of steps
 
 
 @failures.command
-def cli() -> None:
+def cli() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m fluxflow_exp.plot",
         description="Draw the graphs of runs into their graph/ folders; of several runs also one picture of all.",
@@ -62,7 +62,7 @@ def cli() -> None:
         print(overlay({str(run): graph for run, graph in runs.items()}, arguments.overlay or Path("comparison.png")))
     if damaged:
         fail(damaged)
-        sys.exit(1 if runs else 2)
+    return (1 if runs else 2) if damaged else 0
 
 
 def _runs(folders: list[Path]) -> tuple[dict[Path, Path], list[str]]:
@@ -283,4 +283,4 @@ def _summary(series: Series) -> str:
 
 
 if __name__ == "__main__":
-    cli()
+    sys.exit(cli())

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from fluxflow_exp import files
 from fluxflow_exp.config import published
-from fluxflow_exp.console import Console, fail
+from fluxflow_exp.console import Console
 from fluxflow_exp.errors import UserError, did_you_mean
 from fluxflow_exp.run import failures
 from fluxflow_exp.run.folder import RunFolder
@@ -281,14 +281,10 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     published.allow(options.trust)
     run = RunFolder(options.run)
-    try:
-        if not run.exists():
-            raise UserError(f"there is no run in {options.run}: name a run folder, e.g. outputs/quickstart")
-        step, update = _target(run, options.step, options.update)
-        found = replay(run, step, update, precision=options.precision)
-    except UserError as error:
-        fail(list(error.args))
-        return 2
+    if not run.exists():
+        raise UserError(f"there is no run in {options.run}: name a run folder, e.g. outputs/quickstart")
+    step, update = _target(run, options.step, options.update)
+    found = replay(run, step, update, precision=options.precision)
     print("\n".join(_lines(found)))
     if options.json:
         files.write_json(options.json, found)

@@ -10,6 +10,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from fluxflow_exp.config.compose import resolve
 from fluxflow_exp.config.overrides import Failure, compose_config
+from fluxflow_exp.errors import UserError
 from fluxflow_exp.run import failures
 from fluxflow_exp.run import states as ledger
 from fluxflow_exp.run.folder import RunFolder
@@ -34,8 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
     for folder in options.folder:
         runs = ledger.runs_below(folder)
         if not runs:
-            print(f"error: there is no run in {folder}", file=sys.stderr)
-            return 2
+            raise UserError(f"there is no run in {folder}")
         entries = [ledger.inspect(run, _values_now(run, options.config_dir)) for run in runs]
         names = [run.path.relative_to(folder).as_posix() for run in runs]
         labels = ledger.labels([ledger.overrides(run) for run in runs])

@@ -19,10 +19,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("run", type=Path, nargs="+", help="run folders, or folders of them (a sweep)")
     options = parser.parse_args(arguments)
-    found = [run for each in options.run for run in states.runs_below(each, aside=True)]
-    if not found:
-        fail([f"there is no run in {', '.join(map(str, options.run))}"])
-        return 2
+    found = states.all_below(options.run)
     reason = wandb.unreachable()
     if reason:
         fail([f"nothing was sent: {reason}"])

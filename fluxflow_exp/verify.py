@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.progress import track
 
 from fluxflow_exp import files
-from fluxflow_exp.console import Console, fail
+from fluxflow_exp.console import Console
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.run import digest_list, failures, states, tally
 from fluxflow_exp.run.folder import RunFolder
@@ -106,12 +106,8 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("run", type=Path, nargs="+", help="run folders, or folders of them (a sweep)")
     options = parser.parse_args(arguments)
-    folders = [run for each in options.run for run in states.runs_below(each, aside=True)]
-    if not folders:
-        fail([f"there is no run in {', '.join(map(str, options.run))}"])
-        return 2
     code = 0
-    for folder in folders:
+    for folder in states.all_below(options.run):
         found, count = _looked(folder)
         print(f"{folder.path}: {count} files, {len(found)} problems" + "".join(f"\n  {line}" for line in found))
         code = 1 if found else code

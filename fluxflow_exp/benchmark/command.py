@@ -23,7 +23,7 @@ from fluxflow_exp import files
 from fluxflow_exp.benchmark.stopwatch import matrix_rate, timed
 from fluxflow_exp.config.compose import instantiate, typed
 from fluxflow_exp.config.overrides import values_of
-from fluxflow_exp.console import Console, fail
+from fluxflow_exp.console import Console
 from fluxflow_exp.data.build import build_data
 from fluxflow_exp.data.loader import Batch
 from fluxflow_exp.errors import UserError, did_you_mean
@@ -290,8 +290,7 @@ def main(arguments: list[str] | None = None) -> int:
     except UserError as error:
         problems += error.args
     if problems:
-        fail(problems)
-        return 2
+        raise UserError(*problems)
     print(table(found, kernels=options.kernels))
     if options.json:
         files.write_json(options.json, {"overrides": options.overrides, **found})

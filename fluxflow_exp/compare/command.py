@@ -20,7 +20,6 @@ from fluxflow_exp.compare.groups import group, key_of
 from fluxflow_exp.compare.pairs import Comparison, Group, Question, pairs
 from fluxflow_exp.compare.runs import SHOWN, Run, find, listed
 from fluxflow_exp.config import published
-from fluxflow_exp.console import fail
 from fluxflow_exp.errors import UserError, did_you_mean
 from fluxflow_exp.monitor.metrics import higher_is_better
 from fluxflow_exp.run import failures
@@ -203,23 +202,17 @@ def main(arguments: list[str] | None = None) -> int:
     if options.folder and options.folder.exists() and not options.folder.is_dir():
         problems.append(f"--out {options.folder}: this is a file, and a folder is wanted")
     published.allow(options.trust)
-    try:
-        runs = find(options.out)
-        if higher is None:
-            metrics.check_metric(runs, options.metric)
-            problems.append(
-                f"whether more {options.metric} is better, its name does not tell: add --better higher|lower"
-            )
-        if problems:
-            raise UserError(*problems)
-        question = Question(
-            options.by, options.metric, options.budget, bool(higher), options.effect, options.pairs == "reference"
-        )
-        with files.understood(runs[0].folder.path.parent):
-            found = compare(runs, question, reference=options.reference, at=options.at, allow=allow)
-    except UserError as error:
-        fail([str(problem) for problem in error.args])
-        return 2
+    runs = find(options.out)
+    if higher is None:
+        metrics.check_metric(runs, options.metric)
+        problems.append(f"whether more {options.metric} is better, its name does not tell: add --better higher|lower")
+    if problems:
+        raise UserError(*problems)
+    question = Question(
+        options.by, options.metric, options.budget, bool(higher), options.effect, options.pairs == "reference"
+    )
+    with files.understood(runs[0].folder.path.parent):
+        found = compare(runs, question, reference=options.reference, at=options.at, allow=allow)
     print(compare_report.table(found))
     folder = options.folder or runs[0].folder.path.parent / "comparison"
     with failures.output("--out FOLDER writes the files elsewhere"):

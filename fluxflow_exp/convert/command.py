@@ -1,30 +1,23 @@
 """`python -m fluxflow_exp.convert`: weights and configurations of FluxFlow."""
 
 import argparse
-import sys
 from pathlib import Path
 
-from fluxflow_exp.console import fail
 from fluxflow_exp.convert import config as convert_config
-from fluxflow_exp.errors import UserError
 from fluxflow_exp.run import failures
 
 
 @failures.command
 def cli() -> None:
     arguments = parser().parse_args()
-    try:
-        if arguments.what == "weights":
-            from fluxflow_exp.convert import weights as convert_weights  # torch, which --help does without
+    if arguments.what == "weights":
+        from fluxflow_exp.convert import weights as convert_weights  # torch, which --help does without
 
-            lines = convert_weights.convert(arguments.source, arguments.output, to=arguments.to)
-        else:
-            lines = convert_config.convert(
-                arguments.source, arguments.output, text_encoder=arguments.text_encoder, model=arguments.model
-            )
-    except UserError as error:
-        fail([str(error)])
-        sys.exit(2)
+        lines = convert_weights.convert(arguments.source, arguments.output, to=arguments.to)
+    else:
+        lines = convert_config.convert(
+            arguments.source, arguments.output, text_encoder=arguments.text_encoder, model=arguments.model
+        )
     print("\n".join(lines))
 
 

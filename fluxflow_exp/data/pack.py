@@ -137,4 +137,4 @@ def _clear(scratch: Path) -> None:
 
 
 if __name__ == "__main__":
-    cli()
+    sys.exit(cli())

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fluxflow_exp.config.overrides import values_of
-from fluxflow_exp.console import fail
 from fluxflow_exp.errors import UserError, did_you_mean
 from fluxflow_exp.match.arguments import Asked, parser
 from fluxflow_exp.preflight.idle import idle_problems
@@ -31,25 +30,19 @@ def main(arguments: list[str] | None = None) -> int:
         options.overrides, options.like, options.axis, options.step, options.config_dir, options.measured,
         UPDATES if options.updates is None else options.updates,
     )  # fmt: skip
-    try:
-        problems = _problems(asked)
-        problems += idle_problems({"--updates": options.updates}, acts=options.measured, needs="--measured")
-        if options.name is not None and Path(options.name).name != options.name:
-            problems.append(
-                f"--name {options.name!r}: choose a word, which becomes the choice model=…; --out has places"
-            )
-        if options.out.exists() and not options.out.is_dir():
-            problems.append(f"--out {options.out}: this is a file, and a folder is wanted")
-        if problems:
-            raise UserError(*problems)
-        from fluxflow_exp.match import output
+    problems = _problems(asked)
+    problems += idle_problems({"--updates": options.updates}, acts=options.measured, needs="--measured")
+    if options.name is not None and Path(options.name).name != options.name:
+        problems.append(f"--name {options.name!r}: choose a word, which becomes the choice model=…; --out has places")
+    if options.out.exists() and not options.out.is_dir():
+        problems.append(f"--out {options.out}: this is a file, and a folder is wanted")
+    if problems:
+        raise UserError(*problems)
+    from fluxflow_exp.match import output
 
-        found = match(asked)
-        name = options.name or "_".join([found["candidate"]["model"], found["candidate"]["activation"], asked.axis])
-        path = output.write_model(options.out, name, asked, found)
-    except UserError as error:
-        fail([str(problem) for problem in error.args])
-        return 2
+    found = match(asked)
+    name = options.name or "_".join([found["candidate"]["model"], found["candidate"]["activation"], asked.axis])
+    path = output.write_model(options.out, name, asked, found)
     print(output.table(found))
     print(output.commands(path, name, asked, found))
     if options.json:

@@ -13,7 +13,6 @@ from fluxflow_exp import files
 from fluxflow_exp.config.compose import typed
 from fluxflow_exp.config.overrides import values_of
 from fluxflow_exp.config.schema import RunConfig
-from fluxflow_exp.console import fail
 from fluxflow_exp.data.build import build_data
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.run import failures
@@ -35,11 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the prediction as JSON to FILE")
     parser.add_argument("--config-dir", help="the folder of your own groups")
     options = parser.parse_intermixed_args(arguments)
-    try:
-        found = _predict(values_of(options.override, config_dir=options.config_dir))
-    except UserError as error:
-        fail(list(error.args))
-        return 2
+    found = _predict(values_of(options.override, config_dir=options.config_dir))
     if options.json:
         files.write_json(options.json, found)
     return 1 if found["total"]["fits"] is False else 0

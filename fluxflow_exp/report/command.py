@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fluxflow_exp import files
-from fluxflow_exp.console import fail
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.run import failures
 from fluxflow_exp.run.folder import RunFolder
@@ -111,25 +110,21 @@ def cli(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     from fluxflow_exp.compare.runs import find
 
-    try:
-        folders = [run.folder for run in find(options.run)]
-        if options.graphs:
-            from fluxflow_exp import plot
+    folders = [run.folder for run in find(options.run)]
+    if options.graphs:
+        from fluxflow_exp import plot
 
-            for folder in folders:
-                with failures.output("Without --graphs the page is made of what there is"):
-                    plot.draw(folder.graph)
-        if len(folders) == 1:
-            print(write_card(folders[0], options.output))
-        else:
-            print(write_comparison(folders, options.output))
-        if options.json:
-            from fluxflow_exp.report import facts
+        for folder in folders:
+            with failures.output("Without --graphs the page is made of what there is"):
+                plot.draw(folder.graph)
+    if len(folders) == 1:
+        print(write_card(folders[0], options.output))
+    else:
+        print(write_comparison(folders, options.output))
+    if options.json:
+        from fluxflow_exp.report import facts
 
-            found = [facts.as_json(card) for card in _cards(folders)]
-            files.write_json(options.json, found[0] if len(found) == 1 else found)
-            print(options.json)
-    except UserError as error:
-        fail([str(problem) for problem in error.args])
-        return 2
+        found = [facts.as_json(card) for card in _cards(folders)]
+        files.write_json(options.json, found[0] if len(found) == 1 else found)
+        print(options.json)
     return 0

@@ -11,7 +11,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import ParamSpec, TypeVar
+from typing import ParamSpec
 
 from fluxflow_exp import files
 from fluxflow_exp.console import FRESH, Console, fail, same_command
@@ -28,14 +28,13 @@ LESS_MEMORY = (
 )
 
 Arguments = ParamSpec("Arguments")
-Result = TypeVar("Result")
 
 
-def command(main: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
-    """Let a command end with exit code 2 and a line on standard error where it cannot go on."""
+def command(main: Callable[Arguments, int | None]) -> Callable[Arguments, int | None]:
+    """Let a command return exit code 2, with a line on standard error, where it cannot go on."""
 
     @functools.wraps(main)
-    def guarded(*arguments: Arguments.args, **options: Arguments.kwargs) -> Result:
+    def guarded(*arguments: Arguments.args, **options: Arguments.kwargs) -> int | None:
         environment.settle()
         try:
             result = main(*arguments, **options)
@@ -47,7 +46,7 @@ def command(main: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
             fail([of_file(error)])
         except KeyboardInterrupt:
             sys.exit(130)
-        sys.exit(2)
+        return 2
 
     return guarded
 

@@ -40,6 +40,14 @@ def runs_below(folder: Path, *, aside: bool = False) -> list[RunFolder]:
     return [run for run in found if run.exists() or run.lacks_record()]
 
 
+def all_below(folders: list[Path]) -> list[RunFolder]:
+    """The run folders at or below `folders`, moved aside or not. UserError: there are none."""
+    found = [run for folder in folders for run in runs_below(folder, aside=True)]
+    if not found:
+        raise UserError(f"there is no run in {', '.join(map(str, folders))}")
+    return found
+
+
 def whole(folders: list[RunFolder]) -> list[RunFolder]:
     """Those of `folders` that can be read; the others are said. UserError: there are others alone."""
     found, damaged = [], []

@@ -16,7 +16,6 @@ from fluxflow_exp import __version__, files
 from fluxflow_exp.config import published
 from fluxflow_exp.config.compose import resolve, typed
 from fluxflow_exp.config.overrides import compose_config, values_of
-from fluxflow_exp.console import fail
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.preflight.idle import idle_problems
 from fluxflow_exp.run import failures, frozen
@@ -108,17 +107,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--config-dir", help="the folder of your own groups")
     options = parser.parse_intermixed_args(arguments)
     published.allow(options.trust)
-    try:
-        if options.run and options.overrides:
-            raise UserError("--run takes the run's own configuration: leave the overrides out")
-        idle = idle_problems({"--trust": options.trust or None}, acts=bool(options.run), needs="--run")
-        idle += idle_problems({"--config-dir": options.config_dir}, acts=not options.run, needs="overrides")
-        if idle:
-            raise UserError(*idle)
-        found = _of_run(options.run) if options.run else _of_overrides(options.overrides, options.config_dir)
-    except UserError as error:
-        fail(list(error.args))
-        return 2
+    if options.run and options.overrides:
+        raise UserError("--run takes the run's own configuration: leave the overrides out")
+    idle = idle_problems({"--trust": options.trust or None}, acts=bool(options.run), needs="--run")
+    idle += idle_problems({"--config-dir": options.config_dir}, acts=not options.run, needs="overrides")
+    if idle:
+        raise UserError(*idle)
+    found = _of_run(options.run) if options.run else _of_overrides(options.overrides, options.config_dir)
     written = certificate(found)
     print(table(found, every=options.all))
     if options.json:
