@@ -213,7 +213,7 @@ class Pipeline:
             self.console.close_step()
         publish.publish_step(setup, trainer, self.config)
         if self.ranks.first:
-            summary.finish_step(setup, trainer, final)
+            publish.finish_step(setup, trainer, final)
             if index < setup.steps:  # after the last step they are drawn anyway
                 self.live_report.refresh()
             verify.write_digests(self.folder, self.console)

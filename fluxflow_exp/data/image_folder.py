@@ -29,6 +29,7 @@ class ImageFolder:
 
     reads_back = False
 
+    # One argument for each key of conf/data/image_folder.yaml.
     def __init__(
         self,
         *,

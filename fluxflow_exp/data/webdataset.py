@@ -42,6 +42,7 @@ class WebDataset:
     reads_back = False
     train: Source | Stream
 
+    # One argument for each key of conf/data/webdataset.yaml.
     def __init__(
         self,
         *,

@@ -1,36 +1,10 @@
 """What a run came to: its record of steps, and `summary.json`."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fluxflow_exp import files
 from fluxflow_exp.console import Console
 from fluxflow_exp.run.folder import RunFolder
-
-if TYPE_CHECKING:
-    from fluxflow_exp.trainers.base import Trainer
-    from fluxflow_exp.trainers.context import StepContext
-
-
-def finish_step(setup: StepContext, trainer: Trainer, final: dict[str, float]) -> None:
-    """Enter a finished step in the run's record; from then on it is loaded, not trained."""
-    record = setup.folder.read_record()
-    length, seconds = trainer.length, trainer.seconds
-    images = length.updates * length.batch_size
-    record["steps"][setup.name] = {
-        "epochs": length.epoch(length.updates),
-        "updates": length.updates,
-        "images": images,
-        "micro_batch": length.micro_batch,
-        "seconds": round(seconds, 3),
-        "images_per_second": round(images / seconds, 2) if seconds else None,
-        "parameters": {part: sum(p.numel() for p in module.parameters()) for part, module in setup.parts.items()},
-        "peak_gib": setup.machine.peak_gib(),
-        "final": final,
-        **({"ended_by": trainer.ended_by} if trainer.ended_by else {}),
-    }
-    setup.folder.write_record(record)
 
 
 def is_finished(entry: dict[str, Any] | None, planned: dict[str, Any]) -> bool:

@@ -44,6 +44,26 @@ def publish_step(setup: StepContext, trainer: Trainer, config: RunConfig) -> Non
         weights.publish(paths[1], averaged, {**facts, "kind": "ema"})
 
 
+def finish_step(setup: StepContext, trainer: Trainer, final: dict[str, float]) -> None:
+    """Enter a finished step in the run's record; from then on it is loaded, not trained."""
+    record = setup.folder.read_record()
+    length, seconds = trainer.length, trainer.seconds
+    images = length.updates * length.batch_size
+    record["steps"][setup.name] = {
+        "epochs": length.epoch(length.updates),
+        "updates": length.updates,
+        "images": images,
+        "micro_batch": length.micro_batch,
+        "seconds": round(seconds, 3),
+        "images_per_second": round(images / seconds, 2) if seconds else None,
+        "parameters": {part: sum(p.numel() for p in module.parameters()) for part, module in setup.parts.items()},
+        "peak_gib": setup.machine.peak_gib(),
+        "final": final,
+        **({"ended_by": trainer.ended_by} if trainer.ended_by else {}),
+    }
+    setup.folder.write_record(record)
+
+
 def publish_final(folder: RunFolder, steps: list[str]) -> None:
     """Write `final.safetensors`: the newest averaged weights of every part but the discriminator."""
     holders = weights.find_parts(folder.path, steps=steps)

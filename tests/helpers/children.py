@@ -142,8 +142,8 @@ def moments(n: int, *, seed: int) -> list[KillDuring]:
         ("fluxflow_exp.trainers.validation:Validation", "evaluate", "after"),
         ("fluxflow_exp.models.weights", "publish", "before"),
         ("fluxflow_exp.models.weights", "publish", "after"),
-        ("fluxflow_exp.run.summary", "finish_step", "before"),
-        ("fluxflow_exp.run.summary", "finish_step", "after"),
+        ("fluxflow_exp.trainers.publish", "finish_step", "before"),
+        ("fluxflow_exp.trainers.publish", "finish_step", "after"),
     ]
     chosen = places + [rng.choice(places[:4]) for _ in range(n - 1 - len(places))]
     rng.shuffle(chosen)
