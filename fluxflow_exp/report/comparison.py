@@ -27,7 +27,7 @@ def write(cards: Sequence[Card], compared: dict[str, Any] | None) -> str:
     curves = panels.overlaid(tracks)
     order = list(dict.fromkeys(step for card in cards for step in card.steps))
     pictured = gallery.gallery({name: runs[name].frames for name in list(runs)[:SHOWN]}, order, tiles=TILES)
-    last = {name: _last(card) for name, card in runs.items()}
+    last = {name: facts.last(card) for name, card in runs.items()}
     metrics = list(dict.fromkeys(metric for each in last.values() for metric in each))
     return page.write(
         "comparison.html",
@@ -41,7 +41,7 @@ def write(cards: Sequence[Card], compared: dict[str, Any] | None) -> str:
         },
         stages=list(dict.fromkeys(str(card.values["stage"]["name"]) for card in cards)),
         pictured=SHOWN,
-        problems=page.problems(runs.items()),
+        problems=page.problems(runs, several=True),
         curves={"panels": curves, "marks": _marks(tracks), "runs": _looks(cards, keys, list(runs))},
         gallery=pictured,
         compared=compared,
@@ -106,12 +106,3 @@ def _marks(tracks: dict[str, panels.Track]) -> list[dict[str, Any]]:
     """Where steps begin, where they do so in all runs."""
     each = [panels.marks(track) for track in tracks.values()]
     return [mark for mark in each[0] if all(mark in other for other in each[1:])]
-
-
-def _last(card: Card) -> dict[str, float | None]:
-    """The last value of each metric that this package measured while training, but of parts of another one."""
-    return {
-        each["metric"]: each["value"]
-        for each in facts.results(card)
-        if each["implementation"] == facts.OURS and not each["metric"].startswith("prompt_accuracy_")
-    }

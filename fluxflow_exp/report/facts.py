@@ -106,6 +106,15 @@ def results(card: Card) -> list[dict[str, Any]]:
     return found
 
 
+def last(card: Card) -> dict[str, dict[str, Any]]:
+    """The last result of each metric that this package measured while training and that is no part of another one."""
+    return {
+        each["metric"]: each
+        for each in results(card)
+        if each["implementation"] == OURS and not each["metric"].startswith("prompt_accuracy_")
+    }
+
+
 def updates(card: Card) -> int:
     """Updates of all steps that are known: up to the last row, or to the one that was not finite."""
     found = card.non_finite

@@ -4,7 +4,7 @@ How a page looks is in the templates beside this file (Jinja2): card.html and co
 Nothing in a run's text can become markup or a script: every value is escaped, data for scripts is JSON.
 """
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from datetime import datetime
 from functools import cache
 from pathlib import Path
@@ -39,13 +39,8 @@ def write(template: str, **values: Any) -> str:
 
 @cache
 def _environment() -> Environment:
-    made = Environment(
-        loader=FileSystemLoader(FOLDER),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    made = Environment(loader=FileSystemLoader(FOLDER), autoescape=True, undefined=StrictUndefined)
+    made.trim_blocks = made.lstrip_blocks = True
     made.filters |= {each.__name__: each for each in FILTERS}
     made.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
     return made
@@ -60,24 +55,19 @@ def sections(panels: list[dict[str, Any]]) -> dict[str, str]:
     }
 
 
-def problems(cards: Iterable[tuple[str | None, Card]]) -> list[tuple[str, str, str]]:
-    """Warnings and what stopped a run: where, what, and in which of several runs.
-
-    `cards`: with the name of the run, which is None where there is one alone.
-    """
+def problems(cards: Mapping[str, Card], *, several: bool) -> list[tuple[str, str, str]]:
+    """Warnings and what stopped a run: where, what, and in which of `several` cards, given by the names of the runs."""
     found: dict[tuple[str, str], list[str]] = {}
-    every = list(cards)
-    for name, card in every:
-        for problem in _problems(card, brief=name is not None):
-            found.setdefault(problem, []).append(name or "")
-    return [(*problem, _members(names, len(every))) for problem, names in found.items()]
+    for name, card in cards.items():
+        for problem in _problems(card, brief=several):
+            found.setdefault(problem, []).append(name)
 
+    def members(names: list[str]) -> str:
+        if not several:
+            return ""
+        return f" (all {len(cards)} runs)" if len(names) == len(cards) else f" (in: {'; '.join(names)})"
 
-def _members(names: list[str], count: int) -> str:
-    """Which of `count` runs a problem is about; empty where there is one run alone."""
-    if not all(names):
-        return ""
-    return f" (all {count} runs)" if len(names) == count else f" (in: {'; '.join(names)})"
+    return [(*problem, members(names)) for problem, names in found.items()]
 
 
 def _problems(card: Card, *, brief: bool) -> list[tuple[str, str]]:
