@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -164,6 +164,14 @@ def fail(problems: list[str]) -> None:
     print(f"{len(problems)} problems:", file=sys.stderr)
     for problem in problems:
         print(f"  - {problem}", file=sys.stderr, flush=True)
+
+
+def aligned(rows: Sequence[Sequence[str]], *, numbers: bool = False) -> list[str]:
+    """Return a line a row, its columns as wide in each; all but the first stand to the right where they are numbers."""
+    first, *widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    pad = str.rjust if numbers else str.ljust
+    lines = ["  ".join([row[0].ljust(first), *map(pad, row[1:], widths)]) for row in rows]
+    return lines if numbers else [line.rstrip() for line in lines]
 
 
 def _clock(seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""What a comparison leaves: a table, `comparison.md`, `comparison.json` and `comparison.png`."""
+"""The output of a comparison: a table, `comparison.md`, `comparison.json` and `comparison.png`."""
 
 import html
 import re
@@ -10,6 +10,7 @@ from fluxflow_exp import files
 from fluxflow_exp.compare.curves import BUDGETS
 from fluxflow_exp.compare.pairs import Comparison, Group, Pair, plain, reached
 from fluxflow_exp.compare.significance import CONFIDENCE, POWER
+from fluxflow_exp.console import aligned
 
 CAPTION = re.compile(r'aria-label="([^"]{1,200}, by [^"]{1,200} \((?:higher|lower) is better\))"')  # of a page's table
 HEAD = ("group", "seeds", "mean", "± 95 %", "std", "runs ended at")
@@ -18,13 +19,9 @@ HEAD = ("group", "seeds", "mean", "± 95 %", "std", "runs ended at")
 def table(comparison: Comparison) -> str:
     """Aligned lines for a terminal: groups, a sentence for each pair, and what must be known to read them."""
     rows = [HEAD, *(_cells(group, comparison) for group in comparison.groups)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(HEAD))]
-    lines = [_title(comparison)]
-    for row in rows:
-        first, *rest = [cell.rjust(width) for cell, width in zip(row, widths, strict=True)]
-        lines.append("  ".join([f"  {row[0].ljust(len(first))}", *rest]))
-    lines += ["", *(pair.sentence for pair in comparison.pairs)]
-    return "\n".join([*lines, *(f"Note: {note}" for note in comparison.notes)])
+    lines = [_title(comparison), *(f"  {line}" for line in aligned(rows, numbers=True)), ""]
+    lines += [*(pair.sentence for pair in comparison.pairs), *(f"Note: {note}" for note in comparison.notes)]
+    return "\n".join(lines)
 
 
 def write(comparison: Comparison, folder: Path, words: list[str]) -> list[Path]:
@@ -38,7 +35,7 @@ def write(comparison: Comparison, folder: Path, words: list[str]) -> list[Path]:
 
 
 def outdated(comparison: Comparison, folder: Path) -> str | None:
-    """What the page of fluxflow_exp.report in `folder` is of, if it is not of this comparison."""
+    """Return the title of the comparison that the page in `folder` shows; None: there is none, or it shows this one."""
     path = folder / "comparison.html"
     if not path.exists():
         return None
@@ -106,7 +103,7 @@ def _markdown(comparison: Comparison, words: list[str]) -> str:
 
 
 def facts(comparison: Comparison, words: list[str]) -> dict[str, Any]:
-    """What `comparison.json` holds."""
+    """Return the content of `comparison.json`."""
     question = comparison.question
     return {
         "arguments": words,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fluxflow_exp import __version__, files
+from fluxflow_exp.console import aligned
 from fluxflow_exp.errors import UserError
 
 FORMAT = 1
@@ -142,8 +143,7 @@ def table(records: list[Record]) -> str:
                 f"{first.features['name']} {first.features['digest'][:SHOWN_DIGITS]}" if first.features else "",
             ]
         )
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    return "\n".join("  ".join(word.ljust(w) for word, w in zip(line, widths, strict=True)).rstrip() for line in lines)
+    return "\n".join(aligned(lines))
 
 
 def _guidance(record: Record) -> str | None:

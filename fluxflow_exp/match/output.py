@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 
 from fluxflow_exp import files
+from fluxflow_exp.console import aligned
 from fluxflow_exp.match.arguments import Asked
 
 
@@ -25,12 +26,7 @@ def table(found: dict[str, Any]) -> str:
     ]
     if first["busy"] and second["busy"]:
         rows.append(_row("  s of it that the card computes", first["busy"], second["busy"], "{:.4g}"))
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    lines = [
-        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))])
-        for row in rows
-    ]
-    return "\n".join([*lines, *_measured(found)])
+    return "\n".join([*aligned(rows, numbers=True), *_measured(found)])
 
 
 def matched(found: dict[str, Any]) -> bool:
@@ -78,7 +74,7 @@ def write_model(folder: Path, name: str, asked: Asked, found: dict[str, Any]) ->
 
 
 def commands(path: Path, name: str, asked: Asked, found: dict[str, Any]) -> str:
-    """How the model is used: from its file, or by overrides alone."""
+    """Return the commands that train the model: from its file, or by overrides alone."""
     own = [each for each in asked.overrides if each.startswith(("model=", "model."))]
     words = [each for each in own if each.partition("=")[0] not in found["changes"]]
     new = [f"{'+' if key.endswith('mlp_ratio') else ''}{key}={_flat(value)}" for key, value in found["changes"].items()]

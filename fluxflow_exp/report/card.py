@@ -96,7 +96,7 @@ def _headline(result: dict[str, Any]) -> tuple[str, str, str]:
 
 
 def _of_steps(card: Card) -> str:
-    """How many steps there are; of a run that has not ended, where it stands."""
+    """The number of steps; of a run that has not ended, where it stands."""
     names = card.steps
     if card.state.state == "done":
         return f"{len(names)} steps" if len(names) > 1 else f"step {names[0]}"

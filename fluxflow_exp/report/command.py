@@ -54,7 +54,7 @@ def _write(target: Path, page: str) -> None:
 
 
 def _cards(folders: Sequence[RunFolder]) -> list[Card]:
-    """Those that can be made; of the others it is said why not. UserError: none can."""
+    """Return the cards that can be made, and print why the others cannot. UserError: none can."""
     from fluxflow_exp.report import facts
 
     cards, problems = [], []
@@ -72,7 +72,7 @@ def _cards(folders: Sequence[RunFolder]) -> list[Card]:
 
 
 def _compared(folder: Path, runs: Sequence[RunFolder]) -> dict[str, Any] | None:
-    """What fluxflow_exp.compare has left in `folder` over some of these `runs`."""
+    """Return the comparison.json in `folder` if it compares some of these `runs` and no others."""
     path = folder / "comparison.json"
     if not path.exists():
         return None

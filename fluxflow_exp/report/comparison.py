@@ -103,6 +103,6 @@ def _looks(cards: Sequence[Card], keys: Sequence[str], names: Sequence[str]) -> 
 
 
 def _marks(tracks: dict[str, panels.Track]) -> list[dict[str, Any]]:
-    """Where steps begin, where they do so in all runs."""
+    """The updates at which steps begin in all runs."""
     each = [panels.marks(track) for track in tracks.values()]
     return [mark for mark in each[0] if all(mark in other for other in each[1:])]

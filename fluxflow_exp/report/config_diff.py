@@ -1,4 +1,4 @@
-"""What a run's configuration has that its parent's has not.
+"""The differences between a run's configuration and its parent's.
 
 The parent is the run whose weights it started from (`init_from`), else the shipped defaults of its stage.
 """

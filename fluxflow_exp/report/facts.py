@@ -1,4 +1,4 @@
-"""What a run folder says of its run, gathered for a card. Nothing is measured here and nothing is read twice."""
+"""The facts that a run folder holds, gathered for a card. Nothing is measured here and nothing is read twice."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -170,7 +170,7 @@ def planned(card: Card) -> list[dict[str, Any]]:
 
 
 def certificates(card: Card) -> list[dict[str, Any]]:
-    """What vouches for the run, or does not: `passed` is None for what is only told."""
+    """The facts that vouch for the run, or do not: `passed` is None where something is only stated."""
     record = card.record
     made_with = record.get("made_with") or {}
     changed = record.get("changed_code")

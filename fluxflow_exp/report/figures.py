@@ -26,7 +26,7 @@ def settings() -> Iterator[None]:
 
 
 def canvas(figure: Figure) -> Any:
-    """What `figure` is drawn on; matplotlib has no types here."""
+    """Return the canvas that `figure` is drawn on; matplotlib has no types here."""
     return FigureCanvasAgg(figure)
 
 

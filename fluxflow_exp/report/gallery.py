@@ -22,7 +22,7 @@ PIXELATED = 64  # pixels; smaller pictures are enlarged without smoothing
 
 @dataclass
 class Frame:
-    """What was drawn after one update of a step."""
+    """The pictures that were drawn after one update of a step."""
 
     step: str
     update: int

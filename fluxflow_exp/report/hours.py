@@ -1,4 +1,4 @@
-"""What a run cost, split by what it went into; from the starts in `run.json`."""
+"""The hours and the price of a run, split by what they went into; from the starts in `run.json`."""
 
 from dataclasses import dataclass, field
 from itertools import pairwise

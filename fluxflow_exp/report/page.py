@@ -71,7 +71,7 @@ def problems(cards: Mapping[str, Card], *, several: bool) -> list[tuple[str, str
 
 
 def _problems(card: Card, *, brief: bool) -> list[tuple[str, str]]:
-    """Where and what; `brief`: without the updates, in which runs differ."""
+    """Place and text of each problem; `brief`: without the updates, in which runs differ."""
     lines = []
     if card.non_finite:
         found = card.non_finite

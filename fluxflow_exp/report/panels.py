@@ -63,7 +63,7 @@ def overlaid(tracks: dict[str, Track]) -> list[dict[str, Any]]:
 
 
 def marks(track: Track) -> list[dict[str, Any]]:
-    """Where steps begin."""
+    """The updates at which steps begin."""
     return [{"x": offset, "label": name} for name, offset in track.offsets.items()]
 
 

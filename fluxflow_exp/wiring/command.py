@@ -16,6 +16,7 @@ from fluxflow_exp import __version__, files
 from fluxflow_exp.config import published
 from fluxflow_exp.config.compose import resolve, typed
 from fluxflow_exp.config.overrides import compose_config, values_of
+from fluxflow_exp.console import aligned
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.preflight.idle import idle_problems
 from fluxflow_exp.run import failures, frozen
@@ -66,11 +67,7 @@ def table(checks: list[Check], *, every: bool = False) -> str:
             lines.append((each.step or "(run)", each.check, "ok" if each.passed else "FAILED", each.note))
     lines += [(step or "(run)", f"{n} keys act", "ok", "--all lists them") for step, n in acting.items()]
     lines.sort(key=lambda line: [each.step or "(run)" for each in checks].index(line[0]))
-    widths = [max(len(line[column]) for line in lines) for column in range(3)]
-    return "\n".join(
-        "  ".join([*(text.ljust(width) for text, width in zip(line[:3], widths, strict=True)), line[3]]).rstrip()
-        for line in lines
-    )
+    return "\n".join(aligned(lines))
 
 
 def _made(name: str, tried: Any, img_size: int, changes: dict[str, tuple[Any, Any]]) -> str:
