@@ -18,7 +18,7 @@ from fluxflow_exp.files import naming
 from fluxflow_exp.monitor.metrics import ON_CONSOLE
 
 if TYPE_CHECKING:
-    from fluxflow_exp.trainers.context import StepContext
+    from fluxflow_exp.step_length import Length
 
 Part = TypeVar("Part")
 
@@ -48,7 +48,8 @@ class Console:
         self._bar: StepBar | None = None
         self._quiet, self._early = quiet, ""
         self._log: Path | None = None
-        self._rows = 0  # shown of a step
+        self._step = ""  # its name and place among the others
+        self._rows = 0  # shown of it
 
     @property
     def logs(self) -> bool:
@@ -75,15 +76,17 @@ class Console:
             print(text, flush=True)
         self.log(text)  # last: where the disk does not take it, it has been said all the same
 
-    def open_step(self, setup: StepContext, *, description: str, epochs: int) -> None:
-        self.say(f"\nPIPELINE STEP {setup.index}/{setup.steps}: {setup.name}")
+    def open_step(self, name: str, length: Length, *, index: int, steps: int, description: str, epochs: int) -> None:
+        """Say what begins; `index` (from 1) is the step's among the run's `steps`."""
+        self._step = f"{name} ({index}/{steps})"
+        self.say(f"\nPIPELINE STEP {index}/{steps}: {name}")
         if description:
             self.say(f"Description: {description}")
-        self.say(f"Duration: {epochs} epochs, {setup.length.updates} updates\n{RULE}")
+        self.say(f"Duration: {epochs} epochs, {length.updates} updates\n{RULE}")
         self._rows = 0
         if self._terminal.is_terminal and not self._quiet:
             self._bar = StepBar(self._terminal)
-            self._task = self._bar.add_task(f"{setup.name} ({setup.index}/{setup.steps})", total=None, eta="")
+            self._task = self._bar.add_task(self._step, total=None, eta="")
             self._bar.start()
 
     def close_step(self) -> None:
@@ -91,13 +94,13 @@ class Console:
             self._bar.stop()
             self._bar = None
 
-    def advance(self, setup: StepContext, update: int) -> None:
+    def advance(self, length: Length, update: int) -> None:
         """Move the bar on, if there is one."""
         if self._bar:
-            self._bar.update(self._task, completed=update, total=setup.length.updates)
+            self._bar.update(self._task, completed=update, total=length.updates)
 
     def progress(
-        self, setup: StepContext, update: int, metrics: dict[str, float], seconds: float, per_batch: float
+        self, length: Length, update: int, metrics: dict[str, float], seconds: float, per_batch: float
     ) -> None:
         """The line of FluxFlow's form; `seconds` is the step's training time, `per_batch` the recent rate.
 
@@ -105,26 +108,20 @@ class Console:
         """
         if self._quiet:
             return
-        length = setup.length
         epochs = -(-length.updates // length.updates_per_epoch)
-        where = [
-            f"Step {setup.name} ({setup.index}/{setup.steps})",
-            f"Epoch {length.epoch(update)}/{epochs}",
-            f"Batch {length.batch(update)}/{length.updates_per_epoch}",
-        ]
+        place = f"Epoch {length.epoch(update)}/{epochs} | Batch {length.batch(update)}/{length.updates_per_epoch}"
         losses = [
             *(f"{label}: {metrics[name]:.4f}" for name, label in ON_CONSOLE.items() if name in metrics),
             f"{per_batch:.2f}s/batch" if per_batch >= 0.1 else f"{per_batch:.3f}s/batch",
         ]
         self._rows += 1
         eta = [f"ETA {_clock((length.updates - update) * per_batch)}"] if self._rows > 1 else []
-        line = " | ".join([f"[{_clock(seconds)}] {where[0]}", *where[1:], *losses, *eta])
+        line = " | ".join([f"[{_clock(seconds)}] Step {self._step}", place, *losses, *eta])
         if self._bar:
             self.log(line)
             self._bar.losses = " | ".join(losses)
-            place = " | ".join([where[0].removeprefix("Step "), *where[1:]])
-            self._bar.update(self._task, description=place, eta="".join(eta))
-            self.advance(setup, update)
+            self._bar.update(self._task, description=f"{self._step} | {place}", eta="".join(eta))
+            self.advance(length, update)
         else:
             self.say(line)
 

@@ -1,38 +1,31 @@
 """For each step of the stage: done? then go on; else build its parts and trainer, fit, publish weights."""
 
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
-
-from torch import nn
 
 from fluxflow_exp import step_plan, verify
 from fluxflow_exp.config.compose import instantiate, typed
-from fluxflow_exp.config.schema import RunConfig, Step
+from fluxflow_exp.config.schema import RunConfig
 from fluxflow_exp.console import Console
 from fluxflow_exp.data.build import build_data
 from fluxflow_exp.errors import UserError
-from fluxflow_exp.machine import clock, sharding
+from fluxflow_exp.machine import clock
 from fluxflow_exp.machine import ranks as distributed
 from fluxflow_exp.machine.hardware import Machine, prepare
 from fluxflow_exp.machine.preemption import Interrupted, StopRequest
 from fluxflow_exp.machine.ranks import Ranks
-from fluxflow_exp.models import weights
 from fluxflow_exp.monitor.finite import NonFiniteError
 from fluxflow_exp.preflight.hardware import hardware_problems
 from fluxflow_exp.run import failures, mirror, summary
-from fluxflow_exp.run.checkpoint import CheckpointStore
 from fluxflow_exp.run.folder import Mirror, RunFolder, run_path
-from fluxflow_exp.run.identity import identity_digest
-from fluxflow_exp.run.live_report import LiveReport, draw_graphs, write_card
+from fluxflow_exp.run.live_report import draw_graphs, write_card
 from fluxflow_exp.run.opening import open_run
-from fluxflow_exp.run.save_interval import SaveClock
 from fluxflow_exp.run.wandb import WandbRun, final_metrics
-from fluxflow_exp.seeding import seed_initialisation
 from fluxflow_exp.step_length import Length, lengths_of
 from fluxflow_exp.trainers import nonfinite_report, publish
 from fluxflow_exp.trainers.base import Trainer
-from fluxflow_exp.trainers.context import StepContext
+from fluxflow_exp.trainers.build import run_context, step_context
+from fluxflow_exp.trainers.context import RunContext
 
 
 def run(values: dict[str, Any], *, swept: str = "", started: float | None = None) -> None:
@@ -106,7 +99,8 @@ def _train(
     if ranks.first:
         wandb.start()
     try:
-        Pipeline(config, folder, machine, ranks, console, lengths, data, stop, wandb).run()
+        given = run_context(config, folder, machine, ranks=ranks, console=console, stop=stop, wandb=wandb)
+        _train_steps(config, given, lengths, data)
     except Interrupted as interrupted:
         console.say(f"Stopped by {interrupted}; everything is saved in {folder.path}. {failures.how_to_continue()}")
         _close(folder, closing="stopped", console=console)
@@ -154,133 +148,45 @@ def _close(folder: RunFolder, *, closing: str, console: Console | None = None) -
             mirror.follow(folder, console, then="the same command")
 
 
-class Pipeline:
-    def __init__(
-        self,
-        config: RunConfig,
-        folder: RunFolder,
-        machine: Machine,
-        ranks: Ranks,
-        console: Console,
-        lengths: dict[str, Length],
-        data: dict[str, Any],
-        stop: StopRequest,
-        wandb: WandbRun,
-    ) -> None:
-        self.wandb = wandb
-        self.config, self.folder, self.machine, self.console = config, folder, machine, console
-        self.lengths, self.data, self.ranks, self.stop = lengths, data, ranks, stop
-        self.live_report = LiveReport(folder.path)
-        # What is timed or rehearsed in a folder that is no run's saves nothing that could be another's.
-        mine = identity_digest(folder.frozen()) if folder.config.exists() else None
-        self.checkpoints = CheckpointStore(folder.checkpoints, keep=config.checkpoint.keep, run=mine)
-        record = folder.read_record() if ranks.first and folder.exists() else {}
-        self.clock = SaveClock(
-            every_minutes=config.checkpoint.every_minutes,
-            every_updates=config.checkpoint.every_updates,
-            kills=record.get("kills", 0),
-            lived=record.get("wall_seconds", 0.0),
-        )
+def _train_steps(config: RunConfig, run: RunContext, lengths: dict[str, Length], data: dict[str, Any]) -> None:
+    """Train what is not finished yet, one step after the other, and publish the run's final weights."""
+    record = run.ranks.from_first(run.folder.read_record() if run.ranks.first else {})
+    earlier: list[str] = []
+    for name in config.stage.steps:
+        if not summary.is_finished(record["steps"].get(name), record["planned"][name]):
+            _train_step(config, name, run, lengths[name], data[name], earlier)
+        earlier.append(name)
+    if run.ranks.first:
+        publish.publish_final(run.folder, earlier)
+        run.live_report.wait()
+        draw_graphs(run.folder, run.console)
 
-    def run(self) -> None:
-        record = self.ranks.from_first(self.folder.read_record() if self.ranks.first else {})
-        earlier: list[str] = []
-        for index, (name, step) in enumerate(self.config.stage.steps.items(), start=1):
-            if not summary.is_finished(record["steps"].get(name), record["planned"][name]):
-                self._step(index, name, step, earlier)
-            earlier.append(name)
-        if self.ranks.first:
-            publish.publish_final(self.folder, earlier)
-            self.live_report.wait()
-            draw_graphs(self.folder, self.console)
 
-    def _step(self, index: int, name: str, step: Step, earlier: list[str]) -> None:
-        (signum,) = self.ranks.largest([self.stop.signum or 0])
-        if signum:  # since the step before had its last batch
-            raise Interrupted(signum)
-        self.machine.forget_peak()
-        setup = self.setup(index, name, step, earlier)
-        try:
-            trainer: Trainer = instantiate(step.trainer, setup=setup)
-        except ValueError as error:
-            raise UserError(f"stage.steps.{name}: {error}") from error
-        self.console.open_step(setup, description=step.description, epochs=step.n_epochs)
-        try:
-            final = trainer.fit()
-        except NonFiniteError as error:
-            raise nonfinite_report.explain(trainer, error) from error
-        finally:
-            self.console.close_step()
-        publish.publish_step(setup, trainer, self.config)
-        if self.ranks.first:
-            publish.finish_step(setup, trainer, final)
-            if index < setup.steps:  # after the last step they are drawn anyway
-                self.live_report.refresh()
-            verify.write_digests(self.folder, self.console)
-            mirror.follow(self.folder, self.console)
-        self.ranks.meet()  # the next step reads what the first rank has published
-
-    def setup(self, index: int, name: str, step: Step, earlier: list[str]) -> StepContext:
-        config = self.config
-        given = weights.find_parts(Path(step.init_from).expanduser()) if step.init_from else {}
-        return StepContext(
-            name=name,
-            index=index,
-            steps=len(config.stage.steps),
-            seed=config.seed,
-            length=self.lengths[name],
-            parts=self._build_parts(name, step, earlier, given),
-            given=[part for part in step_plan.needed_parts(step) if part in given],
-            optimizers={player: instantiate(node) for player, node in step.optimizers.items()},
-            schedulers={player: instantiate(node) for player, node in step.schedulers.items()},
-            freeze=step.freeze,
-            unfreeze=step.unfreeze,
-            transition_on=step.transition_on,
-            ema_decay=step.ema.decay if step.ema else None,
-            gradient_clip=step.gradient_clip or None,  # 0, too, is off
-            cfg_dropout_prob=step.cfg_dropout_prob,
-            data=self.data[name],
-            num_workers=config.hardware.num_workers,
-            machine=self.machine,
-            ranks=self.ranks,
-            folder=self.folder,
-            checkpoints=self.checkpoints,
-            clock=self.clock,
-            stop=self.stop,
-            console=self.console,
-            live_report=self.live_report,
-            wandb=self.wandb,
-            cache=step_plan.cache_folder(config, name, self.data[name], self.lengths[name])[0],
-            log_every=config.log_every,
-            samples=config.samples,
-            evaluation=config.evaluation,
-            health=config.health,
-        )
-
-    def _build_parts(self, name: str, step: Step, earlier: list[str], given: dict[str, Path]) -> dict[str, nn.Module]:
-        """Fresh parts, filled from an earlier step or `init_from`: raw weights to train on, averaged ones to use."""
-        trained = step_plan.trained_parts(step)
-        made = weights.find_parts(self.folder.path, steps=earlier) if earlier else {}
-        parts = {}
-        for part in step_plan.needed_parts(step):
-            seed_initialisation(self.config.seed, part)
-            parts[part] = instantiate(getattr(self.config.model, part))
-            holder = given.get(part) or made.get(part)
-            if holder is None:
-                self._announce_fresh(name, part, earlier)
-                continue
-            raw = holder.with_name(holder.name.replace(".safetensors", ".raw.safetensors"))
-            source = raw if part in trained and raw.is_file() else holder
-            parts[part].load_state_dict(weights.read_part(source, part))
-            self.console.say(f"Step {name}: {part} from {source}")
-        for module in parts.values():
-            self.machine.place(module)
-            if self.config.hardware.activation_checkpointing and hasattr(module, "checkpointing"):
-                module.checkpointing = True
-        if self.config.hardware.parallel == "fsdp" and self.ranks.count > 1 and "flow_processor" in trained:
-            sharding.shard(parts["flow_processor"], self.ranks, self.machine.device)
-        return parts
-
-    def _announce_fresh(self, name: str, part: str, earlier: list[str]) -> None:
-        if earlier and not self.checkpoints.newest(name):  # a step that continues has said it before
-            self.console.say(f"Step {name}: {part} starts from fresh weights (no earlier step made it)")
+def _train_step(config: RunConfig, name: str, run: RunContext, length: Length, data: Any, earlier: list[str]) -> None:
+    step = config.stage.steps[name]
+    (signum,) = run.ranks.largest([run.stop.signum or 0])
+    if signum:  # since the step before had its last batch
+        raise Interrupted(signum)
+    run.machine.forget_peak()
+    context = step_context(config, name, run, length=length, data=data, earlier=earlier)
+    try:
+        trainer: Trainer = instantiate(step.trainer, setup=context)
+    except ValueError as error:
+        raise UserError(f"stage.steps.{name}: {error}") from error
+    run.console.open_step(
+        name, length, index=context.index, steps=context.steps, description=step.description, epochs=step.n_epochs
+    )
+    try:
+        final = trainer.fit()
+    except NonFiniteError as error:
+        raise nonfinite_report.explain(trainer, error) from error
+    finally:
+        run.console.close_step()
+    publish.publish_step(context, trainer, config)
+    if run.ranks.first:
+        publish.finish_step(context, trainer, final)
+        if context.index < context.steps:  # after the last step they are drawn anyway
+            run.live_report.refresh()
+        verify.write_digests(run.folder, run.console)
+        mirror.follow(run.folder, run.console)
+    run.ranks.meet()  # the next step reads what the first rank has published

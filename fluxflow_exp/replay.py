@@ -97,16 +97,13 @@ def _trainer(folder: RunFolder, name: str, update: int, precision: str | None) -
     """A trainer of step `name` as it was before the first update that is repeated."""
     import torch
 
-    from fluxflow_exp.config.compose import instantiate, typed
+    from fluxflow_exp.config.compose import typed
     from fluxflow_exp.data.build import build_data
     from fluxflow_exp.machine.hardware import prepare
-    from fluxflow_exp.machine.preemption import StopRequest
-    from fluxflow_exp.machine.ranks import Ranks
-    from fluxflow_exp.pipeline import Pipeline
     from fluxflow_exp.preflight import check
     from fluxflow_exp.run import frozen
-    from fluxflow_exp.run.wandb import WandbRun
     from fluxflow_exp.step_length import lengths_of
+    from fluxflow_exp.trainers.build import build_trainer, run_context
 
     values = frozen.to_build(folder.config)
     _link_caches(values, folder.path.parent)
@@ -121,13 +118,9 @@ def _trainer(folder: RunFolder, name: str, update: int, precision: str | None) -
     lengths = lengths_of(config, data)
     if update > lengths[name].updates:
         raise UserError(f"--update {update}: step {name} has {lengths[name].updates} updates")
-    console = Console(quiet=True)
-    wandb = WandbRun(folder, config.tracking, console)
-    pipeline = Pipeline(config, folder, machine, Ranks(), console, lengths, data, StopRequest(), wandb)
-    steps = list(config.stage.steps)
-    place = steps.index(name)
-    setup = pipeline.setup(place + 1, name, config.stage.steps[name], steps[:place])
-    trainer: Trainer = instantiate(config.stage.steps[name].trainer, setup=setup)
+    run, steps = run_context(config, folder, machine), list(config.stage.steps)
+    earlier = steps[: steps.index(name)]
+    trainer = build_trainer(config, name, run, length=lengths[name], data=data[name], earlier=earlier)
     trainer.prompt = True  # an update is judged before the next
     trainer.begin()
     return trainer

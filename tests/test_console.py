@@ -1,8 +1,6 @@
 """What long work says where there is no terminal."""
 
 import io
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 from rich.console import Console as Terminal
@@ -16,8 +14,12 @@ METRICS = {"vae": 0.25, "kl": 12.5, "g": -0.125, "d": 1.5, "lpips": 0.0625, "l1"
 LOSSES = "VAE: 0.2500 | KL: 12.5000 | G: -0.1250 | D: 1.5000 | LPIPS: 0.0625"
 
 
-def step(name: str = "vae_gan_spade") -> Any:
-    return SimpleNamespace(name=name, index=2, steps=3, length=Length(1000, 100, 8, 8))
+LENGTH = Length(1000, 100, 8, 8)
+
+
+def opened(said: Console) -> Console:
+    said.open_step("vae_gan_spade", LENGTH, index=2, steps=3, description="", epochs=10)
+    return said
 
 
 def test_work_off_a_terminal_says_how_far_it_is(
@@ -47,10 +49,9 @@ def test_a_fresh_run_is_not_told_to_begin_anew(
 def test_a_line_holds_place_losses_rate_and_from_the_second_on_the_time_that_is_left(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    said = Console()
-    said.open_step(step(), description="", epochs=10)
-    said.progress(step(), 100, METRICS, 61.0, 0.61)
-    said.progress(step(), 210, METRICS, 3700.0, 0.05)
+    said = opened(Console())
+    said.progress(LENGTH, 100, METRICS, 61.0, 0.61)
+    said.progress(LENGTH, 210, METRICS, 3700.0, 0.05)
     first, second = capsys.readouterr().out.splitlines()[-2:]
     where = "Step vae_gan_spade (2/3)"
     assert first == f"[00:01:01] {where} | Epoch 1/10 | Batch 100/100 | {LOSSES} | 0.61s/batch"
@@ -61,9 +62,9 @@ def test_eighty_columns_cut_neither_losses_nor_rate_off_the_bar() -> None:
     shown = io.StringIO()
     said = Console()
     said._terminal = Terminal(file=shown, force_terminal=True, width=80, color_system=None)
-    said.open_step(step(), description="", epochs=10)
+    opened(said)
     for update in (100, 210):
-        said.progress(step(), update, METRICS, 61.0, 0.61)
+        said.progress(LENGTH, update, METRICS, 61.0, 0.61)
     said.close_step()
     for word in ("vae_gan_spade (2/3) | Epoch 3/10 | Batch 10/100", LOSSES, "0.61s/batch", "ETA 00:08:01"):
         assert word in shown.getvalue(), word

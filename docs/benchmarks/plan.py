@@ -21,21 +21,18 @@ from typing import Any
 
 import torch
 
-from fluxflow_exp.config.compose import instantiate, resolve, typed
+from fluxflow_exp.config.compose import resolve, typed
 from fluxflow_exp.config.overrides import compose_config
 from fluxflow_exp.config.schema import RunConfig
-from fluxflow_exp.console import Console
 from fluxflow_exp.data.build import build_data
 from fluxflow_exp.data.loader import Batch
 from fluxflow_exp.machine.hardware import prepare
-from fluxflow_exp.machine.preemption import StopRequest
-from fluxflow_exp.machine.ranks import Ranks
-from fluxflow_exp.pipeline import Pipeline
 from fluxflow_exp.plan import roofline
 from fluxflow_exp.plan.dry_run import rehearsal
 from fluxflow_exp.plan.forecast import SPARE_GIB
 from fluxflow_exp.run.folder import RunFolder
 from fluxflow_exp.step_length import length_of
+from fluxflow_exp.trainers.build import build_trainer, run_context
 from fluxflow_exp.trainers.phase import Phase
 
 GIB = 2**30
@@ -168,17 +165,14 @@ def measure(step: str, overrides: list[str]) -> dict[str, Any]:
     config = configuration(overrides)
     machine = prepare(config.hardware)
     data = build_data(config)
-    lengths = {step: length_of(config.stage.steps[step], data[step], config)}
+    planned = length_of(config.stage.steps[step], data[step], config)
     with tempfile.TemporaryDirectory() as scratch:
-        wandb: Any = None  # nothing is logged
-        folder = RunFolder(Path(scratch))
-        parts = (config, folder, machine, Ranks(), Console(quiet=True), lengths, data, StopRequest(), wandb)
-        setup = Pipeline(*parts).setup(1, step, config.stage.steps[step], [])
-        trainer: Any = instantiate(config.stage.steps[step].trainer, setup=setup)
+        run = run_context(config, RunFolder(Path(scratch)), machine)
+        trainer: Any = build_trainer(config, step, run, length=planned, data=data[step])
         size = trainer.length.micro_batch
         watched: list[dict[str, float]] = []
         watch_turns(trainer, watched)
-        batch = random_batch(lengths[step].batch_size, config.data["img_size"])
+        batch = random_batch(planned.batch_size, config.data["img_size"])
         started = time.perf_counter()
         update(trainer, batch, PLAIN[0])
         first = time.perf_counter() - started

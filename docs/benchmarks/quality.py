@@ -21,18 +21,15 @@ from typing import Any
 import torch
 from stlpips_pytorch import stlpips
 
-from fluxflow_exp.config.compose import instantiate, resolve, typed
+from fluxflow_exp.config.compose import resolve, typed
 from fluxflow_exp.config.overrides import compose_config
-from fluxflow_exp.console import Console
 from fluxflow_exp.data.build import build_data
 from fluxflow_exp.data.loader import Batch, epoch_batches, read_all
 from fluxflow_exp.evaluation.similarity import psnr
 from fluxflow_exp.machine.hardware import prepare
-from fluxflow_exp.machine.preemption import StopRequest
-from fluxflow_exp.machine.ranks import Ranks
-from fluxflow_exp.pipeline import Pipeline
 from fluxflow_exp.run.folder import RunFolder
 from fluxflow_exp.step_length import length_of
+from fluxflow_exp.trainers.build import build_trainer, run_context
 
 HELD_OUT = 128
 LOOKS = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 1.0)  # shares of the training at which it is looked at
@@ -117,11 +114,8 @@ class Run:
 
     def trainer(self, updates: int) -> Any:
         size = replace(length_of(self.step, self.data, self.config), updates=updates)
-        folder = RunFolder(self.scratch / str(updates))
-        wandb: Any = None  # nothing is logged
-        parts = (self.config, folder, self.machine, Ranks(), Console(quiet=True), {"vae": size}, {"vae": self.data})
-        setup = Pipeline(*parts, StopRequest(), wandb).setup(1, "vae", self.step, [])
-        return instantiate(self.step.trainer, setup=setup)
+        context = run_context(self.config, RunFolder(self.scratch / str(updates)), self.machine)
+        return build_trainer(self.config, "vae", context, length=size, data=self.data)
 
     def advance(self, trainer: Any, updates: int) -> float:
         """Seconds of so many updates, the GPU's work included."""

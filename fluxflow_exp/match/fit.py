@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from fluxflow_exp.benchmark import command as benchmark
+from fluxflow_exp.benchmark.measurement import warm
 from fluxflow_exp.match.axes import Subject, cost_of
 from fluxflow_exp.match.search import Widths, search
 from fluxflow_exp.match.timing import Round, Timing, alternate, rounds
@@ -53,10 +53,10 @@ def fit_time(
         found.append(_widths(mine, {}, subject.tflop, "flops", aim * work, FINE * TOLERANCES["time"], known, True))
         return found[-1].cost / work
 
-    with benchmark.warm(reference.with_model(theirs), reference.step) as other:
+    with warm(reference.with_model(theirs), reference.step) as other:
 
         def measure() -> Timing:
-            with benchmark.warm(subject.with_model(mine.changed(found[-1].changes)), subject.step) as own:
+            with warm(subject.with_model(mine.changed(found[-1].changes)), subject.step) as own:
                 taken = alternate(other, own, updates=updates)
             print(f"  {_listed(found[-1].changes)}: measured {taken}", flush=True)
             return taken

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from fluxflow_exp import files
+from fluxflow_exp.benchmark.measurement import warm
 from fluxflow_exp.config.compose import typed
 from fluxflow_exp.config.overrides import values_of
 from fluxflow_exp.config.schema import RunConfig
@@ -76,9 +77,7 @@ def _on_cpu(config: RunConfig) -> bool:
 
 def _seconds_here(values: dict[str, Any], name: str) -> float:
     """Seconds of an update of step `name` with all of its players: the median of three."""
-    from fluxflow_exp.benchmark import command as benchmark  # which needs this module
-
-    with benchmark.warm({**values, "tracking": {**values["tracking"], "mode": "off"}}, name) as times:
+    with warm(values, name) as times:
         return statistics.median(times(3))
 
 

@@ -1,6 +1,6 @@
 """How much memory and work a step's updates need, found by running its own trainer on a GPU that is not there.
 
-A rehearsal builds the step as the pipeline does, on fake tensors, and lets the trainer update; a meter follows what
+A rehearsal builds the step as a run does, on fake tensors, and lets the trainer update; a meter follows what
 lives. Nothing about a model, a loss or an optimizer is described a second time here.
 """
 
@@ -22,20 +22,17 @@ from torch.utils._pytree import tree_leaves
 
 from fluxflow_exp.config.compose import instantiate
 from fluxflow_exp.config.schema import Hardware, RunConfig
-from fluxflow_exp.console import Console
 from fluxflow_exp.data.loader import Batch
 from fluxflow_exp.data.protocols import DataSet
 from fluxflow_exp.losses.terms import Terms
 from fluxflow_exp.machine.hardware import Machine, uses_cuda_graphs
-from fluxflow_exp.machine.preemption import StopRequest
-from fluxflow_exp.machine.ranks import Ranks
-from fluxflow_exp.pipeline import Pipeline
 from fluxflow_exp.plan.fake_gpu import DEVICE, fake_gpu
 from fluxflow_exp.plan.fusion import fuse_regions
 from fluxflow_exp.plan.memory_meter import Meter, Operation
 from fluxflow_exp.run.folder import RunFolder
 from fluxflow_exp.step_length import Length
 from fluxflow_exp.trainers.base import Trainer
+from fluxflow_exp.trainers.build import run_context, step_context
 from fluxflow_exp.trainers.cuda_graphs import CudaGraphs
 from fluxflow_exp.trainers.latent_cache import STORED
 
@@ -145,20 +142,20 @@ class _Captured(CudaGraphs):
 def rehearsal(config: RunConfig, name: str, length: Length, data: DataSet) -> Iterator[Rehearsal]:
     """A rehearsal of step `name`, with `length.batch_size` a rank's share; nothing fake may leave the block."""
     step = dataclasses.replace(config.stage.steps[name], init_from=None)
+    stage = dataclasses.replace(config.stage, steps={name: step})
     machine = fake_machine(config.hardware)
     longest = sorted(data.prompts, key=len)[-1:]
     graphs: dict[Any, Any] = {}
     with tempfile.TemporaryDirectory() as scratch, fake_gpu(), Meter() as meter:
-        wandb: Any = None  # nothing is logged
-        folder, console = RunFolder(Path(scratch)), Console(quiet=True)
-        lengths, sets = {name: dataclasses.replace(length)}, {name: data}
-        pipeline = Pipeline(config, folder, machine, Ranks(), console, lengths, sets, StopRequest(), wandb)
+        run = run_context(config, RunFolder(Path(scratch)), machine)
         with torch.device(DEVICE):
-            setup = pipeline.setup(1, name, step, [])
+            context = step_context(
+                dataclasses.replace(config, stage=stage), name, run, length=dataclasses.replace(length), data=data
+            )
         if config.hardware.compile is not False:
-            for part in setup.parts.values():
+            for part in context.parts.values():
                 fuse_regions(part, meter, graphs)
-        trainer: Trainer = instantiate(step.trainer, setup=setup)
+        trainer: Trainer = instantiate(step.trainer, setup=context)
         if uses_cuda_graphs(config.hardware, machine.precision):
             trainer.accumulation.cuda_graphs = _Captured()
         with patch("fluxflow_exp.trainers.flow.open_cache", lambda *_: SimpleNamespace(tokens=None)):

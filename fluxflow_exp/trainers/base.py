@@ -261,7 +261,7 @@ class Trainer(ABC):
 
     def _log(self) -> None:
         setup, update, metrics = self.setup, self.update_index, self.latest
-        setup.console.advance(setup, update)
+        setup.console.advance(self.length, update)
         if not self._row_is_due() and update != self._first:  # the first is shown at once: a row may be minutes away
             return
         per_batch = (self.seconds - self._logged[1]) / max(update - self._logged[0], 1)
@@ -271,7 +271,7 @@ class Trainer(ABC):
             self._logged = (update, self.seconds)
             rates = {name: player.rate() for name, player in self.players.items()}
             self.write_row("train", metrics, rates, {"seconds": self.seconds, "batch_time": per_batch})
-        setup.console.progress(setup, update, metrics, self.seconds, per_batch)
+        setup.console.progress(self.length, update, metrics, self.seconds, per_batch)
 
     def write_row(
         self,
@@ -294,4 +294,5 @@ class Trainer(ABC):
                 extras=extras,
                 texts={"pictures": pictures, "warnings": warnings},
             )
-            self.setup.wandb.catch_up(self.setup.name)
+            if self.setup.wandb:
+                self.setup.wandb.catch_up(self.setup.name)

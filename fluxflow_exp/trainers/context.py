@@ -21,8 +21,26 @@ from fluxflow_exp.run.wandb import WandbRun
 from fluxflow_exp.step_length import Length
 
 
-@dataclass
-class StepContext:
+# What a trainer and its parts read is read one by one, so that a step's context is flat, with the run's in it.
+@dataclass(kw_only=True)
+class RunContext:
+    """The live objects that all steps of a run share."""
+
+    folder: RunFolder
+    machine: Machine
+    ranks: Ranks
+    console: Console
+    stop: StopRequest
+    wandb: WandbRun | None  # None: nothing is sent
+    live_report: LiveReport
+    checkpoints: CheckpointStore
+    clock: SaveClock
+
+
+@dataclass(kw_only=True)
+class StepContext(RunContext):
+    """All that the trainer of one step is built from."""
+
     name: str  # of the step
     index: int  # of the step in the pipeline, from 1
     steps: int  # of the pipeline
@@ -40,15 +58,6 @@ class StepContext:
     cfg_dropout_prob: float
     data: DataSet
     num_workers: int
-    machine: Machine
-    ranks: Ranks
-    folder: RunFolder
-    checkpoints: CheckpointStore
-    clock: SaveClock
-    stop: StopRequest
-    console: Console
-    live_report: LiveReport
-    wandb: WandbRun
     cache: Path | None  # folder of caches; None: none is used
     log_every: int
     samples: Samples

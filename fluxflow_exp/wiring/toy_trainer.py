@@ -12,18 +12,15 @@ from torch import Tensor, nn
 
 from fluxflow_exp.config.compose import instantiate, typed
 from fluxflow_exp.config.schema import RunConfig
-from fluxflow_exp.console import Console
 from fluxflow_exp.data import build as datasets
 from fluxflow_exp.data.loader import Batch, load_batches, read_all
 from fluxflow_exp.data.protocols import DataSet
 from fluxflow_exp.machine.hardware import prepare
-from fluxflow_exp.machine.preemption import StopRequest
-from fluxflow_exp.machine.ranks import Ranks
-from fluxflow_exp.pipeline import Pipeline
 from fluxflow_exp.run.folder import RunFolder
 from fluxflow_exp.seeding import generator
 from fluxflow_exp.step_length import Length
 from fluxflow_exp.trainers.base import Trainer
+from fluxflow_exp.trainers.build import run_context, step_context
 from fluxflow_exp.wiring.shrink import pixels
 
 BATCHES = 3  # read of the data; updates take them in turn
@@ -45,7 +42,7 @@ class ToyTrainer:
         self.parts, self.updates = set(trainer.setup.parts), updates_of(trainer)
 
     def build(self, config: RunConfig) -> Trainer:
-        """The step's trainer as the pipeline makes it, its weights away from where they start.
+        """The step's trainer as a run makes it, its weights away from where they start.
 
         Fresh weights are zero in places, so that no gradient would pass.
         """
@@ -53,15 +50,11 @@ class ToyTrainer:
         updates = self.length.updates_per_epoch * step.n_epochs
         updates = updates if step.max_updates is None else min(updates, step.max_updates)
         length = Length(updates, self.length.updates_per_epoch, step.batch_size, step.batch_size)
-        wandb: Any = None  # nothing is logged
-        pipeline = Pipeline(
-            config, RunFolder(self.scratch), self.machine, Ranks(), Console(quiet=True), {self.step: length},
-            {self.step: self.data}, StopRequest(), wandb,
-        )  # fmt: skip
-        setup = pipeline.setup(1, self.step, step, [])
-        for part, module in setup.parts.items():
+        run = run_context(config, RunFolder(self.scratch), self.machine)
+        context = step_context(config, self.step, run, length=length, data=self.data)
+        for part, module in context.parts.items():
             scatter(part, module)
-        trainer: Trainer = instantiate(step.trainer, setup=setup)
+        trainer: Trainer = instantiate(step.trainer, setup=context)
         return trainer
 
     def batches(self, config: RunConfig) -> list[Batch]:

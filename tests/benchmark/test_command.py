@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from fluxflow_exp.benchmark import command as benchmark
+from fluxflow_exp.benchmark.command import main
+from fluxflow_exp.benchmark.measurement import measure
 from fluxflow_exp.errors import UserError
 from tests.conftest import TOY, toy
 
@@ -17,7 +18,7 @@ def test_numbers_of_each_step_are_printed_and_written(tmp_path: Path, capsys: py
     out = tmp_path / "numbers.json"
     overrides = [*TOY, *STEPS, f"output_root={tmp_path / 'outputs'}"]
     # Options may stand anywhere among overrides.
-    assert benchmark.main([overrides[0], "--updates", "2", *overrides[1:], "--json", str(out)]) == 0
+    assert main([overrides[0], "--updates", "2", *overrides[1:], "--json", str(out)]) == 0
     found = json.loads(out.read_text())
     said = capsys.readouterr().out
     assert found["overrides"] == overrides
@@ -38,7 +39,7 @@ def test_numbers_of_each_step_are_printed_and_written(tmp_path: Path, capsys: py
 def test_the_work_of_an_update_does_not_depend_on_the_micro_batch(tmp_path: Path) -> None:
     def tflop(*overrides: str) -> float:
         values: dict[str, Any] = toy(tmp_path, *STEPS, *overrides)
-        found: float = benchmark.measure(values, updates=2, only=["vae"])["steps"]["vae"]["tflop"]
+        found: float = measure(values, updates=2, only=["vae"])["steps"]["vae"]["tflop"]
         return found
 
     whole = tflop()
@@ -49,12 +50,12 @@ def test_the_work_of_an_update_does_not_depend_on_the_micro_batch(tmp_path: Path
 
 def test_what_cannot_be_measured_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(UserError, match="step vae has 16 updates, and 99 are needed"):
-        benchmark.measure(toy(tmp_path, *STEPS), updates=99, only=["vae"])
-    assert benchmark.main([*TOY, "--step", "vea"]) == 2
+        measure(toy(tmp_path, *STEPS), updates=99, only=["vae"])
+    assert main([*TOY, "--step", "vea"]) == 2
     told = capsys.readouterr().err
     assert "--step vea: stage=quickstart has no such step; did you mean 'vae'?" in told
     assert "Its steps: vae, vae_gan, flow" in told
-    assert benchmark.main(["model.activaton=silu", "--updates", "1"]) == 2
+    assert main(["model.activaton=silu", "--updates", "1"]) == 2
     told = capsys.readouterr().err
     assert "did you mean 'model.activation'" in told
     assert "--updates must be at least 2" in told

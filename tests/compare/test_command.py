@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from fluxflow_exp import pipeline
-from fluxflow_exp.benchmark import command as benchmark
+from fluxflow_exp.benchmark.measurement import measure
 from fluxflow_exp.compare import command as compare
 from fluxflow_exp.compare.pairs import plain
 from fluxflow_exp.report import command as report
@@ -179,6 +179,6 @@ def test_real_runs_are_compared(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert capsys.readouterr().out.count("Counting the work of an update") == 2  # a model each
     facts = json.loads((tmp_path / "comparison" / "comparison.json").read_text())
     values = RunFolder(tmp_path / "bezier").frozen()
-    benchmarked = benchmark.measure(values, updates=2)["steps"]["vae"]["tflop"]
+    benchmarked = measure(values, updates=2)["steps"]["vae"]["tflop"]
     (curve,) = [run["curve"] for run in facts["groups"][0]["runs"]]
     assert curve["budget"] == pytest.approx([4 * benchmarked, 8 * benchmarked])  # after an epoch of four updates each

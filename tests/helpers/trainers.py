@@ -2,20 +2,17 @@
 
 from pathlib import Path
 from typing import Any
-from unittest.mock import Mock
 
 import torch
 
-from fluxflow_exp.config.compose import instantiate, typed
+from fluxflow_exp.config.compose import typed
 from fluxflow_exp.console import Console
 from fluxflow_exp.data.build import build_data
 from fluxflow_exp.data.loader import load_batches
 from fluxflow_exp.machine.hardware import prepare
-from fluxflow_exp.machine.preemption import StopRequest
-from fluxflow_exp.machine.ranks import Ranks
-from fluxflow_exp.pipeline import Pipeline
 from fluxflow_exp.run.folder import RunFolder
 from fluxflow_exp.step_length import lengths_of
+from fluxflow_exp.trainers.build import build_trainer, run_context
 from tests.conftest import toy
 
 ALL_ON = [
@@ -40,10 +37,8 @@ def trainer_of(values: dict[str, Any], step: str, folder: Path) -> Any:
     """The trainer of a step, without the weights of earlier ones."""
     config = typed(values)
     data = build_data(config)
-    lengths = lengths_of(config, data)
-    given = (RunFolder(folder), prepare(config.hardware), Ranks(), Console(), lengths, data, StopRequest(), Mock())
-    setup = Pipeline(config, *given).setup(1, step, config.stage.steps[step], [])
-    return instantiate(config.stage.steps[step].trainer, setup=setup)
+    run = run_context(config, RunFolder(folder), prepare(config.hardware), console=Console())
+    return build_trainer(config, step, run, length=lengths_of(config, data)[step], data=data[step])
 
 
 def build(tmp_path: Path, step: str, *overrides: str, stage: str = "quickstart") -> tuple[Any, Any]:

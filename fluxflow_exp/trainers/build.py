@@ -1,0 +1,130 @@
+"""A step's trainer, built from the configuration: its parts with their weights, its players' optimizers, its data."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fluxflow_exp.config.compose import instantiate
+from fluxflow_exp.config.schema import RunConfig
+from fluxflow_exp.console import Console
+from fluxflow_exp.data.protocols import DataSet
+from fluxflow_exp.machine import sharding
+from fluxflow_exp.machine.hardware import Machine
+from fluxflow_exp.machine.preemption import StopRequest
+from fluxflow_exp.machine.ranks import Ranks
+from fluxflow_exp.models import weights
+from fluxflow_exp.run.checkpoint import CheckpointStore
+from fluxflow_exp.run.folder import RunFolder
+from fluxflow_exp.run.identity import identity_digest
+from fluxflow_exp.run.live_report import LiveReport
+from fluxflow_exp.run.save_interval import SaveClock
+from fluxflow_exp.run.wandb import WandbRun
+from fluxflow_exp.seeding import seed_initialisation
+from fluxflow_exp.step_length import Length
+from fluxflow_exp.step_plan import cache_folder, needed_parts, trained_parts
+from fluxflow_exp.trainers.base import Trainer
+from fluxflow_exp.trainers.context import RunContext, StepContext
+
+
+def build_trainer(
+    config: RunConfig, name: str, run: RunContext, *, length: Length, data: DataSet, earlier: Sequence[str] = ()
+) -> Trainer:
+    """The trainer of step `name` at its first update, its parts filled from what the steps `earlier` have published."""
+    context = step_context(config, name, run, length=length, data=data, earlier=earlier)
+    trainer: Trainer = instantiate(config.stage.steps[name].trainer, setup=context)
+    return trainer
+
+
+def run_context(
+    config: RunConfig,
+    folder: RunFolder,
+    machine: Machine,
+    *,
+    ranks: Ranks | None = None,
+    console: Console | None = None,
+    stop: StopRequest | None = None,
+    wandb: WandbRun | None = None,
+) -> RunContext:
+    """What the steps of a run share; by default those of a process alone that says nothing."""
+    ranks = ranks or Ranks()
+    # What is timed or rehearsed in a folder that is no run's saves nothing that could be another's.
+    mine = identity_digest(folder.frozen()) if folder.config.exists() else None
+    record = folder.read_record() if ranks.first and folder.exists() else {}
+    return RunContext(
+        folder=folder,
+        machine=machine,
+        ranks=ranks,
+        console=console or Console(quiet=True),
+        stop=stop or StopRequest(),
+        wandb=wandb,
+        live_report=LiveReport(folder.path),
+        checkpoints=CheckpointStore(folder.checkpoints, keep=config.checkpoint.keep, run=mine),
+        clock=SaveClock(
+            every_minutes=config.checkpoint.every_minutes,
+            every_updates=config.checkpoint.every_updates,
+            kills=record.get("kills", 0),
+            lived=record.get("wall_seconds", 0.0),
+        ),
+    )
+
+
+def step_context(
+    config: RunConfig, name: str, run: RunContext, *, length: Length, data: DataSet, earlier: Sequence[str] = ()
+) -> StepContext:
+    """All that the trainer of step `name` is given. ValueError: weights that it starts from are not there."""
+    step = config.stage.steps[name]
+    given = weights.find_parts(Path(step.init_from).expanduser()) if step.init_from else {}
+    return StepContext(
+        **vars(run),
+        name=name,
+        index=list(config.stage.steps).index(name) + 1,
+        steps=len(config.stage.steps),
+        seed=config.seed,
+        length=length,
+        parts=_build_parts(config, name, run, earlier, given),
+        given=[part for part in needed_parts(step) if part in given],
+        optimizers={player: instantiate(node) for player, node in step.optimizers.items()},
+        schedulers={player: instantiate(node) for player, node in step.schedulers.items()},
+        freeze=step.freeze,
+        unfreeze=step.unfreeze,
+        transition_on=step.transition_on,
+        ema_decay=step.ema.decay if step.ema else None,
+        gradient_clip=step.gradient_clip or None,  # 0, too, is off
+        cfg_dropout_prob=step.cfg_dropout_prob,
+        data=data,
+        num_workers=config.hardware.num_workers,
+        cache=cache_folder(config, name, data, length)[0],
+        log_every=config.log_every,
+        samples=config.samples,
+        evaluation=config.evaluation,
+        health=config.health,
+    )
+
+
+def _build_parts(
+    config: RunConfig, name: str, run: RunContext, earlier: Sequence[str], given: dict[str, Path]
+) -> dict[str, Any]:
+    """Fresh parts, filled from an earlier step or `init_from`: raw weights to train on, averaged ones to use."""
+    step = config.stage.steps[name]
+    trained = trained_parts(step)
+    made = weights.find_parts(run.folder.path, steps=list(earlier)) if earlier else {}
+    parts: dict[str, Any] = {}
+    for part in needed_parts(step):
+        seed_initialisation(config.seed, part)
+        parts[part] = instantiate(getattr(config.model, part))
+        holder = given.get(part) or made.get(part)
+        if holder is None:
+            if earlier and not run.checkpoints.newest(name):  # a step that continues has said it before
+                run.console.say(f"Step {name}: {part} starts from fresh weights (no earlier step made it)")
+            continue
+        raw = holder.with_name(holder.name.replace(".safetensors", ".raw.safetensors"))
+        source = raw if part in trained and raw.is_file() else holder
+        parts[part].load_state_dict(weights.read_part(source, part))
+        run.console.say(f"Step {name}: {part} from {source}")
+    for module in parts.values():
+        run.machine.place(module)
+        if config.hardware.activation_checkpointing and hasattr(module, "checkpointing"):
+            module.checkpointing = True
+    if config.hardware.parallel == "fsdp" and run.ranks.count > 1 and "flow_processor" in trained:
+        sharding.shard(parts["flow_processor"], run.ranks, run.machine.device)
+    return parts
