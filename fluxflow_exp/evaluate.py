@@ -168,17 +168,14 @@ def _machine(options: argparse.Namespace) -> Machine:
 def _wanted(options: argparse.Namespace, chosen: list[str], subject: Subject) -> Wanted:
     """With the run's own sampler steps and guidance where the options have none."""
     from fluxflow_exp.evaluation.evaluator import Wanted
+    from fluxflow_exp.models.text_to_image import UNGUIDED
 
     frozen = typed(subject.values).evaluation
     flow = subject.facts["flow"]
     guides = flow is not None and flow["cfg_dropout_prob"] > 0
     guidance = options.guidance or ([1.0, frozen.guidance_scale] if guides else [1.0])
     if not guides and any(scale != 1 for scale in guidance) and flow is not None:
-        print(
-            "warning: this model was trained without caption dropout (stage=flow_cfg has it): guidance steers by an "
-            "unconditional prediction that it never learned",
-            file=sys.stderr,
-        )
+        print(UNGUIDED, file=sys.stderr)
     return Wanted(
         metrics=chosen,
         raw=options.raw,

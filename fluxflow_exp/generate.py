@@ -18,7 +18,7 @@ from fluxflow_exp.config.published import TRUST
 from fluxflow_exp.data.captions import lines_of, surrogate_in
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.machine.hardware import PRECISIONS
-from fluxflow_exp.models.text_to_image import TextToImage
+from fluxflow_exp.models.text_to_image import UNGUIDED, TextToImage
 from fluxflow_exp.preflight.idle import idle_problems
 from fluxflow_exp.run import failures
 from fluxflow_exp.samplers import SAMPLERS
@@ -96,11 +96,7 @@ def generate(arguments: argparse.Namespace) -> None:
     model = _load(arguments, device)
     guidance = (GUIDANCE if scale is None else scale) if arguments.use_cfg else 1.0
     if arguments.use_cfg and not model.trained_with_dropout:
-        print(
-            "warning: this model was trained without caption dropout (stage=flow_cfg has it): guidance "
-            "steers by an unconditional prediction that it never learned",
-            file=sys.stderr,
-        )
+        print(UNGUIDED, file=sys.stderr)
     wanted = [p for p in prompts for _ in range(arguments.n_per_prompt)]
     batches = -(-len(wanted) // arguments.batch_size)
     precision = PRECISIONS[arguments.precision]

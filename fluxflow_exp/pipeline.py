@@ -134,7 +134,7 @@ def _plan(
     config: RunConfig, data: dict[str, Any], machine: Machine, ranks: Ranks | None = None
 ) -> tuple[dict[str, Length], str]:
     """The steps' lengths, and what is going to be done in words."""
-    count = ranks.count if ranks else config.hardware.devices * config.hardware.slurm.nodes
+    count = ranks.count if ranks else config.hardware.ranks
     lengths = lengths_of(config, data, ranks=count)
     step_plan.check_losses(config)
     return lengths, step_plan.describe(config, lengths, data, machine, count)

@@ -100,8 +100,7 @@ def exponential(
 ) -> Schedule:
     """floor ** progress: a constant relative fall from 1 to `floor`. With `gamma` it is by that at every update."""
     if gamma is not None:
-        rise = _rise(warmup, updates)
-        return Curve(optimizer, lambda update: (update + 1) / rise if update < rise else gamma ** (update - rise))
+        return _risen(optimizer, _rise(warmup, updates), lambda since: gamma**since)
     return _warmed(optimizer, updates, warmup, lambda progress: float(floor**progress))
 
 
@@ -116,11 +115,7 @@ def step(
 ) -> Schedule:
     """`drops` falls by `factor`, equally spaced over the horizon. With `every` one at each so many updates."""
     if every is not None:
-        rise = _rise(warmup, updates)
-        return Curve(
-            optimizer,
-            lambda update: (update + 1) / rise if update < rise else float(factor ** ((update - rise) // every)),
-        )
+        return _risen(optimizer, _rise(warmup, updates), lambda since: float(factor ** (since // every)))
     return _warmed(
         optimizer,
         updates,
@@ -145,13 +140,12 @@ def plateau(
 def _warmed(optimizer: Optimizer, updates: int, warmup: float, curve: Callable[[float], float]) -> Schedule:
     rise = _rise(warmup, updates)
     fall = max(updates - rise, 1)
+    return _risen(optimizer, rise, lambda since: curve(min(since / fall, 1.0)))
 
-    def factor(update: int) -> float:
-        if update < rise:
-            return (update + 1) / rise
-        return curve(min((update - rise) / fall, 1.0))
 
-    return Curve(optimizer, factor)
+def _risen(optimizer: Optimizer, rise: int, after: Callable[[int], float]) -> Schedule:
+    """A rise over `rise` updates, then `after` of the updates since."""
+    return Curve(optimizer, lambda update: (update + 1) / rise if update < rise else after(update - rise))
 
 
 def _rise(warmup: float, updates: int) -> int:

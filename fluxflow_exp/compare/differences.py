@@ -5,7 +5,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from fluxflow_exp.compare.runs import ABSENT, CHOICES, NAMED, Run, listed
+from fluxflow_exp.compare.runs import CHOICES, NAMED, Run, listed
+from fluxflow_exp.run.identity import ABSENT, below
 
 THERE = "(there)"
 STEPS = "stage.steps."
@@ -57,7 +58,9 @@ class Found:
 def differences(runs: list[Run], by: str) -> Found:
     """What differs between the runs beside `by`, what reads it, and the seed."""
     varying = {key: _by_value(runs, key) for key in dict.fromkeys(key for run in runs for key in run.flat)}
-    varying = {key: values for key, values in varying.items() if len(values) > 1 and key != by and not _aside(key)}
+    varying = {
+        key: values for key, values in varying.items() if len(values) > 1 and key != by and not below(key, ASIDE)
+    }
     following = _following(runs, varying, by)
     varying = {key: values for key, values in varying.items() if key not in following}
     sections, within = _sections(runs, varying)
@@ -142,10 +145,6 @@ def _sections(runs: list[Run], keys: Iterable[str]) -> tuple[list[Section], set[
         others = [each for each in sections if not (each.startswith(STEPS) and each.count(".") == 2)]
         made += [Section("data" if _is_data(each) else "config", each, values) for each in [*named, *others]]
     return made, within
-
-
-def _aside(key: str) -> bool:
-    return any(key == each or key.startswith(f"{each}.") for each in ASIDE)
 
 
 def _is_data(key: str) -> bool:

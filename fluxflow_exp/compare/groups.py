@@ -3,8 +3,9 @@
 from typing import Any
 
 from fluxflow_exp.compare.differences import differences, shown
-from fluxflow_exp.compare.runs import ABSENT, CHOICES, NAMED, SHOWN, Run, listed
+from fluxflow_exp.compare.runs import CHOICES, NAMED, SHOWN, Run, listed
 from fluxflow_exp.errors import UserError, did_you_mean
+from fluxflow_exp.run.identity import ABSENT
 
 
 def group(runs: list[Run], by: str) -> dict[str, list[Run]]:

@@ -10,7 +10,6 @@ from fluxflow_exp.run import states
 from fluxflow_exp.run.folder import RunFolder
 from fluxflow_exp.run.identity import flatten
 
-ABSENT = "(absent)"
 CHOICES = "choices."  # before the name of a config group: which of its files a run was composed of
 NAMED = 3  # runs that a message lists by name
 SHOWN = 8  # keys that a message lists
@@ -51,8 +50,7 @@ def find(outs: Iterable[Path]) -> list[Run]:
         raise UserError(f"there is no run in {', '.join(empty)}; name run folders, or folders of them (a sweep)")
     for folder in states.whole(found):
         values = folder.frozen()
-        flat = {key: value for name in values for key, value in flatten(values[name], name)}
-        runs.setdefault(folder.path.resolve(), Run(folder, values, flat, folder.read_record()))
+        runs.setdefault(folder.path.resolve(), Run(folder, values, dict(flatten(values)), folder.read_record()))
     return list(runs.values())
 
 

@@ -136,6 +136,10 @@ class Hardware:
     memory_bandwidth_gbs: PositiveFloat | None = None  # GB/s
     price_per_hour: NonNegativeFloat | None = None  # of a card, in US dollars
 
+    @property
+    def ranks(self) -> int:
+        return self.devices * self.slurm.nodes
+
 
 @dataclass
 class Checkpoint:

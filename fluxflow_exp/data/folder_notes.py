@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from fluxflow_exp.data.decoding import EXTENSIONS
-from fluxflow_exp.data.images import Bad, Entry
+from fluxflow_exp.data.images import Entry
+from fluxflow_exp.data.protocols import Bad
 
 SHOWN = 3  # names in a line
 DISK = (errno.EIO, errno.ESTALE)  # what a disk or a mount that fails answers; other errors are of the name

@@ -10,7 +10,8 @@ from torch import Tensor
 from fluxflow_exp.config.bounds import Fraction, PositiveInt, Share
 from fluxflow_exp.data import folder_notes
 from fluxflow_exp.data.captions import lines_of, prefixed
-from fluxflow_exp.data.images import Bad, Entry, Images, ImageTransform, check_fraction, file_state, is_held_out
+from fluxflow_exp.data.images import Entry, Images, ImageTransform, check_fraction, file_state, is_held_out
+from fluxflow_exp.data.protocols import Bad
 from fluxflow_exp.data.transforms import check_colour
 
 N_PROMPTS = 64

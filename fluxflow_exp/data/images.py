@@ -12,11 +12,10 @@ from rich.progress import track
 
 from fluxflow_exp.data.buckets import Size, Variant, check_scales, variants
 from fluxflow_exp.data.decoding import decoding, reason
-from fluxflow_exp.data.protocols import BadSampleError, Contents, Sample, digest
+from fluxflow_exp.data.protocols import Bad, BadSampleError, Contents, Sample, digest
 from fluxflow_exp.data.transforms import fit, open_rgb, upright_size
 
 SPLIT_BINS = 1_000_000
-Bad = list[tuple[str, str]]  # (id, reason)
 
 
 class Entry(NamedTuple):

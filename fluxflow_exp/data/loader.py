@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, Sampler, get_worker_info
 
 from fluxflow_exp.data.prefetch import pinned, read_ahead
-from fluxflow_exp.data.protocols import BadSampleError, Indexed, Rows, Sample, Source, Stored, Stream, Tokens
+from fluxflow_exp.data.protocols import Bad, BadSampleError, Indexed, Rows, Sample, Source, Stored, Stream, Tokens
 from fluxflow_exp.data.workers import reading
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.seeding import derive, generator
@@ -22,7 +22,6 @@ from fluxflow_exp.seeding import derive, generator
 MAX_ATTEMPTS = 100
 
 Key = tuple[int, int]  # epoch, index
-Bad = list[tuple[str, str]]  # (id, reason)
 
 
 class Batch(NamedTuple):

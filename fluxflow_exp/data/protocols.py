@@ -16,6 +16,9 @@ def digest(parts: Iterable[Any]) -> str:
     return found.hexdigest()
 
 
+Bad = list[tuple[str, str]]  # (id, reason) of samples that cannot be read
+
+
 class Sample(NamedTuple):
     image: Tensor  # uint8 (3, height, width)
     caption: str

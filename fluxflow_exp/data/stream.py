@@ -18,8 +18,8 @@ from contextlib import contextmanager
 from typing import IO, Any, cast
 
 from fluxflow_exp.data import tar
-from fluxflow_exp.data.images import Bad, Entry, ImageTransform, is_held_out, load
-from fluxflow_exp.data.protocols import BadSampleError, Sample
+from fluxflow_exp.data.images import Entry, ImageTransform, is_held_out, load
+from fluxflow_exp.data.protocols import Bad, BadSampleError, Sample
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.seeding import derive
 

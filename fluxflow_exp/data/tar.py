@@ -13,12 +13,11 @@ from typing import IO, Any, NamedTuple
 
 from fluxflow_exp.data.captions import decoded, prefixed, surrogate_in
 from fluxflow_exp.data.decoding import EXTENSIONS, check_regular
+from fluxflow_exp.data.protocols import Bad
 
 SHOWN = 5  # names of members in a reason
 LARGEST = 2**30  # bytes of a member that is read
 IMPOSSIBLE = 2**40  # bytes: more than a shard has
-
-Bad = list[tuple[str, str]]  # (id, reason)
 
 
 class Unusable(str):

@@ -17,8 +17,8 @@ from fluxflow_exp.config.published import REMOTE
 from fluxflow_exp.data import tar
 from fluxflow_exp.data.decoding import reason
 from fluxflow_exp.data.folder_notes import unusable
-from fluxflow_exp.data.images import Bad, Entry, Images, ImageTransform, check_fraction, file_state, is_held_out
-from fluxflow_exp.data.protocols import Source, Stream
+from fluxflow_exp.data.images import Entry, Images, ImageTransform, check_fraction, file_state, is_held_out
+from fluxflow_exp.data.protocols import Bad, Source, Stream
 from fluxflow_exp.data.stream import Streamed
 from fluxflow_exp.data.transforms import check_colour
 

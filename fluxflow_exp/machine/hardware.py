@@ -77,7 +77,7 @@ class Machine:
 
 def uses_cuda_graphs(hardware: schema.Hardware, precision: str) -> bool:
     """Whether a GPU replays passes as CUDA graphs: one alone, without loss scaling."""
-    if precision == "fp16" or hardware.devices * hardware.slurm.nodes > 1:
+    if precision == "fp16" or hardware.ranks > 1:
         return False
     return hardware.compile is not False if hardware.cuda_graphs is None else hardware.cuda_graphs
 

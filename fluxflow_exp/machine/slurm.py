@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from types import FrameType
 
 from fluxflow_exp.errors import UserError
+from fluxflow_exp.machine.preemption import SCHEDULERS
 
 ENDED = (
     *("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "LAUNCH_FAILED", "NODE_FAIL"),
@@ -21,7 +22,6 @@ ENDED = (
 )
 WAITING = ("PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "RESV_DEL_HOLD", "SPECIAL_EXIT")
 UNKNOWN = "UNKNOWN"
-SENT = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)  # to a job that has to make room
 SILENCE_SECONDS = 60  # that an answer may take
 FRESH_SECONDS = 5.0
 
@@ -87,7 +87,7 @@ def patient(python: str = sys.executable) -> str:
 
     A mask outlives exec, and so a job is not killed by what reaches it while its first modules are imported.
     """
-    signals = ", ".join(str(int(each)) for each in SENT)
+    signals = ", ".join(str(int(each)) for each in SCHEDULERS)
     code = (
         f"import os, signal, sys; signal.pthread_sigmask(signal.SIG_BLOCK, [{signals}]); "
         "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
@@ -124,7 +124,7 @@ def listen(requeue_signal: int, *, first: bool) -> None:
 
     signal.signal(requeue_signal, requeue)
     signal.signal(signal.SIGTERM, terminate)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, SENT)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SCHEDULERS)
 
 
 def was_preempted(job: str) -> bool:

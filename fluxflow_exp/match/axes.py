@@ -35,10 +35,7 @@ class Subject:
         self.values, self.step = values, step
         config = typed(values)
         self.data: DataSet = build_data(config)[step]
-        hardware = config.hardware
-        self.length: Length = length_of(
-            config.stage.steps[step], self.data, config, ranks=hardware.devices * hardware.slurm.nodes
-        )
+        self.length: Length = length_of(config.stage.steps[step], self.data, config, ranks=config.hardware.ranks)
 
     def with_model(self, model: Model) -> dict[str, Any]:
         """The configuration with another model."""
@@ -55,8 +52,7 @@ class Subject:
     def predicted(self, model: Model) -> Predicted:
         config = self._config(model)
         hardware, length = config.hardware, self.length
-        ranks = hardware.devices * hardware.slurm.nodes
-        share = replace(length, batch_size=length.batch_size // ranks)
+        share = replace(length, batch_size=length.batch_size // hardware.ranks)
         with rehearsal(config, self.step, share, self.data) as tried:
             kinds = tried.kinds()
             costs = {kind: tried.cost(kind, length.micro_batch) for kind in kinds}

@@ -21,6 +21,10 @@ from fluxflow_exp.samplers import SAMPLERS, SamplerName, guided
 from fluxflow_exp.seeding import generator
 
 OBJECTIVES = {each.name: each for each in (RectifiedFlow, VPrediction)}
+UNGUIDED = (
+    "warning: this model was trained without caption dropout (stage=flow_cfg has it): guidance steers by an "
+    "unconditional prediction that it never learned"
+)
 
 
 class TextToImage(nn.Module):

@@ -50,8 +50,7 @@ def _predict(values: dict[str, Any]) -> dict[str, Any]:
     if wrong:
         raise UserError(*wrong)
     config = typed(values)
-    data, hardware = build_data(config), config.hardware
-    ranks = hardware.devices * hardware.slurm.nodes
+    data, hardware, ranks = build_data(config), config.hardware, config.hardware.ranks
     cards = f"{ranks} x {hardware.name}" if ranks > 1 else hardware.name
     print(f"PREDICTION: {config.name} (stage={config.stage.name}, model={config.model.name}, hardware={cards})")
     for each in {id(each): each for each in data.values()}.values():

@@ -20,7 +20,7 @@ def parallel_problems(hardware: Hardware) -> list[str]:
         )
     if hardware.parallel not in ("ddp", "fsdp"):
         problems.append(f"hardware.parallel is 'ddp' or 'fsdp', not {hardware.parallel!r}")
-    if hardware.parallel == "fsdp" and hardware.devices * hardware.slurm.nodes == 1:
+    if hardware.parallel == "fsdp" and hardware.ranks == 1:
         problems.append("hardware.parallel=fsdp spreads a model over ranks, and there is one: set hardware.devices")
     if hardware.parallel == "fsdp" and hardware.precision == "fp16":
         problems.append("hardware.parallel=fsdp goes with precision bf16 or fp32: loss scaling would differ by rank")

@@ -5,9 +5,9 @@ from typing import Any
 
 from fluxflow_exp.monitor.metrics import named
 from fluxflow_exp.report import facts, gallery, page, panels
-from fluxflow_exp.report.config_diff import ABSENT
 from fluxflow_exp.report.facts import Card
 from fluxflow_exp.report.text import shown
+from fluxflow_exp.run.identity import ABSENT, below
 
 # Names, places and watching: what makes no run another one.
 ASIDE = (
@@ -57,7 +57,7 @@ def write(cards: Sequence[Card], compared: dict[str, Any] | None) -> str:
 def differing(cards: Sequence[Card]) -> tuple[list[str], dict[str, list[str]]]:
     """Keys that have several values, and for each those of the same last name and values, which follow it."""
     every = dict.fromkeys(key for card in cards for key in card.flat)
-    values = {key: [shown(card.flat.get(key, ABSENT)) for card in cards] for key in every if not _aside(key)}
+    values = {key: [shown(card.flat.get(key, ABSENT)) for card in cards] for key in every if not below(key, ASIDE)}
     varying = [key for key, each in values.items() if len(set(each)) > 1]
     leading: list[str] = []
     following: dict[str, list[str]] = {}
@@ -81,10 +81,6 @@ def labels(cards: Sequence[Card], keys: Sequence[str]) -> list[str]:
         if len(set(found)) == len(cards):
             return found
     return [str(card.folder.path) for card in cards]
-
-
-def _aside(key: str) -> bool:
-    return any(key == each or key.startswith(f"{each}.") for each in ASIDE)
 
 
 def _follows(key: str, source: str, values: dict[str, list[str]]) -> bool:

@@ -13,9 +13,8 @@ from hydra.core.global_hydra import GlobalHydra
 from fluxflow_exp.config.compose import conf_dir, resolve
 from fluxflow_exp.config.overrides import compose_config
 from fluxflow_exp.run.folder import RunFolder
-from fluxflow_exp.run.identity import flatten
+from fluxflow_exp.run.identity import ABSENT, flatten
 
-ABSENT = "(absent)"
 ASIDE = ("name", "output_root", "resume", "validate")  # names and places say nothing about a run
 
 
@@ -47,8 +46,7 @@ def find(values: dict[str, Any]) -> Parent:
 def differences(theirs: dict[str, Any], mine: dict[str, Any]) -> list[tuple[str, Any, Any]]:
     """Key, their value, my value, where these differ; in the order of my keys."""
     there, here = (
-        {key: value for name in values if name not in ASIDE for key, value in flatten(values[name], name)}
-        for values in (theirs, mine)
+        dict(flatten({name: value for name, value in values.items() if name not in ASIDE})) for values in (theirs, mine)
     )
     return [
         (key, there.get(key, ABSENT), here.get(key, ABSENT))

@@ -57,7 +57,7 @@ def read(folder: RunFolder) -> Card:
         raise UserError(f"there is no run in {folder.path} (no run.json); name a run folder, e.g. outputs/quickstart")
     try:
         values, record = folder.frozen(), folder.read_record()
-        flat = {key: value for name in values for key, value in flatten(values[name], name)}
+        flat = dict(flatten(values))
         track = Track({step: read_rows(folder.metrics(step)) for step in values["stage"]["steps"]})
         return Card(
             folder=folder,

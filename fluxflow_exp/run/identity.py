@@ -3,22 +3,23 @@
 import hashlib
 import json
 import re
+from collections.abc import Iterable
 from typing import Any
 
 IDENTITY = ("model", "data", "stage", "optimizer", "scheduler", "seed")
 # Ends of keys that change no number: where things are, and how many bad samples are borne.
 ASIDE = ("_path", "_file", "description", "max_bad_fraction")
 EXTENSIBLE = ("n_epochs", "max_updates")
+ABSENT = "(absent)"  # in the place of a value
 
 
 def identity_differences(config: dict[str, Any], frozen: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Key → (frozen value, asked value) for what makes a run another run. Paths may differ: data may move."""
     mine, theirs = _identity(config), _identity(frozen)
-    missing = "(absent)"
     return {
-        key: (theirs.get(key, missing), mine.get(key, missing))
+        key: (theirs.get(key, ABSENT), mine.get(key, ABSENT))
         for key in sorted({*mine, *theirs})
-        if mine.get(key, missing) != theirs.get(key, missing)
+        if mine.get(key, ABSENT) != theirs.get(key, ABSENT)
     }
 
 
@@ -56,12 +57,17 @@ def starts(record: dict[str, Any]) -> list[str]:
 
 
 def _identity(config: dict[str, Any]) -> dict[str, Any]:
-    values = {key: value for name in IDENTITY for key, value in flatten(config[name], name)}
-    return {key: value for key, value in values.items() if not key.endswith(ASIDE)}
+    values = flatten({name: config[name] for name in IDENTITY})
+    return {key: value for key, value in values if not key.endswith(ASIDE)}
 
 
-def flatten(value: Any, path: str) -> list[tuple[str, Any]]:
+def below(key: str, names: Iterable[str]) -> bool:
+    """Whether a dotted key is one of `names`, or below one."""
+    return any(key == name or key.startswith(f"{name}.") for name in names)
+
+
+def flatten(value: Any, path: str = "") -> list[tuple[str, Any]]:
     """Dotted keys at and below `path`, each with its value; a list is a value."""
     if isinstance(value, dict) and value:
-        return [pair for name, child in value.items() for pair in flatten(child, f"{path}.{name}")]
+        return [pair for name, child in value.items() for pair in flatten(child, f"{path}.{name}" if path else name)]
     return [(path, value)]

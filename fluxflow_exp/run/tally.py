@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from typing import Any
 
+from fluxflow_exp import files
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.run import metric_log
 from fluxflow_exp.run.folder import RunFolder
@@ -23,7 +24,7 @@ def keep(folder: RunFolder, step: str, update: int) -> None:
     drawn = _pictures(folder, step)
     for when, count in before["pictures"].items():
         drawn[when] = max(drawn[when], count)
-    rows = max(_lines(folder, step), before["rows"])
+    rows = max(files.count_lines(folder.metrics(step)), before["rows"])
     _write(folder, record, step, {"update": update, "rows": rows, "pictures": dict(sorted(drawn.items()))})
 
 
@@ -89,11 +90,6 @@ def missing_pictures(folder: RunFolder, record: dict[str, Any]) -> list[str]:
 def _write(folder: RunFolder, record: dict[str, Any], step: str, tally: dict[str, Any]) -> None:
     record.setdefault("logged", {})[step] = tally
     folder.write_record(record)
-
-
-def _lines(folder: RunFolder, step: str) -> int:
-    path = folder.metrics(step)
-    return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
 def _rows(folder: RunFolder, step: str, update: int) -> int:

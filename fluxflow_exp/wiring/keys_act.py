@@ -147,16 +147,15 @@ def shared(config: Any, resolve: Callable[[Any], dict[str, Any]], named: set[str
     """
     from omegaconf import OmegaConf
 
-    before = dict(flatten(resolve(config), ""))
+    before = dict(flatten(resolve(config)))
     found = []
     for key, value in _sources(config):
         changed: list[str] = []
         for other in others(value):
             copied = copy.deepcopy(config)
             OmegaConf.update(copied, key, other)
-            after = dict(flatten(resolve(copied), ""))
-            own = f".{key}"
-            changed = sorted(k[1:] for k in {*before, *after} if before.get(k) != after.get(k) and k != own)
+            after = dict(flatten(resolve(copied)))
+            changed = sorted(k for k in {*before, *after} if before.get(k) != after.get(k) and k != key)
             if changed:
                 break
         if changed or key in named:
