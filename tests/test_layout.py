@@ -1,25 +1,31 @@
 """The layout of the package: no import circles, few files at the top, short files, functions and constructors."""
 
 import ast
+from collections.abc import Iterator
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1] / "fluxflow_exp"
 TEXTS = {path: path.read_text(encoding="utf-8") for path in PACKAGE.rglob("*.py")}
-MODULES = {".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts): ast.parse(TEXTS[path]) for path in TEXTS}
+TREES = {path: ast.parse(text) for path, text in TEXTS.items()}
+MODULES = {".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts): tree for path, tree in TREES.items()}
 
 
-def imports(node: ast.AST, *, types: bool) -> set[str]:
-    """Modules of the package that `node` imports, in functions as well; under TYPE_CHECKING only with `types`."""
-    if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING" and not types:
-        return set()
-    if isinstance(node, ast.ImportFrom):
-        return {each for name in node.names for each in (node.module, f"{node.module}.{name.name}") if each in MODULES}
-    return {each for child in ast.iter_child_nodes(node) for each in imports(child, types=types)}
+def statements(node: ast.AST, *, types: bool = True) -> Iterator[ast.AST]:
+    """Statements at and below `node`; those under TYPE_CHECKING only with `types`."""
+    if types or not (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"):
+        yield node
+        for child in ast.iter_child_nodes(node):
+            if not isinstance(child, ast.expr):
+                yield from statements(child, types=types)
 
 
 def circles(*, types: bool) -> set[frozenset[str]]:
-    """Sets of modules each of which needs all the others."""
-    needs = {name: imports(tree, types=types) - {name} for name, tree in MODULES.items()}
+    """Sets of modules each of which needs all the others; imports within functions count."""
+    needs: dict[str, set[str]] = {}
+    for module, tree in MODULES.items():
+        found = [each for each in statements(tree, types=types) if isinstance(each, ast.ImportFrom)]
+        names = {f"{each.module}{end}" for each in found for end in ("", *(f".{name.name}" for name in each.names))}
+        needs[module] = names & MODULES.keys() - {module}
     for through in needs:  # Warshall's closure
         for each in needs.values():
             each |= needs[through] if through in each else set()
@@ -39,10 +45,10 @@ def test_few_files_stand_at_the_top_and_none_is_long():
 
 
 def test_functions_are_short_and_constructors_take_few_arguments_or_say_why():
-    for path, text in TEXTS.items():
-        for node in ast.walk(ast.parse(text)):
+    for path, tree in TREES.items():
+        for node in statements(tree):
             if isinstance(node, ast.FunctionDef):
                 assert (node.end_lineno or 0) - node.lineno < 60, f"{path}: {node.name}"
                 many = node.name == "__init__" and len(node.args.args + node.args.kwonlyargs) > 9
-                above = text.splitlines()[node.lineno - 2].lstrip()
+                above = TEXTS[path].splitlines()[node.lineno - 2].lstrip()
                 assert not many or above.startswith("# "), f"{path}: {node.lineno}"
