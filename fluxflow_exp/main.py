@@ -103,7 +103,7 @@ def _job(values: dict[str, Any], overrides: list[str]) -> None:
 
     environment.settle()  # a scheduler's job comes here without the command
     try:
-        values, swept, changed = jobs.frozen(values, overrides)
+        values, swept, changed = jobs.launched(values, overrides)
     except UserError as error:
         fail(list(error.args))
         raise

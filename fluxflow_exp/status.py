@@ -11,8 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 from fluxflow_exp.config.compose import resolve
 from fluxflow_exp.config.overrides import Failure, compose_config
 from fluxflow_exp.errors import UserError
-from fluxflow_exp.run import failures
-from fluxflow_exp.run import states as ledger
+from fluxflow_exp.run import failures, states
 from fluxflow_exp.run.folder import RunFolder
 
 # Overrides by which Hydra would read elsewhere: its own keys, resolvers such as ${oc.env:…}, groups by a path.
@@ -33,16 +32,16 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     code = 0
     for folder in options.folder:
-        runs = ledger.runs_below(folder)
+        runs = states.runs_below(folder)
         if not runs:
             raise UserError(f"there is no run in {folder}")
-        entries = [ledger.inspect(run, _values_now(run, options.config_dir)) for run in runs]
+        entries = [states.inspect(run, _values_now(run, options.config_dir)) for run in runs]
         names = [run.path.relative_to(folder).as_posix() for run in runs]
-        labels = ledger.labels([ledger.overrides(run) for run in runs])
+        labels = states.labels([states.overrides(run) for run in runs])
         shown = labels if len(runs) > 1 and len(set(labels)) == len(runs) else names
         shown = [folder.name if each == "." else each for each in shown]
-        print(f"{folder}\n{ledger.table(list(zip(shown, entries, strict=True)), noun='run')}")
-        if any(entry.state != ledger.DONE for entry in entries):
+        print(f"{folder}\n{states.table(list(zip(shown, entries, strict=True)), noun='run')}")
+        if any(entry.state != states.DONE for entry in entries):
             code = 1
     return code
 
@@ -52,7 +51,7 @@ def _values_now(run: RunFolder, config_dir: str | None) -> dict[str, Any] | None
 
     The words stand in a file: what they name is looked at, and neither built nor asked of this machine.
     """
-    words = ledger.overrides(run)
+    words = states.overrides(run)
     if any(REACHING.search(word) for word in words):
         return None
     try:

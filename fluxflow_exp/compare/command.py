@@ -11,10 +11,8 @@ from functools import partial
 from pathlib import Path
 
 from fluxflow_exp import files
-from fluxflow_exp.compare import curves as compare_curves
-from fluxflow_exp.compare import metrics
-from fluxflow_exp.compare import output as compare_report
-from fluxflow_exp.compare.curves import BUDGETS, TIMED, Curve
+from fluxflow_exp.compare import metrics, output
+from fluxflow_exp.compare.curves import BUDGETS, TIMED, Curve, band, check_budget, equal_budget, further, met, read
 from fluxflow_exp.compare.differences import Found, differences
 from fluxflow_exp.compare.groups import group, key_of
 from fluxflow_exp.compare.pairs import Comparison, Group, Question, pairs
@@ -46,7 +44,7 @@ def compare(
     found = differences(runs, by)
     if found.machines and question.budget in TIMED:
         found.unlike.append(found.machines)
-    unrecorded = _said(lambda: compare_curves.check_budget(runs, question.budget))
+    unrecorded = _said(lambda: check_budget(runs, question.budget))
     problems = unrecorded + _said(lambda: metrics.check_evaluated(runs, question.metric))
     curves: dict[str, Curve] = {}
     for run in runs if not unrecorded else []:
@@ -54,9 +52,7 @@ def compare(
     target: list[float] = []
     if len(curves) == len(runs):
         unfinished = [] if at is not None else _unfinished(runs, curves, question.budget)
-        problems = (
-            unfinished or _said(lambda: target.append(compare_curves.equal_budget(curves, question.budget, at=at)))
-        ) + problems
+        problems = (unfinished or _said(lambda: target.append(equal_budget(curves, question.budget, at=at)))) + problems
     unlike = [each for each in found.unlike if each.kind not in allow]
     problems += [
         f"{each}. Only {question.by} may differ; --allow {each.kind} compares all the same" for each in unlike[:SHOWN]
@@ -77,7 +73,7 @@ def _made(
             members,
             [curves[run.name].at(at) for run in members],
             [curves[run.name].budget[-1] for run in members],
-            compare_curves.band([curves[run.name] for run in members], at),
+            band([curves[run.name] for run in members], at),
         )
         for name, members in groups.items()
     ]
@@ -100,7 +96,7 @@ def _referred(groups: dict[str, list[Run]], reference: str | None) -> dict[str, 
 
 
 def _read(run: Run, question: Question, curves: dict[str, Curve]) -> None:
-    curves[run.name] = compare_curves.read(run, question.metric, question.budget)
+    curves[run.name] = read(run, question.metric, question.budget)
 
 
 def _said(check: Callable[[], object]) -> list[str]:
@@ -113,8 +109,8 @@ def _said(check: Callable[[], object]) -> list[str]:
 
 
 def _unfinished(runs: list[Run], curves: dict[str, Curve], budget: str) -> list[str]:
-    met = compare_curves.met(curves)
-    meanwhile = "" if met is None else f"; --at {met:.10g} compares where all have been"
+    common = met(curves)
+    meanwhile = "" if common is None else f"; --at {common:.10g} compares where all have been"
     return [
         f"{run.name} is not finished: its last held-out row is at {curves[run.name].budget[-1]:.10g} "
         f"{BUDGETS[budget]}. Its command continues it{meanwhile}"
@@ -135,7 +131,7 @@ def _notes(groups: list[Group], at: float, question: Question, found: Found, jud
             f"the {judged} pairs are judged together (Holm): that any of them is called better by chance alone happens "
             "in at most 1 of 20 such comparisons"
         )
-    if any(compare_curves.further(end, at) for group in groups for end in group.ends):
+    if any(further(end, at) for group in groups for end in group.ends):
         notes.append(
             "runs that ended later are read before their end, where their schedule may not have lowered the learning "
             "rate yet"
@@ -213,19 +209,19 @@ def main(arguments: list[str] | None = None) -> int:
     )
     with files.understood(runs[0].folder.path.parent):
         found = compare(runs, question, reference=options.reference, at=options.at, allow=allow)
-    print(compare_report.table(found))
+    print(output.table(found))
     folder = options.folder or runs[0].folder.path.parent / "comparison"
     with failures.output("--out FOLDER writes the files elsewhere"):
-        written = compare_report.write(found, folder, words)
+        written = output.write(found, folder, words)
     print("\n".join(map(str, written)))
-    older = compare_report.outdated(found, folder)
+    older = output.outdated(found, folder)
     if older:
         page = folder / "comparison.html"
         report = ["python", "-m", "fluxflow_exp.report", *map(str, options.out)]
         report += ["--output", str(page)] if options.folder else []
         print(f"Note: {page} is of {older}; {shlex.join(report)} draws it again")
     if options.wandb:
-        from fluxflow_exp.compare import wandb as compare_wandb
+        from fluxflow_exp.compare import wandb
 
-        print(f"W&B: {compare_wandb.send(found, compare_report.facts(found, words), folder, options.wandb)}")
+        print(f"W&B: {wandb.send(found, output.facts(found, words), folder, options.wandb)}")
     return 0

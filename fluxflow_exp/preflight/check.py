@@ -9,7 +9,7 @@ from fluxflow_exp.config.schema import Hardware, MicroBatch, Slurm
 from fluxflow_exp.data.captions import surrogate_in
 from fluxflow_exp.data.decoding import reason
 from fluxflow_exp.data.transforms import open_rgb
-from fluxflow_exp.evaluation import measures as evaluated
+from fluxflow_exp.evaluation import measures
 from fluxflow_exp.preflight import frame, parts, steps, targets
 from fluxflow_exp.preflight.data import path_problems
 from fluxflow_exp.preflight.hardware import hardware_problems, parallel_problems
@@ -102,11 +102,11 @@ def _samples(samples: dict[str, Any]) -> list[str]:
 def _evaluation(wanted: dict[str, Any]) -> list[str]:
     """Metrics that there are not, that are not installed, or that have too few images."""
     names = list(wanted.get("metrics") or [])
-    unknown = evaluated.name_problems(names, known=evaluated.ON_SCHEDULE, where="evaluation.metrics")
+    unknown = measures.name_problems(names, known=measures.ON_SCHEDULE, where="evaluation.metrics")
     if unknown:
         return unknown
-    features = wanted.get("features", evaluated.EFFICIENTNET)
-    absent = evaluated.lacking(names, features=features)
+    features = wanted.get("features", measures.EFFICIENTNET)
+    absent = measures.lacking(names, features=features)
     found = [f"evaluation.metrics: {absent}"] if absent else []
     file = wanted.get("lpips_weights_file")
     if file and not Path(file).expanduser().is_file():

@@ -14,7 +14,7 @@ from fluxflow_exp.report.config_diff import Parent
 from fluxflow_exp.report.gallery import Frame
 from fluxflow_exp.report.hours import Hours
 from fluxflow_exp.report.panels import Track
-from fluxflow_exp.run import states as ledger
+from fluxflow_exp.run import states
 from fluxflow_exp.run.folder import RunFolder
 from fluxflow_exp.run.identity import flatten
 from fluxflow_exp.run.metric_log import read_rows
@@ -64,7 +64,7 @@ def read(folder: RunFolder) -> Card:
             values=values,
             flat=flat,
             record=record,
-            state=ledger.state(folder, record),
+            state=states.state(folder, record),
             track=track,
             parent=config_diff.find(values),
             costs=hours.split(record, flat),

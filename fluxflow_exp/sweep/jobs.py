@@ -19,10 +19,8 @@ from fluxflow_exp.config.override_words import why
 from fluxflow_exp.config.overrides import Failure
 from fluxflow_exp.console import fail
 from fluxflow_exp.errors import UserError
-from fluxflow_exp.preflight import check as preflight
-from fluxflow_exp.run import frozen as frozen_values
-from fluxflow_exp.run import mirror, opening
-from fluxflow_exp.run import states as ledger
+from fluxflow_exp.preflight import check
+from fluxflow_exp.run import frozen, mirror, opening, states
 from fluxflow_exp.run.folder import Mirror, RunFolder, run_path
 from fluxflow_exp.run.lock import LOOK_SECONDS
 
@@ -36,11 +34,11 @@ class Job:
     overrides: list[str]
     values: dict[str, Any]
     folder: RunFolder
-    entry: ledger.Entry
+    entry: states.Entry
 
     @property
     def runs(self) -> bool:
-        return self.entry.state in ledger.TO_RUN
+        return self.entry.state in states.TO_RUN
 
 
 class Sweep:
@@ -58,7 +56,7 @@ class Sweep:
 
         `here`: they will run on this machine.
         """
-        labels = ledger.labels([list(each) for each in overrides])
+        labels = states.labels([list(each) for each in overrides])
         composed = [_compose(context, config, list(each)) for each in overrides]
         wrong = _problems(labels, composed, here=here) or _sharing_problems(composed, overrides)
         folder = Path(str(config.hydra.sweep.dir))
@@ -78,30 +76,30 @@ class Sweep:
 
     def finish(self) -> None:
         """Say what became of the jobs. SystemExit: not all are done."""
-        if any(entry.state != ledger.DONE for entry in self.tell()):
+        if any(entry.state != states.DONE for entry in self.tell()):
             sys.exit(1)
 
-    def tell(self) -> list[ledger.Entry]:
+    def tell(self) -> list[states.Entry]:
         """Print what has become of each job."""
         before = {job.label: job.entry for job in self.jobs}
         rows = [
-            (job.label, job.entry if job.entry.state == ledger.STALE else ledger.inspect(job.folder))
+            (job.label, job.entry if job.entry.state == states.STALE else states.inspect(job.folder))
             for job in self.jobs
         ]
         for label, entry in rows:
-            if entry.state == ledger.DONE and before[label].state == ledger.DONE:
+            if entry.state == states.DONE and before[label].state == states.DONE:
                 entry.note = f"before; {entry.note}".rstrip("; ")
-        print(f"\n{self.folder}\n{ledger.table(rows)}", flush=True)
-        if any(entry.state == ledger.STALE for _, entry in rows):
+        print(f"\n{self.folder}\n{states.table(rows)}", flush=True)
+        if any(entry.state == states.STALE for _, entry in rows):
             print("  Stale jobs were not run: resume=fresh moves them aside and runs them again")
-        if any(entry.state == ledger.DAMAGED for _, entry in rows):
+        if any(entry.state == states.DAMAGED for _, entry in rows):
             print(
                 "  Damaged jobs were not run: bring the file back, or resume=fresh moves them aside and runs them again"
             )
         return [entry for _, entry in rows]
 
     def _announce(self) -> None:
-        print(f"{ledger.count([job.entry for job in self.jobs])}; {len(self.to_run)} to run", flush=True)
+        print(f"{states.count([job.entry for job in self.jobs])}; {len(self.to_run)} to run", flush=True)
 
 
 def digest(overrides: list[str]) -> str:
@@ -162,7 +160,7 @@ def _sharing_problems(composed: list[dict[str, Any] | str], overrides: Sequence[
 
 
 def _of_job(values: dict[str, Any], *, here: bool) -> list[str]:
-    return preflight.problems(values, here=here and not values["validate"])
+    return check.problems(values, here=here and not values["validate"])
 
 
 def _job(label: str, overrides: list[str], values: dict[str, Any]) -> Job:
@@ -170,17 +168,17 @@ def _job(label: str, overrides: list[str], values: dict[str, Any]) -> Job:
     name = job_folder(values, overrides, label)
     folder = RunFolder(run_path(values, name), mirror=Mirror.of(values, name))
     while not folder.try_lock():
-        entry = ledger.inspect(folder, values)
-        if entry.state == ledger.RUNNING:
+        entry = states.inspect(folder, values)
+        if entry.state == states.RUNNING:
             return Job(label, overrides, values, folder, entry)
         time.sleep(LOOK_SECONDS)  # somebody looks at it, or is about to make it
     try:
-        entry = _bring_back(folder, values, label) or ledger.inspect(folder, values)
-        if entry.state in (ledger.STALE, ledger.DAMAGED) and values["resume"] == "fresh":
+        entry = _bring_back(folder, values, label) or states.inspect(folder, values)
+        if entry.state in (states.STALE, states.DAMAGED) and values["resume"] == "fresh":
             print(f"{label}: the {entry.state} run was moved to {folder.move_aside()}")
-            entry = ledger.Entry(ledger.NEW)
-        if entry.state == ledger.DONE and opening.extends(folder, values):
-            entry = ledger.Entry(ledger.INTERRUPTED, "to be extended")
+            entry = states.Entry(states.NEW)
+        if entry.state == states.DONE and opening.extends(folder, values):
+            entry = states.Entry(states.INTERRUPTED, "to be extended")
         job = Job(label, overrides, values, folder, entry)
         if job.runs:
             _freeze(job)
@@ -189,13 +187,13 @@ def _job(label: str, overrides: list[str], values: dict[str, Any]) -> Job:
         folder.unlock()
 
 
-def _bring_back(folder: RunFolder, values: dict[str, Any], label: str) -> ledger.Entry | None:
+def _bring_back(folder: RunFolder, values: dict[str, Any], label: str) -> states.Entry | None:
     """Bring a job back from its mirror; what it is if the mirror has another one of its name."""
     try:
         for line in mirror.bring_back(folder, values):
             print(f"{label}: {line}")
     except UserError as error:
-        return ledger.Entry(ledger.NEW if values["resume"] == "fresh" else ledger.STALE, " ".join(str(error).split()))
+        return states.Entry(states.NEW if values["resume"] == "fresh" else states.STALE, " ".join(str(error).split()))
     return None
 
 
@@ -212,7 +210,7 @@ def _freeze(job: Job) -> None:
     job.folder.failure.unlink(missing_ok=True)
 
 
-def frozen(values: dict[str, Any], overrides: list[str]) -> tuple[dict[str, Any], str, list[str]]:
+def launched(values: dict[str, Any], overrides: list[str]) -> tuple[dict[str, Any], str, list[str]]:
     """A job's configuration as it was launched, its folder's name, and the keys that would be different now.
 
     It names nothing that the command does not, and writes where the command says. UserError: it does name more.
@@ -220,8 +218,8 @@ def frozen(values: dict[str, Any], overrides: list[str]) -> tuple[dict[str, Any]
     name = job_folder(values, overrides)
     folder = RunFolder(run_path(values, name))
     then = folder.frozen()
-    frozen_values.framed(then, folder.config)
-    frozen_values.check(then, folder.config, way=", and the command that launches this job does not name it")
+    frozen.framed(then, folder.config)
+    frozen.check(then, folder.config, way=", and the command that launches this job does not name it")
     changed = sorted(key for key in {*then, *values} - {"resume", "choices"} if then.get(key) != values.get(key))
     return {**then, **_places(then, values)}, name, changed
 

@@ -24,7 +24,7 @@ from omegaconf import DictConfig
 from fluxflow_exp import files
 from fluxflow_exp.console import fail
 from fluxflow_exp.machine import slurm
-from fluxflow_exp.run import states as ledger
+from fluxflow_exp.run import states
 from fluxflow_exp.sweep.jobs import Job, Sweep, leave_nothing
 
 NAMESPACE = "hydra_plugins.fluxflow_exp"
@@ -109,24 +109,22 @@ class _Submitit(BaseSubmititLauncher):  # type: ignore[misc]
     def _wait(self, jobs: list[Job], submitted: list[Any]) -> None:
         """Until every job has ended; meanwhile a line whenever the scheduler has something new to say of one."""
         waiting = {handle.job_id: (job, handle) for job, handle in zip(jobs, submitted, strict=True)}
-        states: dict[str, slurm.JobState] = {}
+        seen: dict[str, slurm.JobState] = {}
         looked = 0.0
         while waiting:
-            before, look = states, time.monotonic() - looked > LOOK_SECONDS
+            before, look = seen, time.monotonic() - looked > LOOK_SECONDS
             if look:
                 looked = time.monotonic()
-                states = {number: self._state(handle) for number, (_, handle) in waiting.items()}
+                seen = {number: self._state(handle) for number, (_, handle) in waiting.items()}
             for number, (job, handle) in list(waiting.items()):
                 # A result may be late on a shared disk: a job without one has ended when two looks say so.
-                gone = look and number in before and before[number].ended and states[number].ended
+                gone = look and number in before and before[number].ended and seen[number].ended
                 if gone or handle.paths.result_pickle.exists():
                     del waiting[number]
-                    _note_end(job, handle, states.get(number))
-                    entry = ledger.inspect(job.folder)
+                    _note_end(job, handle, seen.get(number))
+                    entry = states.inspect(job.folder)
                     print(f"{job.label}: {entry.state} {entry.note}".rstrip(), flush=True)
-            _tell(
-                {job.label: states[n] for n, (job, _) in waiting.items() if states[n] != before.get(n)} if look else {}
-            )
+            _tell({job.label: seen[n] for n, (job, _) in waiting.items() if seen[n] != before.get(n)} if look else {})
             time.sleep(1)
 
     def _state(self, handle: Any) -> slurm.JobState:

@@ -30,10 +30,10 @@ def check(values: dict[str, Any], *, say: Callable[[str], None] = print) -> list
     """Checks of every step of the resolved configuration `values`. UserError: a step cannot be built."""
     from fluxflow_exp.step_length import length_of  # torch, which --help does without
     from fluxflow_exp.wiring import gradients, keys_act, toy_trainer, weights_move
-    from fluxflow_exp.wiring import shrink as toy
+    from fluxflow_exp.wiring.shrink import shrink
 
     config = typed(values)
-    small, changes = toy.shrink(values)
+    small, changes = shrink(values)
     found: list[Check] = []
     with tempfile.TemporaryDirectory() as scratch:
         for name in values["stage"]["steps"]:
@@ -131,13 +131,13 @@ def _of_run(path: Path) -> list[Check]:
 
 
 def _of_overrides(words: list[str], config_dir: str | None) -> list[Check]:
-    from fluxflow_exp.preflight import check as preflight
+    from fluxflow_exp.preflight.check import problems
     from fluxflow_exp.wiring import keys_act
 
     values = values_of(words, config_dir=config_dir)
     config = compose_config(words, config_dir=config_dir)
-    problems = preflight.problems(values, here=False)
-    if problems:
-        raise UserError(*problems)
+    found = problems(values, here=False)
+    if found:
+        raise UserError(*found)
     named = {word.lstrip("+").partition("=")[0] for word in words}
     return keys_act.shared(config, resolve, named) + check(values)

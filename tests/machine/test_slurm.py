@@ -17,7 +17,7 @@ from hydra_plugins.hydra_submitit_launcher.submitit_launcher import BaseSubmitit
 from fluxflow_exp import files
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.machine import slurm
-from fluxflow_exp.run import states as ledger
+from fluxflow_exp.run import states
 from fluxflow_exp.run.folder import RunFolder
 from fluxflow_exp.sweep import launchers
 from fluxflow_exp.sweep.jobs import Job
@@ -49,29 +49,29 @@ def submitted(folder: Path, job: str = "7_0", launcher: str = "slurm") -> RunFol
 
 @pytest.mark.parametrize(
     ("word", "failed", "without_a_failure"),
-    [(word, ledger.FAILED, ledger.NEW) for word in slurm.ENDED if word != "GONE"]
-    + [("COMPLETING", ledger.FAILED, ledger.QUEUED), ("RUNNING", ledger.FAILED, ledger.QUEUED)]
-    + [(word, ledger.QUEUED, ledger.QUEUED) for word in ("PENDING", "REQUEUE_HOLD")],
+    [(word, states.FAILED, states.NEW) for word in slurm.ENDED if word != "GONE"]
+    + [("COMPLETING", states.FAILED, states.QUEUED), ("RUNNING", states.FAILED, states.QUEUED)]
+    + [(word, states.QUEUED, states.QUEUED) for word in ("PENDING", "REQUEUE_HOLD")],
 )
 def test_a_job_that_has_failed_is_not_queued(
     tmp_path: Path, say: Say, word: str, failed: str, without_a_failure: str
 ) -> None:
     say("squeue", f"echo '7_0|{word}|Resources'")
     run = submitted(tmp_path / "run")
-    entry = ledger.inspect(run)
+    entry = states.inspect(run)
     assert entry.state == without_a_failure
-    assert entry.note == (f"{word.lower()}: Resources" if without_a_failure == ledger.QUEUED else "")
+    assert entry.note == (f"{word.lower()}: Resources" if without_a_failure == states.QUEUED else "")
     run.record_failure("planted")
-    assert ledger.inspect(run).state == failed
+    assert states.inspect(run).state == failed
 
 
 @pytest.mark.parametrize(
     ("line", "state", "note"),
     [
-        ("echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1", ledger.NEW, ""),
-        ("echo 'Unable to contact slurm controller' >&2; exit 1", ledger.QUEUED, "Unable to contact slurm controller"),
-        ("exec sleep 20", ledger.QUEUED, "timed out"),
-        ("exec echo '7_1|RUNNING|None'", ledger.NEW, ""),  # the array goes on, this job of it is forgotten
+        ("echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1", states.NEW, ""),
+        ("echo 'Unable to contact slurm controller' >&2; exit 1", states.QUEUED, "Unable to contact slurm controller"),
+        ("exec sleep 20", states.QUEUED, "timed out"),
+        ("exec echo '7_1|RUNNING|None'", states.NEW, ""),  # the array goes on, this job of it is forgotten
     ],
 )
 def test_a_queue_that_does_not_answer_still_has_the_job(
@@ -79,7 +79,7 @@ def test_a_queue_that_does_not_answer_still_has_the_job(
 ) -> None:
     monkeypatch.setattr(slurm, "SILENCE_SECONDS", 0.3)
     say("squeue", line)
-    entry = ledger.inspect(submitted(tmp_path / "run"))
+    entry = states.inspect(submitted(tmp_path / "run"))
     assert entry.state == state
     assert note in entry.note
 
@@ -87,17 +87,17 @@ def test_a_queue_that_does_not_answer_still_has_the_job(
 def test_no_queue_here_and_the_number_of_another_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(slurm, "FRESH_SECONDS", 0.0)
-    assert ledger.inspect(submitted(tmp_path / "slurm")).state == ledger.NEW
+    assert states.inspect(submitted(tmp_path / "slurm")).state == states.NEW
     for process in (1, os.getpid()):  # somebody else's, and one that is no job
-        assert ledger.inspect(submitted(tmp_path / str(process), str(process), "local")).state == ledger.NEW
+        assert states.inspect(submitted(tmp_path / str(process), str(process), "local")).state == states.NEW
 
 
 def test_the_log_that_is_named_exists(tmp_path: Path) -> None:
     run = submitted(tmp_path / "run", "1", "local")
     run.record_failure("planted")
-    assert ledger.inspect(run).note == "planted"
+    assert states.inspect(run).note == "planted"
     run.log.touch()
-    assert ledger.inspect(run).note == f"planted (log: {run.log})"
+    assert states.inspect(run).note == f"planted (log: {run.log})"
 
 
 class Handle:
@@ -129,7 +129,7 @@ def test_every_job_is_told_of_while_it_waits_and_when_it_ends(
 
     look(0)
     monkeypatch.setattr(launchers, "time", SimpleNamespace(monotonic=time.monotonic, sleep=look))
-    jobs = [Job(f"seed={i}", [], {}, submitted(tmp_path / str(i), f"7_{i}"), ledger.Entry("new")) for i in range(3)]
+    jobs = [Job(f"seed={i}", [], {}, submitted(tmp_path / str(i), f"7_{i}"), states.Entry("new")) for i in range(3)]
     trace = 'Traceback:\n  File "x"\nyaml.ParserError: while parsing\n  in line 2\n'
     handles = [Handle(tmp_path, "7_0"), Handle(tmp_path, "7_1"), Handle(tmp_path, "7_2", "error", trace)]
     launchers.Slurm()._wait(jobs, handles)

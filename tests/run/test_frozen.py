@@ -233,11 +233,11 @@ def test_a_job_builds_and_writes_what_its_own_command_says(
     folder, values, overrides = job
     for key, value in (("output_root", "/elsewhere"), ("name", "other"), ("cache.path", "/elsewhere")):
         put(folder.path, key, value)
-    then, _, _ = jobs.frozen(values, overrides)
+    then, _, _ = jobs.launched(values, overrides)
     assert (then["output_root"], then["name"], then["cache"]["path"]) == (str(tmp_path), "vae", None)
     put(folder.path, f"{VAE}.trainer.kl", FETCH)
     with pytest.raises(UserError, match="command that launches this job does not name it"):
-        jobs.frozen(values, overrides)
+        jobs.launched(values, overrides)
 
 
 def test_status_asks_nothing_of_this_machine(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

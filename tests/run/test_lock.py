@@ -12,8 +12,7 @@ import pytest
 
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.run import lock as folder_lock
-from fluxflow_exp.run import opening
-from fluxflow_exp.run import states as ledger
+from fluxflow_exp.run import opening, states
 from fluxflow_exp.run.folder import RunFolder
 from tests.conftest import toy
 from tests.helpers.read_only import make_read_only
@@ -134,11 +133,11 @@ def test_a_run_that_cannot_be_written_can_be_looked_at(
 ) -> None:
     values = vae(tmp_path)
     folder, _ = opened(values)
-    assert ledger.inspect(RunFolder(folder.path)).state == ledger.RUNNING
+    assert states.inspect(RunFolder(folder.path)).state == states.RUNNING
     make_read_only(tmp_path, monkeypatch)
-    assert ledger.inspect(RunFolder(folder.path)).state == ledger.RUNNING
+    assert states.inspect(RunFolder(folder.path)).state == states.RUNNING
     folder.unlock()
-    assert ledger.inspect(RunFolder(folder.path)).state == ledger.INTERRUPTED
+    assert states.inspect(RunFolder(folder.path)).state == states.INTERRUPTED
     with pytest.raises(UserError, match=r"nothing can be written in .*quickstart"):
         opened(values)
 

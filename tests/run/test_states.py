@@ -1,6 +1,6 @@
 """The table of runs on a terminal."""
 
-from fluxflow_exp.run import states as ledger
+from fluxflow_exp.run import states
 from fluxflow_exp.run.states import FAILED, RUNNING, Entry
 
 ROWS = [
@@ -13,7 +13,7 @@ ROWS = [
 
 
 def test_on_a_terminal_nothing_is_wider_than_it_and_no_word_is_lost() -> None:
-    lines = ledger.table(ROWS, columns=80).splitlines()
+    lines = states.table(ROWS, columns=80).splitlines()
     assert max(map(len, lines)) <= 80
     words = " ".join(lines).split()
     for name, entry in ROWS:
@@ -23,4 +23,4 @@ def test_on_a_terminal_nothing_is_wider_than_it_and_no_word_is_lost() -> None:
 
 
 def test_elsewhere_each_run_has_a_line() -> None:
-    assert len(ledger.table(ROWS[:1]).splitlines()) == 2
+    assert len(states.table(ROWS[:1]).splitlines()) == 2

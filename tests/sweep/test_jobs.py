@@ -15,8 +15,7 @@ from fluxflow_exp import status
 from fluxflow_exp.config.compose import resolve
 from fluxflow_exp.config.overrides import compose_config
 from fluxflow_exp.preflight.check import problems
-from fluxflow_exp.run import opening
-from fluxflow_exp.run import states as ledger
+from fluxflow_exp.run import opening, states
 from fluxflow_exp.run.folder import RunFolder
 from fluxflow_exp.sweep import jobs as sweep
 from fluxflow_exp.sweep.jobs import digest
@@ -202,8 +201,8 @@ def test_a_digest_follows_what_makes_a_job_another_one() -> None:
 
 
 def test_labels_leave_out_what_all_jobs_share() -> None:
-    assert ledger.labels([["a=1", "b=2"], ["a=1", "b=3"]]) == ["b=2", "b=3"]
-    assert ledger.labels([["stage=vae", "data.img_size=16"]]) == ["stage=vae"]
+    assert states.labels([["a=1", "b=2"], ["a=1", "b=3"]]) == ["b=2", "b=3"]
+    assert states.labels([["stage=vae", "data.img_size=16"]]) == ["stage=vae"]
 
 
 def test_changed_upstream_weights_make_a_run_stale(tmp_path: Path) -> None:
@@ -211,17 +210,17 @@ def test_changed_upstream_weights_make_a_run_stale(tmp_path: Path) -> None:
     source = tmp_path / "vae.safetensors"
     source.write_bytes(b"weights")
     run.create({"model": {}}, {"upstream": {str(source): "0" * 64}})
-    assert ledger.inspect(run).state == ledger.STALE
+    assert states.inspect(run).state == states.STALE
     source.unlink()
-    assert "is gone" in ledger.inspect(run).note
+    assert "is gone" in states.inspect(run).note
 
 
 def test_a_held_folder_is_running(tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "run")
     run.create({"stage": {"steps": {"vae": {}}}}, {"upstream": {}})
-    assert ledger.inspect(run).state == ledger.NEW
+    assert states.inspect(run).state == states.NEW
     run.lock()
-    assert ledger.inspect(RunFolder(run.path)).state == ledger.RUNNING
+    assert states.inspect(RunFolder(run.path)).state == states.RUNNING
     run.unlock()
 
 
@@ -235,15 +234,15 @@ def test_a_jobs_folder_is_held_while_the_sweep_makes_it_and_left_alone_while_ano
         opening, "create", lambda folder, *more: (held.append(RunFolder(folder.path).in_use()), created(folder, *more))
     )
     job = sweep._job("seed=0", ["seed=0"], values)
-    assert (job.entry.state, held, job.folder.in_use()) == (ledger.NEW, [True], False)
+    assert (job.entry.state, held, job.folder.in_use()) == (states.NEW, [True], False)
     before = job.folder.record.read_bytes()
     job.folder.lock()
     again = sweep._job("seed=0", ["seed=0"], {**values, "seed": 1, "resume": "fresh"})  # stale, if it did not run
-    assert again.entry.state == ledger.RUNNING
+    assert again.entry.state == states.RUNNING
     assert job.folder.record.read_bytes() == before
     job.folder.unlock()
     again = sweep._job("seed=0", ["seed=0"], {**values, "seed": 1, "resume": "fresh"})
-    assert again.entry.state == ledger.NEW
+    assert again.entry.state == states.NEW
     assert again.folder.frozen()["seed"] == 1
 
 
