@@ -137,7 +137,7 @@ class Run:
     def reconstructions(self, trainer: Any) -> tuple[torch.Tensor, torch.Tensor]:
         with torch.compiler.set_stance("force_eager"):
             found = torch.cat([trainer.reconstruct(part) for part in torch.split(self.held_out, 16)])
-        return found, trainer.to_device(self.held_out)
+        return found, trainer.machine.to_device(self.held_out)
 
     @torch.no_grad()
     def distance(self, found: torch.Tensor, target: torch.Tensor) -> float:

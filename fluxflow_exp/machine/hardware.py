@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fluxflow_exp.config import schema
 from fluxflow_exp.models.layers import compile_regions, set_up_compilation
@@ -38,6 +38,11 @@ class Machine:
         if self.compiled:
             set_up_compilation(exact=self.exact)
             compile_regions(module)
+
+    def to_device(self, images: Tensor) -> Tensor:
+        """uint8 (batch, 3, height, width) → float32 in [-1, 1] on the device, channels last on a GPU."""
+        there = images.to(self.device, non_blocking=True)
+        return there.to(torch.float32, memory_format=self.memory_format) / 127.5 - 1
 
     def autocast(self) -> AbstractContextManager[None]:
         """Mixed precision over float32 weights; a no-op in fp32."""

@@ -18,9 +18,10 @@ from fluxflow_exp.losses.reconstruction import Reconstruction
 from fluxflow_exp.losses.terms import Loss, Terms, Weights, computed
 from fluxflow_exp.monitor.health import HealthContext
 from fluxflow_exp.seeding import generator
-from fluxflow_exp.trainers import health_check, reconstructions
+from fluxflow_exp.trainers import reconstructions
 from fluxflow_exp.trainers.base import Trainer
 from fluxflow_exp.trainers.context import StepContext
+from fluxflow_exp.trainers.health_check import active_units, latent_numbers, logit_numbers
 from fluxflow_exp.trainers.phase import Micro, Phase
 
 Conditioning = Literal["never", "always", "alternate"]
@@ -152,28 +153,44 @@ class AutoencoderTrainer(Trainer):
         with self.averaged(raw=raw):
             parts = torch.split(batch.images, min(self.length.micro_batch, 64))  # what fits in training fits here
             found = torch.cat([self.reconstruct(part) for part in parts])
-        target = self.to_device(batch.images)
+        target = self.machine.to_device(batch.images)
         measured = self.validation_metrics.of_reconstructions(found, batch.images, target)
         return {"val_l1": float((found - target).abs().mean()), **measured}
 
     def health(self, batch: Batch) -> tuple[dict[str, float], HealthContext]:
         gan, played, weights = self._gan(self.update_index), 0, None
-        at_once = min(self.length.micro_batch, 64)  # as for held-out metrics
-        numbers = health_check.of_autoencoder(self, batch.images, at_once=at_once, plays=gan is not None)
+        means, latents, real, fake = [], [], [], []
+        for part in torch.split(batch.images, min(self.length.micro_batch, 64)):  # as for held-out metrics
+            images = self.machine.to_device(part)
+            posterior = self.compressor(images)
+            means.append(posterior.mean.float())
+            latents.append(posterior.mode().float())
+            found = self.expander(latents[-1], self.spade != "never")
+            if gan:
+                real.append(gan.opponent(images))
+                fake.append(gan.opponent(found))
+        numbers = {**active_units(torch.cat(means)), **latent_numbers(torch.cat(latents))}
         if gan:
+            numbers = {**logit_numbers(torch.cat(real), torch.cat(fake)), **numbers}
             played = gan.played(self.update_index)
         if self.adversarial and self.adversarial.adaptive:
             weights = self.adversarial.weight, self.adversarial.adaptive_limit
         return numbers, HealthContext(self.setup.name, self.compressor.vae_dim, played, weights)
 
     def sample_pictures(self, suffix: str) -> None:
-        reconstructions.write(self, suffix)
+        setup = self.setup
+        images, ids = reconstructions.originals(setup)
+        with self.averaged():
+            parts, conditioned = (self.compressor, self.expander), self.spade != "never"
+            made = reconstructions.rows(images, ids, *parts, self.machine, seed=setup.seed, conditioned=conditioned)
+        stem = f"{setup.name}_{setup.index:03d}_{suffix}"
+        self.write_row("samples", {}, pictures=reconstructions.write(made, ids, setup.folder.samples, stem))
 
     @torch.no_grad()
     def reconstruct(self, images: Tensor) -> Tensor:
         """uint8 images → reconstructions of the posterior's mean, float32 in [-1, 1] on the device."""
         with self.machine.autocast():
-            found: Tensor = self.expander(self.compressor(self.to_device(images)).mode(), self.spade != "never")
+            found: Tensor = self.expander(self.compressor(self.machine.to_device(images)).mode(), self.spade != "never")
         return found.float().clamp(-1, 1)
 
     def state_dict(self) -> dict[str, Any]:

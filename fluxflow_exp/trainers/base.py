@@ -77,7 +77,7 @@ class Trainer(ABC):
 
     def inputs(self, batch: Batch) -> Tensor:
         """What the phases get of a batch, on the device."""
-        return self.to_device(batch.images)
+        return self.machine.to_device(batch.images)
 
     def prepare(self) -> None:  # noqa: B027 - most trainers have nothing to prepare
         """Called before a step's very first update."""
@@ -172,11 +172,6 @@ class Trainer(ABC):
         """Standard normal numbers for the whole global batch of this update, on the device."""
         source = generator(self.setup.seed, self.setup.name, self.update_index, purpose, device=self.machine.device)
         return torch.randn(shape, generator=source, device=self.machine.device)
-
-    def to_device(self, images: Tensor) -> Tensor:
-        """uint8 (batch, 3, height, width) → float32 in [-1, 1] on the device, channels last on a GPU."""
-        there = images.to(self.machine.device, non_blocking=True)
-        return there.to(torch.float32, memory_format=self.machine.memory_format) / 127.5 - 1
 
     def state_dict(self) -> dict[str, Any]:
         return resume.state_of(self)

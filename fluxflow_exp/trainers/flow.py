@@ -48,10 +48,10 @@ class FlowTrainer(Trainer):
         self.compressor: Any = setup.parts["compressor"]
         self.flow: Any = setup.parts["flow_processor"]
         self.text_encoder: Any = setup.parts["text_encoder"]
-        self.latents = Encoded(self)
         device, size = self.machine.device, setup.data.img_size
         self.validation_metrics = ValidationMetrics(setup.evaluation, of="samples", img_size=size, device=device)
         self.trains_text = "text_encoder" in self.players
+        self.latents = Encoded(self.machine, setup.parts, trains_text=self.trains_text)
         width = setup.parts["text_encoder"](["a"]).tokens.shape[-1]
         if width != self.flow.text_dim:
             raise ValueError(
@@ -61,8 +61,8 @@ class FlowTrainer(Trainer):
 
     def open_source(self) -> None:
         if self.setup.cache is not None:
-            self.source = cache = open_cache(self, self.setup.cache)
-            self.latents = Cached(self, cache)
+            self.source = cache = open_cache(self.setup, self.setup.cache, self.trains_text)
+            self.latents = Cached(cache, self.machine, self.setup.parts, trains_text=self.trains_text)
 
     def inputs(self, batch: Batch) -> Tensor:
         return self.latents.inputs(batch)
@@ -182,7 +182,7 @@ class FlowTrainer(Trainer):
         total = 0.0
         for first in range(0, len(batch.images), flow_loss.BATCH):
             rows = slice(first, first + flow_loss.BATCH)
-            images = self.to_device(batch.images[rows])
+            images = self.machine.to_device(batch.images[rows])
             source = generator(self.setup.seed, self.setup.name, "held out", first, device=images.device)
             with self.machine.autocast():
                 losses = flow_loss.flow_loss(

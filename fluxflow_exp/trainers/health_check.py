@@ -20,7 +20,6 @@ from fluxflow_exp.monitor import health
 from fluxflow_exp.run.metric_log import Row, read_rows_from
 
 if TYPE_CHECKING:
-    from fluxflow_exp.trainers.autoencoder import AutoencoderTrainer
     from fluxflow_exp.trainers.base import Trainer
 
 ACTIVATIONS = (nn.ReLU, nn.LeakyReLU, nn.GELU, nn.SiLU, BezierActivation, TrainableBezier)
@@ -159,23 +158,6 @@ def _own_channels(before: nn.Module | None, module: nn.Module) -> int | None:
     if not isinstance(before, AlignedConv2d):
         return None
     return before.out_channels // (5 if isinstance(module, BezierActivation) else 1)
-
-
-def of_autoencoder(trainer: AutoencoderTrainer, images: Tensor, *, at_once: int, plays: bool) -> dict[str, float]:
-    """What `images`, uint8 (n, 3, height, width), show of the latents and, if it `plays`, of the discriminator."""
-    discriminator = trainer.setup.parts["discriminator"] if plays else None
-    means, latents, real, fake = [], [], [], []
-    for part in torch.split(images, at_once):
-        there = trainer.to_device(part)
-        posterior = trainer.compressor(there)
-        means.append(posterior.mean.float())
-        latents.append(posterior.mode().float())
-        found = trainer.expander(latents[-1], trainer.spade != "never")
-        if discriminator:
-            real.append(discriminator(there))
-            fake.append(discriminator(found))
-    logits = logit_numbers(torch.cat(real), torch.cat(fake)) if plays else {}
-    return {**logits, **active_units(torch.cat(means)), **latent_numbers(torch.cat(latents))}
 
 
 def latent_numbers(latents: Tensor) -> dict[str, float]:

@@ -1,7 +1,5 @@
 """Writing a flow step's caches: every rank encodes its share of what is missing, then all read the same files."""
 
-from __future__ import annotations
-
 import hashlib
 import random
 import shutil
@@ -10,7 +8,7 @@ from contextlib import closing
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from numpy.typing import NDArray
@@ -24,9 +22,7 @@ from fluxflow_exp.errors import UserError
 from fluxflow_exp.machine.preemption import Interrupted
 from fluxflow_exp.seeding import derive
 from fluxflow_exp.trainers.accumulation import attempt
-
-if TYPE_CHECKING:
-    from fluxflow_exp.trainers.flow import FlowTrainer
+from fluxflow_exp.trainers.context import StepContext
 
 # At two bytes float16 keeps three bits more than bfloat16 of numbers from 6e-5 to 65504, where moments and tokens lie.
 STORED = {"fp32": torch.float32, "bf16": torch.float16, "fp16": torch.float16}
@@ -37,28 +33,28 @@ CHECKED = 4  # entries encoded again at a start
 PROBED = 100  # samples of a shape that are tried until one can be read
 
 
-def open_cache(trainer: FlowTrainer, root: Path) -> LatentCache:
-    """The cache of the trainer's data and frozen parts below `root`; what it lacks is written first.
+def open_cache(setup: StepContext, root: Path, trains_text: bool) -> LatentCache:
+    """The cache of a step's data and frozen parts below `root`; what it lacks is written first.
 
     UserError: no room, numbers that float16 cannot hold, or a cache that does not hold what it should.
     Interrupted: a signal came before it was whole; what was written stays.
     """
-    source = trainer.setup.data.train
+    source, parts = setup.data.train, setup.parts
     assert not isinstance(source, Stream)  # nothing is cached of what varies
-    encoder = Encoder(trainer, source)
-    folder = encoder.folder(root, "latents", trainer.compressor, source.fingerprint)
+    encoder = Encoder(setup, source)
+    folder = encoder.folder(root, "latents", parts["compressor"], source.fingerprint)
     cache = LatentCache(folder, source)
-    _fill(trainer, cache.shards, partial(encoder.write_latents, cache), partial(encoder.latents_need, cache))
+    _fill(setup, cache.shards, partial(encoder.write_latents, cache), partial(encoder.latents_need, cache))
     cache.open()
-    if "text_encoder" not in trainer.players:
+    if not trains_text:
         captions = sorted({"", *cache.captions})
-        folder = encoder.folder(root, "text", trainer.text_encoder, partial(digest, captions))
+        folder = encoder.folder(root, "text", parts["text_encoder"], partial(digest, captions))
         cache.tokens = tokens = TokenCache(folder, captions)
-        _fill(trainer, tokens.shards, partial(encoder.write_tokens, tokens), partial(encoder.tokens_need, tokens))
+        _fill(setup, tokens.shards, partial(encoder.write_tokens, tokens), partial(encoder.tokens_need, tokens))
         tokens.open()
-    if trainer.ranks.first:
+    if setup.ranks.first:
         encoder.check(cache)
-    trainer.ranks.meet()
+    setup.ranks.meet()
     return cache
 
 
@@ -72,13 +68,14 @@ def weights_digest(module: nn.Module) -> str:
 
 
 class Encoder:
-    """A trainer's frozen parts, run over its training set in the shapes of training: there is one way to compile and
+    """A step's frozen parts, run over its training set in the shapes of training: there is one way to compile and
     one way to round."""
 
-    def __init__(self, trainer: FlowTrainer, source: Source) -> None:
-        self.trainer, self.setup = trainer, trainer.setup
-        self.source, self.precision = source, trainer.machine.precision
-        self.at_once = trainer.length.micro_batch
+    def __init__(self, setup: StepContext, source: Source) -> None:
+        self.setup, self.source, self.machine = setup, source, setup.machine
+        self.compressor: Any = setup.parts["compressor"]
+        self.precision = self.machine.precision
+        self.micro_batch = self.at_once = setup.length.micro_batch
 
     def folder(self, root: Path, kind: str, part: nn.Module, fingerprint: Callable[[], str]) -> Path:
         """Named by all that the values depend on, as the first rank sees it."""
@@ -102,7 +99,7 @@ class Encoder:
 
     def write_latents(self, cache: LatentCache, numbers: list[int]) -> Generator[None]:
         """Write these shards, one at each step."""
-        micro = self.trainer.length.micro_batch
+        micro = self.micro_batch
         parts = {
             n: [cache.contents[n][i : i + micro] for i in range(0, len(cache.contents[n]), micro)] for n in numbers
         }
@@ -135,7 +132,7 @@ class Encoder:
 
     def write_tokens(self, cache: TokenCache, numbers: list[int]) -> Generator[None]:
         """Write these shards, one at each step."""
-        micro = self.trainer.length.micro_batch
+        micro = self.micro_batch
         for number in numbers:
             captions = cache.contents[number]
             cache.write(
@@ -146,16 +143,16 @@ class Encoder:
     @torch.no_grad()
     def moments(self, images: Tensor, ids: list[str] | None = None) -> Tensor:
         """uint8 images of one shape, a micro-batch at most → (images, channels, h, w) as stored, on the CPU."""
-        more = self.trainer.length.micro_batch - len(images)
-        with self.trainer.machine.autocast():
+        more = self.micro_batch - len(images)
+        with self.machine.autocast():
             found = self._encode(torch.cat([images, images[-1:].expand(more, -1, -1, -1)]))
         return self._stored(found[: len(images)], "latents", ids)
 
     @torch.no_grad()
     def tokens(self, captions: list[str]) -> list[NDArray[Any]]:
         """(own length, width) of each caption as stored."""
-        with self.trainer.machine.autocast():
-            text = self.trainer.text_encoder(captions)
+        with self.machine.autocast():
+            text = self.setup.parts["text_encoder"](captions)
         stored, masks = self._stored(text.tokens, "tokens", captions), text.mask.cpu()
         return [tokens[mask].numpy() for tokens, mask in zip(stored, masks, strict=True)]
 
@@ -186,14 +183,14 @@ class Encoder:
 
         def passes() -> Tensor:
             parts = torch.split(images, self.at_once)
-            return torch.cat([self.trainer.compressor.moments(self.trainer.to_device(part)) for part in parts])
+            return torch.cat([self.compressor.moments(self.machine.to_device(part)) for part in parts])
 
         while self.at_once > 1:
             done = attempt(passes)
             if done:
                 return done[0]
             self.at_once //= 2
-            if self.trainer.machine.device.type == "cuda":
+            if self.machine.device.type == "cuda":
                 torch.cuda.empty_cache()
         return passes()
 
@@ -227,13 +224,13 @@ class Encoder:
 
 
 def _fill(
-    trainer: FlowTrainer,
+    setup: StepContext,
     shards: ArrayShards,
     write: Callable[[list[int]], Generator[None]],
     need: Callable[[list[int]], tuple[str, int]],
 ) -> None:
     """Write the shards that are missing, each rank every n-th of them."""
-    setup, ranks = trainer.setup, trainer.ranks
+    ranks = setup.ranks
     missing = ranks.from_first(shards.missing() if ranks.first else [])
     if not missing:
         return

@@ -1,8 +1,6 @@
 """Where a flow step's latents and tokens come from: encoded at each use, or read from a cache."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -10,67 +8,66 @@ from torch import Tensor
 
 from fluxflow_exp.data.cache import LatentCache
 from fluxflow_exp.data.loader import Batch
+from fluxflow_exp.machine.hardware import Machine
 from fluxflow_exp.models.layers import to_device
 from fluxflow_exp.models.posterior import Posterior
 from fluxflow_exp.models.text_encoder import Text
 from fluxflow_exp.trainers.phase import Micro
 
-if TYPE_CHECKING:
-    from fluxflow_exp.trainers.flow import FlowTrainer
-
 
 class Encoded:
     """Batches hold images and captions."""
 
-    def __init__(self, trainer: FlowTrainer) -> None:
-        self.trainer = trainer
+    def __init__(self, machine: Machine, parts: dict[str, Any], *, trains_text: bool) -> None:
+        self.machine, self.trains_text = machine, trains_text
+        self.compressor, self.text_encoder = parts["compressor"], parts["text_encoder"]
 
     def size(self, batch: Batch) -> tuple[int, int]:
         """Height and width of its latents."""
         height, width = batch.images.shape[-2:]
-        return height // self.trainer.compressor.downscale, width // self.trainer.compressor.downscale
+        return height // self.compressor.downscale, width // self.compressor.downscale
 
     def inputs(self, batch: Batch) -> Tensor:
-        return self.trainer.to_device(batch.images)
+        return self.machine.to_device(batch.images)
 
     def posterior(self, inputs: Tensor) -> Posterior:
-        found: Posterior = self.trainer.compressor(inputs)
+        found: Posterior = self.compressor(inputs)
         return found
 
     def begin_update(self, batch: Batch) -> None:
         """Take this rank's share of the global batch."""
 
     def text(self, micro: Micro, dropped: list[bool]) -> tuple[Tensor, ...]:
-        """Of each caption, or of the empty one where it is dropped: a Text, or what a trained encoder encodes."""
+        """A Text of each caption, or of the empty one where it is dropped; or what a trained encoder encodes."""
         captions = ["" if drop else caption for caption, drop in zip(micro.captions, dropped, strict=True)]
-        encoder = self.trainer.text_encoder
-        found: tuple[Tensor, ...] = (encoder.tokenise if self.trainer.trains_text else encoder)(captions)
+        encode = self.text_encoder.tokenise if self.trains_text else self.text_encoder
+        found: tuple[Tensor, ...] = encode(captions)
         return found
 
 
 class Cached(Encoded):
     """Batches hold moments and, where the text encoder is frozen, tokens."""
 
-    def __init__(self, trainer: FlowTrainer, cache: LatentCache) -> None:
-        super().__init__(trainer)
-        device = trainer.machine.device
-        self.empty = cache.tokens.read([""]).tokens[0].to(device).float() if cache.tokens else None  # (length, width)
+    def __init__(self, cache: LatentCache, machine: Machine, parts: dict[str, Any], *, trains_text: bool) -> None:
+        super().__init__(machine, parts, trains_text=trains_text)
+        empty = cache.tokens.read([""]).tokens[0] if cache.tokens else None
+        self.empty = empty.to(machine.device).float() if empty is not None else None  # (length, width)
 
     def size(self, batch: Batch) -> tuple[int, int]:
         height, width = batch.images.shape[-2:]
         return height, width
 
     def inputs(self, batch: Batch) -> Tensor:
-        return batch.images.to(self.trainer.machine.device, non_blocking=True).float()
+        return batch.images.to(self.machine.device, non_blocking=True).float()
 
     def posterior(self, inputs: Tensor) -> Posterior:
-        found: Posterior = self.trainer.compressor.posterior(inputs)
+        found: Posterior = self.compressor.posterior(inputs)
         return found
 
     def begin_update(self, batch: Batch) -> None:
         if batch.tokens is not None:
             self.lengths = batch.tokens.lengths
-            self.tokens = batch.tokens.tokens.to(self.trainer.machine.device, non_blocking=True)
+            self.tokens = batch.tokens.tokens.to(self.machine.device, non_blocking=True)
 
     def text(self, micro: Micro, dropped: list[bool]) -> tuple[Tensor, ...]:
         if self.empty is None:

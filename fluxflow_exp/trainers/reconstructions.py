@@ -1,9 +1,7 @@
 """Pictures of what an autoencoder makes of held-out images or of given files."""
 
-from __future__ import annotations
-
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,52 +11,14 @@ from fluxflow_exp.data.decoding import reason
 from fluxflow_exp.data.loader import read_all
 from fluxflow_exp.data.transforms import open_rgb, square
 from fluxflow_exp.errors import UserError
+from fluxflow_exp.machine.hardware import Machine
 from fluxflow_exp.run.sample_files import GRID, ROWS
 from fluxflow_exp.seeding import generator
-
-if TYPE_CHECKING:
-    from fluxflow_exp.trainers.autoencoder import AutoencoderTrainer
+from fluxflow_exp.trainers.context import StepContext
 
 
-def write(trainer: AutoencoderTrainer, suffix: str) -> None:
-    """`<step>_<index>_<suffix>_<hash><row>.webp` for each image and row, and all of them on one sheet."""
-    setup = trainer.setup
-    images, ids = _images(trainer)
-    with trainer.averaged():
-        made = {"-original": images, **_made(trainer, images, ids)}
-    stem = f"{setup.name}_{setup.index:03d}_{suffix}"
-    for row, batch in made.items():
-        for image, key in zip(batch, ids, strict=True):
-            pictures.save(image, setup.folder.samples / f"{stem}_{pictures.short_hash(key)}{row}.webp")
-    sheet = pictures.rows_of(list(made.values()), labels=[ROWS[row] for row in made])
-    pictures.save_picture(sheet, setup.folder.samples / f"{stem}{GRID}", quality=95)
-    trainer.write_row("samples", {}, pictures={f"{stem}{GRID}": ", ".join(ROWS[row] for row in made)})
-
-
-@torch.no_grad()
-def _made(trainer: AutoencoderTrainer, images: Tensor, ids: list[str]) -> dict[str, Tensor]:
-    """uint8 (n, 3, height, width) on the CPU for each row but the originals."""
-    conditioned = trainer.spade != "never"
-    with trainer.machine.autocast():
-        posterior = trainer.compressor(trainer.to_device(images))
-        mode = posterior.mode()
-        noise = torch.stack(
-            [torch.randn(mode.shape[1:], generator=generator(trainer.setup.seed, "sample", key)) for key in ids]
-        )
-        found = {
-            "-nr_o": trainer.expander(mode, conditioned),
-            "_ns_o": trainer.expander(posterior.sample(noise.to(mode.device)), conditioned),
-        }
-        if trainer.expander.has_spade:
-            found["-nc"] = trainer.expander(mode, False)
-    made = {row: pictures.to_uint8(batch).cpu() for row, batch in found.items()}
-    size = (images.shape[-2], images.shape[-1])
-    return {**made, "-ctx": pictures.principal_components(mode.float().cpu(), size)}
-
-
-def _images(trainer: AutoencoderTrainer) -> tuple[Tensor, list[str]]:
-    """uint8 images and their ids. UserError: a given file cannot be read."""
-    setup = trainer.setup
+def originals(setup: StepContext) -> tuple[Tensor, list[str]]:
+    """uint8 images, (n, 3, height, width), and their ids. UserError: a given file cannot be read."""
     given = setup.samples.test_image_address
     if not given:
         count = min(setup.samples.count, len(setup.data.validation))
@@ -66,6 +26,36 @@ def _images(trainer: AutoencoderTrainer) -> tuple[Tensor, list[str]]:
         setup.folder.report_bad(batch.bad, setup.data, setup.console.say)
         return batch.images, batch.ids
     return torch.stack([_square(name, setup.data.img_size) for name in given]), list(given)
+
+
+@torch.no_grad()
+def rows(
+    images: Tensor, ids: list[str], compressor: Any, expander: Any, machine: Machine, *, seed: int, conditioned: bool
+) -> dict[str, Tensor]:
+    """uint8 (n, 3, height, width) on the CPU for each row of pictures, the originals first."""
+    with machine.autocast():
+        posterior = compressor(machine.to_device(images))
+        mode = posterior.mode()
+        noise = torch.stack([torch.randn(mode.shape[1:], generator=generator(seed, "sample", key)) for key in ids])
+        found = {
+            "-nr_o": expander(mode, conditioned),
+            "_ns_o": expander(posterior.sample(noise.to(mode.device)), conditioned),
+        }
+        if expander.has_spade:
+            found["-nc"] = expander(mode, False)
+    made = {row: pictures.to_uint8(batch).cpu() for row, batch in found.items()}
+    size = (images.shape[-2], images.shape[-1])
+    return {"-original": images, **made, "-ctx": pictures.principal_components(mode.float().cpu(), size)}
+
+
+def write(made: dict[str, Tensor], ids: list[str], folder: Path, stem: str) -> dict[str, str]:
+    """`<stem>_<hash><row>.webp` for each image and row, and all of them on one sheet; its name and what it shows."""
+    for row, batch in made.items():
+        for image, key in zip(batch, ids, strict=True):
+            pictures.save(image, folder / f"{stem}_{pictures.short_hash(key)}{row}.webp")
+    sheet = pictures.rows_of(list(made.values()), labels=[ROWS[row] for row in made])
+    pictures.save_picture(sheet, folder / f"{stem}{GRID}", quality=95)
+    return {f"{stem}{GRID}": ", ".join(ROWS[row] for row in made)}
 
 
 def _square(name: str, size: int) -> Tensor:

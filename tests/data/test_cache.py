@@ -177,13 +177,13 @@ def test_batches_are_those_of_the_source_in_order(tmp_path: Path, options: list[
     trainer = flow_trainer(tmp_path, *pictures(tmp_path), *options)
     broken = tmp_path / "images" / trainer.source.entries[1].id
     broken.write_bytes(broken.read_bytes()[:400])
-    source, cache = trainer.source, open_cache(trainer, tmp_path / "cache")
+    source, cache = trainer.source, open_cache(trainer.setup, tmp_path / "cache", trainer.trains_text)
     assert cache.groups == source.groups
     bad = 0
     for theirs, mine in zip(read(source), read(cache), strict=True):
         assert (mine.ids, mine.captions, mine.bad) == (theirs.ids, theirs.captions, theirs.bad)
         with torch.no_grad():
-            expected = trainer.compressor.moments(trainer.to_device(theirs.images))
+            expected = trainer.compressor.moments(trainer.machine.to_device(theirs.images))
         torch.testing.assert_close(mine.images, expected, rtol=1e-5, atol=1e-6)
         bad += len(mine.bad)
     assert bad > 0
@@ -212,12 +212,12 @@ def test_latents_are_drawn_with_the_same_noise(tmp_path: Path) -> None:
 
 def test_half_precision_keeps_moments_in_float16(tmp_path: Path) -> None:
     trainer = flow_trainer(tmp_path, *pictures(tmp_path), "hardware.precision=bf16")
-    cache = open_cache(trainer, tmp_path / "cache")
+    cache = open_cache(trainer.setup, tmp_path / "cache", trainer.trains_text)
     rows = cache.read_rows([0, 1])
     assert rows.values.dtype == torch.float16
     images = torch.stack([trainer.source.read(i, None).image for i in (0, 1)])
     with torch.no_grad(), trainer.machine.autocast():
-        expected = trainer.compressor.moments(trainer.to_device(images))
+        expected = trainer.compressor.moments(trainer.machine.to_device(images))
     torch.testing.assert_close(rows.values.float(), expected, rtol=1e-2, atol=1e-2)
 
 
@@ -228,7 +228,7 @@ def test_whatever_the_latents_depend_on_makes_another_cache(tmp_path: Path) -> N
         trainer = flow_trainer(tmp_path, *data, *overrides)
         with torch.no_grad():
             next(trainer.compressor.parameters()).view(-1)[0] += change
-        return open_cache(trainer, tmp_path / "cache").shards.folder.name
+        return open_cache(trainer.setup, tmp_path / "cache", trainer.trains_text).shards.folder.name
 
     found = [folder()]
     assert folder("hardware.micro_batch.flow=2") == found[0]
@@ -248,7 +248,7 @@ def test_other_text_weights_make_another_text_cache(tmp_path: Path) -> None:
         trainer = flow_trainer(tmp_path, *pictures(tmp_path), FROZEN_TEXT)
         with torch.no_grad():
             next(trainer.text_encoder.parameters()).view(-1)[0] += change
-        tokens = open_cache(trainer, tmp_path / "cache").tokens
+        tokens = open_cache(trainer.setup, tmp_path / "cache", trainer.trains_text).tokens
         assert tokens
         names.append(tokens.shards.folder.name)
     assert names[0] == names[1] != names[2]
@@ -257,19 +257,19 @@ def test_other_text_weights_make_another_text_cache(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["latents", "text"])
 def test_a_changed_entry_is_found_at_the_start(tmp_path: Path, kind: str) -> None:
     trainer = flow_trainer(tmp_path, *pictures(tmp_path), FROZEN_TEXT)
-    open_cache(trainer, tmp_path / "cache")
+    open_cache(trainer.setup, tmp_path / "cache", trainer.trains_text)
     (folder,) = (tmp_path / "cache").glob(f"{kind}-*")
     array = np.load(folder / "00000.npy")
     np.save(folder / "00000.npy", array + 0.1 * np.abs(array).mean())
     with pytest.raises(UserError, match=rf"{folder} does not hold what it should.*Delete that folder"):
-        open_cache(trainer, tmp_path / "cache")
+        open_cache(trainer.setup, tmp_path / "cache", trainer.trains_text)
 
 
 def test_a_full_disk_is_said_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = flow_trainer(tmp_path, *pictures(tmp_path))
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=1000))
     with pytest.raises(UserError, match=r"needs \d+ kB, and its disk has 1 kB free.*cache\.path.*cache\.mode=off"):
-        open_cache(trainer, tmp_path / "cache")
+        open_cache(trainer.setup, tmp_path / "cache", trainer.trains_text)
     assert not list((tmp_path / "cache").rglob("*.npy"))
 
 
@@ -277,7 +277,7 @@ def test_fewer_images_are_encoded_at_once_where_memory_is_short(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trainer = flow_trainer(tmp_path, *pictures(tmp_path))
-    expected = open_cache(trainer, tmp_path / "cache").read_rows([0, 5]).values
+    expected = open_cache(trainer.setup, tmp_path / "cache", trainer.trains_text).read_rows([0, 5]).values
     encode, sizes = Compressor.moments, []
 
     def moments(self: Compressor, images: torch.Tensor) -> torch.Tensor:
@@ -287,7 +287,7 @@ def test_fewer_images_are_encoded_at_once_where_memory_is_short(
         return encode(self, images)
 
     monkeypatch.setattr(Compressor, "moments", moments)
-    found = open_cache(trainer, tmp_path / "again").read_rows([0, 5]).values
+    found = open_cache(trainer.setup, tmp_path / "again", trainer.trains_text).read_rows([0, 5]).values
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
     assert sizes[:3] == [4, 2, 2]
     assert set(sizes[1:]) == {2}
@@ -298,7 +298,7 @@ def test_a_signal_ends_writing_between_shards(tmp_path: Path) -> None:
     trainer = flow_trainer(tmp_path, *pictures(tmp_path), "data.buckets=2.0")
     trainer.setup.stop.signum = 15
     with pytest.raises(Interrupted):
-        open_cache(trainer, tmp_path / "cache")
+        open_cache(trainer.setup, tmp_path / "cache", trainer.trains_text)
     (folder,) = (tmp_path / "cache").iterdir()
     assert [p.name for p in sorted(folder.iterdir())] == ["00000.json", "00000.npy"]
 
@@ -308,7 +308,7 @@ def test_numbers_that_float16_cannot_hold_are_refused(tmp_path: Path) -> None:
     with torch.no_grad():
         trainer.compressor.head[1].bias.fill_(1e6)
     with pytest.raises(UserError, match=r"not finite in torch\.float16: set cache\.mode=off"):
-        open_cache(trainer, tmp_path / "cache")
+        open_cache(trainer.setup, tmp_path / "cache", trainer.trains_text)
 
 
 def test_where_nothing_can_be_cached_auto_does_without_and_on_is_an_error(tmp_path: Path) -> None:

@@ -94,7 +94,7 @@ def test_captions_are_dropped_for_the_given_share_of_samples(tmp_path: Path) -> 
     tokenise = trainer.text_encoder.tokenise
     trainer.text_encoder.tokenise = lambda captions: (seen.extend(captions), tokenise(captions))[1]
     trainer.dropped = [True, False] * 4
-    (micro,) = trainer.accumulation.micros(trainer.to_device(batch.images), batch.captions)
+    (micro,) = trainer.accumulation.micros(trainer.machine.to_device(batch.images), batch.captions)
     trainer._arguments(micro)
     assert [c == "" for c in seen] == [True, False] * 4
     assert seen[1] == batch.captions[1]
@@ -172,7 +172,7 @@ def test_instance_noise_is_added_and_decays(tmp_path: Path) -> None:
     discriminator = trainer.setup.parts["discriminator"]
     forward = discriminator.forward
     discriminator.forward = lambda images: (seen.append(images.detach()), forward(images))[1]
-    images = trainer.to_device(batch.images)
+    images = trainer.machine.to_device(batch.images)
     deviations = []
     for trainer.update_index in range(3):
         seen.clear()
@@ -187,7 +187,7 @@ def test_the_perceptual_loss_is_evaluated_every_kth_update_with_its_weight_corre
     trainer, batch = build(
         tmp_path, "vae_gan", ALL_ON[1], *PERCEPTUAL, "stage.steps.vae_gan.trainer.perceptual.every=3"
     )
-    (micro,) = trainer.accumulation.micros(trainer.to_device(batch.images), batch.captions)
+    (micro,) = trainer.accumulation.micros(trainer.machine.to_device(batch.images), batch.captions)
     weights = []
     for trainer.update_index in range(4):
         trainer.begin_update(batch)

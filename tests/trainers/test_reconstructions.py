@@ -29,7 +29,7 @@ def test_each_suffix_holds_what_it_says(tmp_path: Path) -> None:
     original = trainer.setup.data.validation.read(0, None).image
     assert torch.equal(picture(folder, "-original"), original)
     with trainer.averaged(), torch.no_grad():
-        mode = trainer.compressor(trainer.to_device(original[None])).mode()
+        mode = trainer.compressor(trainer.machine.to_device(original[None])).mode()
         expected = {
             "-nr_o": pictures.to_uint8(trainer.expander(mode, True)),
             "-nc": pictures.to_uint8(trainer.expander(mode, False)),

@@ -83,7 +83,7 @@ class CaptionsKept(Encoded):
 class FlowThatKeepsCaptions(FlowTrainer):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self.latents = CaptionsKept(self)
+        self.latents = CaptionsKept(self.machine, self.setup.parts, trains_text=self.trains_text)
 
 
 class ArgumentNeverUsed(Reconstruction):
