@@ -9,7 +9,7 @@ from fluxflow_exp.data.protocols import DataSet
 from fluxflow_exp.errors import UserError
 
 
-@dataclass
+@dataclass(frozen=True)
 class Length:
     """How long a step is, in optimizer updates."""
 

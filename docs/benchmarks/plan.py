@@ -169,7 +169,7 @@ def measure(step: str, overrides: list[str]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as scratch:
         run = run_context(config, RunFolder(Path(scratch)), machine)
         trainer: Any = build_trainer(config, step, run, length=planned, data=data[step])
-        size = trainer.length.micro_batch
+        size = trainer.accumulation.micro_batch
         watched: list[dict[str, float]] = []
         watch_turns(trainer, watched)
         batch = random_batch(planned.batch_size, config.data["img_size"])
@@ -183,7 +183,7 @@ def measure(step: str, overrides: list[str]) -> dict[str, Any]:
             watched.clear()
             found["r1_seconds"] = update(trainer, batch, WITH_R1)
             found["r1_peak_gib"] = max(phase["peak_gib"] for phase in watched)
-        if trainer.length.micro_batch != size:
+        if trainer.accumulation.micro_batch != size:
             return {"out_of_memory": True}  # the trainer went on with smaller micro-batches
         kept = (torch.cuda.memory_allocated() - before) / GIB
     seconds = statistics.median(plain)

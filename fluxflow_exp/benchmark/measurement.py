@@ -119,7 +119,7 @@ class _Measurement:
         mean = statistics.mean(alone)
         return {
             "batch_size": length.batch_size,
-            "micro_batch": length.micro_batch,
+            "micro_batch": trainer.accumulation.micro_batch,
             "parameters": {
                 name: sum(p.numel() for p in part.parameters()) for name, part in trainer.setup.parts.items()
             },

@@ -117,8 +117,8 @@ class Rehearsal:
         return next(i for i in range(self.trainer.length.updates) if self.trainer.kind(i) == kind)
 
     def _run(self, index: int, micro_batch: int, count: int) -> Cost:
-        trainer, length = self.trainer, self.trainer.length
-        length.micro_batch, length.batch_size = micro_batch, micro_batch * count
+        trainer, length = self.trainer, dataclasses.replace(self.trainer.length, batch_size=micro_batch * count)
+        trainer.length, trainer.accumulation.micro_batch = length, micro_batch
         images = torch.empty(length.batch_size, *self.shape, dtype=self.dtype)
         captions = (self.captions * length.batch_size)[: length.batch_size]
         trainer.update_index = index

@@ -4,12 +4,10 @@ Every loss is defined per sample and every draw was made for the whole batch, so
 nothing but the order of sums.
 """
 
-from __future__ import annotations
-
 import gc
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -17,35 +15,39 @@ from torch import Tensor
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.losses.terms import Terms
 from fluxflow_exp.run.failures import LESS_MEMORY
+from fluxflow_exp.trainers.context import StepContext
 from fluxflow_exp.trainers.cuda_graphs import CudaGraphs
 from fluxflow_exp.trainers.phase import Micro, Phase
+from fluxflow_exp.trainers.player import Player
 
-if TYPE_CHECKING:
-    from fluxflow_exp.trainers.base import Trainer
-
+Scaler = torch.amp.GradScaler
 Result = TypeVar("Result")
 
 
 class Accumulation:
-    """Lowers `length.micro_batch` of its trainer when a pass runs out of memory, and does that phase again."""
+    """Lowers its micro-batch when a pass runs out of memory, and does that phase again."""
 
-    def __init__(self, trainer: Trainer) -> None:
-        self.trainer, self.length = trainer, trainer.length
-        self.share = self.length.batch_size // trainer.ranks.count  # images of this rank
-        self.agreed = self.length.micro_batch  # on all ranks, and in the run's record if an error has lowered it
-        self.cuda_graphs = CudaGraphs() if trainer.machine.cuda_graphs and trainer.ranks.count == 1 else None
+    def __init__(
+        self, setup: StepContext, players: dict[str, Player], scalers: dict[str, Scaler], *, kind: str
+    ) -> None:
+        """`kind`: which of hardware.micro_batch holds."""
+        self.setup, self.players, self.scalers, self.kind = setup, players, scalers, kind
+        self.machine, self.ranks, self.say = setup.machine, setup.ranks, setup.console.say
+        self.share = setup.length.batch_size // self.ranks.count  # images of this rank
+        self.micro_batch = setup.length.micro_batch
+        self.agreed = self.micro_batch  # on all ranks, and in the run's record if an error has lowered it
+        self.cuda_graphs = CudaGraphs() if self.machine.cuda_graphs and self.ranks.count == 1 else None
 
     def recall(self) -> None:
         """Begin with what an earlier process of this run has found to fit on a machine like this one."""
-        trainer = self.trainer
-        folder, name = trainer.setup.folder, trainer.setup.name
-        found = folder.read_micro_batch(name, trainer.machine.footprint()) if trainer.ranks.first else None
-        found = trainer.ranks.from_first(found)
-        if found is not None and found < self.length.micro_batch and self.share % found == 0:
-            self.length.micro_batch = self.agreed = found
-            trainer.setup.console.say(f"Step {name}: micro-batch {found}, as found before to fit in memory (run.json)")
+        folder, name = self.setup.folder, self.setup.name
+        found = folder.read_micro_batch(name, self.machine.footprint()) if self.ranks.first else None
+        found = self.ranks.from_first(found)
+        if found is not None and found < self.micro_batch and self.share % found == 0:
+            self.micro_batch = self.agreed = found
+            self.say(f"Step {name}: micro-batch {found}, as found before to fit in memory (run.json)")
 
-    def gradients(self, phase: Phase, images: Tensor, captions: list[str]) -> Terms:
+    def gradients(self, phase: Phase, images: Tensor, captions: list[str], *, update: int) -> Terms:
         """Add up the gradients of `phase` over this rank's share; returns its terms, (share,) each, on the device.
 
         UserError: not even one image fits.
@@ -55,92 +57,90 @@ class Accumulation:
             phase.begin()
             terms: dict[str, list[Tensor]] = {}
             for micro in self.micros(images, captions):
-                for name, values in self._backward(phase, micro).items():
+                for name, values in self._backward(phase, micro, len(images) * self.ranks.count).items():
                     terms.setdefault(name, []).append(values)
             return {name: torch.cat(values) for name, values in terms.items()}
 
-        return self.within_memory(passes)
+        return self.within_memory(passes, update=update)
 
-    def within_memory(self, action: Callable[[], Result]) -> Result:
+    def within_memory(self, action: Callable[[], Result], *, update: int) -> Result:
         """What `action` gives, which is called again with smaller micro-batches until memory suffices."""
         while True:
             done = attempt(action)
             if done:
                 return done[0]
-            self._lower()
+            self._lower(update)
 
     def micros(self, images: Tensor, captions: list[str]) -> Iterator[Micro]:
         """This rank's share of a batch in slices."""
-        before = self.trainer.ranks.share(self.length.batch_size).start
-        for first in range(0, len(images), self.length.micro_batch):
-            share = slice(first, first + self.length.micro_batch)
+        before = self.ranks.share(len(images) * self.ranks.count).start
+        for first in range(0, len(images), self.micro_batch):
+            share = slice(first, first + self.micro_batch)
             yield Micro(images[share], captions[share], slice(before + share.start, before + share.stop), share)
 
     def micro_batches(self) -> int:
         """How many this rank's share is now split into."""
-        return self.share // self.length.micro_batch
+        return self.share // self.micro_batch
 
-    def agree(self, micro_batches: int) -> None:
-        """After an update: split into as many as the rank that needs the most, and keep that with the run."""
-        trainer, size = self.trainer, self.share // micro_batches
+    def agree(self, micro_batches: int, *, update: int) -> None:
+        """After `update`: split into as many as the rank that needs the most, and keep that with the run."""
+        size = self.share // micro_batches
         if size == self.agreed:
             return
-        if size < self.length.micro_batch:
-            trainer.setup.console.say(f"Another rank ran out of memory: micro-batch {size} from here on")
-        self.length.micro_batch = self.agreed = size
-        if trainer.ranks.first:
-            found = {"images": size, "update": trainer.update_index, "on": trainer.machine.footprint()}
-            trainer.setup.folder.record_micro_batch(trainer.setup.name, found)
+        if size < self.micro_batch:
+            self.say(f"Another rank ran out of memory: micro-batch {size} from here on")
+        self.micro_batch = self.agreed = size
+        if self.ranks.first:
+            found = {"images": size, "update": update, "on": self.machine.footprint()}
+            self.setup.folder.record_micro_batch(self.setup.name, found)
 
     def forget_graphs(self) -> None:
         """Free the memory of passes that are kept to be replayed."""
         if self.cuda_graphs:
             self.cuda_graphs.forget()
 
-    def _backward(self, phase: Phase, micro: Micro) -> Terms:
-        with torch.no_grad(), self.trainer.machine.autocast():
+    def _backward(self, phase: Phase, micro: Micro, batch_size: int) -> Terms:
+        with torch.no_grad(), self.machine.autocast():
             arguments = phase.arguments(micro)
         if self.cuda_graphs is None:
-            return self._pass(phase, *arguments)
+            return self._pass(phase, batch_size, *arguments)
         if not phase.replayed:
             self.cuda_graphs.forget()
-            return self._pass(phase, *arguments)
+            return self._pass(phase, batch_size, *arguments)
         for player in phase.players:
             player.keeps_gradients = True
-        return self.cuda_graphs.run(partial(self._pass, phase), arguments)
+        return self.cuda_graphs.run(partial(self._pass, phase, batch_size), arguments)
 
-    def _pass(self, phase: Phase, *arguments: Any) -> Terms:
-        trainer = self.trainer
-        with trainer.machine.autocast():
+    def _pass(self, phase: Phase, batch_size: int, *arguments: Any) -> Terms:
+        with self.machine.autocast():
             terms, weights = phase.loss(*arguments)
         total = sum(weight * terms[name].sum() for name, weight in weights.items())
         assert isinstance(total, Tensor)
-        scaler = trainer.scalers[phase.players[0].name]
-        scaler.scale(total / self.length.batch_size).backward()  # type: ignore[no-untyped-call]
+        scaler = self.scalers[phase.players[0].name]
+        scaler.scale(total / batch_size).backward()  # type: ignore[no-untyped-call]
         return {name: values.detach().float() for name, values in terms.items()}
 
-    def _lower(self) -> None:
+    def _lower(self, update: int) -> None:
         """Halve the micro-batch, to a divisor of the share, and free what the failed pass has left."""
-        trainer, failed = self.trainer, self.length.micro_batch
-        where = f"out of memory with micro-batch {failed} at update {trainer.update_index + 1} of step " + (
-            repr(trainer.setup.name)
-        )
+        failed = self.micro_batch
+        where = f"out of memory with micro-batch {failed} at update {update} of step {self.setup.name!r}"
         if failed == 1:
             raise UserError(f"{where}. {LESS_MEMORY}")
         smaller = max(n for n in range(1, failed // 2 + 1) if self.share % n == 0)
-        if trainer.sharded:  # the other ranks are in the middle of an exchange of weights with this one
+        players = self.players.values()
+        if any(player.sharded for player in players):  # the other ranks are in an exchange of weights with this one
             raise UserError(
                 f"{where}. With hardware.parallel=fsdp it cannot be lowered within an update: "
-                f"set hardware.micro_batch.{trainer.MICRO_BATCH}={smaller}, and the same command continues"
+                f"set hardware.micro_batch.{self.kind}={smaller}, and the same command continues"
             )
-        for player in trainer.players.values():
+        for player in players:
             player.optimizer.zero_grad(set_to_none=True)
         self.forget_graphs()
         gc.collect()
-        if trainer.machine.device.type == "cuda":
+        if self.machine.device.type == "cuda":
             torch.cuda.empty_cache()
-        self.length.micro_batch = smaller
-        trainer.setup.console.say(
+        self.micro_batch = smaller
+        self.say(
             f"{where.capitalize()}: doing it again with {smaller}. Batch, samples and noise stay; "
             "the result is equal to within rounding to that of an update without the error"
         )

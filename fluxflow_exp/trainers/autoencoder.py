@@ -151,7 +151,7 @@ class AutoencoderTrainer(Trainer):
         batch = read_all(source, range(min(self.setup.evaluation.images, len(source))), seed=self.setup.seed)
         self.setup.folder.report_bad(batch.bad, self.setup.data, self.setup.console.say)
         with self.averaged(raw=raw):
-            parts = torch.split(batch.images, min(self.length.micro_batch, 64))  # what fits in training fits here
+            parts = torch.split(batch.images, min(self.accumulation.micro_batch, 64))  # what fits in training fits here
             found = torch.cat([self.reconstruct(part) for part in parts])
         target = self.machine.to_device(batch.images)
         measured = self.validation_metrics.of_reconstructions(found, batch.images, target)
@@ -160,7 +160,7 @@ class AutoencoderTrainer(Trainer):
     def health(self, batch: Batch) -> tuple[dict[str, float], HealthContext]:
         gan, played, weights = self._gan(self.update_index), 0, None
         means, latents, real, fake = [], [], [], []
-        for part in torch.split(batch.images, min(self.length.micro_batch, 64)):  # as for held-out metrics
+        for part in torch.split(batch.images, min(self.accumulation.micro_batch, 64)):  # as for held-out metrics
             images = self.machine.to_device(part)
             posterior = self.compressor(images)
             means.append(posterior.mean.float())

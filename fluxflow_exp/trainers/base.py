@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Generator
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -45,12 +46,14 @@ class Trainer(ABC):
         self.own_terms = names(losses, taken=self.METRICS)  # → the key of the loss that gives it
         self.metrics: dict[str, str | None] = {**self.METRICS, **self.own_terms}
         self.reaches = {**self.REACHES, **dict.fromkeys(self.own_terms, self.NEEDS)}
-        self.setup, self.length, self.machine, self.ranks = setup, setup.length, setup.machine, setup.ranks
+        self.setup, self.machine, self.ranks = setup, setup.machine, setup.ranks
+        self.length = setup.length  # as planned, until the step ends early
         self.source: Source | Stored | Stream = setup.data.train
         self.players = build_players(setup, self.PLAYERS, averaged=self.AVERAGED, starts_at=self.starts_at)
         self.sharded = any(player.sharded for player in self.players.values())
         self.scalers = {name: self.machine.scaler() for name in self.players}
-        self.accumulation, self.validation = Accumulation(self), Validation(self)
+        self.accumulation = Accumulation(setup, self.players, self.scalers, kind=self.MICRO_BATCH)
+        self.validation = Validation(self)
         self.window, self.rows = Window(), MetricLog(setup.folder.metrics(setup.name), say=setup.console.say)
         self.update_index, self.seconds, self.time_breakdown = 0, 0.0, TimeBreakdown()
         self.held_out: dict[str, float] = {}
@@ -183,7 +186,7 @@ class Trainer(ABC):
         """Make the present update the step's last one, if there is a reason to."""
         if reason and self.update_index < self.length.updates:
             self.ended_by = reason
-            self.length.updates = self.update_index
+            self.length = replace(self.length, updates=self.update_index)
             self.setup.console.say(f"Step {self.setup.name} ends after update {self.update_index}: {reason}")
 
     def batches(self, first: int, last: int, *, alone: bool = False) -> Generator[Batch]:
@@ -215,7 +218,9 @@ class Trainer(ABC):
         for phase in self.phases():
             for player in phase.players:
                 player.train(True)
-            self.apply(phase, self.accumulation.gradients(phase, images, batch.captions), batch)
+            self.apply(
+                phase, self.accumulation.gradients(phase, images, batch.captions, update=self.update_index + 1), batch
+            )
             for player in phase.players:
                 player.train(False)
         further = self.end_update()

@@ -83,8 +83,8 @@ class FlowTrainer(Trainer):
         for index, batch in enumerate(self.batches(0, wanted, alone=True)):
             self.setup.folder.report_bad(batch.bad, self.setup.data, self.setup.console.say)
             noise = self.noise(self._latent_shape(batch), f"statistics {index}")
-            for first in range(0, len(batch.images), length.micro_batch):
-                rows = slice(first, first + length.micro_batch)
+            for first in range(0, len(batch.images), micro := self.accumulation.micro_batch):
+                rows = slice(first, first + micro)
                 with torch.no_grad(), self.machine.autocast():
                     posterior = self.latents.posterior(self.inputs(batch._replace(images=batch.images[rows])))
                     latents = posterior.sample(noise[rows]).double()

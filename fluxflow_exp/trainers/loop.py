@@ -36,7 +36,7 @@ def _agree(trainer: Trainer, batch: Batch) -> tuple[int, bool]:
     due = ranks.first and setup.clock.due(trainer.update_index)
     mine = [setup.stop.signum or 0, int(due), len(batch.bad), trainer.accumulation.micro_batches()]
     signum, due_somewhere, bad, micro_batches = ranks.largest(mine)
-    trainer.accumulation.agree(micro_batches)
+    trainer.accumulation.agree(micro_batches, update=trainer.update_index)
     if bad:
         setup.folder.report_bad(ranks.gather(batch.bad), setup.data, setup.console.say)
     return signum, bool(due_somewhere)

@@ -52,7 +52,7 @@ def _module(trainer: Trainer, error: NonFiniteError) -> list[tuple[str, str]]:
         for phase in trainer.phases():
             for player in phase.players:
                 player.train(True)
-            trainer.accumulation.gradients(phase, images, batch.captions)
+            trainer.accumulation.gradients(phase, images, batch.captions, update=place.update)
             for player in phase.players:
                 player.train(False)
             if error.player in [player.name for player in phase.players]:

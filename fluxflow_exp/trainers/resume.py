@@ -41,7 +41,7 @@ def begin(trainer: Trainer) -> None:
     trainer.accumulation.recall()
     newest = ranks.from_first(setup.checkpoints.newest(setup.name) if ranks.first else None)
     if newest is None:
-        trainer.accumulation.within_memory(trainer.prepare)
+        trainer.accumulation.within_memory(trainer.prepare, update=trainer.update_index + 1)
     else:
         _load(trainer, newest)
         setup.console.say(

@@ -291,7 +291,7 @@ def test_fewer_images_are_encoded_at_once_where_memory_is_short(
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
     assert sizes[:3] == [4, 2, 2]
     assert set(sizes[1:]) == {2}
-    assert trainer.length.micro_batch == 4
+    assert trainer.accumulation.micro_batch == 4
 
 
 def test_a_signal_ends_writing_between_shards(tmp_path: Path) -> None:

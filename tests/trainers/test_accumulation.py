@@ -72,7 +72,7 @@ def test_it_trains_as_if_the_smaller_micro_batch_had_been_chosen(
     kind = FlowTrainer if step == "flow" else AutoencoderTrainer
     monkeypatch.setattr(kind, failing, short_of_memory(getattr(kind, failing), fits=2))
     (metrics, lowered), trainer = run(4)
-    assert trainer.length.micro_batch == 2
+    assert trainer.accumulation.micro_batch == 2
     if failing == "_discriminator":  # the generator's first turn was done with 4: its sums are in another order
         assert metrics == pytest.approx(expected, rel=1e-3, abs=1e-5)
         for mine, theirs in zip(lowered, weights, strict=True):
@@ -201,7 +201,7 @@ def test_the_flow_measures_its_latents_with_what_fits(tmp_path: Path, monkeypatc
     trainer.accumulation.within_memory(trainer.prepare)
     assert seen[:3] == [8, 4, 2]
     assert set(seen[2:]) == {2}
-    assert trainer.length.micro_batch == 2
+    assert trainer.accumulation.micro_batch == 2
 
 
 def test_within_a_spread_update_it_cannot_be_lowered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

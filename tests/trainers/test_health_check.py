@@ -151,7 +151,7 @@ def test_a_discriminator_that_always_wins_and_one_that_sees_nothing(tmp_path: Pa
     trainer, batch = build(tmp_path, "vae_gan", *START)
     numbers = {}
     for name, strength in (("wins", 1000.0), ("blind", 0.0)):
-        trainer.setup.parts["discriminator"] = Opponent(strength)
+        trainer.adversarial.opponent = Opponent(strength)
         trainer.expander.head[-1].weight.data.zero_()  # reconstructions are grey
         trainer.expander.head[-1].bias.data.zero_()
         trainer.update_index = 600
@@ -180,7 +180,7 @@ def test_the_size_of_a_pass_changes_nothing_but_rounding(tmp_path: Path, step: s
     trainer, batch = build(tmp_path, step, *START)
     found = []
     for size in (8, 2):
-        trainer.length.micro_batch = size
+        trainer.accumulation.micro_batch = size
         with torch.no_grad():
             found.append(trainer.health(batch)[0])
     assert found[0] == pytest.approx(found[1], rel=1e-4, abs=1e-5)
