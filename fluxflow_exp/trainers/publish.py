@@ -53,7 +53,7 @@ def finish_step(setup: StepContext, trainer: Trainer, final: dict[str, float]) -
         "epochs": length.epoch(length.updates),
         "updates": length.updates,
         "images": images,
-        "micro_batch": length.micro_batch,
+        "micro_batch": trainer.accumulation.micro_batch,
         "seconds": round(seconds, 3),
         "images_per_second": round(images / seconds, 2) if seconds else None,
         "parameters": {part: sum(p.numel() for p in module.parameters()) for part, module in setup.parts.items()},

@@ -12,9 +12,9 @@ import torch
 
 from fluxflow_exp import pipeline
 from fluxflow_exp.errors import UserError
+from fluxflow_exp.losses.adversarial import Adversarial
 from fluxflow_exp.trainers.autoencoder import AutoencoderTrainer
 from fluxflow_exp.trainers.flow import FlowTrainer
-from fluxflow_exp.trainers.phase import Micro
 from tests.conftest import toy
 from tests.helpers.children import finish_ranks
 from tests.helpers.trainers import ALL_ON, PERCEPTUAL, START, build, updated
@@ -29,13 +29,13 @@ def short_of_memory(loss: Loss, *, fits: int, sizes: list[int] | None = None) ->
 
     done = 0  # images of the share
 
-    def planted(trainer: Any, *arguments: Any) -> Any:
+    def planted(owner: Any, *arguments: Any) -> Any:
         nonlocal done
-        found = loss(trainer, *arguments)
-        size = len(arguments[0].images if isinstance(arguments[0], Micro) else arguments[0])
+        found = loss(owner, *arguments)
+        size = len(arguments[0])
         if sizes is not None:
             sizes.append(size)
-        done = (done + size) % trainer.accumulation.share
+        done = (done + size) % (len(owner.fakes[0]) if isinstance(owner, Adversarial) else owner.accumulation.share)
         if size > fits and not done:
             raise torch.OutOfMemoryError("planted")
         return found
@@ -56,7 +56,7 @@ def weights_after(trainer: Any, batch: Any) -> tuple[dict[str, float], list[torc
     [
         ("vae", "_generator", []),
         ("vae_gan", "_generator", EVERYTHING),
-        ("vae_gan", "_discriminator", EVERYTHING),
+        ("vae_gan", "discriminator_terms", EVERYTHING),
         ("flow", "_loss", ["stage.steps.flow.cfg_dropout_prob=0.5"]),
     ],
 )
@@ -69,11 +69,11 @@ def test_it_trains_as_if_the_smaller_micro_batch_had_been_chosen(
         return weights_after(trainer, batch), trainer
 
     (expected, weights), _ = run(2)
-    kind = FlowTrainer if step == "flow" else AutoencoderTrainer
+    kind = next(each for each in (FlowTrainer, AutoencoderTrainer, Adversarial) if hasattr(each, failing))
     monkeypatch.setattr(kind, failing, short_of_memory(getattr(kind, failing), fits=2))
     (metrics, lowered), trainer = run(4)
     assert trainer.accumulation.micro_batch == 2
-    if failing == "_discriminator":  # the generator's first turn was done with 4: its sums are in another order
+    if failing == "discriminator_terms":  # the generator's first turn was done with 4: its sums are in another order
         assert metrics == pytest.approx(expected, rel=1e-3, abs=1e-5)
         for mine, theirs in zip(lowered, weights, strict=True):
             torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-5)
@@ -84,8 +84,8 @@ def test_it_trains_as_if_the_smaller_micro_batch_had_been_chosen(
 
 def test_a_share_that_is_no_power_of_two_is_split_evenly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
-    planted = short_of_memory(AutoencoderTrainer._discriminator, fits=2, sizes=sizes)
-    monkeypatch.setattr(AutoencoderTrainer, "_discriminator", planted)
+    planted = short_of_memory(Adversarial.discriminator_terms, fits=2, sizes=sizes)
+    monkeypatch.setattr(Adversarial, "discriminator_terms", planted)
     trainer, _ = build(tmp_path, "vae_gan", *START, "stage.steps.vae_gan.batch_size=20")
     (batch,) = trainer.batches(0, 1)
     updated(trainer, batch)
@@ -198,7 +198,7 @@ def test_the_flow_measures_its_latents_with_what_fits(tmp_path: Path, monkeypatc
         return encode(images)
 
     monkeypatch.setattr(trainer.compressor, "forward", planted)
-    trainer.accumulation.within_memory(trainer.prepare)
+    trainer.accumulation.within_memory(trainer.prepare, update=1)
     assert seen[:3] == [8, 4, 2]
     assert set(seen[2:]) == {2}
     assert trainer.accumulation.micro_batch == 2
@@ -207,7 +207,7 @@ def test_the_flow_measures_its_latents_with_what_fits(tmp_path: Path, monkeypatc
 def test_within_a_spread_update_it_cannot_be_lowered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(FlowTrainer, "_loss", short_of_memory(FlowTrainer._loss, fits=2))
     trainer, batch = build(tmp_path, "flow")
-    trainer.sharded = True
+    trainer.players["flow"].sharded = True
     with pytest.raises(UserError, match=r"fsdp.*set hardware\.micro_batch\.flow=4"):
         updated(trainer, batch)
 
