@@ -84,10 +84,8 @@ def _train(
     opened = open_run(folder, values, lengths, data, console, machine=machine.describe()) if ranks.first else None
     if ranks.from_first(opened) == "complete":
         if ranks.first:
-            if folder.locked and not verify.lists(
-                folder, folder.summary
-            ):  # the start that trained it ended before that
-                _tell_of(folder, console)
+            if folder.locked and not verify.lists(folder, folder.summary):
+                _tell_of(folder, console)  # the start that trained it ended before that
             mirror.follow(folder, console, then="the same command")
         return
     if ranks.first:

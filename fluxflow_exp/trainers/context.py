@@ -21,7 +21,7 @@ from fluxflow_exp.run.wandb import WandbRun
 from fluxflow_exp.step_length import Length
 
 
-# What a trainer and its parts read is read one by one, so that a step's context is flat, with the run's in it.
+# Both are flat: a trainer and its parts read single fields, and no two read the same few.
 @dataclass(kw_only=True)
 class RunContext:
     """The live objects that all steps of a run share."""

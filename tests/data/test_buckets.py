@@ -135,12 +135,3 @@ def test_a_pipeline_trains_on_buckets(mixed, tmp_path):
     steps += [f"stage.steps.{name}.n_epochs=1" for name in ("vae", "vae_gan", "flow")]
     pipeline.run(resolve(compose_config(["stage=quickstart", *small, *steps, *data])))
     assert json.loads((tmp_path / "out" / "quickstart" / "summary.json").read_text())["metrics"]["val_psnr"] > 0
-
-
-def test_the_plan_says_how_many_samples_no_batch_can_hold(mixed):
-    from fluxflow_exp.step_plan import _left_out
-
-    data = build(mixed, buckets=2.0)
-    assert _left_out(data, 4) == []
-    (line,) = _left_out(data, 19)
-    assert "a shape that fewer than 19 share" in line

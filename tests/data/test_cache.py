@@ -11,22 +11,18 @@ import pytest
 import torch
 from PIL import Image
 
-from fluxflow_exp import pipeline, step_plan
-from fluxflow_exp.config.compose import resolve, typed
+from fluxflow_exp import pipeline
+from fluxflow_exp.config.compose import resolve
 from fluxflow_exp.config.overrides import compose_config
 from fluxflow_exp.data.array_shards import ArrayShards
 from fluxflow_exp.data.cache import LatentCache
-from fluxflow_exp.data.image_folder import ImageFolder
 from fluxflow_exp.data.loader import load_batches
-from fluxflow_exp.data.mixture import Mixture
 from fluxflow_exp.data.shapes import Shapes
-from fluxflow_exp.data.stream import Streamed
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.machine.preemption import Interrupted
 from fluxflow_exp.models.compact_vae import Compressor
 from fluxflow_exp.models.text_encoder import Text
 from fluxflow_exp.preflight import check
-from fluxflow_exp.step_length import Length
 from fluxflow_exp.trainers.latent_cache import open_cache
 from fluxflow_exp.trainers.latents import Cached
 from tests.conftest import TOY, toy
@@ -309,46 +305,6 @@ def test_numbers_that_float16_cannot_hold_are_refused(tmp_path: Path) -> None:
         trainer.compressor.head[1].bias.fill_(1e6)
     with pytest.raises(UserError, match=r"not finite in torch\.float16: set cache\.mode=off"):
         open_cache(trainer.setup, tmp_path / "cache", trainer.trains_text)
-
-
-def test_where_nothing_can_be_cached_auto_does_without_and_on_is_an_error(tmp_path: Path) -> None:
-    pictures(tmp_path)
-    options = {"data_path": str(tmp_path / "images"), "captions_file": str(tmp_path / "captions.tsv")}
-    shapes = Shapes(img_size=16, n_images=8, n_validation=8)
-    cases = {
-        "data.crop=random": ImageFolder(**options, img_size=16, crop="random"),
-        "data.flip=true": ImageFolder(**options, img_size=16, flip=True),
-        "a mixture": Mixture({"a": shapes, "b": shapes}, {"a": 1.0, "b": 1.0}),
-        "streamed shards": SimpleNamespace(train=Streamed),
-    }
-    epoch = Length(updates=4, updates_per_epoch=4, batch_size=2, micro_batch=2)
-    auto, on = (typed(toy(tmp_path, f"cache.mode={mode}", stage="flow")) for mode in ("auto", "on"))
-    for reason, data in cases.items():
-        folder, said = step_plan.cache_folder(auto, "flow", data, epoch)
-        assert folder is None
-        assert reason in said
-        with pytest.raises(UserError, match=rf"cache\.mode=on: step flow cannot.*{reason}"):
-            step_plan.cache_folder(on, "flow", data, epoch)
-    assert step_plan.cache_folder(auto, "flow", shapes, epoch) == (tmp_path / "cache", "")
-    off = typed(toy(tmp_path, "cache.mode=off", stage="flow"))
-    assert step_plan.cache_folder(off, "flow", shapes, epoch) == (None, "")
-
-
-def test_auto_does_not_encode_a_whole_set_for_less_than_an_epoch(tmp_path: Path) -> None:
-    shapes = Shapes(img_size=16, n_images=8, n_validation=8)
-    part = Length(updates=3, updates_per_epoch=4, batch_size=2, micro_batch=2)
-    auto, on = (typed(toy(tmp_path, f"cache.mode={mode}", "cache.path=here", stage="flow")) for mode in ("auto", "on"))
-    assert step_plan.cache_folder(auto, "flow", shapes, part)[0] is None
-    assert step_plan.cache_folder(on, "flow", shapes, part) == (Path("here"), "")
-
-
-def test_the_plan_says_where_latents_come_from(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for override, said in {
-        "cache.mode=auto": f"latents: encoded once, kept in {tmp_path / 'cache'}",
-        "stage.steps.flow.max_updates=1": "latents: encoded at every update, since the step ends before",
-    }.items():
-        pipeline.run(toy(tmp_path, "validate=true", override))
-        assert said in capsys.readouterr().out
 
 
 def test_a_mode_or_a_place_that_cannot_be_is_said_before_data_is_read(tmp_path: Path) -> None:

@@ -1,0 +1,73 @@
+"""What the plan of a run says of its steps."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from PIL import Image
+
+from fluxflow_exp import pipeline
+from fluxflow_exp.config.compose import typed
+from fluxflow_exp.data.image_folder import ImageFolder
+from fluxflow_exp.data.mixture import Mixture
+from fluxflow_exp.data.shapes import Shapes
+from fluxflow_exp.data.stream import Streamed
+from fluxflow_exp.errors import UserError
+from fluxflow_exp.step_length import Length
+from fluxflow_exp.step_plan import _left_out, cache_folder
+from tests.conftest import toy
+
+
+def pictures(folder: Path) -> dict[str, str]:
+    """A folder of 60 images, a third of each of three shapes; the arguments that read it."""
+    (folder / "images").mkdir()
+    for i in range(60):
+        Image.new("RGB", [(40, 40), (80, 40), (40, 80)][i % 3]).save(folder / "images" / f"{i}.png")
+    (folder / "captions.tsv").write_text("".join(f"{i}.png\tpicture {i}\n" for i in range(60)))
+    return {"data_path": str(folder / "images"), "captions_file": str(folder / "captions.tsv")}
+
+
+def test_how_many_samples_no_batch_can_hold_is_said(tmp_path: Path) -> None:
+    data = ImageFolder(**pictures(tmp_path), img_size=64, buckets=2.0)
+    assert _left_out(data, 4) == []
+    (line,) = _left_out(data, 19)
+    assert "a shape that fewer than 19 share" in line
+
+
+def test_where_nothing_can_be_cached_auto_does_without_and_on_is_an_error(tmp_path: Path) -> None:
+    options = pictures(tmp_path)
+    shapes = Shapes(img_size=16, n_images=8, n_validation=8)
+    cases = {
+        "data.crop=random": ImageFolder(**options, img_size=16, crop="random"),
+        "data.flip=true": ImageFolder(**options, img_size=16, flip=True),
+        "a mixture": Mixture({"a": shapes, "b": shapes}, {"a": 1.0, "b": 1.0}),
+        "streamed shards": SimpleNamespace(train=Streamed),
+    }
+    epoch = Length(updates=4, updates_per_epoch=4, batch_size=2, micro_batch=2)
+    auto, on = (typed(toy(tmp_path, f"cache.mode={mode}", stage="flow")) for mode in ("auto", "on"))
+    for reason, data in cases.items():
+        folder, said = cache_folder(auto, "flow", data, epoch)
+        assert folder is None
+        assert reason in said
+        with pytest.raises(UserError, match=rf"cache\.mode=on: step flow cannot.*{reason}"):
+            cache_folder(on, "flow", data, epoch)
+    assert cache_folder(auto, "flow", shapes, epoch) == (tmp_path / "cache", "")
+    off = typed(toy(tmp_path, "cache.mode=off", stage="flow"))
+    assert cache_folder(off, "flow", shapes, epoch) == (None, "")
+
+
+def test_auto_does_not_encode_a_whole_set_for_less_than_an_epoch(tmp_path: Path) -> None:
+    shapes = Shapes(img_size=16, n_images=8, n_validation=8)
+    part = Length(updates=3, updates_per_epoch=4, batch_size=2, micro_batch=2)
+    auto, on = (typed(toy(tmp_path, f"cache.mode={mode}", "cache.path=here", stage="flow")) for mode in ("auto", "on"))
+    assert cache_folder(auto, "flow", shapes, part)[0] is None
+    assert cache_folder(on, "flow", shapes, part) == (Path("here"), "")
+
+
+def test_the_plan_says_where_latents_come_from(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for override, said in {
+        "cache.mode=auto": f"latents: encoded once, kept in {tmp_path / 'cache'}",
+        "stage.steps.flow.max_updates=1": "latents: encoded at every update, since the step ends before",
+    }.items():
+        pipeline.run(toy(tmp_path, "validate=true", override))
+        assert said in capsys.readouterr().out
