@@ -74,7 +74,7 @@ def naming(path: Path) -> Iterator[None]:
 
 @contextmanager
 def removing(temporary: Path) -> Iterator[None]:
-    """What fails inside leaves no `temporary` file; where the disk does not let it go, the failure is told alone."""
+    """Leave no `temporary` file if something inside fails; where the disk does not let it go, that is not told."""
     try:
         yield
     except BaseException:
@@ -88,7 +88,7 @@ class DamagedError(UserError):
 
 
 class Sink:
-    """What torch and NumPy write to: afterwards `error` is the file's own, of which theirs do not tell."""
+    """A file for torch and NumPy to write to: afterwards `error` is the file's own, of which theirs do not tell."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.file = file
@@ -120,7 +120,7 @@ def write_stream(path: Path, write: Callable[[Sink], object]) -> None:
 
 
 def matching(folder: Path, pattern: str) -> list[Path]:
-    """What stands in `folder` under names that match the shell's `pattern`, by name; nothing if there is no folder.
+    """List what stands in `folder` under names that match the shell's `pattern`, by name; nothing if it is not there.
 
     OSError: it cannot be read. Path.glob finds nothing then, and what is only unreadable would be taken for gone.
     """
@@ -174,7 +174,7 @@ def read_fields(path: Path, **fields: Any) -> dict[str, Any]:
 
 @contextmanager
 def understood(path: Path) -> Iterator[None]:
-    """Of a run that is looked at: what it holds and no run writes is its damage, in whatever place it is met."""
+    """Call it damage where a run that is looked at holds what no run writes, in whatever place it is met."""
     try:
         yield
     except UserError:
@@ -195,5 +195,5 @@ def _write_text(path: Path, text: str) -> None:
 
 
 def count_lines(path: Path) -> int:
-    """How many lines a file has; 0 where there is none."""
+    """Count the lines of a file; 0 where there is none."""
     return path.read_bytes().count(b"\n") if path.exists() else 0

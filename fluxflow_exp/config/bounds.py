@@ -35,7 +35,7 @@ def range_of(hint: Any) -> list[Bound] | None:
 
 
 def problem(hint: Any, value: Any) -> str | None:
-    """How `value`, a number or a list of some, leaves the range that `hint` declares; None: it does not.
+    """Say how `value`, a number or a list of some, leaves the range that `hint` declares; None: it does not.
 
     Numbers that are not finite are those of `finite_problem`.
     """
@@ -50,7 +50,7 @@ def problem(hint: Any, value: Any) -> str | None:
 
 
 def finite_problem(value: Any) -> str | None:
-    """What is wrong with a number that is none."""
+    """Say that a number is not finite; None: it is, or is no number."""
     return f"must be a finite number, not {value}" if isinstance(value, float) and not math.isfinite(value) else None
 
 

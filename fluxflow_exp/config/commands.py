@@ -31,7 +31,7 @@ def listed() -> str:
 
 
 def meant(arguments: list[str]) -> str | None:
-    """What to type where the first argument is the name of a command, or nearly; None: it is not."""
+    """Return what to type where the first argument is nearly the name of a command; None: it is not."""
     first = arguments[0] if arguments else ""
     if not first or first[0] in "-+~" or "=" in first:
         return None

@@ -77,7 +77,7 @@ def why(error: Exception) -> str:
 
 
 def quoting(text: str) -> str:
-    """How a text with brackets, commas or the like is written, if `text` looks like one that was not."""
+    """Say how a text with brackets, commas or the like is written, if `text` looks like one that was not."""
     key, equals, value = text.partition("=")
     if not equals or not re.search(r"[\s(){}\[\],:'\"]", value):
         return ""

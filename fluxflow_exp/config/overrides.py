@@ -64,7 +64,7 @@ def override_problems(overrides: list[str], *, config_dir: str | None = None, mu
 
 
 def _other_choices(parsed: list[Override], config_dir: str | None) -> list[str]:
-    """What is wrong where a sweep over a group has come to its second choice and on."""
+    """Find what is wrong with the second choice of a swept group and with those after it."""
     found = []
     for override in parsed:
         swept = override.is_sweep_override() and _choices(override.key_or_group, config_dir)
@@ -87,7 +87,7 @@ def values_of(overrides: list[str], *, config_dir: str | None = None) -> dict[st
 
 
 def forgotten_m(overrides: list[str], config_dir: str | None) -> list[str]:
-    """What acts under -m alone, and was given without it; `overrides` compose."""
+    """Return a line if something was given that acts under -m alone; `overrides` compose."""
     if not config_dir and not any("hydra" in word for word in overrides):
         return []
     hydra = compose_config(overrides, config_dir=config_dir, hydra=True).hydra
@@ -161,7 +161,7 @@ def _parse(overrides: list[str]) -> tuple[list[Override], list[str]]:
 
 
 def _group_problem(override: Override, config_dir: str | None) -> str | None:
-    """Why a group's choice is none, before anything is composed."""
+    """Say why a group has no such choice, before anything is composed."""
     text, group = override.input_line or "", override.key_or_group
     if override.is_delete() or "=" not in text:
         return None
@@ -241,7 +241,7 @@ def _try(lines: list[str], override: Override, good: list[str], config_dir: str 
 
 
 def _explain(error: Exception, override: Override, good: list[str], config_dir: str | None) -> str:
-    """What is wrong with `override` beside the group choices `good`."""
+    """Say what is wrong with `override` beside the group choices `good`."""
     text, key = override.input_line or "", override.key_or_group
     reason = why(error)
     place = _place_of_loss(override, config_dir)
@@ -256,7 +256,7 @@ def _explain(error: Exception, override: Override, good: list[str], config_dir: 
 
 
 def _place_of_loss(override: Override, config_dir: str | None) -> str | None:
-    """How the head of a loss's file says that it is put into a step, where it was put nowhere."""
+    """Return the line of a loss's file that puts it into a step, where it was put nowhere."""
     if override.key_or_group != "loss" or override.package:
         return None
     for folder in [config_dir, conf_dir()]:

@@ -1,5 +1,5 @@
-"""What a `_target_` may name: the classes that this package publishes, each by its exact name, and those that the
-user's own command line or configuration folder names.
+"""The names that a `_target_` may have: those of the classes that this package publishes, and those that the user's own
+command line or configuration folder names.
 
 A file says what to build, too: weights by their metadata, a run folder by its config.yaml. A file may be anybody's, so
 that what it names and neither of the two has is not imported; nor is what it names of commands, addresses and secrets

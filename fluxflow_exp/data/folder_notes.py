@@ -1,4 +1,4 @@
-"""What a folder of images and its captions say of each other by names alone, before any picture is opened."""
+"""Checks of a folder of images against its captions by names alone, before any picture is opened."""
 
 import errno
 import os
@@ -56,7 +56,7 @@ def missing_of(entries: list[Entry], listing: Listing) -> list[str]:
 
 
 def cause(missing: list[str], listing: Listing) -> str:
-    """What most missing names have in common, if that is known; with what is there instead of the first."""
+    """Return what most missing names have in common, if known, with what is there instead of the first."""
     found = [(_cause(name, listing), name) for name in missing]
     (reason, count), *_ = Counter(reason for (reason, _), _ in found).most_common(1)
     if not reason or 2 * count <= len(missing):
@@ -66,7 +66,7 @@ def cause(missing: list[str], listing: Listing) -> str:
 
 
 def _cause(name: str, listing: Listing) -> tuple[str, str]:
-    """Why a name may be missing, and what is there instead; empty: nobody knows."""
+    """Say why a name may be missing, and what is there instead; empty: nobody knows."""
     parent, leaf = os.path.split(name)
     bare, slashed = name.strip("\"'"), name.replace("\\", "/")
     if bare != name and listing.holds(bare):

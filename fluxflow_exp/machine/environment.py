@@ -1,4 +1,4 @@
-"""What a command makes of the environment that it was started in, so that nothing there can end it later."""
+"""The environment that a command was started in, settled so that nothing there can end it later."""
 
 import io
 import os

@@ -1,4 +1,4 @@
-"""How a process of this program ended, in words."""
+"""The end of a process of this program, in words."""
 
 import signal
 

@@ -1,4 +1,4 @@
-"""What is physical: device, precision, determinism. Nothing else in the package names a GPU."""
+"""The physical choices: device, precision, determinism. Nothing else in the package names a GPU."""
 
 import os
 from contextlib import AbstractContextManager
@@ -29,7 +29,7 @@ class Machine:
 
     @property
     def memory_format(self) -> torch.memory_format:
-        """Of images: on a GPU channels are innermost, as its convolutions and the Bezier kernel want them."""
+        """The layout of images: innermost channels on a GPU, as its convolutions and the Bezier kernel want them."""
         return torch.channels_last if self.device.type == "cuda" else torch.contiguous_format
 
     def place(self, module: nn.Module) -> None:
@@ -63,7 +63,7 @@ class Machine:
         return torch.cuda.max_memory_allocated(self.device) / 2**30 if self.device.type == "cuda" else None
 
     def footprint(self) -> dict[str, Any]:
-        """What decides, beside the model and the image size, how much memory a pass takes and how much there is."""
+        """Return what decides, beside model and image size, how much memory a pass takes and how much there is."""
         name = "CPU" if self.device.type == "cpu" else _gpu_name(self.device)
         return {"gpu": name, "precision": self.precision, "activation_checkpointing": self.checkpointing}
 

@@ -82,7 +82,7 @@ class Ranks:
         return [int(v) for v in tensor]
 
     def from_first(self, value: Value) -> Value:
-        """What the first rank has."""
+        """Return what the first rank has."""
         if self.count == 1:
             return value
         held = [value]

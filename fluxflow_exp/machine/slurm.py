@@ -1,4 +1,4 @@
-"""What SLURM says of a job, and what a job that SLURM takes its node from does to start again.
+"""SLURM: the state of a job, and a new start for one that SLURM takes its node from.
 
 States as squeue's manual lists them ("JOB STATE CODES").
 """
@@ -53,7 +53,7 @@ _answers: dict[str, tuple[float, dict[str, JobState] | JobState]] = {}
 
 
 def job_state(job: str) -> JobState | None:
-    """What the queue says of a job ("5", or "5_0" of an array); None: it does not list it, or there is no queue here.
+    """Ask the queue about a job ("5", or "5_0" of an array); None: it does not list it, or there is no queue here.
 
     SLURM forgets a job some minutes after its end. All jobs of an array are asked for at once.
     """

@@ -1,4 +1,4 @@
-"""What is wrong with the frame of a configuration: unknown keys, missing values, numbers out of range, no nodes."""
+"""Checks of a configuration's frame: unknown keys, missing values, numbers out of range, no nodes."""
 
 import copy
 import dataclasses
@@ -16,7 +16,7 @@ from fluxflow_exp.errors import suggest_key
 
 
 class Problem(NamedTuple):
-    """What is wrong at one key."""
+    """Something wrong at one key."""
 
     key: str
     text: str
@@ -131,7 +131,7 @@ def _nodes(values: dict[str, Any]) -> list[str]:
 
 
 def _node(node: Any, key: str, kind: str, way_out: str) -> list[str]:
-    """What is wrong with `node` at the place of a `kind` of published.py."""
+    """Say what is wrong with `node` at the place of a `kind` of published.py."""
     if node == "???":
         return []
     if isinstance(node, dict) and isinstance(node.get("_target_"), str):

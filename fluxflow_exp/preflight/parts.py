@@ -1,4 +1,4 @@
-"""What is wrong with a model's parts, one by one and together, and with image sizes that they cannot take."""
+"""Checks of a model's parts, one by one and together, and of the image sizes that they can take."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -110,7 +110,7 @@ def _off(side: int, grid: int, values: dict[str, Any]) -> str:
 
 
 def _smallest(step: dict[str, Any], values: dict[str, Any], outlines: dict[str, nn.Module]) -> list[tuple[str, int]]:
-    """What needs images of a least size, and which."""
+    """Return what needs images of a least size, with that size in pixels."""
     found = []
     if step["trainer"].get("perceptual"):
         found.append(("trainer.perceptual", max(SMALLEST, step["trainer"]["perceptual"].get("crop") or 0)))

@@ -1,4 +1,4 @@
-"""What can be wrong with the steps of a stage: numbers, players, parts, and the weights that they start from."""
+"""Checks of a stage's steps: numbers, players, parts, and the weights that they start from."""
 
 import inspect
 import re
@@ -92,7 +92,7 @@ def _own_losses(trainer: dict[str, Any]) -> dict[str, Any]:
 
 
 def _optimizers(step: dict[str, Any], where: str) -> list[str]:
-    """What optimizers and schedulers themselves say of their numbers, tried on a parameter of no use."""
+    """Let optimizers and schedulers themselves check their numbers, on a parameter of no use."""
     found = []
     for player, node in step["optimizers"].items():
         for key, build in (("optimizers", node), ("schedulers", step["schedulers"][player])):

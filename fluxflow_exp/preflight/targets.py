@@ -1,4 +1,4 @@
-"""What is wrong with the nodes that name what is built: their keys and values against the signature of their target."""
+"""Checks of the nodes that name what is built: keys and values against the signature of their target."""
 
 import inspect
 import json

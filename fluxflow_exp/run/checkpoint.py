@@ -90,7 +90,7 @@ class CheckpointStore:
 
 
 def not_ours(path: Path, why: str) -> UserError:
-    """What to say of a checkpoint whose bytes are those of its name, and of which nothing can be continued."""
+    """Return the error for a checkpoint whose bytes are those of its name, and of which nothing can be continued."""
     return UserError(
         f"{path} is no checkpoint that can be continued from: {why}. Its digest is that of its name, so that the disk "
         "has not damaged it. Move it away, and the same command continues from the one before"

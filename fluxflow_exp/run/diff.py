@@ -1,4 +1,4 @@
-"""What a run came to, without its times: all that must not depend on interruptions."""
+"""The outcome of a run without its times: all that must not depend on interruptions."""
 
 import json
 from pathlib import Path
@@ -15,7 +15,7 @@ TIMES_OF_STATES = ("seconds",)
 
 
 def differences(first: Path, second: Path) -> tuple[list[str], dict[str, int]]:
-    """What differs between two run folders, one line each, and how much of each kind was compared.
+    """Compare two run folders: a line for each difference, and how much of each kind was compared.
 
     Compared: every tensor and fact of the published weights; every tensor and number of the last checkpoint of each
     step (optimizers, averages, schedules); every metric row; every picture's bytes.

@@ -1,4 +1,4 @@
-"""How a command ends that cannot go on: by the first error, in words, with what to do.
+"""The end of a command that cannot go on: by the first error, in words, with what to do.
 
 Never by a traceback of what a user can put right.
 """
@@ -52,7 +52,7 @@ def command(main: Callable[Arguments, int | None]) -> Callable[Arguments, int | 
 
 
 def of_file(error: OSError) -> str:
-    """Which file could not be read or written, and why."""
+    """Say which file could not be read or written, and why."""
     verb = "written" if error.errno in WRITING else "read or written"
     named = f"{error.filename}: " if error.filename else ""
     return f"a file could not be {verb}: {named}{error.strerror or error}"
@@ -68,7 +68,7 @@ def output(otherwise: str) -> Iterator[None]:
 
 
 def of_run(error: Exception, folder: RunFolder) -> Exception:
-    """What a run says of the error that ends it: a UserError if a user can put it right."""
+    """Return what a run says of the error that ends it: a UserError if a user can put it right."""
     if isinstance(error, OSError):
         with suppress(OSError):
             kept = bool(files.matching(folder.checkpoints, "*.pt"))

@@ -31,7 +31,7 @@ LOCK_SECONDS = 120.0 if "SLURM_JOB_ID" in os.environ else 5.0
 
 @dataclass(frozen=True)
 class Mirror:
-    """Where a run's second copy stands: below `root`, on a volume that outlives the machine."""
+    """The place of a run's second copy: below `root`, on a volume that outlives the machine."""
 
     root: Path
     run: str  # the run's name, of a sweep's job with the sweep's before it
@@ -161,7 +161,7 @@ class RunFolder:
         self.write_record(record)
 
     def read_micro_batch(self, step: str, on: dict[str, Any]) -> int | None:
-        """What was kept for `step` if it was found `on` such a machine."""
+        """Return what was kept for `step` if it was found `on` such a machine."""
         found = self.read_record().get("micro_batch", {}).get(step) if self.exists() else None
         return int(found["images"]) if found and found["on"] == on else None
 

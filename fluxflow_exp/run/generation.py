@@ -29,14 +29,14 @@ OF_THE_MACHINE = (".lock", "submitted.json")  # of which processes run here, and
 
 
 class File(NamedTuple):
-    """Of a generation."""
+    """A file that a generation lists."""
 
     sha256: str | None  # None: of a plain copy, which had no digests
     bytes: int
     changed: int  # nanoseconds
 
     def place(self, home: Path, name: str) -> Path:
-        """Where the content of the run's file `name` stands."""
+        """Return the place of the content of the run's file `name`."""
         path = home / name
         return path.with_name(f"{path.stem}.{self.sha256[:16]}{path.suffix}") if self.sha256 else path
 
@@ -94,7 +94,7 @@ class Generation:
 
 
 def places(home: Path, listed: dict[str, File]) -> set[Path]:
-    """Where the contents of listed files stand."""
+    """Return the places of the contents of listed files."""
     return {entry.place(home, name) for name, entry in listed.items()}
 
 

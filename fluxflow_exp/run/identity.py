@@ -52,7 +52,7 @@ def identity(record: dict[str, Any]) -> str:
 
 
 def starts(record: dict[str, Any]) -> list[str]:
-    """What tells each start of a run from all others, of this run and of its copies on other machines."""
+    """Return an id for each start of a run, unlike all others of this run and of its copies on other machines."""
     return [str(start.get("id") or f"{start['time']} {start['machine']}") for start in record.get("starts", [])]
 
 

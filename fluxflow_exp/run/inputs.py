@@ -1,4 +1,4 @@
-"""What a run is made from and does not hold itself: data, weights of other runs, pretrained files.
+"""The inputs of a run that it does not hold itself: data, weights of other runs, pretrained files.
 
 It is recorded when a run begins and compared when it continues: what has changed is not trained on unasked.
 """
@@ -58,7 +58,7 @@ def changed_upstream(record: dict[str, Any]) -> list[str]:
 
 
 class Inputs:
-    """What the steps of a run with the configuration `values` would be made from now; `data` by step."""
+    """The inputs that the steps of a run with the configuration `values` would have now; `data` by step."""
 
     def __init__(self, values: dict[str, Any], data: dict[str, DataSet]) -> None:
         self.values, self.data = values, data
@@ -106,14 +106,14 @@ class Inputs:
                     record[kind][path] = f"{before}, then {digest}" if before else digest
 
     def contents(self, step: str) -> Contents | None:
-        """How many samples there are to train on and to be judged by, and digests of what they are. None: a stream."""
+        """Count the samples to train on and to be judged by, with digests of what they are. None: a stream."""
         data = self.data[step]
         if id(data) not in self._seen:
             self._seen[id(data)] = _contents(data)
         return self._seen[id(data)]
 
     def digest(self, step: str) -> str | None:
-        """Of all that the step sees of its data, by which runs are compared. None: a stream."""
+        """Return the digest of all that the step sees of its data, by which runs are compared. None: a stream."""
         data = self.data[step]
         if id(data) not in self._digests:
             from fluxflow_exp.data.build import digest_of

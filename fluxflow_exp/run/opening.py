@@ -259,7 +259,7 @@ def refuse_other(folder: RunFolder, values: dict[str, Any]) -> None:
 
 
 def sharing_problems(values: dict[str, Any], *, swept: str = "") -> list[str]:
-    """What stands in the way of a run, or of a sweep's job named `swept`: the two never share a folder.
+    """Return what stands in the way of a run, or of a sweep's job named `swept`: the two never share a folder.
 
     Where they do already, each may go on; but a fresh start would move the other aside with it.
     """

@@ -1,4 +1,4 @@
-"""How far a run has come, so that two copies of it can be told apart."""
+"""The progress of a run, so that of two copies the farther one is known."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Progress:
 
     @classmethod
     def of(cls, checkpoints: Iterable[str], *, finished: int, complete: bool) -> Progress:
-        """Of a run with the whole checkpoints of these file names."""
+        """Return the progress of a run with the whole checkpoints of these file names."""
         from fluxflow_exp.run import checkpoint  # torch
 
         matches = filter(None, map(checkpoint.NAME.fullmatch, checkpoints))
@@ -40,7 +40,7 @@ class Progress:
 
 
 def read(folder: RunFolder) -> Progress | None:
-    """How far the run in `folder` is. None: there is none, or its configuration or record is not whole."""
+    """Return how far the run in `folder` is. None: there is none, or its configuration or record is not whole."""
     from fluxflow_exp.run import checkpoint  # torch
 
     if not folder.exists():

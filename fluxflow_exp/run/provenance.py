@@ -1,4 +1,4 @@
-"""What a run is made with: versions of packages, and the code that this package is."""
+"""The provenance of a run: versions of packages, and the code that this package is."""
 
 import hashlib
 import platform

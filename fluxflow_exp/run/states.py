@@ -1,4 +1,4 @@
-"""What has become of runs: one line each, read from their folders."""
+"""States of runs, read from their folders: new, queued, running, done, interrupted, failed, stale or damaged."""
 
 import os
 import shutil
@@ -49,7 +49,7 @@ def all_below(folders: list[Path]) -> list[RunFolder]:
 
 
 def whole(folders: list[RunFolder]) -> list[RunFolder]:
-    """Those of `folders` that can be read; the others are said. UserError: there are others alone."""
+    """Return those of `folders` that can be read, and print the others. UserError: none can."""
     found, damaged = [], []
     for folder in folders:
         why = damage(folder)
@@ -65,7 +65,7 @@ def whole(folders: list[RunFolder]) -> list[RunFolder]:
 
 
 def damage(folder: RunFolder) -> str | None:
-    """Why a run's record or configuration cannot be read; None: they can."""
+    """Say why a run's record or configuration cannot be read; None: they can."""
     try:
         folder.read_record()
         folder.frozen()
@@ -77,7 +77,7 @@ def damage(folder: RunFolder) -> str | None:
 
 
 def inspect(folder: RunFolder, values: dict[str, Any] | None = None) -> Entry:
-    """What has become of the run in `folder`; with the `values` that it would have now, also whether it is stale.
+    """Return the state of the run in `folder`; with the `values` that it would have now, also whether it is stale.
 
     Stale: started with another configuration than `values`, or from weights that have changed since. Damaged: a file
     of it is not whole, or cannot be read.
@@ -114,7 +114,7 @@ def _inspect(folder: RunFolder, record: dict[str, Any], values: dict[str, Any] |
 
 
 def state(folder: RunFolder, record: dict[str, Any]) -> Entry:
-    """What has become of a run with the given record, whatever its configuration would be now."""
+    """Return the state of a run with the given record, whatever its configuration would be now."""
     if folder.in_use():
         return Entry(RUNNING, _progress(folder, record))
     if folder.summary.exists():
@@ -132,7 +132,7 @@ def state(folder: RunFolder, record: dict[str, Any]) -> Entry:
 
 
 def scheduled_as(folder: RunFolder) -> JobState | None:
-    """What the scheduler says of the job that trains, or will train, in `folder`; None: it has none."""
+    """Ask the scheduler about the job that trains, or will train, in `folder`; None: it has none."""
     if not folder.submitted.exists():
         return None
     submitted = files.read_fields(folder.submitted, launcher=str, job=(str, int))

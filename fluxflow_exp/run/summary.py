@@ -1,4 +1,4 @@
-"""What a run came to: its record of steps, and `summary.json`."""
+"""The summary of a run: whether a step is finished, and `summary.json`."""
 
 from typing import Any
 
@@ -55,7 +55,7 @@ def write(folder: RunFolder, console: Console) -> None:
 
 
 def _guidance(folder: RunFolder) -> str:
-    """What the last flow step has trained for: guidance needs captions that were left out."""
+    """Return the options of guidance if the last flow step left captions out, which it needs."""
     steps = [step for step in folder.frozen()["stage"]["steps"].values() if "objective" in step["trainer"]]
     return " --use_cfg --guidance_scale 4" if steps and steps[-1]["cfg_dropout_prob"] > 0 else ""
 

@@ -1,4 +1,4 @@
-"""How much each step has logged by its last save, kept in run.json, so that rows and pictures lost later are missed."""
+"""A count of what each step has logged by its last save, kept in run.json: rows and pictures lost later are missed."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def missing_rows(folder: RunFolder, record: dict[str, Any]) -> list[str]:
 
 
 def check_rows(folder: RunFolder, record: dict[str, Any], *, resume: str) -> list[str]:
-    """What is said of rows that are gone, entered into `record`, where `resume` asks to go on without them.
+    """Enter rows that are gone into `record` where `resume` asks to go on without them; return what to say of it.
 
     UserError: it does not.
     """

@@ -97,7 +97,7 @@ class WandbRun:
         self._run = None
 
     def _open(self, mode: str) -> str | None:
-        """Why the run cannot be opened in this mode; None if it has been."""
+        """Open the run in this mode; return why that is not possible, None if it has been."""
         import wandb  # takes half a second, and not every run wants it
 
         home = self.folder.path / "wandb"
@@ -216,7 +216,7 @@ def has_key() -> bool:
 
 
 def unreachable() -> str | None:
-    """Why W&B cannot be used online from here, found out within seconds; None if it can."""
+    """Say why W&B cannot be used online from here, found out within seconds; None if it can."""
     if not has_key():
         return "no key is configured (wandb login)"
     address = urlsplit(os.environ.get("WANDB_BASE_URL") or HOST)
@@ -229,5 +229,5 @@ def unreachable() -> str | None:
 
 
 def final_metrics(folder: RunFolder) -> dict[str, Any] | None:
-    """What a finished run came to; None for an unfinished one."""
+    """Return the metrics of a finished run; None for an unfinished one."""
     return files.read_json(folder.summary)["metrics"] if folder.summary.exists() else None

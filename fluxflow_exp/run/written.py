@@ -1,5 +1,5 @@
-"""What run.json and metric rows are made of, so that one that anybody or anything has changed is known by its first
-field that is another thing."""
+"""The fields of run.json and of metric rows, so that a changed one is known by its first field that is another
+thing."""
 
 import json
 from dataclasses import dataclass, field
@@ -87,7 +87,7 @@ class _Contents:
 
 @dataclass
 class _Record:
-    """What came later than the first runs has a default, here and below."""
+    """`run.json`. What came later than the first runs has a default, here and below."""
 
     format: Literal[1]
     name: str

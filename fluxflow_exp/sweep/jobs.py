@@ -225,7 +225,7 @@ def launched(values: dict[str, Any], overrides: list[str]) -> tuple[dict[str, An
 
 
 def _places(then: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
-    """Where the job writes."""
+    """Return the keys that say where the job writes."""
     return {
         "name": values["name"],
         "output_root": values["output_root"],
@@ -242,7 +242,7 @@ def note_failure(values: dict[str, Any], name: str, error: Exception) -> None:
 
 
 def _schedulers_log() -> str | None:
-    """Where submitit writes what this process says; None outside of its jobs."""
+    """Return the file that submitit writes this process's output to; None outside of its jobs."""
     if "SUBMITIT_EXECUTOR" not in os.environ:
         return None
     import submitit

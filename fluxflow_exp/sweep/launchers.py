@@ -1,4 +1,4 @@
-"""How `-m` runs its jobs: all are checked before the first one starts, finished ones are left out, and a table says
+"""Launchers of `-m`: all jobs are checked before the first one starts, finished ones are left out, and a table says
 what became of each.
 
 `hydra/launcher=in_process` (the default) trains one after the other here; `slurm` and `slurm_local` hand each job to
@@ -128,15 +128,15 @@ class _Submitit(BaseSubmititLauncher):  # type: ignore[misc]
             time.sleep(1)
 
     def _state(self, handle: Any) -> slurm.JobState:
-        """What the scheduler says of a job."""
+        """Ask the scheduler about a job."""
         raise NotImplementedError
 
     def _how(self) -> dict[str, Any]:
-        """What submitit's executor is made with."""
+        """Return the arguments of submitit's executor."""
         return {}
 
     def _derived(self, hardware: dict[str, Any]) -> dict[str, Any]:
-        """What the configuration leaves to be worked out."""
+        """Return the values that the configuration leaves to be worked out."""
         return {}
 
     def _check(self) -> None:
