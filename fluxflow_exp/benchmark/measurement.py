@@ -103,7 +103,7 @@ class _Measurement:
         started = time.perf_counter()
         self._run(batches[:1])
         first = time.perf_counter() - started
-        _reset_peak(self.machine)  # what compiling took does not count; graphs take their memory in the next updates
+        self.machine.forget_peak()  # what compiling took does not count; graphs take their memory in the next updates
         self._run(batches[1:])
         return batches, first
 
@@ -111,7 +111,7 @@ class _Measurement:
         trainer, length = self.trainer, self.trainer.length
         batches, first = self.warm_up()
         alone = self.times(batches, self.updates)
-        peak = _peak(self.machine)
+        peak = self.machine.peak_gib()
         # The first one waits for workers to start.
         loaded = self.times(self._batches(self.updates + 1), self.updates + 1)[1:]
         seconds = statistics.median(alone)
@@ -201,13 +201,3 @@ class _Measurement:
 def _cycle(batches: list[Batch]) -> Iterator[Batch]:
     while True:
         yield from batches
-
-
-def _reset_peak(machine: Machine) -> None:
-    if machine.device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-
-
-def _peak(machine: Machine) -> float | None:
-    """GiB of the GPU that tensors have taken at most; None without one."""
-    return torch.cuda.max_memory_allocated() / 2**30 if machine.device.type == "cuda" else None

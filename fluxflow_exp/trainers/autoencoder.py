@@ -45,11 +45,7 @@ class AutoencoderTrainer(Trainer):
         **dict.fromkeys(("g", "d", "r1", "g_weight"), "adversarial"),
         "vae": "reconstruction",
         "lpips": "perceptual",
-        "color_stats": "color_stats",
-        "histogram": "histogram",
-        "contrast": "contrast",
-        "feature_matching": "feature_matching",
-        "lecam": "lecam",
+        **{name: name for name in ("color_stats", "histogram", "contrast", "feature_matching", "lecam")},
         "val_l1": None,
         **{f"val_{name}": None for name in ("psnr", "ssim", "ms_ssim", "lpips", "rfd")},
     }

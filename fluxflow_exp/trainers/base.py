@@ -216,13 +216,9 @@ class Trainer(ABC):
         self.begin_update(batch)
         self.metric_buffer.begin_update()
         for phase in self.phases():
-            for player in phase.players:
-                player.train(True)
-            self.apply(
-                phase, self.accumulation.gradients(phase, images, batch.captions, update=self.update_index + 1), batch
-            )
-            for player in phase.players:
-                player.train(False)
+            with phase.training():
+                found = self.accumulation.gradients(phase, images, batch.captions, update=self.update_index + 1)
+                self.apply(phase, found, batch)
         further = self.end_update()
         if further:
             self.metric_buffer.add(

@@ -50,11 +50,8 @@ def _module(trainer: Trainer, error: NonFiniteError) -> list[tuple[str, str]]:
         images = trainer.inputs(batch)
         trainer.begin_update(batch)
         for phase in trainer.phases():
-            for player in phase.players:
-                player.train(True)
-            trainer.accumulation.gradients(phase, images, batch.captions, update=place.update)
-            for player in phase.players:
-                player.train(False)
+            with phase.training():
+                trainer.accumulation.gradients(phase, images, batch.captions, update=place.update)
             if error.player in [player.name for player in phase.players]:
                 break
     origin = hooks.origin(error)

@@ -1,6 +1,7 @@
 """One player's, or several players', part in an update."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,3 +37,12 @@ class Phase:
     begin: Callable[[], None] = lambda: None
     arguments: Callable[[Micro], tuple[Any, ...]] = lambda micro: (micro,)
     replayed: bool = False
+
+    @contextmanager
+    def training(self) -> Iterator[None]:
+        """Inside a `with` block, parameters of the phase's players take gradients."""
+        for player in self.players:
+            player.train(True)
+        yield
+        for player in self.players:
+            player.train(False)

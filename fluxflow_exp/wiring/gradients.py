@@ -60,15 +60,12 @@ def _turns(trainer: Trainer, batch: Batch, index: int) -> Iterator[tuple[Terms, 
     images = trainer.inputs(batch)
     trainer.begin_update(batch)
     for phase in trainer.phases():
-        for player in phase.players:
-            player.train(True)
-        phase.begin()
-        (micro,) = trainer.accumulation.micros(images, batch.captions)
-        with torch.no_grad():
-            arguments = phase.arguments(micro)
-        yield phase.loss(*arguments)
-        for player in phase.players:
-            player.train(False)
+        with phase.training():
+            phase.begin()
+            (micro,) = trainer.accumulation.micros(images, batch.captions)
+            with torch.no_grad():
+                arguments = phase.arguments(micro)
+            yield phase.loss(*arguments)
 
 
 def _updates(toy: ToyTrainer) -> Iterator[tuple[Batch, int]]:
