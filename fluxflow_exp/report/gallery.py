@@ -89,13 +89,7 @@ def gallery(runs: dict[str, list[Frame]], order: list[str], *, tiles: int = TILE
             break
         shown = _spread(shown, max(len(shown) // 2, 2))
     keys, pictures, members = made
-    return {
-        "images": pictures.urls,
-        "small": pictures.small,
-        "keys": keys,
-        "runs": members,
-        "all": len(moments),
-    }
+    return {"images": pictures.urls, "small": pictures.small, "keys": keys, "runs": members, "all": len(moments)}
 
 
 def _made(

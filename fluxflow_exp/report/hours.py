@@ -21,9 +21,7 @@ LABELS = {
 class Hours:
     unit: str  # GPU hours | hours
     hours: float  # of all devices together
-    parts: dict[str, float] = field(
-        default_factory=dict
-    )  # purpose → hours, in the order of LABELS; empty: not recorded
+    parts: dict[str, float] = field(default_factory=dict)  # purpose → hours, as LABELS; empty: not recorded
     price: float | None = None  # US dollars, where hardware.price_per_hour is set
     lost_updates: int = 0
 
