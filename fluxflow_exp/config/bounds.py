@@ -5,6 +5,7 @@ Hydra does not see it; `preflight` judges by it, and the configuration's referen
 """
 
 import math
+import operator
 import typing
 from typing import Annotated, Any
 
@@ -17,6 +18,7 @@ __all__ = [
 ]  # fmt: skip
 
 Bound = Ge | Gt | Le | Lt
+KEPT = {Ge: operator.ge, Gt: operator.gt, Le: operator.le, Lt: operator.lt}
 Whole = Annotated[int, Interval()]  # any whole number
 Real = Annotated[float, Interval()]  # any finite number
 Share = Annotated[float, Interval(ge=0, le=1)]
@@ -43,7 +45,11 @@ def problem(hint: Any, value: Any) -> str | None:
     if bounds is None:
         return None
     for each in value if isinstance(value, list) else [value]:
-        if _is_number(each) and math.isfinite(each) and not all(_keeps(each, bound) for bound in bounds):
+        if (
+            _is_number(each)
+            and math.isfinite(each)
+            and not all(KEPT[type(bound)](each, _limit(bound)) for bound in bounds)
+        ):
             off = " or null" if type(None) in typing.get_args(hint) else ""
             return f"must be {in_words(bounds, whole=_is_whole(hint))}{off}, not {each}"
     return None
@@ -84,14 +90,5 @@ def _is_whole(hint: Any) -> bool:
     return hint is int or any(_is_whole(inner) for inner in typing.get_args(hint))
 
 
-def _keeps(value: Any, bound: Bound) -> bool:
-    limit = _limit(bound)
-    if isinstance(bound, Ge):
-        return bool(value >= limit)
-    if isinstance(bound, Gt):
-        return bool(value > limit)
-    return bool(value <= limit if isinstance(bound, Le) else value < limit)
-
-
 def _limit(bound: Bound) -> Any:
-    return getattr(bound, {Ge: "ge", Gt: "gt", Le: "le", Lt: "lt"}[type(bound)])
+    return getattr(bound, KEPT[type(bound)].__name__)
