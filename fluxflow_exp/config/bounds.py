@@ -45,13 +45,10 @@ def problem(hint: Any, value: Any) -> str | None:
     if bounds is None:
         return None
     for each in value if isinstance(value, list) else [value]:
-        if (
-            _is_number(each)
-            and math.isfinite(each)
-            and not all(KEPT[type(bound)](each, _limit(bound)) for bound in bounds)
-        ):
-            off = " or null" if type(None) in typing.get_args(hint) else ""
-            return f"must be {in_words(bounds, whole=_is_whole(hint))}{off}, not {each}"
+        if not _is_number(each) or not math.isfinite(each) or all(KEPT[type(b)](each, _limit(b)) for b in bounds):
+            continue
+        off = " or null" if type(None) in typing.get_args(hint) else ""
+        return f"must be {in_words(bounds, whole=_is_whole(hint))}{off}, not {each}"
     return None
 
 
