@@ -1,4 +1,7 @@
-"""A trained run measured: by the command and while it trains, with the same numbers, each with its provenance."""
+"""A trained run measured: by the command and while it trains, with the same numbers, each with its provenance.
+
+Covers evaluation/evaluator, held_out and published_model as well.
+"""
 
 import json
 import shutil

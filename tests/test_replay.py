@@ -1,4 +1,7 @@
-"""A value that is not finite at a known module and update: what a run says of it, and what doing it again finds."""
+"""A value that is not finite at a known module and update: what a run says of it, and what doing it again finds.
+
+Covers trainers/nonfinite_report, monitor/finite and module_hooks as well.
+"""
 
 import json
 import shutil

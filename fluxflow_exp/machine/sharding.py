@@ -1,6 +1,8 @@
 """A part that does not fit on one card, spread over the ranks (FSDP2; Zhao et al. 2023).
 
-Checkpoints and published weights always hold whole tensors, so that they load on any number of ranks.
+Checkpoints and published weights always hold whole tensors, so that they load on any number of ranks. States of
+optimizers stay numbered, as torch's own are: torch.distributed.checkpoint names parameters, and takes a step where
+there is no state yet, so that a save would change what follows.
 Torch's FSDP and DTensor are imported where they are used: a check of a configuration does without that half second.
 """
 
@@ -35,7 +37,7 @@ def is_sharded(module: nn.Module) -> bool:
 
 
 def whole(state: Any) -> Any:
-    """`state` (dicts, lists, tensors) with every spread tensor gathered. All ranks must call it together."""
+    """Return `state` (dicts, lists, tensors) with every spread tensor gathered. All ranks must call it together."""
     from torch.distributed.tensor import DTensor
 
     if isinstance(state, DTensor):
@@ -48,7 +50,7 @@ def whole(state: Any) -> Any:
 
 
 def like(tensor: Any, reference: Tensor) -> Any:
-    """A whole `tensor` spread as `reference` is, if it is spread and of that shape."""
+    """Spread a whole `tensor` as `reference` is, if that is spread and of its shape; else return it as it is."""
     from torch.distributed.tensor import DTensor, distribute_tensor
 
     if isinstance(reference, DTensor) and isinstance(tensor, Tensor) and tensor.shape == reference.shape:
@@ -57,7 +59,7 @@ def like(tensor: Any, reference: Tensor) -> Any:
 
 
 def local(tensor: Tensor) -> Tensor:
-    """What this rank holds of a tensor."""
+    """Return the part of a tensor that this rank holds."""
     from torch.distributed.tensor import DTensor
 
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor

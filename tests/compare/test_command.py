@@ -1,4 +1,7 @@
-"""A comparison says what runs show, in words that are right for either direction."""
+"""A comparison says what runs show, in words that are right for either direction.
+
+Covers compare/groups, differences, metrics, flops and output as well.
+"""
 
 import json
 from pathlib import Path

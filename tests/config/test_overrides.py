@@ -1,4 +1,7 @@
-"""Mistakes on the command line: all at once, with the nearest right name."""
+"""Mistakes on the command line: all at once, with the nearest right name.
+
+Covers config/override_words as well.
+"""
 
 from pathlib import Path
 

@@ -1,4 +1,7 @@
-"""YAML of FluxFlow Training: every key translated, ignored with a reason, or refused; and the result trains."""
+"""YAML of FluxFlow Training: every key translated, ignored with a reason, or refused; and the result trains.
+
+Covers convert/data, keys and steps as well.
+"""
 
 import json
 import subprocess

@@ -1,4 +1,7 @@
-"""Several ranks see what one would, agree on what they do, and end together."""
+"""Several ranks see what one would, agree on what they do, and end together.
+
+Covers machine/sharding as well.
+"""
 
 import hashlib
 import json

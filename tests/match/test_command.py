@@ -1,4 +1,7 @@
-"""`python -m fluxflow_exp.match`: a model as large as another one."""
+"""`python -m fluxflow_exp.match`: a model as large as another one.
+
+Covers match/arguments, axes, fit, widths and output as well.
+"""
 
 import json
 import re

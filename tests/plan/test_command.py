@@ -1,4 +1,7 @@
-"""`python -m fluxflow_exp.plan`: what a run will need, before it runs."""
+"""`python -m fluxflow_exp.plan`: what a run will need, before it runs.
+
+Covers plan/forecast as well.
+"""
 
 import json
 from pathlib import Path

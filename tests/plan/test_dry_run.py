@@ -1,4 +1,7 @@
-"""Memory and work of a step's updates, predicted without a GPU."""
+"""Memory and work of a step's updates, predicted without a GPU.
+
+Covers plan/fusion as well.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,4 +1,7 @@
-"""Everything wrong with a configuration, found before data is read."""
+"""Everything wrong with a configuration, found before data is read.
+
+Covers preflight/frame, steps, data, idle and targets as well.
+"""
 
 import json
 from itertools import product

@@ -1,4 +1,7 @@
-"""What is deleted or damaged in a run folder, while a run goes on or between two starts, is told of."""
+"""What is deleted or damaged in a run folder, while a run goes on or between two starts, is told of.
+
+Covers run/tally as well.
+"""
 
 import json
 import os

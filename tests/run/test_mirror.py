@@ -1,4 +1,7 @@
-"""Of a run and its mirror the newer one wins, whole, and nothing is lost on either side."""
+"""Of a run and its mirror the newer one wins, whole, and nothing is lost on either side.
+
+Covers run/generation as well.
+"""
 
 import errno
 import hashlib

@@ -1,4 +1,7 @@
-"""A run that is killed again and again ends with the bytes of an undisturbed one."""
+"""A run that is killed again and again ends with the bytes of an undisturbed one.
+
+Covers trainers/resume, loop and publish as well.
+"""
 
 import json
 import shutil
