@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
-from itertools import islice
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +83,7 @@ def _trainers(values: dict[str, Any]) -> Iterator[tuple[Machine, Callable[[str],
 
 class _Measurement:
     def __init__(self, trainer: Trainer, updates: int) -> None:
+        """UserError: the step has too few updates."""
         self.trainer, self.updates, self.machine = trainer, updates, trainer.machine
         # GANs begin later than their step does: what is measured has all players in it.
         self.first = max(player.start for player in trainer.players.values())
@@ -143,13 +144,17 @@ class _Measurement:
         for batch in batches:
             self.trainer.update(batch)
             self.trainer.update_index += 1
+        self._rewind()
+
+    def _rewind(self) -> None:
+        """Read what updates gave, and stand before the first one again."""
         self.trainer.settle()
         self.trainer.update_index = self.first
 
     def times(self, batches: Iterable[Batch], count: int) -> list[float]:
         """Seconds of each of `count` updates; batches in memory are gone through again and again."""
         trainer = self.trainer
-        given = islice(_cycle(batches), count) if isinstance(batches, list) else batches
+        given = islice(cycle(batches), count) if isinstance(batches, list) else batches
 
         def updates() -> Iterator[Any]:
             for batch in given:
@@ -157,8 +162,7 @@ class _Measurement:
                 trainer.update_index += 1
 
         times = timed(updates(), self.machine)
-        trainer.settle()
-        trainer.update_index = self.first
+        self._rewind()
         return times
 
     def _tflop(self, batch: Batch) -> float:
@@ -170,8 +174,7 @@ class _Measurement:
         with torch.compiler.set_stance("force_eager"), counter:
             trainer.update(batch)
         trainer.accumulation.cuda_graphs = kept
-        trainer.settle()
-        trainer.update_index = self.first
+        self._rewind()
         return counter.get_total_flops() / 1e12
 
     def _profile(self, batches: list[Batch]) -> dict[str, Any]:
@@ -181,11 +184,10 @@ class _Measurement:
         self._run(batches[:1])
         torch.cuda.synchronize()
         with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiler:
-            for batch in islice(_cycle(batches), PROFILED):
+            for batch in islice(cycle(batches), PROFILED):
                 self.trainer.update(batch)
                 self.trainer.update_index += 1
-        self.trainer.settle()
-        self.trainer.update_index = self.first
+        self._rewind()
         events = profiler.key_averages()
         waits = sum(event.count for event in events if event.key in WAITS)
         kernels = sorted((e for e in events if e.self_device_time_total), key=lambda e: -e.self_device_time_total)
@@ -196,8 +198,3 @@ class _Measurement:
                 for e in kernels[:KERNELS]
             ],
         }
-
-
-def _cycle(batches: list[Batch]) -> Iterator[Batch]:
-    while True:
-        yield from batches

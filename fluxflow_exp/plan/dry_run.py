@@ -142,16 +142,14 @@ class _Captured(CudaGraphs):
 def rehearsal(config: RunConfig, name: str, length: Length, data: DataSet) -> Iterator[Rehearsal]:
     """A rehearsal of step `name`, with `length.batch_size` a rank's share; nothing fake may leave the block."""
     step = dataclasses.replace(config.stage.steps[name], init_from=None)
-    stage = dataclasses.replace(config.stage, steps={name: step})
+    fresh = dataclasses.replace(config, stage=dataclasses.replace(config.stage, steps={name: step}))
     machine = fake_machine(config.hardware)
     longest = sorted(data.prompts, key=len)[-1:]
     graphs: dict[Any, Any] = {}
     with tempfile.TemporaryDirectory() as scratch, fake_gpu(), Meter() as meter:
         run = run_context(config, RunFolder(Path(scratch)), machine)
         with torch.device(DEVICE):
-            context = step_context(
-                dataclasses.replace(config, stage=stage), name, run, length=dataclasses.replace(length), data=data
-            )
+            context = step_context(fresh, name, run, length=length, data=data)
         if config.hardware.compile is not False:
             for part in context.parts.values():
                 fuse_regions(part, meter, graphs)

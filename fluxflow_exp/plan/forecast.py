@@ -1,6 +1,6 @@
 """The needs of a step, in numbers and in words."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fluxflow_exp.config.schema import Hardware, RunConfig
@@ -46,7 +46,7 @@ def forecast(
     `measured`: seconds of an update, where they need not be estimated from a card's facts.
     """
     hardware = config.hardware
-    share = Length(length.updates, length.updates_per_epoch, length.batch_size // ranks, length.micro_batch)
+    share = replace(length, batch_size=length.batch_size // ranks)
     with rehearsal(config, name, share, data) as tried:
         kinds = tried.kinds()
         costs = {kind: tried.cost(kind, length.micro_batch) for kind in kinds}
