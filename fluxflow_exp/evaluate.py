@@ -85,7 +85,7 @@ def _chosen(options: argparse.Namespace, subject: Subject) -> tuple[list[str], d
 def _fitting(
     evaluator: Evaluator, chosen: list[str], options: argparse.Namespace, left_out: dict[str, str]
 ) -> list[str]:
-    """Of `chosen` those that the held-out images allow."""
+    """Return those of `chosen` that the held-out images allow."""
     from fluxflow_exp.evaluation.evaluator import check_count
 
     reasons = {}

@@ -49,7 +49,7 @@ def write_digests(folder: RunFolder, console: Console) -> None:
 
 
 def problems(folder: RunFolder) -> tuple[list[str], int]:
-    """What is not as it was written, one line each, and how many files were looked at."""
+    """Return a line for each thing that is not as it was written, and how many files were looked at."""
     from fluxflow_exp.run import checkpoint  # torch, which --help does without
 
     listed = digest_list.read(folder)

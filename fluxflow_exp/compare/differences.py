@@ -56,7 +56,7 @@ class Found:
 
 
 def differences(runs: list[Run], by: str) -> Found:
-    """What differs between the runs beside `by`, what reads it, and the seed."""
+    """Return the differences between the runs, but for `by`, what reads it, and the seed."""
     varying = {key: _by_value(runs, key) for key in dict.fromkeys(key for run in runs for key in run.flat)}
     varying = {
         key: values for key, values in varying.items() if len(values) > 1 and key != by and not below(key, ASIDE)
@@ -119,7 +119,7 @@ def _copies(runs: list[Run], key: str, source: str) -> bool:
 
 
 def _rank(unlike: Unlike) -> int:
-    """What explains other differences comes first: steps, then the stage, then data."""
+    """Order differences so that those that explain others come first: steps, then the stage, then data."""
     firsts = ("step ", "steps ", "stage.name")
     return 0 if unlike.key.startswith(firsts) else 1 if unlike.kind == "data" else 2
 

@@ -40,7 +40,7 @@ def key_of(runs: list[Run], by: str) -> str:
 
 
 def label(by: str, value: Any) -> str:
-    """What a group is called: a word is its own name, a number needs its key's."""
+    """Name a group: a word is its own name, a number needs its key's."""
     return value if isinstance(value, str) else f"{by.rpartition('.')[2]}={shown(value)}"
 
 

@@ -77,7 +77,7 @@ class _Packed(NamedTuple):
 
 
 def _chosen(captions_file: Path, folder: Path) -> list[_Packed]:
-    """What is to be packed; what is left out is told. UserError: images are missing, or are none."""
+    """Return the samples to pack; those that are left out are told. UserError: images are missing, or are none."""
     try:
         entries, bad = read_captions(captions_file)
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""What a data set is: captioned images behind an index."""
+"""The interface of a data set: captioned images behind an index."""
 
 import hashlib
 import random
@@ -57,7 +57,7 @@ def together(parts: list[Contents]) -> Contents:
 
 
 class Source(Indexed, Protocol):
-    """What `read` returns is a function of `index` and of what it draws from `rng`."""
+    """Samples by index: `read` is a function of `index` and of what it draws from `rng`."""
 
     @property
     def varies(self) -> str | None:
@@ -76,7 +76,7 @@ class Source(Indexed, Protocol):
         ...
 
     def contents(self) -> Contents:
-        """What samples there are, whatever is made of them."""
+        """Return which samples there are, whatever is made of them."""
         ...
 
 
@@ -125,7 +125,7 @@ class Stream(Protocol):
 
 
 class DataSet(Protocol):
-    """What a file of conf/data builds."""
+    """The data set that a file of conf/data builds."""
 
     img_size: int
     train: Source | Stream
@@ -142,5 +142,5 @@ class DataSet(Protocol):
 
 
 def notes_of(data: DataSet) -> list[str]:
-    """What is odd about a data set; one of somebody's own need not say."""
+    """Return what is odd about a data set; one of somebody's own need not say."""
     return getattr(data, "notes", [])

@@ -161,13 +161,13 @@ def _own_channels(before: nn.Module | None, module: nn.Module) -> int | None:
 
 
 def latent_numbers(latents: Tensor) -> dict[str, float]:
-    """Of (n, channels, h, w): `latent_std`, over everything, and `latent_max`, the largest magnitude."""
+    """Measure (n, channels, h, w): `latent_std`, over everything, and `latent_max`, the largest magnitude."""
     latents = latents.float()
     return {"latent_std": float(latents.std(correction=0)), "latent_max": float(latents.abs().max())}
 
 
 def active_units(means: Tensor) -> dict[str, float]:
-    """Of posterior means (n, channels, h, w): how many channels differ from image to image (Burda et al. 2016).
+    """Count the channels of posterior means (n, channels, h, w) that differ from image to image (Burda et al. 2016).
 
     A channel's variance over images is averaged over positions: one that always shows the same pattern is not active.
     """
@@ -176,7 +176,7 @@ def active_units(means: Tensor) -> dict[str, float]:
 
 
 def logit_numbers(real: Tensor, fake: Tensor) -> dict[str, float]:
-    """Of patch logits (n, 1, h, w): `logit_gap`, mean real minus mean fake, and `hinge_loss`, which is 2 by chance."""
+    """Measure patch logits (n, 1, h, w): `logit_gap`, mean real minus fake, and `hinge_loss`, which is 2 by chance."""
     real, fake = real.float(), fake.float()
     hinge = F.relu(1 - real).mean() + F.relu(1 + fake).mean()
     return {"logit_gap": float(real.mean() - fake.mean()), "hinge_loss": float(hinge)}
