@@ -4,6 +4,7 @@ import math
 from functools import cache
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -42,7 +43,5 @@ def _inverse_cosine(device: torch.device) -> Tensor:
     cumulative = angle / 2 + torch.sin(2 * angle) / 4
     share = (cumulative - cumulative[0]) / (cumulative[-1] - cumulative[0])
     wanted = torch.linspace(0, 1, TABLE, dtype=torch.float64)
-    index = torch.searchsorted(share, wanted).clamp(1, len(share) - 1)
-    low, high = share[index - 1], share[index]
-    inverse = torch.lerp(time[index - 1], time[index], ((wanted - low) / (high - low).clamp_min(1e-18)).clamp(0, 1))
-    return inverse.float().to(device)
+    inverse = np.interp(wanted.numpy(), share.numpy(), time.numpy())
+    return torch.from_numpy(inverse).float().to(device)
