@@ -19,6 +19,7 @@ POWER = 0.8
 MOST_SEEDS = 1_000_000  # beyond it nobody asks for the exact number
 
 
+# One field for each column of the table.
 @dataclass(frozen=True)
 class Difference:
     """The mean of one group less the mean of another, with its interval; one of one seed a group has none."""

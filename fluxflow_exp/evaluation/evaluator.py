@@ -27,6 +27,7 @@ from fluxflow_exp.samplers import SamplerName
 from fluxflow_exp.seeding import generator
 
 
+# One field for each option of the command.
 @dataclass(frozen=True)
 class Wanted:
     """The measures that are wanted, and their settings."""

@@ -17,6 +17,7 @@ FOLDER = "evaluations"
 SHOWN_DIGITS = 8  # of a digest, in messages
 
 
+# One field for each key of the record, which is flat JSON.
 @dataclass(frozen=True)
 class Record:
     """`value` of `metric` for the weights of `step` after `update`."""

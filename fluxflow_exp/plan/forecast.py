@@ -14,6 +14,7 @@ GIB = 2**30
 SPARE_GIB = 1.0
 
 
+# One field for each key of plan.json.
 @dataclass
 class Forecast:
     """The needs of one step. What the card's facts do not tell is None."""

@@ -23,6 +23,7 @@ from fluxflow_exp.run.states import Entry
 OURS = "this package, while training"
 
 
+# One field for each file or a section of the card.
 @dataclass
 class Card:
     """One run. What its folder does not hold is None or empty."""

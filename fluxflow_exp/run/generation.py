@@ -45,6 +45,7 @@ class File(NamedTuple):
         return place.is_file() and place.stat().st_size == self.bytes
 
 
+# One field for each key of the list, and where that is.
 @dataclass(frozen=True)
 class Generation:
     """`number` 0: a plain copy, as earlier versions made them."""

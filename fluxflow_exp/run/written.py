@@ -41,6 +41,7 @@ class _Start:
     lost: _Lost | None = None
 
 
+# One field for each key of a step in run.json.
 @dataclass
 class _Step:
     updates: Count
@@ -85,6 +86,7 @@ class _Contents:
     files: str
 
 
+# One field for each key of run.json.
 @dataclass
 class _Record:
     """`run.json`. What came later than the first runs has a default, here and below."""
@@ -114,6 +116,7 @@ class _Record:
     wandb_id: str | None = None
 
 
+# One field for each key of a row.
 @dataclass
 class _Row:
     timestamp: str

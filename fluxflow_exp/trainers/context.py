@@ -37,6 +37,7 @@ class RunContext:
     clock: SaveClock
 
 
+# Flat, as a run's is.
 @dataclass(kw_only=True)
 class StepContext(RunContext):
     """All that the trainer of one step is built from."""
