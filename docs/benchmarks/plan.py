@@ -149,7 +149,7 @@ def overrides_of(model: str, stage: str, size: int, batch_size: int, more: str) 
 
 
 def measure_or_fail(step: str, overrides: list[str]) -> dict[str, Any]:
-    """What `measure` gives; `out_of_memory` alone where the card is too small."""
+    """Return the findings of `measure`; `out_of_memory` alone where the card is too small."""
     try:
         found = measure(step, overrides)
     except torch.OutOfMemoryError:

@@ -84,7 +84,7 @@ class Run:
         self.lpips = stlpips.LPIPS(net="alex", variant="shift_tolerant", verbose=False).to(self.machine.device)
 
     def train(self, seconds: float) -> Iterator[dict[str, Any]]:
-        """What is known after each look."""
+        """Yield the findings after each look."""
         started = time.perf_counter()
         trainer = self.trainer(WARM_UP + RATED)
         compiling = self.advance(trainer, WARM_UP)

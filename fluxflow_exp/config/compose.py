@@ -1,6 +1,6 @@
 """From YAML and command line to one typed, resolved configuration; and from a node to an object.
 
-`instantiate` is the only place where configuration becomes objects. Below `pipeline.py` there is no configuration.
+`instantiate` is the only place where configuration becomes objects. Below `trainers/build.py` there are only these.
 """
 
 import copy

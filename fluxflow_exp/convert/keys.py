@@ -70,7 +70,7 @@ IGNORED = {
 
 
 class Report:
-    """What the user is told; `refused` lines stop the conversion."""
+    """The lines that the user is told; `refused` ones stop the conversion."""
 
     def __init__(self) -> None:
         self.notes: list[str] = []

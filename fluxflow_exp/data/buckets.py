@@ -43,7 +43,7 @@ def nearest(size: Size, choices: list[Size]) -> Size:
 def variants(
     sizes: list[Size], *, img_size: int, max_ratio: float | None, reduced_min_sizes: list[int] | None
 ) -> list[Variant]:
-    """What an epoch trains on: each image at full scale, and at each reduced one that is smaller than it.
+    """The samples of an epoch: each image at full scale, and at each reduced one that is smaller than it.
 
     `sizes` are the images' own (height, width); without `max_ratio` every scale is square.
     """

@@ -1,4 +1,4 @@
-"""What a frozen compressor and a frozen text encoder say of a training set, kept on disk.
+"""Latents of a frozen compressor and tokens of a frozen text encoder, of a training set, kept on disk.
 
 A cache is addressed by its content: its folder is named by a digest of all that its values depend on, so that one
 that does not fit is never found, and nothing in it is ever changed.

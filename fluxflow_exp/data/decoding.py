@@ -76,7 +76,7 @@ def decode(image: Image.Image, *, at_least: int | None) -> Image.Image:
 
 
 def turn_of(image: Image.Image) -> Image.Transpose | None:
-    """What makes it upright, as its metadata say."""
+    """Return the transposition that makes it upright, as its metadata say."""
     orientation = image.getexif().get(ORIENTATION)
     return _TURNS.get(orientation) if isinstance(orientation, int) else None
 

@@ -62,7 +62,7 @@ def fit(image: Image.Image, size: tuple[int, int], *, place: tuple[float, float]
 def _resized_part(
     image: Image.Image, to: tuple[int, int], corner: tuple[int, int], size: tuple[int, int]
 ) -> Image.Image:
-    """What stands at (left, top) `corner` of `image` resized `to` (width, height); nothing else is worked out."""
+    """Cut at (left, top) `corner` of `image` resized `to` (width, height); nothing else is worked out."""
     across, down = image.width / to[0], image.height / to[1]
     (left, top), (height, width) = corner, size
     box = (

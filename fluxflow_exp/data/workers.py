@@ -36,7 +36,7 @@ PR_SET_PDEATHSIG = 1  # of linux/prctl.h
 
 @contextmanager
 def reading(*, num_workers: int, batch_bytes: int = 0, **how: Any) -> Iterator[Iterator[Any]]:
-    """What a torch DataLoader made with `how` gives, read by `num_workers` processes, or by this one for 0.
+    """The items of a torch DataLoader made with `how`, read by `num_workers` processes, or by this one for 0.
 
     `batch_bytes`: of a batch in shared memory, of all processes that read at the same time; 0: not known.
     UserError: shared memory is too small for them; or a worker failed, or died, while this process waited.

@@ -45,7 +45,7 @@ def run_context(
     stop: StopRequest | None = None,
     wandb: WandbRun | None = None,
 ) -> RunContext:
-    """What the steps of a run share; by default those of a process alone that says nothing."""
+    """The live objects that the steps of a run share; by default those of one process alone, which says nothing."""
     ranks = ranks or Ranks()
     # What is timed or rehearsed in a folder that is no run's saves nothing that could be another's.
     mine = identity_digest(folder.frozen()) if folder.config.exists() else None
