@@ -16,7 +16,6 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,7 @@ from fluxflow_exp import files
 from fluxflow_exp.config import overrides
 from fluxflow_exp.console import fail
 from fluxflow_exp.errors import UserError
-from fluxflow_exp.machine import environment
+from fluxflow_exp.machine import clock, environment
 from fluxflow_exp.machine.spawn import die_with_parent
 from fluxflow_exp.run import failures
 from fluxflow_exp.run.folder import RunFolder
@@ -92,7 +91,7 @@ class Drill:
         record = RunFolder(second).read_record()
         certificate = {
             "passed": not found,
-            "date": datetime.now(UTC).isoformat(timespec="seconds"),
+            "date": clock.date(),
             "configuration": hashlib.sha256(json.dumps(self.values, sort_keys=True).encode()).hexdigest()[:16],
             "commit": record["commit"],
             "changed_code": record["changed_code"],

@@ -6,7 +6,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
-from datetime import UTC, datetime
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from fluxflow_exp.config.compose import typed
 from fluxflow_exp.data.build import build_data
 from fluxflow_exp.data.loader import Batch
 from fluxflow_exp.errors import UserError, did_you_mean
+from fluxflow_exp.machine import clock
 from fluxflow_exp.machine.hardware import Machine, prepare
 from fluxflow_exp.machine.preemption import StopRequest
 from fluxflow_exp.run.folder import RunFolder
@@ -50,7 +50,7 @@ def measure(values: dict[str, Any], *, updates: int = 20, only: list[str] | None
         # What bounds a CPU is seldom its matrix product: small caches and threads do, and shares of it mislead.
         rate = matrix_rate(machine) if machine.device.type == "cuda" else None
         return {
-            "date": datetime.now(UTC).isoformat(timespec="seconds"),
+            "date": clock.date(),
             "torch": torch.__version__,
             "python": sys.version.split()[0],
             "machine": machine.describe(),

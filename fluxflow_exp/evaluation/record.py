@@ -4,13 +4,13 @@ Two numbers may be held against each other only where all of it but the weights 
 """
 
 from dataclasses import asdict, dataclass, fields
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from fluxflow_exp import __version__, files
 from fluxflow_exp.console import aligned
 from fluxflow_exp.errors import UserError
+from fluxflow_exp.machine import clock
 
 FORMAT = 1
 FOLDER = "evaluations"
@@ -82,7 +82,7 @@ def write(path: Path, weights: Path, records: list[Record]) -> None:
             "format": FORMAT,
             "weights": str(weights),
             "digest": made_with,
-            "date": datetime.now(UTC).isoformat(timespec="seconds"),
+            "date": clock.date(),
             "version": __version__,
             "results": [asdict(record) for record in [*kept, *records]],
         },

@@ -1,4 +1,4 @@
-"""Seconds in which this process could work: a clock that stands still while the process does.
+"""The date, and seconds in which this process could work: a clock that stands still while the process does.
 
 A job that SLURM suspends, Ctrl-Z, SIGSTOP and a paused container stop a process without telling it, while the system's
 clock goes on. Here a thread looks at it every second: where it was not woken for long, and the process used no
@@ -7,6 +7,7 @@ processor meanwhile, it was stopped. What it waits for (data, a disk, a GPU) cou
 
 import threading
 import time
+from datetime import UTC, datetime
 
 EVERY = 1.0  # seconds between looks
 LONG = 5.0  # a gap between looks of so many seconds, in which
@@ -29,6 +30,11 @@ def now() -> float:
             _stopped += moment - _seen
         _seen, _used = moment, used
         return moment - _stopped
+
+
+def date() -> str:
+    """Return the moment as files have it: UTC, ISO 8601, whole seconds."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _look() -> None:

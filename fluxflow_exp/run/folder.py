@@ -8,7 +8,6 @@ import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -177,7 +176,7 @@ class RunFolder:
 
     def record_failure(self, reason: str, *, log: str | None = None) -> None:
         """Say in the folder why the run ended, and where more is told; the next start takes it away."""
-        now = datetime.now(UTC).isoformat(timespec="seconds")
+        now = clock.date()
         files.write_json(self.failure, {"reason": reason, "time": now, "log": log})
 
     def move_aside(self) -> Path:

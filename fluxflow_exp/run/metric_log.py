@@ -9,12 +9,12 @@ import math
 import os
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from fluxflow_exp import files
 from fluxflow_exp.errors import UserError
+from fluxflow_exp.machine import clock
 from fluxflow_exp.run import written
 
 Row = dict[str, Any]
@@ -53,7 +53,7 @@ class MetricLog:
         and what to try.
         """
         row = {
-            "timestamp": datetime.now(UTC).isoformat(timespec="seconds"),
+            "timestamp": clock.date(),
             "kind": kind,
             "epoch": epoch,
             "batch": batch,

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import shutil
 from contextlib import suppress
-from datetime import UTC, datetime
 from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fluxflow_exp import files
 from fluxflow_exp.errors import UserError
+from fluxflow_exp.machine import clock
 from fluxflow_exp.run import digest_list, failures, generation, progress, tally
 from fluxflow_exp.run.folder import Mirror, RunFolder, free_name
 from fluxflow_exp.run.generation import File, Generation
@@ -115,7 +115,7 @@ def _switch(
         identity=identity(record),
         starts=starts(record),
         progress=Progress.of(names, finished=len(record["steps"]), complete="summary.json" in entries),
-        time=datetime.now(UTC).isoformat(timespec="seconds"),
+        time=clock.date(),
         config=before.config if before and same else folder.frozen(),
         files=entries,
     )

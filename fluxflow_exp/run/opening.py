@@ -6,12 +6,12 @@ import hashlib
 import secrets
 import sys
 from dataclasses import asdict
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from fluxflow_exp import files
 from fluxflow_exp.console import Console
 from fluxflow_exp.errors import UserError
+from fluxflow_exp.machine import clock
 from fluxflow_exp.run import digest_list, inputs, mirror, provenance, summary, tally
 from fluxflow_exp.run.folder import RunFolder, run_path
 from fluxflow_exp.run.identity import IDENTITY, identity_differences, is_extension, tell
@@ -131,7 +131,7 @@ def _check_inputs(folder: RunFolder, record: dict[str, Any], inputs: Inputs, lef
             "resume=fresh (moves the old folder aside)"
         )
     inputs.accept(record, left)
-    record.setdefault("changes", []).append({"time": _now(), "after": _progress(folder, left), "what": lines})
+    record.setdefault("changes", []).append({"time": clock.date(), "after": _progress(folder, left), "what": lines})
     console.say("\n  ".join(["Going on with what has changed since the run began (resume=extend):", *lines]))
 
 
@@ -206,7 +206,7 @@ def _start(
     record |= {"started": True, "closed": None}
     record.setdefault("starts", []).append(  # runs that began before starts were listed have none
         {
-            "time": _now(),
+            "time": clock.date(),
             "id": secrets.token_hex(4),
             "after": (closed or "killed") if again else None,
             "machine": made_with["machine"],
@@ -274,7 +274,3 @@ def sharing_problems(values: dict[str, Any], *, swept: str = "") -> list[str]:
     if swept and outer.exists():
         return [f"{outer.path} is the folder of a single run. Give this sweep its own name=…"]
     return []
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

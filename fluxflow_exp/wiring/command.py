@@ -8,7 +8,6 @@ import argparse
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from fluxflow_exp.config.compose import resolve, typed
 from fluxflow_exp.config.overrides import compose_config, values_of
 from fluxflow_exp.console import aligned
 from fluxflow_exp.errors import UserError
+from fluxflow_exp.machine import clock
 from fluxflow_exp.preflight.idle import idle_problems
 from fluxflow_exp.run import failures, frozen
 from fluxflow_exp.run.folder import RunFolder
@@ -49,7 +49,7 @@ def certificate(checks: list[Check]) -> dict[str, Any]:
     """The content of `wiring.json`."""
     return {
         "format": FORMAT,
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "date": clock.date(),
         "version": __version__,
         "passed": all(each.passed for each in checks),
         "checks": [asdict(each) for each in checks],
