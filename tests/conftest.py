@@ -38,6 +38,7 @@ TOY = [
     "log_every=3",
     "checkpoint.every_updates=3",
 ]
+TOY_WITHOUT_DATA = [word for word in TOY if not word.lstrip("+").startswith("data.")]
 TOY_STEPS = [
     f"stage.steps.{name}.{key}" for name in ("vae", "vae_gan", "flow") for key in ("n_epochs=2", "batch_size=8")
 ]

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from PIL import Image
 
 from fluxflow_exp import pipeline
 from fluxflow_exp.config.compose import resolve
@@ -15,26 +14,25 @@ from fluxflow_exp.config.overrides import compose_config
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.losses.reconstruction import Reconstruction
 from fluxflow_exp.run.folder import RunFolder
-from tests.conftest import TOY, toy
+from tests.conftest import TOY, TOY_WITHOUT_DATA, toy
 from tests.helpers.children import finish
+from tests.helpers.datasets import noise, write_folder
 
 
 def folder(path: Path, *, n: int = 40, broken: int = 0) -> list[str]:
     """An image folder of `n` pictures, the first `broken` of them truncated; the overrides that read it."""
-    (path / "images").mkdir()
-    for i in range(n):
-        Image.effect_noise((20, 16), 50).convert("RGB").save(path / "images" / f"{i}.png")
+    found = write_folder(path, noise(n, (20, 16)))
     for i in range(broken):
         data = (path / "images" / f"{i}.png").read_bytes()
         (path / "images" / f"{i}.png").write_bytes(data[:60])
-    (path / "captions.tsv").write_text("".join(f"{i}.png\tpicture {i}\n" for i in range(n)))
-    return ["data=image_folder", f"data.data_path={path / 'images'}", f"data.captions_file={path / 'captions.tsv'}"]
+    return found
 
 
 def image_run(tmp_path: Path, *overrides: str, n: int = 40, broken: int = 0) -> dict[str, Any]:
-    small = [o for o in TOY if not o.startswith(("data.", "+data."))]
     step = ["stage.steps.vae.n_epochs=2", "stage.steps.vae.batch_size=8", "data.img_size=16", f"output_root={tmp_path}"]
-    return resolve(compose_config(["stage=vae", *folder(tmp_path, n=n, broken=broken), *small, *step, *overrides]))
+    return resolve(
+        compose_config(["stage=vae", *folder(tmp_path, n=n, broken=broken), *TOY_WITHOUT_DATA, *step, *overrides])
+    )
 
 
 def test_unreadable_images_are_replaced_counted_and_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

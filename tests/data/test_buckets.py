@@ -7,10 +7,11 @@ import pytest
 from PIL import Image
 
 from fluxflow_exp.data.buckets import bucket_sizes, nearest, variants
-from fluxflow_exp.data.image_folder import ImageFolder
 from fluxflow_exp.data.images import is_held_out
-from fluxflow_exp.data.loader import epoch_batches, load_batches, updates_per_epoch
+from fluxflow_exp.data.loader import epoch_batches, updates_per_epoch
 from fluxflow_exp.data.transforms import fit
+from tests.conftest import TOY_STEPS, TOY_WITHOUT_DATA
+from tests.helpers.datasets import batches, image_folder, noise, write_folder
 
 BROKEN = next(f"{i}.png" for i in range(60) if not is_held_out(f"{i}.png", 0.1))
 
@@ -58,34 +59,18 @@ def test_an_image_is_cut_and_never_stretched():
 
 @pytest.fixture
 def mixed(tmp_path):
-    (tmp_path / "images").mkdir()
-    names = []
-    for i in range(60):
-        size = [(40, 40), (80, 40), (40, 80)][i % 3]
-        Image.effect_noise(size, 40).convert("RGB").save(tmp_path / "images" / f"{i}.png")
-        names.append(f"{i}.png\tpicture {i}")
+    sizes = [(40, 40), (80, 40), (40, 80)] * 20
+    write_folder(tmp_path, [picture for size in sizes for picture in noise(1, size)])
     (tmp_path / "images" / BROKEN).write_bytes(b"no picture")
-    (tmp_path / "captions.tsv").write_text("\n".join(names))
     return tmp_path
 
 
-def build(folder, **options):
-    return ImageFolder(
-        data_path=str(folder / "images"), captions_file=str(folder / "captions.tsv"), img_size=64, **options
-    )
-
-
 def loaded(data, workers=0):
-    total = updates_per_epoch(data.train, 4)
-    return list(
-        load_batches(
-            data.train, seed=0, batch_size=4, first_update=0, last_update=total, num_workers=workers, pin_memory=False
-        )
-    )
+    return batches(data.train, updates_per_epoch(data.train, 4), workers=workers)
 
 
 def test_batches_hold_one_shape_and_every_shape_occurs(mixed):
-    data = build(mixed, buckets=2.0)
+    data = image_folder(mixed, img_size=64, buckets=2.0)
     assert [name for name, _ in data.bad] == [BROKEN]
     found = loaded(data)
     shapes = {tuple(b.images.shape[-2:]) for b in found}
@@ -99,12 +84,12 @@ def test_batches_hold_one_shape_and_every_shape_occurs(mixed):
 
 
 def test_reduced_scales_come_in_their_own_batches(mixed):
-    found = loaded(build(mixed, reduced_min_sizes=[16]))
+    found = loaded(image_folder(mixed, img_size=64, reduced_min_sizes=[16]))
     assert {tuple(b.images.shape[-2:]) for b in found} == {(64, 64), (16, 16)}
 
 
 def test_shapes_are_mixed_within_an_epoch_and_differ_between_epochs(mixed):
-    source = build(mixed, buckets=2.0).train
+    source = image_folder(mixed, img_size=64, buckets=2.0).train
     first, second = (epoch_batches(source, 4, seed=0, epoch=e) for e in (0, 1))
     assert first != second
     shapes = [source.groups[b[0]] for b in first]
@@ -113,16 +98,14 @@ def test_shapes_are_mixed_within_an_epoch_and_differ_between_epochs(mixed):
 
 def test_a_scale_that_is_none_is_refused(mixed):
     with pytest.raises(ValueError, match="multiple of 16 below img_size=64"):
-        build(mixed, reduced_min_sizes=[20])
+        image_folder(mixed, img_size=64, reduced_min_sizes=[20])
 
 
 def test_a_pipeline_trains_on_buckets(mixed, tmp_path):
     from fluxflow_exp import pipeline
     from fluxflow_exp.config.compose import resolve
     from fluxflow_exp.config.overrides import compose_config
-    from tests.conftest import TOY, TOY_STEPS
 
-    small = [o for o in TOY if not o.startswith(("data.", "+data."))]
     data = ["data=image_folder", f"data.data_path={mixed / 'images'}", f"data.captions_file={mixed / 'captions.tsv'}"]
     data += [
         "data.img_size=64",
@@ -133,5 +116,5 @@ def test_a_pipeline_trains_on_buckets(mixed, tmp_path):
     ]
     steps = [o.replace("batch_size=8", "batch_size=4") for o in TOY_STEPS if "n_epochs" not in o]
     steps += [f"stage.steps.{name}.n_epochs=1" for name in ("vae", "vae_gan", "flow")]
-    pipeline.run(resolve(compose_config(["stage=quickstart", *small, *steps, *data])))
+    pipeline.run(resolve(compose_config(["stage=quickstart", *TOY_WITHOUT_DATA, *steps, *data])))
     assert json.loads((tmp_path / "out" / "quickstart" / "summary.json").read_text())["metrics"]["val_psnr"] > 0

@@ -16,7 +16,6 @@ from fluxflow_exp.config.compose import resolve
 from fluxflow_exp.config.overrides import compose_config
 from fluxflow_exp.data.array_shards import ArrayShards
 from fluxflow_exp.data.cache import LatentCache
-from fluxflow_exp.data.loader import load_batches
 from fluxflow_exp.data.shapes import Shapes
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.machine.preemption import Interrupted
@@ -25,8 +24,9 @@ from fluxflow_exp.models.text_encoder import Text
 from fluxflow_exp.preflight import check
 from fluxflow_exp.trainers.latent_cache import open_cache
 from fluxflow_exp.trainers.latents import Cached
-from tests.conftest import TOY, toy
+from tests.conftest import TOY_WITHOUT_DATA, toy
 from tests.helpers.children import KillDuring, finish, finish_ranks
+from tests.helpers.datasets import batches
 from tests.helpers.outcomes import published
 from tests.helpers.shards import build, write_shards
 from tests.helpers.trainers import trainer_of
@@ -75,20 +75,15 @@ def pictures(root: Path, count: int = 24) -> list[str]:
 
 def flow_trainer(root: Path, *overrides: str) -> Any:
     """A flow trainer on a folder of images below `root`; its parts have fresh weights."""
-    named = [o for o in TOY if not o.startswith(("data.", "+data."))]
     data = ["data=image_folder", "data.img_size=16", "data.max_bad_fraction=0.5", "data.validation_fraction=0.2"]
     step = ["stage.steps.flow.batch_size=4", "stage.steps.flow.n_epochs=2"]
-    values = resolve(compose_config(["stage=flow", *named, *data, *step, f"output_root={root}", *overrides]))
+    values = resolve(compose_config(["stage=flow", *TOY_WITHOUT_DATA, *data, *step, f"output_root={root}", *overrides]))
     (root / "run").mkdir(exist_ok=True)
     return trainer_of(values, "flow", root / "run")
 
 
 def read(source: Any, first: int = 0, **ranks: int) -> list[Any]:
-    return list(
-        load_batches(
-            source, seed=5, batch_size=4, first_update=first, last_update=9, num_workers=0, pin_memory=False, **ranks
-        )
-    )
+    return batches(source, 9, first=first, **ranks)
 
 
 def test_published_weights_are_those_without_bit_for_bit(

@@ -15,26 +15,16 @@ from fluxflow_exp import main
 from fluxflow_exp.config.compose import resolve
 from fluxflow_exp.config.overrides import compose_config
 from fluxflow_exp.data.folder_notes import Listing
-from fluxflow_exp.data.image_folder import ImageFolder, read_captions
+from fluxflow_exp.data.image_folder import read_captions
 from fluxflow_exp.data.images import Entry, Images, ImageTransform, is_held_out
 from fluxflow_exp.data.protocols import BadSampleError
+from tests.helpers.datasets import image_folder, write_folder
 
 
 @pytest.fixture
 def folder(tmp_path):
-    images = tmp_path / "images"
-    images.mkdir()
-    for i in range(30):
-        Image.new("RGB", (20, 16), (8 * i, 0, 0)).save(images / f"{i}.png")
-    lines = [f"{i}.png\tpicture {i}" for i in range(30)]
-    (tmp_path / "captions.tsv").write_text("\n".join(lines), encoding="utf-8")
+    write_folder(tmp_path, [Image.new("RGB", (20, 16), (8 * i, 0, 0)) for i in range(30)])
     return tmp_path
-
-
-def build(folder, **options):
-    return ImageFolder(
-        data_path=str(folder / "images"), captions_file=str(folder / "captions.tsv"), img_size=16, **options
-    )
 
 
 def test_captions_are_parsed_as_documented(tmp_path):
@@ -61,7 +51,7 @@ def test_a_name_that_cannot_be_looked_up_loses_one_sample(folder, name):
     (images / "file.png").touch()
     with (folder / "captions.tsv").open("a") as file:
         file.write(f"\n{name}\ta caption")
-    data = build(folder, validation_fraction=0.3)
+    data = image_folder(folder, validation_fraction=0.3)
     assert len(data.train.fingerprint()) == 64
     source = next(s for s in (data.train, data.validation) if name in {e.id for e in s.entries})
     with pytest.raises(BadSampleError):
@@ -69,7 +59,7 @@ def test_a_name_that_cannot_be_looked_up_loses_one_sample(folder, name):
 
 
 def test_the_split_is_by_hash_of_the_name(folder):
-    data = build(folder)
+    data = image_folder(folder)
     held_out = {e.id for e in data.validation.entries}
     assert held_out == {
         f"{i}.png" for i in range(30) if int(hashlib.sha256(f"{i}.png".encode()).hexdigest(), 16) % 10 == 0
@@ -80,20 +70,20 @@ def test_the_split_is_by_hash_of_the_name(folder):
 
 
 def test_a_sample_is_square_and_carries_its_caption(folder):
-    sample = build(folder).train.read(0, random.Random(0))
+    sample = image_folder(folder).train.read(0, random.Random(0))
     assert sample.image.shape == (3, 16, 16)
     assert sample.caption == f"picture {sample.id.removesuffix('.png')}"
 
 
 def test_another_process_reads_the_same(folder):
-    source = build(folder).train
+    source = image_folder(folder).train
     sent = pickle.loads(pickle.dumps(source))
     assert torch.equal(sent.read(2, random.Random(0)).image, source.read(2, random.Random(0)).image)
     assert sent.fingerprint() == source.fingerprint()
 
 
 def test_a_missing_file_is_a_bad_sample(folder):
-    data = build(folder)
+    data = image_folder(folder)
     (folder / "images" / data.train.entries[3].id).unlink()
     with pytest.raises(BadSampleError, match="there is no such file"):
         data.train.read(3, random.Random(0))
@@ -103,7 +93,7 @@ def test_random_crops_and_flips_follow_the_generator(folder):
     image = Image.new("RGB", (64, 16))
     for x in range(64):
         image.paste((4 * x, 0, 0), (x, 0, x + 1, 16))
-    data = build(folder, crop="random", flip=True)
+    data = image_folder(folder, crop="random", flip=True)
     image.save(folder / "images" / data.train.entries[0].id)
     reads = [data.train.read(0, random.Random(k)).image for k in range(20)]
     assert (data.train.read(0, random.Random(3)).image == reads[3]).all()
@@ -120,13 +110,13 @@ def test_random_crops_and_flips_follow_the_generator(folder):
 def test_unusable_captions_are_one_clear_error(folder, text, message):
     (folder / "captions.tsv").write_bytes(text)
     with pytest.raises(ValueError, match=message):
-        build(folder)
+        image_folder(folder)
 
 
 def test_a_missing_captions_file_is_named(folder):
     (folder / "captions.tsv").unlink()
     with pytest.raises(ValueError, match=r"there is no file .*captions\.tsv"):
-        build(folder)
+        image_folder(folder)
 
 
 def captions_of(folder, lines):
@@ -150,7 +140,7 @@ def test_names_that_no_picture_has_are_refused_with_the_cause(folder, name, caus
         (folder / "images" / "deep" / f"{i}.png").touch()
     captions_of(folder, [f"{name(i)}\tpicture {i}" for i in range(30)])
     with pytest.raises(ValueError, match="30 pictures are not in") as caught:
-        build(folder)
+        image_folder(folder)
     assert cause in str(caught.value)
 
 
@@ -159,7 +149,7 @@ def test_what_is_odd_about_names_and_captions_is_said(folder):
     (folder / "images" / "list.txt").touch()
     lines = [f"{i}.png\tpicture {i}" for i in range(30)]
     captions_of(folder, [*lines, "0.png\tpicture 0", "1.png\tanother caption", "gone.png\ta kite", "2.png\t", "no tab"])
-    notes = build(folder, max_bad_fraction=0.2).notes
+    notes = image_folder(folder, max_bad_fraction=0.2).notes
     assert notes == [
         f"1 picture is not in {folder / 'images'}: 'gone.png'",
         "1 caption is empty: '2.png'",
@@ -167,13 +157,13 @@ def test_what_is_odd_about_names_and_captions_is_said(folder):
         f"1 picture is without a caption in {folder / 'images'}, and not trained on: 'lonely.png'",
         "1 lines of the captions file cannot be used: captions.tsv:35: no tab between name and caption",
     ]
-    assert build(folder, max_bad_fraction=0.2, fixed_prompt_prefix="a").notes == notes
+    assert image_folder(folder, max_bad_fraction=0.2, fixed_prompt_prefix="a").notes == notes
     captions_of(folder, lines)
     (folder / "images" / "lonely.png").unlink()
-    assert build(folder).notes == []
+    assert image_folder(folder).notes == []
     captions_of(folder, [*lines[:27], "x.png\tone", "y.png\ttwo", "27.png\tthree"])
     with pytest.raises(ValueError, match=r"2 pictures are not in .* \(30 lines; max_bad_fraction=0.05 may be bad\)"):
-        build(folder)
+        image_folder(folder)
 
 
 def test_the_plan_says_what_is_odd(folder, tmp_path, capsys):

@@ -14,15 +14,13 @@ from fluxflow_exp.config.overrides import compose_config
 from fluxflow_exp.data.image_folder import ImageFolder
 from fluxflow_exp.data.mixture import Mixture
 from fluxflow_exp.preflight.check import problems
-from tests.conftest import TOY, TOY_STEPS
+from tests.conftest import TOY_STEPS, TOY_WITHOUT_DATA
+from tests.helpers.datasets import image_folder, write_folder
 
 
 def folder(path: Path, value: int, n: int) -> ImageFolder:
-    (path / "images").mkdir(parents=True)
-    for i in range(n):
-        Image.new("RGB", (16, 16), (value, i, 0)).save(path / "images" / f"{i}.png")
-    (path / "captions.tsv").write_text("".join(f"{i}.png\t{path.name} {i}\n" for i in range(n)))
-    return ImageFolder(data_path=str(path / "images"), captions_file=str(path / "captions.tsv"), img_size=16)
+    write_folder(path, [Image.new("RGB", (16, 16), (value, i, 0)) for i in range(n)])
+    return image_folder(path)
 
 
 @pytest.fixture
@@ -48,7 +46,6 @@ def test_a_weight_of_nothing_is_refused(sets: dict[str, ImageFolder]) -> None:
 
 
 def overrides(tmp_path: Path, *more: str) -> list[str]:
-    small = [o for o in TOY if not o.startswith(("data.", "+data."))]
     named = [
         line
         for name in ("portraits", "landscapes")
@@ -59,7 +56,15 @@ def overrides(tmp_path: Path, *more: str) -> list[str]:
             f"data.datasets.{name}.img_size=16",
         )
     ]
-    return ["stage=quickstart", "data=multi", *small, *TOY_STEPS, *named, f"output_root={tmp_path / 'out'}", *more]
+    return [
+        "stage=quickstart",
+        "data=multi",
+        *TOY_WITHOUT_DATA,
+        *TOY_STEPS,
+        *named,
+        f"output_root={tmp_path / 'out'}",
+        *more,
+    ]
 
 
 def test_each_step_trains_on_what_it_names(sets: dict[str, ImageFolder], tmp_path: Path) -> None:

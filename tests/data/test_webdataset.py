@@ -20,13 +20,14 @@ from fluxflow_exp import pipeline
 from fluxflow_exp.config.compose import resolve
 from fluxflow_exp.config.overrides import compose_config
 from fluxflow_exp.data import stream
-from fluxflow_exp.data.loader import load_batches, updates_per_epoch
+from fluxflow_exp.data.loader import updates_per_epoch
 from fluxflow_exp.data.tar import split_name
 from fluxflow_exp.data.webdataset import WebDataset, expand
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.machine.ranks import Ranks
 from fluxflow_exp.trainers.resume import restore
-from tests.conftest import TOY, TOY_STEPS
+from tests.conftest import TOY_STEPS, TOY_WITHOUT_DATA
+from tests.helpers.datasets import batches
 from tests.helpers.shards import SIZES, add, build, image, write_shards
 
 
@@ -34,21 +35,6 @@ from tests.helpers.shards import SIZES, add, build, image, write_shards
 def shards(tmp_path: Path) -> Path:
     write_shards(tmp_path)
     return tmp_path
-
-
-def load(data: Any, first: int, last: int, *, workers: int = 0, size: int = 4, **ranks: int) -> list[Any]:
-    return list(
-        load_batches(
-            data.train,
-            seed=1,
-            batch_size=size,
-            first_update=first,
-            last_update=last,
-            num_workers=workers,
-            pin_memory=False,
-            **ranks,
-        )
-    )
 
 
 def test_names_are_split_as_webdataset_does() -> None:
@@ -71,7 +57,7 @@ def test_all_shards_are_read_whatever_names_them(shards: Path) -> None:
 def test_an_epoch_is_every_sample_once_with_its_caption(shards: Path) -> None:
     data = build(shards)
     total = updates_per_epoch(data.train, 1)
-    found = load(data, 0, total, size=1)
+    found = batches(data.train, total, size=1)
     assert len({b.ids[0] for b in found}) == total == len(data.train)
     for batch in found:
         number = int(batch.captions[0].removeprefix("picture "))
@@ -106,7 +92,7 @@ def test_damage_loses_only_what_it_hit_and_is_counted(shards: Path) -> None:
     assert "no caption member txt" in listed["train-000.tar/a3"]
     assert any(name.startswith("train-002.tar") for name in listed)
     assert len(data.train) + len(data.validation) == sum(SIZES) - 2 - 9
-    found = load(data, 0, updates_per_epoch(data.train, 1), size=1)
+    found = batches(data.train, updates_per_epoch(data.train, 1), size=1)
     bad = [name for b in found for name, _ in b.bad]
     assert bad in ([], ["train-000.tar/a5"])  # the split may have held it out
     assert len(found) == len(data.train)
@@ -142,7 +128,7 @@ def test_a_sample_that_is_not_one_is_told_of_briefly(
     path = one_shard(tmp_path, members)
     if streamed:
         data = WebDataset(urls=f"pipe:cat {path}", img_size=16, epoch_size=40, validation_fraction=0.3)
-        found = {name: why for batch in load(data, 0, 10) for name, why in batch.bad}
+        found = {name: why for batch in batches(data.train, 10) for name, why in batch.bad}
     else:
         found = dict(WebDataset(urls=str(path), img_size=16, validation_fraction=0.3).bad)
     (told,) = (why for key, why in found.items() if key.endswith(name))
@@ -237,10 +223,10 @@ def streamed(address: str, **options: Any) -> WebDataset:
 @pytest.mark.parametrize("workers", [0, 3])
 def test_a_stream_continues_where_it_was_with_as_many_readers(server: str, workers: int) -> None:
     data = streamed(server)
-    whole = load(data, 0, 30, workers=workers)
+    whole = batches(data.train, 30, workers=workers)
     assert len({i for b in whole[:12] for i in b.ids}) > 30
     for first in (1, 5, 12, 17):
-        rest = load(data, first, 30, workers=workers)
+        rest = batches(data.train, 30, first=first, workers=workers)
         assert [(b.ids, b.captions) for b in rest] == [(b.ids, b.captions) for b in whole[first:]]
         assert all((a.images == b.images).all() for a, b in zip(rest, whole[first:], strict=True))
 
@@ -257,28 +243,27 @@ def test_another_number_of_readers_is_refused_within_an_epoch_and_not_after_it(s
 
 
 def test_a_pipeline_trains_on_a_stream(server: str, tmp_path: Path) -> None:
-    small = [o for o in TOY if not o.startswith(("data.", "+data."))]
     data = ["data=webdataset", f"data.urls='{server}/train-{{000..006}}.tar'", "data.epoch_size=24", "data.img_size=16"]
     only = ["~stage.steps.vae_gan", "data.validation_images=4", f"output_root={tmp_path / 'out'}"]
     steps = [o for o in TOY_STEPS if "vae_gan" not in o]
-    pipeline.run(resolve(compose_config(["stage=quickstart", *small, *steps, *data, *only])))
+    pipeline.run(resolve(compose_config(["stage=quickstart", *TOY_WITHOUT_DATA, *steps, *data, *only])))
     found = json.loads((tmp_path / "out" / "quickstart" / "summary.json").read_text())["steps"]
     assert {name: step["updates"] for name, step in found.items()} == {"vae": 6, "flow": 6}
 
 
 def test_ranks_and_workers_of_a_stream_share_its_shards(server: str) -> None:
     data = streamed(server)
-    found = [load(data, 0, 6, workers=2, rank=rank, ranks=2) for rank in (0, 1)]
+    found = [batches(data.train, 6, workers=2, rank=rank, ranks=2) for rank in (0, 1)]
     seen = [[i for b in batches for i in b.ids] for batches in found]
     assert not set(seen[0]) & set(seen[1])
     with pytest.raises(UserError, match=r"hardware\.num_workers to 7 or less"):
-        load(data, 0, 1, workers=8)
+        batches(data.train, 1, workers=8)
 
 
 def test_a_token_goes_into_the_header_and_nowhere_else(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MY_TOKEN", "secret")
     data = streamed(server, token_env="MY_TOKEN")
-    load(data, 0, 2)
+    batches(data.train, 2)
     assert set(Quiet.asked) == {"Bearer secret"}
     with pytest.raises(ValueError, match="no variable OTHER"):
         streamed(server, token_env="OTHER")
@@ -289,14 +274,14 @@ def test_a_token_goes_into_the_header_and_nowhere_else(server: str, monkeypatch:
 def test_a_command_is_a_shard(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stream, "FIRST_DELAY", 0.01)
     data = streamed("", urls=f"pipe:cat {shards}/train-002.tar", epoch_size=8)
-    assert len(load(data, 0, 4)) == 4
+    assert len(batches(data.train, 4)) == 4
     with pytest.raises(UserError, match="exit status 3"):
         streamed("", urls="pipe:exit 3", epoch_size=8)
 
 
 def test_a_damaged_stream_loses_only_what_it_hit(server: str, shards: Path) -> None:
     damage(shards)
-    found = load(streamed(server), 0, 24)
+    found = batches(streamed(server).train, 24)
     bad = dict(b for batch in found for b in batch.bad)
     assert any("no caption member" in reason for reason in bad.values())
     assert any("damaged" in reason for reason in bad.values())

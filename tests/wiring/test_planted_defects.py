@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from PIL import Image
 from torch import Tensor
 
 from fluxflow_exp.config.compose import resolve, typed
@@ -27,8 +26,9 @@ from fluxflow_exp.wiring import shrink as toy
 from fluxflow_exp.wiring.check import Check
 from fluxflow_exp.wiring.keys_act import Effects
 from fluxflow_exp.wiring.toy_trainer import ToyTrainer, open_data
-from tests.conftest import TOY
+from tests.conftest import TOY_WITHOUT_DATA
 from tests.conftest import toy as toy_run
+from tests.helpers.datasets import noise, write_folder
 
 LPIPS = ["data.img_size=32", "+loss@stage.steps.vae_gan.trainer.perceptual=lpips"]
 LPIPS += ["stage.steps.vae_gan.trainer.perceptual.net=squeeze"]
@@ -282,17 +282,9 @@ def test_an_option_of_another_kind_of_step_is_found_where_it_is_set(tmp_path: Pa
 
 
 def test_augmentation_acts_where_images_are_drawn_anew(tmp_path: Path) -> None:
-    images = tmp_path / "images"
-    images.mkdir()
-    names = [f"{i}.png" for i in range(24)]
-    for i, name in enumerate(names):
-        Image.effect_noise((40, 24), 50 + i).convert("RGB").save(images / name)
-    captions = tmp_path / "captions.tsv"
-    captions.write_text("".join(f"{name}\tramp {name}\n" for name in names))
-    folder = ["data=image_folder", f"data.data_path={images}", f"data.captions_file={captions}", "data.img_size=16"]
+    folder = [*write_folder(tmp_path, noise(24, (40, 24))), "data.img_size=16"]
     folder += ["data.validation_fraction=0.3", "data.crop=random", "data.flip=true"]
-    small = [each for each in TOY if not each.startswith(("data.", "+data."))]
-    chosen = [*small, "stage=vae", "stage.steps.vae.batch_size=8", *folder]
+    chosen = [*TOY_WITHOUT_DATA, "stage=vae", "stage.steps.vae.batch_size=8", *folder]
     toy = toy_in(tmp_path, "vae", resolve(compose_config(chosen)))
     for key in ("crop", "flip", "img_size", "validation_fraction", "background"):
         assert acts(toy, f"data.{key}") == [True], key
