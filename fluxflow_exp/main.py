@@ -167,7 +167,7 @@ def _former_options(arguments: list[str]) -> list[str]:
 
 
 def _problems(overrides: list[str], config_dir: str | None, *, multirun: bool) -> list[str]:
-    """What is wrong with the command line."""
+    """Return what is wrong with the command line, one line each."""
     if multirun:  # whether they go together is looked at job by job
         return override_problems(overrides, config_dir=config_dir, multirun=True)
     try:

@@ -196,7 +196,7 @@ def _axis(run: Run, step: str, rows: list[Row], budget: str, *, batch_size: int)
 
 
 def _recorded(rows: list[Row], name: str) -> Callable[[int], float]:
-    """What training rows have counted up in `extras`: 0 at first, growing evenly between rows, NaN after the last."""
+    """Return the count in `extras` of training rows: 0 at first, growing evenly between rows, NaN after the last."""
     train = [row for row in rows if row["kind"] == "train"]
     updates = [0.0, *(float(row["global_step"]) for row in train)]
     counted = [0.0, *(float(row["extras"][name]) for row in train)]

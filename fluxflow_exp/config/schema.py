@@ -98,7 +98,7 @@ class MicroBatch:
 
 @dataclass
 class Slurm:
-    """What a job asks SLURM for (hydra/launcher=slurm); null: the cluster's default."""
+    """A job's demands of SLURM (hydra/launcher=slurm); null: the cluster's default."""
 
     partition: str | None = None
     account: str | None = None
@@ -192,7 +192,7 @@ class Publish:
 
 @dataclass
 class Cache:
-    """What frozen parts say of the training set, written to disk before a flow step begins and read instead."""
+    """Outputs of frozen parts for the training set, written to disk before a flow step begins and read instead."""
 
     mode: str = "auto"  # auto (where it can and pays: an epoch or more) | on (an error where it cannot) | off
     path: str | None = None  # folder of caches, which several runs may share; null: OUTPUT_ROOT/cache

@@ -52,7 +52,7 @@ class ClipScore:
 
 
 class _Tensors(nn.Module):
-    """What torchmetrics calls of a CLIP; of newer transformers' output it takes the projected features."""
+    """The part of a CLIP that torchmetrics calls; of newer transformers' output it takes the projected features."""
 
     def __init__(self, model: Any) -> None:
         super().__init__()

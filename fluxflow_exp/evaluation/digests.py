@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def of_tensors(tensors: Mapping[str, Tensor], *words: str) -> str:
-    """Of names, shapes, types and bytes, in the order of names, and of `words`; hexadecimal."""
+    """Return the SHA-256 of names, shapes, types and bytes, in the order of names, and of `words`; hexadecimal."""
     found = hashlib.sha256(repr(words).encode())
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
@@ -18,7 +18,7 @@ def of_tensors(tensors: Mapping[str, Tensor], *words: str) -> str:
 
 
 class Images:
-    """Of images and captions that pass by in batches: the same however they are cut into batches."""
+    """A digest of images and captions that pass by in batches: the same however they are cut into batches."""
 
     def __init__(self) -> None:
         self._images, self._captions = hashlib.sha256(), hashlib.sha256()

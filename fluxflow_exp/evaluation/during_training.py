@@ -48,7 +48,7 @@ class ValidationMetrics:
         return {f"val_{name}": measured[name](real, fake) for name in self.names}
 
     def _real_features(self, images: Tensor) -> Tensor:
-        """Of held-out images, which are the same each time."""
+        """Return the features of held-out images, which are the same each time."""
         if self._real is None:
             self._real = self._network()(images)
         return self._real

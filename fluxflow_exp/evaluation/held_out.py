@@ -47,7 +47,7 @@ class HeldOut:
         return len(self.captions)
 
     def batches(self, description: str) -> Iterator[Batch]:
-        """Of 64 images each, with a bar."""
+        """Yield batches of 64 images, with a bar."""
         starts = range(0, self.count, BATCH)
         for first in progress(starts, description, total=len(starts)):
             indices = range(first, min(first + BATCH, self.count))
@@ -100,5 +100,5 @@ def data_of(values: dict[str, Any], step: str, overrides: list[str]) -> DataSet:
 
 
 def _img_size(data: dict[str, Any]) -> Any:
-    """Of a data set, or of the first of several."""
+    """Return the image size of a data set, or of the first of several."""
     return data["img_size"] if "img_size" in data else next(iter(data["datasets"].values()))["img_size"]

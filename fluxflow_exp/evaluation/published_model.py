@@ -1,4 +1,4 @@
-"""What is measured: the parts of a published model, averaged or raw, and where they come from."""
+"""The parts of a published model that are measured, averaged or raw, and where they come from."""
 
 from __future__ import annotations
 

@@ -114,7 +114,7 @@ def select(records: list[Record], metric: str) -> list[Record]:
 
 
 def names(records: list[Record]) -> list[str]:
-    """What `select` takes, for messages."""
+    """Return the names that `select` takes, for messages."""
     return list(
         dict.fromkeys(
             record.metric if record.guidance is None else f"{record.metric}@{_guidance(record)}"

@@ -34,7 +34,7 @@ class RectifiedFlow:
         self.time_mean, self.time_std, self.shift = time_mean, time_std, shift
 
     def facts(self) -> dict[str, Any]:
-        """What a generator must know."""
+        """Return what a generator must know beside the weights."""
         return {"objective": self.name, "shift": self.shift}
 
     def times(self, normal: Tensor) -> Tensor:

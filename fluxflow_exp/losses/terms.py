@@ -1,4 +1,4 @@
-"""What a loss returns: named terms, one value a sample, so that no micro-batch changes an average.
+"""Terms: the named values that a loss returns, one a sample, so that no micro-batch changes an average.
 
 A loss of your own is a class whose instances are called with tensors, return such terms, and say in `weights` how each
 term counts in the sum. A step trains it under any further key of its trainer in the YAML:

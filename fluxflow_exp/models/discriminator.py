@@ -31,7 +31,7 @@ class PatchDiscriminator(nn.Module):
         return logits
 
     def features(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
-        """What each activation gives, (batch, channels, h, w), and the logits."""
+        """Return the output of each activation, (batch, channels, h, w), and the logits."""
         found, x = [], images
         for layer in self.layers:
             x = layer(x)

@@ -49,7 +49,7 @@ class HuggingFaceTextEncoder(nn.Module):
         return self.encode(*self.tokenise(captions))
 
     def tokenise(self, captions: list[str]) -> tuple[Tensor, ...]:
-        """What `encode` takes, on the device: symbols and where they stand, (batch, length) each."""
+        """Return the arguments of `encode`, on the device: symbols and where they stand, (batch, length) each."""
         tokens = self.tokenizer(
             captions, padding=True, truncation=True, max_length=self.max_length, return_tensors="pt"
         )

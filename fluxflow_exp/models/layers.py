@@ -22,7 +22,7 @@ def make_activation(name: ActivationName, *, dim: int) -> tuple[nn.Module, int]:
 
 
 class Region(nn.Module):
-    """What `torch.compile` takes as one piece, where `hardware.compile` asks for it."""
+    """A module that `torch.compile` takes as one piece, where `hardware.compile` asks for it."""
 
 
 class Chain(nn.Sequential, Region):

@@ -1,4 +1,4 @@
-"""What a compressor says of an image: a distribution over latents."""
+"""The posterior: a compressor's distribution over the latents of an image."""
 
 from collections.abc import Callable
 from typing import NamedTuple

@@ -12,7 +12,7 @@ def product(rows: Tensor, columns: Tensor) -> Tensor:
 
 
 def sum_type(values: Tensor) -> torch.dtype:
-    """What `values` are summed in."""
+    """Return the type that `values` are summed in."""
     return torch.promote_types(values.dtype, torch.float32)
 
 

@@ -61,7 +61,7 @@ class ByteTextEncoder(nn.Module):
         return self.encode(*self.tokenise(captions))
 
     def tokenise(self, captions: list[str]) -> tuple[Tensor, ...]:
-        """What `encode` takes, on the device: symbols (batch, length); on a GPU of few lengths, to compile few."""
+        """Return the arguments of `encode`, on the device: symbols (batch, length), on a GPU of few lengths."""
         device = self.position.device
         rows = [[START, *caption.encode()[: self.max_length]] for caption in captions]
         longest = max(len(row) for row in rows)

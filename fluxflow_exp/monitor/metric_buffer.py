@@ -15,7 +15,7 @@ Gather = Callable[[list[str]], list[str]]
 
 @dataclass
 class PhaseNumbers:
-    """What one phase of an update gives to log."""
+    """The numbers of one phase of an update that are logged."""
 
     where: Place
     losses: list[str]

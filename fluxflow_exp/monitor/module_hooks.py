@@ -19,7 +19,7 @@ Direction = Literal["forward", "backward"]
 
 
 class Seen(NamedTuple):
-    """What a module gave (forward), or the gradient of its inputs or parameters (backward)."""
+    """Statistics of a module's output (forward), or of the gradient of its inputs or parameters (backward)."""
 
     module: str  # part and path in it, e.g. expander.stages.0.1.narrow
     direction: Direction

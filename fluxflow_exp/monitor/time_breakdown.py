@@ -1,4 +1,4 @@
-"""What a training loop's seconds went into: time in which the process could work, measured where the host waits anyway.
+"""Where a training loop's seconds go: time in which the process could work, measured where the host waits anyway.
 
 Batches that are read ahead cost nothing here; only waiting for them does.
 """

@@ -64,7 +64,7 @@ class Accumulation:
         return self.within_memory(passes, update=update)
 
     def within_memory(self, action: Callable[[], Result], *, update: int) -> Result:
-        """What `action` gives, which is called again with smaller micro-batches until memory suffices."""
+        """Return the result of `action`, which is called again with smaller micro-batches until memory suffices."""
         while True:
             done = attempt(action)
             if done:

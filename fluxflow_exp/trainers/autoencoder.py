@@ -230,7 +230,7 @@ class AutoencoderTrainer(Trainer):
         return terms, weights
 
     def _image_terms(self, found: Tensor, images: Tensor, places: Tensor) -> tuple[Terms, Weights]:
-        """What compares reconstructions with images; `vae` is the weighted sum of the pixel losses."""
+        """Compare reconstructions with images; `vae` is the weighted sum of the pixel losses."""
         terms: Terms = {}
         weights: Weights = {}
         for loss in self.pixel_losses:

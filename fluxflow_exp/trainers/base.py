@@ -79,7 +79,7 @@ class Trainer(ABC):
         """Called when a step begins and when it continues, before a batch is read."""
 
     def inputs(self, batch: Batch) -> Tensor:
-        """What the phases get of a batch, on the device."""
+        """Return the input of the phases, on the device."""
         return self.machine.to_device(batch.images)
 
     def prepare(self) -> None:  # noqa: B027 - most trainers have nothing to prepare
@@ -106,7 +106,7 @@ class Trainer(ABC):
         """Numbers of latents and opponents on held-out images, and what they are judged by."""
 
     def kind(self, update: int) -> tuple[str, ...]:
-        """What an update computes that others may not, by name; those of one kind cost the same."""
+        """Return the names of what this update computes and others may not; updates of one kind cost the same."""
         return ()
 
     def facts(self) -> dict[str, Any] | None:

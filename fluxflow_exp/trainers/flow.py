@@ -111,7 +111,7 @@ class FlowTrainer(Trainer):
         self.latents.begin_update(batch)
 
     def _latent_shape(self, batch: Batch) -> tuple[int, ...]:
-        """Of the whole global batch, when `batch` is this rank's share."""
+        """Return the shape for the whole global batch, of which `batch` is this rank's share."""
         return self.length.batch_size, self.compressor.vae_dim, *self.latents.size(batch)
 
     def evaluate(self, *, last: bool, raw: bool = False) -> dict[str, float]:

@@ -59,7 +59,7 @@ def open_cache(setup: StepContext, root: Path, trains_text: bool) -> LatentCache
 
 
 def weights_digest(module: nn.Module) -> str:
-    """Of a model's layers and weights, wherever they are; hexadecimal."""
+    """Return the digest of a model's layers and weights, on whatever device they are; hexadecimal."""
     found = hashlib.sha256(str(module).encode())
     for name, tensor in module.state_dict().items():
         found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
@@ -85,7 +85,7 @@ class Encoder:
         return root / f"{kind}-{self.setup.ranks.from_first(key)}"
 
     def latents_need(self, cache: LatentCache, missing: list[int]) -> tuple[str, int]:
-        """What is to be written, and its bytes."""
+        """Return what is to be written, in words, and its bytes."""
         images, need = 0, 0
         sizes: dict[Any, int] = {}
         for members in (cache.contents[number] for number in missing):
@@ -125,7 +125,7 @@ class Encoder:
                 yield
 
     def tokens_need(self, cache: TokenCache, missing: list[int]) -> tuple[str, int]:
-        """What is to be written, and its bytes if every caption had as many tokens as the longest."""
+        """Return what is to be written, in words, and its bytes if every caption had as many tokens as the longest."""
         captions = [caption for number in missing for caption in cache.contents[number]]
         longest = self.tokens([max(captions, key=lambda caption: len(caption.encode()))])[0]
         return f"Text cache: {len(captions):,} captions", len(captions) * longest.nbytes

@@ -1,4 +1,4 @@
-"""What a run leaves of a number that is not finite: term, module, update, samples, and the command that repeats it."""
+"""The report on a number that is not finite: term, module, update, samples, and the command that repeats it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a checkpoint holds of a trainer. Nothing random is in it: draws are functions of the update."""
+"""A trainer's state in a checkpoint. Nothing random is in it: draws are functions of the update."""
 
 from __future__ import annotations
 
