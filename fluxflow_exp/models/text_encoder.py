@@ -61,11 +61,11 @@ class ByteTextEncoder(nn.Module):
         return self.encode(*self.tokenise(captions))
 
     def tokenise(self, captions: list[str]) -> tuple[Tensor, ...]:
-        """Return the arguments of `encode`, on the device: symbols (batch, length), on a GPU of few lengths."""
+        """Return the arguments of `encode`, on the device: symbols (batch, length)."""
         device = self.position.device
         rows = [[START, *caption.encode()[: self.max_length]] for caption in captions]
         longest = max(len(row) for row in rows)
-        if device.type == "cuda":
+        if device.type == "cuda":  # few lengths to compile
             step = TEXT_STEP * self.stride
             longest = min(-(-longest // step) * step, self.max_length + 1)
         return (to_device(torch.tensor([row + [PADDING] * (longest - len(row)) for row in rows]), device),)
