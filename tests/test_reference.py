@@ -37,3 +37,12 @@ def test_every_proof_of_the_parity_table_exists() -> None:
     named = set(re.findall(r"`([\w/]*test_\w+::test_\w+)`", text))
     assert len(named) > 50
     assert named <= tests, sorted(named - tests)
+
+
+def test_the_map_names_files_and_names_that_are_there() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    named = re.findall(r"`([\w/]+\.py)(?:: (\w+))?`", text)
+    assert len(named) > 40
+    for file, name in named:
+        source = (ROOT / "fluxflow_exp" / file).read_text(encoding="utf-8")
+        assert not name or re.search(rf"\b(def|class) {name}\b", source), (file, name)
