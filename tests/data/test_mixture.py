@@ -20,6 +20,8 @@ from tests.helpers.datasets import image_folder, write_folder
 
 def folder(path: Path, value: int, n: int) -> ImageFolder:
     write_folder(path, [Image.new("RGB", (16, 16), (value, i, 0)) for i in range(n)])
+    captions = path / "captions.tsv"
+    captions.write_text(captions.read_text().replace("\tpicture", f"\t{path.name}"))
     return image_folder(path)
 
 
