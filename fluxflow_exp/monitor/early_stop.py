@@ -65,7 +65,7 @@ class EarlyStop:
         value = self._smoothed()
         if value is None:
             return
-        sign = -1 if self.rule.above is not None or higher_is_better(self.metric) else 1
+        sign = -1 if self.rule.above is not None or (self.held_out and higher_is_better(self.metric)) else 1
         if self.best is None or sign * value < sign * self.best - self.rule.min_delta:
             self.best, self.waited = value, 0
         else:

@@ -4,6 +4,8 @@ import json
 import math
 from pathlib import Path
 
+import pytest
+
 from fluxflow_exp import pipeline
 from fluxflow_exp.config.schema import Transition
 from fluxflow_exp.monitor.early_stop import EarlyStop
@@ -17,7 +19,7 @@ def watch(**rule: object) -> EarlyStop:
 def fires(found: EarlyStop, values: list[float | None], *, skipped: tuple[int, ...] = ()) -> int | None:
     """The first update (from 1) after which it ends."""
     for update, value in enumerate(values, start=1):
-        metrics = {} if value is None else {"vae": value}
+        metrics = {} if value is None else {found.metric: value}
         if found.after_update(metrics, update, skipped=update in skipped):
             return update
     return None
@@ -34,10 +36,11 @@ def test_missing_values_and_infinite_ones_and_skipped_updates_count_for_nothing(
     assert fires(watch(below=1.0), [None] * 50) is None
 
 
-def test_patience_counts_epochs_without_progress() -> None:
+@pytest.mark.parametrize("metric", ["vae", "ssim"])  # whatever a loss is called, less of it is better
+def test_patience_counts_epochs_without_progress(metric: str) -> None:
     falling = [10.0 - i for i in range(8)]
-    assert fires(watch(patience=2), [*falling, *[3.0] * 20]) == 20
-    assert fires(watch(patience=2), [None] * 40) is None
+    assert fires(watch(metric=metric, patience=2), [*falling, *[3.0] * 20]) == 20
+    assert fires(watch(metric=metric, patience=2), [None] * 40) is None
 
 
 def test_max_epochs_ends_whatever_the_metric() -> None:
