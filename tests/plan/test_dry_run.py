@@ -1,7 +1,4 @@
-"""Memory and work of a step's updates, predicted without a GPU.
-
-Covers plan/fusion as well.
-"""
+"""Memory and work of a step's updates, predicted without a GPU."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
