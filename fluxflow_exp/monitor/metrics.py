@@ -70,7 +70,7 @@ def named(name: str) -> Metric:
 
 
 def higher_is_better(name: str) -> bool | None:
-    """Tell by the words of a metric's name, `val_psnr`, `psnr` and `fd@4` alike; None: they do not tell."""
+    """Tell for a held-out metric by the words of its name, `val_psnr`, `psnr` and `fd@4` alike; None: they do not."""
     words = set(name.lower().partition("@")[0].split("_"))
     return True if words & HIGHER else False if words & LOWER else None
 
