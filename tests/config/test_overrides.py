@@ -1,7 +1,4 @@
-"""Mistakes on the command line: all at once, with the nearest right name.
-
-Covers config/override_words as well.
-"""
+"""Mistakes on the command line: all at once, with the nearest right name."""
 
 from pathlib import Path
 
