@@ -29,7 +29,7 @@ def fake_gpu() -> Iterator[None]:
         patch("torch.cuda._lazy_init", lambda: None),
         patch("torch._C._select_conv_backend", _conv_backend),
         patch("torch.nn.functional.scaled_dot_product_attention", _attention),
-        patch("fluxflow_exp.trainers.base.generator", lambda *keys, device: generator(*keys)),  # the CPU's
+        patch("fluxflow_exp.trainers.updates.generator", lambda *keys, device: generator(*keys)),  # the CPU's
         patch.object(Tensor, "pin_memory", lambda tensor: tensor),
         patch.object(nn.Module, "to", _move),
         walked(),

@@ -1,144 +1,53 @@
-"""The training loop: one class for every step; a subclass says what is computed, not how it is run."""
+"""A step from its newest checkpoint, or its first update, to its end: the loop, and what a checkpoint holds.
 
-from abc import ABC, abstractmethod
+Nothing random is in a checkpoint: draws are functions of the update.
+"""
+
 from collections.abc import Generator
-from contextlib import ExitStack, closing
-from dataclasses import replace
-from typing import Any, ClassVar
+from contextlib import closing
+from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor
 
 from fluxflow_exp.data.loader import Batch, load_batches
 from fluxflow_exp.data.protocols import Source, Stored, Stream
-from fluxflow_exp.losses.terms import Loss, Terms, names
+from fluxflow_exp.errors import UserError
+from fluxflow_exp.losses.terms import Loss
 from fluxflow_exp.machine import clock
 from fluxflow_exp.machine.preemption import Interrupted
 from fluxflow_exp.machine.ranks import Ranks
-from fluxflow_exp.monitor.early_stop import EarlyStop
-from fluxflow_exp.monitor.finite import Place
-from fluxflow_exp.monitor.health import HealthContext
-from fluxflow_exp.monitor.metric_buffer import MetricBuffer, PhaseNumbers
-from fluxflow_exp.monitor.time_breakdown import TimeBreakdown
-from fluxflow_exp.run.metric_log import MetricLog, Window
-from fluxflow_exp.seeding import generator
-from fluxflow_exp.trainers import loop, resume
-from fluxflow_exp.trainers.accumulation import Accumulation
+from fluxflow_exp.run import checkpoint, mirror, tally
+from fluxflow_exp.run.metric_log import Row
 from fluxflow_exp.trainers.context import StepContext
-from fluxflow_exp.trainers.phase import Phase
-from fluxflow_exp.trainers.player import build_players
-from fluxflow_exp.trainers.validation import Validation
+from fluxflow_exp.trainers.validation import Validated
 
 
-class Trainer(ABC):
-    PLAYERS: ClassVar[dict[str, tuple[str, ...]]]  # player → parts
-    USES: ClassVar[tuple[str, ...]] = ()  # parts that must have been trained before; kept frozen
-    NEEDS: ClassVar[tuple[str, ...]] = ()  # parts that must be there, trained or not
-    AVERAGED: ClassVar[tuple[str, ...]]  # players whose weights are averaged
-    MICRO_BATCH: ClassVar[str]  # which of hardware.micro_batch holds
-    METRICS: ClassVar[dict[str, str | None]]  # what may be logged → the loss that must be there for it
-    REACHES: ClassVar[dict[str, tuple[str, ...]]]  # term → parts that get gradient from it where they are trained
-    CACHES: ClassVar[bool] = False  # whether it can train on what frozen parts say of the data, kept on disk
+class Trainer(Validated):
+    """One class trains every step; its subclasses say what is computed."""
 
     def __init__(self, setup: StepContext, losses: dict[str, Loss]) -> None:
-        """`losses` are the user's own, by their keys; NEEDS get their gradient."""
-        self.losses = losses
-        self.own_terms = names(losses, taken=self.METRICS)  # → the key of the loss that gives it
-        self.metrics: dict[str, str | None] = {**self.METRICS, **self.own_terms}
-        self.reaches = {**self.REACHES, **dict.fromkeys(self.own_terms, self.NEEDS)}
-        self.setup, self.machine, self.ranks = setup, setup.machine, setup.ranks
-        self.length = setup.length  # as planned, until the step ends early
+        super().__init__(setup, losses)
         self.source: Source | Stored | Stream = setup.data.train
-        self.players = build_players(setup, self.PLAYERS, averaged=self.AVERAGED, starts_at=self.starts_at)
-        self.sharded = any(player.sharded for player in self.players.values())
-        self.scalers = {name: self.machine.scaler() for name in self.players}
-        self.accumulation = Accumulation(setup, self.players, self.scalers, kind=self.MICRO_BATCH)
-        self.validation = Validation(self)
-        self.window, self.rows = Window(), MetricLog(setup.folder.metrics(setup.name), say=setup.console.say)
-        self.update_index, self.seconds, self.time_breakdown = 0, 0.0, TimeBreakdown()
-        self.held_out: dict[str, float] = {}
-        self.latest: dict[str, float] = {}  # metrics of the last update that was read
-        rule = setup.transition_on
-        self.early_stop = EarlyStop(rule, updates_per_epoch=self.length.updates_per_epoch) if rule.metric else None
-        self.ended_by: str | None = None  # why the step ended before its last epoch
-        self.skipped = False  # an fp16 overflow kept the last update from some weights
-        self.metric_buffer = MetricBuffer(self.machine.device, self.ranks.gather)
-        # Whether numbers are read at each update: else the host runs ahead, and optimizers leave out the non-finite.
-        self.prompt = (
-            self.machine.device.type == "cpu"
-            or any(scaler.is_enabled() for scaler in self.scalers.values())
-            or not all(player.can_leave_out for player in self.players.values())
-            or (self.early_stop is not None and not self.early_stop.held_out)
-        )
 
-    @abstractmethod
-    def phases(self) -> list[Phase]:
-        """The phases of an update, in order."""
-
-    def open_source(self) -> None:  # noqa: B027 - most trainers read the data as they are
+    def open_source(self) -> None:
         """Called when a step begins and when it continues, before a batch is read."""
 
-    def inputs(self, batch: Batch) -> Tensor:
-        """Return the input of the phases, on the device."""
-        return self.machine.to_device(batch.images)
-
-    def prepare(self) -> None:  # noqa: B027 - most trainers have nothing to prepare
+    def prepare(self) -> None:
         """Called before a step's very first update."""
-
-    @abstractmethod
-    def begin_update(self, batch: Batch) -> None:
-        """Draw what the whole global batch needs; `batch` is this rank's share."""
-
-    def end_update(self) -> dict[str, Tensor]:
-        """Called after the last phase; gives further numbers () to log."""
-        return {}
-
-    @abstractmethod
-    def sample_pictures(self, suffix: str) -> None:
-        """Write pictures of the held-out samples."""
-
-    @abstractmethod
-    def evaluate(self, *, last: bool, raw: bool = False) -> dict[str, float]:
-        """Held-out metrics with averaged or `raw` weights; a plateau follows the first one, lower is better."""
-
-    @abstractmethod
-    def health(self, batch: Batch) -> tuple[dict[str, float], HealthContext]:
-        """Numbers of latents and opponents on held-out images, and what they are judged by."""
-
-    def kind(self, update: int) -> tuple[str, ...]:
-        """Return the names of what this update computes and others may not; updates of one kind cost the same."""
-        return ()
 
     def facts(self) -> dict[str, Any] | None:
         return None  # what a generator must know beside the weights; nothing for parts that do not generate
-
-    def scheduled(self) -> dict[str, float]:
-        """Weights of losses that change with the update, as they were in the last one."""
-        return {}
-
-    def averaged(self, *, raw: bool = False) -> ExitStack:
-        """Averaged weights in place of the trained ones, inside a `with` block; with `raw` these stay."""
-        self.accumulation.forget_graphs()  # what is looked at may need their memory
-        stack = ExitStack()
-        # What is looked at has shapes of its own, seldom seen: not worth compiling.
-        stack.enter_context(torch.compiler.set_stance("force_eager"))
-        for player in self.players.values():
-            if player.ema and not raw:
-                stack.enter_context(player.ema.applied())
-        return stack
-
-    def starts_at(self, player: str) -> int:
-        return 0  # the update at which a player begins
 
     def fit(self) -> dict[str, float]:
         """Train from wherever the last checkpoint stands to the end of the step; returns the last held-out metrics."""
         self.begin()
         begun = self.update_index
         try:
-            signum = loop.run(self)
+            signum = self._run()
         except Interrupted:  # in the wait for a batch
             if self.update_index > begun:
-                resume.save(self, final=False)
+                self._save(final=False)
             raise
         if signum:
             self.ranks.meet()  # no rank leaves before the first has saved
@@ -147,11 +56,26 @@ class Trainer(ABC):
 
     def begin(self) -> None:
         """Continue from the step's newest checkpoint, or make ready for its first update."""
+        setup, ranks = self.setup, self.ranks
         self.open_source()
-        resume.begin(self)
+        self.accumulation.recall()
+        newest = ranks.from_first(setup.checkpoints.newest(setup.name) if ranks.first else None)
+        if newest is None:
+            self.accumulation.within_memory(self.prepare, update=1)
+        else:
+            self._load(newest)
+            setup.console.say(
+                f"Step {setup.name}: continuing after update {self.update_index} of {self.length.updates}"
+            )
+        if ranks.first:
+            tally.rewind(setup.folder, setup.name, self.update_index)
+            self._record_lost(self.rows.rewind(self.update_index))
+        self.catch_up()
+        setup.clock.saved()
+        self.time_breakdown.begin()
         self._logged, self._first = (self.update_index, self.seconds), self.update_index + 1
         self._began = clock.now() - self.seconds
-        self.setup.folder.report_bad(self.setup.data.bad, self.setup.data, self.setup.console.say)
+        setup.folder.report_bad(setup.data.bad, setup.data, setup.console.say)
 
     def advance(self, batch: Batch) -> None:
         """One update, its row, and what is due to be looked at. NonFiniteError."""
@@ -163,31 +87,7 @@ class Trainer(ABC):
         if self.early_stop:
             self.end(self.early_stop.after_update(self.latest, self.update_index, skipped=self.skipped))
         self._log()
-        self.validation.after_update()
-
-    def settle(self) -> None:
-        """Read what updates gave since the last time. NonFiniteError: the weights are those of before that update."""
-        for metrics in self.metric_buffer.take():
-            self.window.add(metrics)
-            self.latest = metrics
-
-    def noise(self, shape: tuple[int, ...], purpose: str) -> Tensor:
-        """Standard normal numbers for the whole global batch of this update, on the device."""
-        source = generator(self.setup.seed, self.setup.name, self.update_index, purpose, device=self.machine.device)
-        return torch.randn(shape, generator=source, device=self.machine.device)
-
-    def state_dict(self) -> dict[str, Any]:
-        return resume.state_of(self)
-
-    def load_state_dict(self, saved: dict[str, Any]) -> None:
-        resume.restore(self, saved)
-
-    def end(self, reason: str | None) -> None:
-        """Make the present update the step's last one, if there is a reason to."""
-        if reason and self.update_index < self.length.updates:
-            self.ended_by = reason
-            self.length = replace(self.length, updates=self.update_index)
-            self.setup.console.say(f"Step {self.setup.name} ends after update {self.update_index}: {reason}")
+        self.look()
 
     def batches(self, first: int, last: int, *, alone: bool = False) -> Generator[Batch]:
         """This rank's shares of the training batches of updates [first, last); `alone`: whole batches.
@@ -210,50 +110,114 @@ class Trainer(ABC):
         with closing(found):
             yield from self.setup.stop.while_idle(found)
 
-    def update(self, batch: Batch) -> None:
-        """One optimizer update of each player; `metric_buffer` gets the named terms, averaged over the global batch."""
-        images, self.skipped = self.inputs(batch), False
-        self.begin_update(batch)
-        self.metric_buffer.begin_update()
-        for phase in self.phases():
-            with phase.training():
-                found = self.accumulation.gradients(phase, images, batch.captions, update=self.update_index + 1)
-                self.apply(phase, found, batch)
-        further = self.end_update()
-        if further:
-            self.metric_buffer.add(
-                PhaseNumbers(self._place(phase), list(further), [], torch.stack(list(further.values())), {}, batch.ids)
+    def state_dict(self) -> dict[str, Any]:
+        """Progress, players and what spans updates; plain values and tensors."""
+        return {
+            "update": self.update_index,
+            "seconds": self.seconds,
+            "window": self.window.sums,
+            "held_out": self.held_out,
+            "watch": self.early_stop.state_dict() if self.early_stop else None,
+            "ended_by": self.ended_by,
+            "saves": self.saves,
+            "owes_pictures": self.owes_pictures,
+            "readers": _readers(self.setup),
+            "players": {name: player.state_dict() for name, player in self.players.items()},
+            "scalers": {name: scaler.state_dict() for name, scaler in self.scalers.items()},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go to where `state` was taken. UserError: it lies behind the step's end, or in other readers' stream."""
+        now = _readers(self.setup)
+        if state["readers"] != now and state["update"] % self.length.updates_per_epoch:
+            then = "hardware.devices={}, hardware.num_workers={}"
+            raise UserError(
+                f"within an epoch, streamed shards must be read by as many ranks and workers as before: "
+                f"set {then.format(*state['readers'])} (now {then.format(*now or (1, 0))})"
             )
+        if state["update"] > self.length.updates:
+            raise UserError(
+                f"step {self.setup.name} stands at update {state['update']}, and would now end after "
+                f"{self.length.updates}: there are fewer samples than when it began, or fewer epochs were asked for"
+            )
+        self.update_index, self.seconds = state["update"], state["seconds"]
+        self.window.sums, self.held_out = state["window"], state["held_out"]
+        # Checkpoints of before saves were counted have neither.
+        self.saves, self.owes_pictures = state.get("saves", 0), state.get("owes_pictures", False)
+        if self.early_stop:
+            self.early_stop.load_state_dict(state["watch"])
+        self.end(state["ended_by"])
+        for name, player in self.players.items():
+            player.load_state_dict(state["players"][name])
+            self.scalers[name].load_state_dict(state["scalers"][name])
 
-    def apply(self, phase: Phase, terms: Terms, batch: Batch) -> None:
-        """Clip and apply. What is not finite reaches no weight."""
-        scaler = self.scalers[phase.players[0].name]
-        for player in phase.players:
-            self.ranks.sum_gradients(player.parameters)
-        norms = [player.clip_gradients(scaler) for player in phase.players]
-        sums = self.ranks.sum(torch.stack([values.sum() for values in terms.values()]))
-        numbers = PhaseNumbers(
-            self._place(phase),
-            list(terms),
-            [f"{player.name}_norm" for player in phase.players],
-            torch.cat([sums / self.length.batch_size, torch.stack(norms)]),
-            terms,
-            batch.ids,
-            scaler.get_scale() if scaler.is_enabled() else None,
-        )
-        self.metric_buffer.add(numbers)
-        if self.prompt:
-            left = numbers.metrics(self.ranks.gather)
-            self.skipped = self.skipped or any(name not in left for name in numbers.norms)
-        for player in phase.players:
-            player.apply(scaler, bad=None if self.prompt else self.metric_buffer.bad)
-        scaler.update()
+    def _run(self) -> int:
+        """Update and save until the step or a signal ends it; that signal, or 0. Interrupted: between updates."""
+        with closing(self.batches(self.update_index, self.length.updates)) as batches:
+            for batch in self.time_breakdown.waiting(batches):
+                self.advance(batch)
+                signum, due = self._agree(batch)
+                if self.finished or due:
+                    self.count_save()
+                if self.finished or signum or due:
+                    self._save(final=self.finished)
+                    if not signum:  # a machine that is wanted back draws no pictures; they come when the run continues
+                        self.draw_owed()
+                if self.finished or signum:
+                    return signum
+        return 0
 
-    def _place(self, phase: Phase) -> Place:
-        return Place(self.setup.name, self.update_index + 1, tuple(player.name for player in phase.players))
+    def _agree(self, batch: Batch) -> tuple[int, bool]:
+        """The signal that asked a rank to stop (0: none), and whether a save is due; the same on every rank."""
+        setup, ranks = self.setup, self.ranks
+        due = ranks.first and setup.clock.due(self.update_index)
+        mine = [setup.stop.signum or 0, int(due), len(batch.bad), self.accumulation.micro_batches()]
+        signum, due_somewhere, bad, micro_batches = ranks.largest(mine)
+        self.accumulation.agree(micro_batches, update=self.update_index)
+        if bad:
+            setup.folder.report_bad(ranks.gather(batch.bad), setup.data, setup.console.say)
+        return signum, bool(due_somewhere)
+
+    def _save(self, *, final: bool) -> None:
+        """Write a checkpoint, settled, and refresh what follows one: record, mirror, graphs."""
+        setup, ranks = self.setup, self.ranks
+        self.settle()
+        started = clock.now()
+        with self.time_breakdown.during("saves"):
+            saved = self.state_dict() if self.looks else {}
+            if ranks.first:
+                self.rows.sync()
+                setup.checkpoints.save(saved, index=setup.index, step=setup.name, update=self.update_index, final=final)
+                tally.keep(setup.folder, setup.name, self.update_index)
+                mirror.follow(setup.folder, setup.console)
+        if ranks.first:
+            setup.folder.count_time(spent=self.time_breakdown.take())
+            if not final:  # after a step's last save the pipeline sees to them
+                setup.live_report.refresh()
+        said = setup.clock.saved(clock.now() - started)
+        if said:
+            setup.console.say(said)
+
+    def _load(self, path: Path) -> None:
+        """UserError: the checkpoint holds something else than a state of this trainer."""
+        saved = self.setup.checkpoints.load(path, map_location=self.machine.device)
+        try:
+            self.load_state_dict(saved)
+        except (UserError, torch.OutOfMemoryError):
+            raise
+        except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:  # of torch's loading, too
+            why = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+            raise checkpoint.not_ours(path, f"it holds no state of step {self.setup.name} ({why})") from error
+
+    def _record_lost(self, dropped: list[Row]) -> None:
+        """Rows that an earlier process wrote after the checkpoint tell how much is done again, up to its last row."""
+        if dropped:
+            last = max(row["extras"].get("seconds", 0.0) for row in dropped)
+            updates = max(row["global_step"] for row in dropped) - self.update_index
+            self.setup.folder.record_lost(max(last - self.seconds, 0.0), updates)
 
     def _row_is_due(self) -> bool:
-        return self.update_index % self.setup.log_every == 0 or self.update_index == self.length.updates
+        return self.update_index % self.setup.log_every == 0 or self.finished
 
     def _log(self) -> None:
         setup, update, metrics = self.setup, self.update_index, self.latest
@@ -269,26 +233,7 @@ class Trainer(ABC):
             self.write_row("train", metrics, rates, {"seconds": self.seconds, "batch_time": per_batch})
         setup.console.progress(self.length, update, metrics, self.seconds, per_batch)
 
-    def write_row(
-        self,
-        kind: str,
-        metrics: dict[str, float],
-        learning_rates: dict[str, float] | None = None,
-        extras: dict[str, float] | None = None,
-        pictures: dict[str, str] | None = None,
-        warnings: dict[str, str] | None = None,
-    ) -> None:
-        """Log `metrics` of the present update with `warnings` of them, or the `pictures` that were made after it."""
-        if self.ranks.first:
-            self.rows.write(
-                kind,
-                update=self.update_index,
-                epoch=self.length.epoch(self.update_index),
-                batch=self.length.batch(self.update_index),
-                metrics=metrics,
-                learning_rates=learning_rates,
-                extras=extras,
-                texts={"pictures": pictures, "warnings": warnings},
-            )
-            if self.setup.wandb:
-                self.setup.wandb.catch_up(self.setup.name)
+
+def _readers(setup: StepContext) -> list[int] | None:
+    """Ranks, and workers of each, that read a stream; None for data with an index, which does not depend on them."""
+    return [setup.ranks.count, max(setup.num_workers, 1)] if isinstance(setup.data.train, Stream) else None

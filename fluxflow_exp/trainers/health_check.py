@@ -7,73 +7,51 @@ from __future__ import annotations
 
 import statistics
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any, NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fluxflow_exp.data.loader import read_all
 from fluxflow_exp.models.bezier import BezierActivation, TrainableBezier
 from fluxflow_exp.models.layers import AlignedConv2d
 from fluxflow_exp.monitor import health
 from fluxflow_exp.run.metric_log import Row, read_rows_from
-
-if TYPE_CHECKING:
-    from fluxflow_exp.trainers.base import Trainer
 
 ACTIVATIONS = (nn.ReLU, nn.LeakyReLU, nn.GELU, nn.SiLU, BezierActivation, TrainableBezier)
 STILL = 1e-6  # range of a channel, as a share of the largest value that its activation gives
 
 
 class Checkup:
-    """Writes the rows of kind `health` of a step, and says what is new in them."""
+    """Judges a step's health by what was measured now and by the rows that it has written since the last time."""
 
-    def __init__(self, trainer: Trainer) -> None:
-        self.trainer = trainer
-        self.offset = 0  # byte up to which the step's rows have been read
+    def __init__(self, path: Path) -> None:
+        self.path = path  # of the step's rows
+        self.offset = 0  # byte up to which they have been read
         self.recent: list[Row] = []  # those that a spike is sought among
         self.last: Row | None = None  # the newest row of kind health
 
-    def examine(self) -> None:
-        """Measure, log and warn, as evaluations are due; on the first rank, on all where the model is sharded."""
-        trainer = self.trainer
-        count = trainer.setup.health.images
-        if count is None or not (trainer.ranks.first or trainer.sharded):
-            return
-        metrics, context = self._measured(count)
-        if not trainer.ranks.first:
-            return
+    def judge(
+        self, measured: dict[str, float], context: health.HealthContext, losses: list[str]
+    ) -> tuple[dict[str, float], dict[str, str], list[str]]:
+        """All metrics of a row of kind `health`, its warnings by code, and what is new in them, a line each.
+
+        `losses` are the user's own terms, in which spikes are sought, too.
+        """
         since = self._read_rows()
-        metrics |= self._of_rows(since)
-        score, spike = health.largest_spike(self.recent, [*health.SPIKING, *trainer.own_terms], since=since)
+        metrics = {**measured, **self._of_rows(since)}
+        score, spike = health.largest_spike(self.recent, [*health.SPIKING, *losses], since=since)
         if score is not None:
             metrics["loss_spike"] = score
         found = health.warnings(metrics, context, spike=spike)
         before = self.last["warnings"] if self.last and "warnings" in self.last else {}
-        for code, sentence in found.items():
-            if code not in before:
-                trainer.setup.console.say(f"Health: {code}: {sentence}")
-        for code in before:
-            if code not in found:
-                trainer.setup.console.say(f"Health: {code} has cleared")
-        trainer.write_row("health", metrics, warnings=found)
-
-    @torch.no_grad()
-    def _measured(self, count: int) -> tuple[dict[str, float], health.HealthContext]:
-        trainer = self.trainer
-        source = trainer.setup.data.validation
-        batch = read_all(source, range(min(count, len(source))), seed=trainer.setup.seed)
-        trainer.accumulation.forget_graphs()  # this may need their memory
-        parts = [module for player in trainer.players.values() for module in player.parts.values()]
-        # Shapes of their own, seldom seen: not worth compiling.
-        with torch.compiler.set_stance("force_eager"), Activity(parts) as activity, trainer.machine.autocast():
-            metrics, context = trainer.health(batch)
-        return {**metrics, **activity.numbers()}, context
+        news = [f"Health: {code}: {sentence}" for code, sentence in found.items() if code not in before]
+        return metrics, found, [*news, *(f"Health: {code} has cleared" for code in before if code not in found)]
 
     def _read_rows(self) -> int:
         """Take in what was logged since the last time; the update of the last health row."""
-        rows, self.offset = read_rows_from(self.trainer.rows.path, self.offset)
+        rows, self.offset = read_rows_from(self.path, self.offset)
         for row in rows:
             if row["kind"] == "health":
                 self.last = row

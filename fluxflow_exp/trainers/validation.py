@@ -1,108 +1,192 @@
-"""Held-out metrics and pictures, when they are due."""
+"""What is logged and looked at between updates: rows, held-out metrics, health and pictures, when they are due."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from abc import abstractmethod
+from dataclasses import replace
 
 import torch
 
-from fluxflow_exp.run.metric_log import read_rows
-from fluxflow_exp.trainers.health_check import Checkup
+from fluxflow_exp.data.loader import Batch, read_all
+from fluxflow_exp.losses.terms import Loss
+from fluxflow_exp.monitor.early_stop import EarlyStop
+from fluxflow_exp.monitor.health import HealthContext
+from fluxflow_exp.monitor.time_breakdown import TimeBreakdown
+from fluxflow_exp.run.metric_log import MetricLog, Window, read_rows
+from fluxflow_exp.trainers.context import StepContext
+from fluxflow_exp.trainers.health_check import Activity, Checkup
+from fluxflow_exp.trainers.updates import Updates
 
-if TYPE_CHECKING:
-    from fluxflow_exp.trainers.base import Trainer
 
-
-class Validation:
+class Validated(Updates):
     """The first rank looks while the others wait; all of them do together where the model is sharded."""
 
-    def __init__(self, trainer: Trainer) -> None:
-        self.trainer = trainer
+    def __init__(self, setup: StepContext, losses: dict[str, Loss]) -> None:
+        super().__init__(setup, losses)
+        self.window, self.rows = Window(), MetricLog(setup.folder.metrics(setup.name), say=setup.console.say)
+        self.checkup = Checkup(self.rows.path)
+        self.seconds, self.time_breakdown = 0.0, TimeBreakdown()
+        self.latest: dict[str, float] = {}  # metrics of the last update that was read
+        self.held_out: dict[str, float] = {}
+        rule = setup.transition_on
+        self.early_stop = EarlyStop(rule, updates_per_epoch=self.length.updates_per_epoch) if rule.metric else None
+        self.ended_by: str | None = None  # why the step ended before its last epoch
+        self.prompt = self.prompt or (self.early_stop is not None and not self.early_stop.held_out)
         self.saves = 0  # that were due, over restarts
-        self.owed = False  # pictures belong to the newest checkpoint that are not drawn yet
+        self.owes_pictures = False  # some belong to the newest checkpoint that are not drawn yet
         self._drawn: int | None = None  # the update after which pictures were made
-        self.checkup = Checkup(trainer)
 
-    def after_update(self) -> None:
-        trainer = self.trainer
-        update, samples, length = trainer.update_index, trainer.setup.samples, trainer.length
-        epoch = length.epoch(update)
-        with torch.no_grad():
-            if length.ends_epoch(update) and self._due(trainer.setup.evaluation.every_epochs):
-                self.evaluate()
-                with trainer.time_breakdown.during("evaluation"):
-                    self.checkup.examine()
-            if length.ends_epoch(update) and self._due(samples.every_epochs):
-                self._draw(f"{epoch:03d}")
-            elif samples.every_updates and update % samples.every_updates == 0:
-                self._draw(f"{epoch:03d}_{length.batch(update):05d}")
+    @abstractmethod
+    def sample_pictures(self, suffix: str) -> None:
+        """Write pictures of the held-out samples."""
+
+    @abstractmethod
+    def evaluate(self, *, last: bool, raw: bool = False) -> dict[str, float]:
+        """Held-out metrics with averaged or `raw` weights; a plateau follows the first one, lower is better."""
+
+    @abstractmethod
+    def health(self, batch: Batch) -> tuple[dict[str, float], HealthContext]:
+        """Numbers of latents and opponents on held-out images, and what they are judged by."""
+
+    def scheduled(self) -> dict[str, float]:
+        """Weights of losses that change with the update, as they were in the last one."""
+        return {}
+
+    @property
+    def finished(self) -> bool:
+        return self.update_index == self.length.updates
+
+    @property
+    def looks(self) -> bool:
+        """Whether this rank takes part where something is looked at."""
+        return self.ranks.first or self.sharded
+
+    def settle(self) -> None:
+        """Read what updates gave since the last time. NonFiniteError: the weights are those of before that update."""
+        for metrics in self.metric_buffer.take():
+            self.window.add(metrics)
+            self.latest = metrics
+
+    def end(self, reason: str | None) -> None:
+        """Make the present update the step's last one, if there is a reason to."""
+        if reason and self.update_index < self.length.updates:
+            self.ended_by = reason
+            self.length = replace(self.length, updates=self.update_index)
+            self.setup.console.say(f"Step {self.setup.name} ends after update {self.update_index}: {reason}")
+
+    @torch.no_grad()
+    def look(self) -> None:
+        """Evaluate and draw what is due after the present update."""
+        update, samples, length = self.update_index, self.setup.samples, self.length
+        if length.ends_epoch(update) and self._due(self.setup.evaluation.every_epochs):
+            self.validate()
+            with self.time_breakdown.during("evaluation"):
+                self._examine()
+        if length.ends_epoch(update) and self._due(samples.every_epochs):
+            self._draw(f"{length.epoch(update):03d}")
+        elif samples.every_updates and update % samples.every_updates == 0:
+            self._draw(self._place_in_epoch())
+
+    def validate(self) -> None:
+        """Held-out metrics: logged, and followed by a transition and by schedules."""
+        self.settle()
+        last = self.finished
+        self.held_out = self._held_out(last=last)
+        if self.early_stop and not last:
+            self.end(self.early_stop.after_evaluation(self.held_out))
+            if self.ended_by:
+                self.held_out = self._held_out(last=True)
+        for player in self.players.values():
+            player.schedule.observe(next(iter(self.held_out.values())))
+        self.write_row("held_out", self.held_out)
+        if self.setup.evaluation.raw:
+            self.write_row("held_out_raw", self._held_out(last=last or bool(self.ended_by), raw=True))
+        self.setup.console.held_out(self.length.epoch(self.update_index), self.held_out)
 
     def count_save(self) -> None:
         """A save is due now: see whether pictures belong to it, which is every n-th, unless this update made some.
 
         With `checkpoint.every_updates` that hangs on the update alone; saves by the clock are counted.
         """
-        trainer = self.trainer
-        every, update, by = trainer.setup.samples.samples_per_checkpoint, trainer.update_index, trainer.setup.clock
+        every, update, by = self.setup.samples.samples_per_checkpoint, self.update_index, self.setup.clock
         self.saves += 1
+        number, counts = self.saves, True
         if by.every_updates:
             number, counts = -(-update // by.every_updates), update % by.every_updates == 0
-        else:
-            number, counts = self.saves, True
-        counts = counts or update == trainer.length.updates
-        self.owed = bool(every) and counts and number % (every or 1) == 0 and self._drawn != update
+        counts = counts or self.finished
+        self.owes_pictures = bool(every) and counts and number % (every or 1) == 0 and self._drawn != update
 
-    def after_save(self) -> None:
-        """Draw the pictures of this checkpoint."""
-        trainer = self.trainer
-        if self.owed:
-            update, length = trainer.update_index, trainer.length
-            with torch.no_grad():
-                self._draw(f"{length.epoch(update):03d}_{length.batch(update):05d}")
+    @torch.no_grad()
+    def draw_owed(self) -> None:
+        """Draw the pictures of the newest checkpoint, if some belong to it."""
+        if self.owes_pictures:
+            self._draw(self._place_in_epoch())
 
     def catch_up(self) -> None:
         """Draw what a process that is gone owed to the checkpoint that was loaded."""
-        ranks = self.trainer.ranks
-        if self.owed:
-            wanted = self.trainer.setup.samples.samples_per_checkpoint is not None
-            self.owed = ranks.from_first(wanted and ranks.first and not self._has_row())
-        self.after_save()
+        if self.owes_pictures:
+            wanted = self.setup.samples.samples_per_checkpoint is not None
+            self.owes_pictures = self.ranks.from_first(wanted and self.ranks.first and not self._has_pictures())
+        self.draw_owed()
 
-    def _has_row(self) -> bool:
-        rows = read_rows(self.trainer.rows.path)
-        return any((row["kind"], row["global_step"]) == ("samples", self.trainer.update_index) for row in rows)
+    def write_row(
+        self,
+        kind: str,
+        metrics: dict[str, float],
+        learning_rates: dict[str, float] | None = None,
+        extras: dict[str, float] | None = None,
+        pictures: dict[str, str] | None = None,
+        warnings: dict[str, str] | None = None,
+    ) -> None:
+        """Log `metrics` of the present update with `warnings` of them, or the `pictures` that were made after it."""
+        if self.ranks.first:
+            self.rows.write(
+                kind,
+                update=self.update_index,
+                epoch=self.length.epoch(self.update_index),
+                batch=self.length.batch(self.update_index),
+                metrics=metrics,
+                learning_rates=learning_rates,
+                extras=extras,
+                texts={"pictures": pictures, "warnings": warnings},
+            )
+            if self.setup.wandb:
+                self.setup.wandb.catch_up(self.setup.name)
 
-    def evaluate(self) -> None:
-        """Held-out metrics: logged, and followed by a transition and by schedules."""
-        trainer = self.trainer
-        trainer.settle()
-        last = trainer.update_index == trainer.length.updates
-        trainer.held_out = self._metrics(last=last)
-        if trainer.early_stop and not last:
-            trainer.end(trainer.early_stop.after_evaluation(trainer.held_out))
-            if trainer.ended_by:
-                trainer.held_out = self._metrics(last=True)
-        for player in trainer.players.values():
-            player.schedule.observe(next(iter(trainer.held_out.values())))
-        trainer.write_row("held_out", trainer.held_out)
-        if trainer.setup.evaluation.raw:
-            trainer.write_row("held_out_raw", self._metrics(last=last or bool(trainer.ended_by), raw=True))
-        trainer.setup.console.held_out(trainer.length.epoch(trainer.update_index), trainer.held_out)
+    def _held_out(self, *, last: bool, raw: bool = False) -> dict[str, float]:
+        with self.time_breakdown.during("evaluation"):
+            return self.ranks.from_first(self.evaluate(last=last, raw=raw) if self.looks else {})
 
-    def _metrics(self, *, last: bool, raw: bool = False) -> dict[str, float]:
-        trainer = self.trainer
-        looks = trainer.ranks.first or trainer.sharded
-        with trainer.time_breakdown.during("evaluation"):
-            return trainer.ranks.from_first(trainer.evaluate(last=last, raw=raw) if looks else {})
+    @torch.no_grad()
+    def _examine(self) -> None:
+        """Measure health, log it and warn."""
+        count, source = self.setup.health.images, self.setup.data.validation
+        if count is None or not self.looks:
+            return
+        batch = read_all(source, range(min(count, len(source))), seed=self.setup.seed)
+        self.accumulation.forget_graphs()  # this may need their memory
+        parts = [module for player in self.players.values() for module in player.parts.values()]
+        # Shapes of their own, seldom seen: not worth compiling.
+        with torch.compiler.set_stance("force_eager"), Activity(parts) as activity, self.machine.autocast():
+            metrics, context = self.health(batch)
+        if self.ranks.first:
+            metrics, warnings, news = self.checkup.judge({**metrics, **activity.numbers()}, context, [*self.own_terms])
+            for line in news:
+                self.setup.console.say(line)
+            self.write_row("health", metrics, warnings=warnings)
 
     def _draw(self, suffix: str) -> None:
-        self._drawn, self.owed = self.trainer.update_index, False
-        self.trainer.settle()
-        if self.trainer.ranks.first or self.trainer.sharded:
-            with self.trainer.time_breakdown.during("pictures"):
-                self.trainer.sample_pictures(suffix)
+        self._drawn, self.owes_pictures = self.update_index, False
+        self.settle()
+        if self.looks:
+            with self.time_breakdown.during("pictures"):
+                self.sample_pictures(suffix)
+
+    def _place_in_epoch(self) -> str:
+        return f"{self.length.epoch(self.update_index):03d}_{self.length.batch(self.update_index):05d}"
+
+    def _has_pictures(self) -> bool:
+        rows = read_rows(self.rows.path)
+        return any((row["kind"], row["global_step"]) == ("samples", self.update_index) for row in rows)
 
     def _due(self, every: int | None) -> bool:
         """Whether what happens every so many epochs happens at this epoch's end; at the step's end it always does."""
-        length, update = self.trainer.length, self.trainer.update_index
-        return every is not None and (update == length.updates or length.epoch(update) % every == 0)
+        return every is not None and (self.finished or self.length.epoch(self.update_index) % every == 0)

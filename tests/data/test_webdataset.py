@@ -25,7 +25,7 @@ from fluxflow_exp.data.tar import split_name
 from fluxflow_exp.data.webdataset import WebDataset, expand
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.machine.ranks import Ranks
-from fluxflow_exp.trainers.resume import restore
+from fluxflow_exp.trainers.base import Trainer
 from tests.conftest import TOY_STEPS, TOY_WITHOUT_DATA
 from tests.helpers.datasets import batches
 from tests.helpers.shards import SIZES, add, build, image, write_shards
@@ -235,11 +235,11 @@ def test_another_number_of_readers_is_refused_within_an_epoch_and_not_after_it(s
     setup = SimpleNamespace(name="vae", num_workers=2, data=streamed(server), ranks=Ranks())
     trainer: Any = SimpleNamespace(setup=setup, length=SimpleNamespace(updates=36, updates_per_epoch=12))
     with pytest.raises(UserError, match=r"set hardware\.devices=1, hardware\.num_workers=3 \(now .*num_workers=2\)"):
-        restore(trainer, {"readers": [1, 3], "update": 5})
+        Trainer.load_state_dict(trainer, {"readers": [1, 3], "update": 5})
     with pytest.raises(KeyError):  # at an epoch's end it goes on to the rest of the state
-        restore(trainer, {"readers": [1, 3], "update": 24})
+        Trainer.load_state_dict(trainer, {"readers": [1, 3], "update": 24})
     with pytest.raises(UserError, match="stands at update 48, and would now end after 36"):
-        restore(trainer, {"readers": [1, 3], "update": 48})
+        Trainer.load_state_dict(trainer, {"readers": [1, 3], "update": 48})
 
 
 def test_a_pipeline_trains_on_a_stream(server: str, tmp_path: Path) -> None:

@@ -139,7 +139,7 @@ def moments(n: int, *, seed: int) -> list[KillDuring]:
         ("torch", "save", "after"),
         ("fluxflow_exp.trainers.base:Trainer", "update", "before"),
         ("fluxflow_exp.trainers.base:Trainer", "_log", "after"),
-        ("fluxflow_exp.trainers.validation:Validation", "evaluate", "after"),
+        ("fluxflow_exp.trainers.validation:Validated", "validate", "after"),
         ("fluxflow_exp.models.weights", "publish", "before"),
         ("fluxflow_exp.models.weights", "publish", "after"),
         ("fluxflow_exp.trainers.publish", "finish_step", "before"),

@@ -61,7 +61,7 @@ def test_after_three_kills_offline_each_row_stands_there_once(tmp_path: Path) ->
     moments = [
         KillDuring("fluxflow_exp.trainers.base:Trainer", "update", 5),
         KillDuring("fluxflow_exp.trainers.base:Trainer", "_log", 3, "after"),
-        KillDuring("fluxflow_exp.trainers.validation:Validation", "evaluate", 2, "after"),
+        KillDuring("fluxflow_exp.trainers.validation:Validated", "validate", 2, "after"),
     ]
     for moment in moments:
         assert finish(values, log, offline, moment) == -9, log.read_text()
