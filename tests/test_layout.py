@@ -10,20 +10,19 @@ TREES = {path: ast.parse(text) for path, text in TEXTS.items()}
 MODULES = {".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts): tree for path, tree in TREES.items()}
 
 
-def statements(node: ast.AST, *, types: bool = True) -> Iterator[ast.AST]:
-    """Statements at and below `node`; those under TYPE_CHECKING only with `types`."""
-    if types or not (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"):
-        yield node
-        for child in ast.iter_child_nodes(node):
-            if not isinstance(child, ast.expr):
-                yield from statements(child, types=types)
+def statements(node: ast.AST) -> Iterator[ast.AST]:
+    """Statements at and below `node`."""
+    yield node
+    for child in ast.iter_child_nodes(node):
+        if not isinstance(child, ast.expr):
+            yield from statements(child)
 
 
-def circles(*, types: bool) -> set[frozenset[str]]:
-    """Sets of modules each of which needs all the others; imports within functions count."""
+def circles() -> set[frozenset[str]]:
+    """Sets of modules each of which needs all the others; imports within functions and for types count."""
     needs: dict[str, set[str]] = {}
     for module, tree in MODULES.items():
-        found = [each for each in statements(tree, types=types) if isinstance(each, ast.ImportFrom)]
+        found = [each for each in statements(tree) if isinstance(each, ast.ImportFrom)]
         names = {f"{each.module}{end}" for each in found for end in ("", *(f".{name.name}" for name in each.names))}
         needs[module] = names & MODULES.keys() - {module}
     for through in needs:  # Warshall's closure
@@ -32,11 +31,8 @@ def circles(*, types: bool) -> set[frozenset[str]]:
     return {frozenset(other for other in all_ if name in needs[other]) for name, all_ in needs.items() if name in all_}
 
 
-def test_no_modules_import_each_other_but_for_types_of_trainers():
-    assert circles(types=False) == set()
-    knots = circles(types=True)
-    assert len(knots) <= 2, knots
-    assert all(name.startswith("fluxflow_exp.trainers.") for knot in knots for name in knot), knots
+def test_no_modules_import_each_other_not_for_types_either():
+    assert circles() == set()
 
 
 def test_few_files_stand_at_the_top_and_none_is_long():
