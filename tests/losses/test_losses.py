@@ -3,7 +3,6 @@
 import pytest
 import torch
 
-from fluxflow_exp.losses.adversarial import Adversarial
 from fluxflow_exp.losses.flow_matching import RectifiedFlow
 from fluxflow_exp.losses.kl import KL
 from fluxflow_exp.losses.reconstruction import Reconstruction
@@ -47,32 +46,6 @@ def test_beta_rises_by_half_a_cosine():
     assert [kl.beta(u, updates=1000) for u in (0, 50, 100, 500)] == pytest.approx([0.0, 1.0, 2.0, 2.0])
     assert KL(weight=2.0, warmup=0.5).beta(250, updates=1000) == pytest.approx(1.0)
     assert KL(weight=2.0).beta(0, updates=10) == 2.0
-
-
-def test_hinge_losses_patch_by_patch():
-    gan = Adversarial()
-    real, fake = torch.tensor([[[[2.0, 0.0]]]]), torch.tensor([[[[-2.0, 1.0]]]])
-    assert gan.discriminator(real, fake)["d"].item() == pytest.approx((0 + 1) / 2 + (0 + 2) / 2)
-    assert gan.generator(fake)["g"].item() == pytest.approx(0.5)
-
-
-def test_r1_of_a_linear_discriminator_is_its_squared_weight():
-    class Linear(torch.nn.Module):
-        def forward(self, x):
-            return 3.0 * x.sum((1, 2, 3)).view(-1, 1, 1, 1)
-
-    gan = Adversarial(r1_gamma=2.0, r1_interval=4)
-    found = gan.r1(Linear(), torch.randn(2, 3, 2, 2))["r1"]
-    assert found.tolist() == pytest.approx([0.5 * 2.0 * 4 * 9.0 * 12] * 2)
-    assert [u for u in range(9) if gan.r1_due(u)] == [0, 4, 8]
-
-
-@pytest.mark.parametrize("norms", [(1.0, 4.0), (0.0, 1.0), (1.0, 0.0), (1e-8, 1e3)])
-def test_the_adaptive_weight_is_a_ratio_of_norms_and_never_negative(norms):
-    weight = Adversarial(weight=0.1, adaptive_limit=50.0).adaptive_weight(*map(torch.tensor, norms))
-    assert 0.0 <= weight.item() <= 0.1 * 50.0 * (1 + 1e-6)
-    if norms == (1.0, 4.0):
-        assert weight.item() == pytest.approx(0.025, rel=1e-4)
 
 
 def test_rectified_flow_is_exact_for_the_true_velocity():
