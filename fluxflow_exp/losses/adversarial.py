@@ -105,13 +105,19 @@ class Adversarial:
         else:
             logits = self.opponent(fakes)
         terms |= self.generator(logits)
-        if self.adaptive and layer.requires_grad:
+        weights["g"] = self.weight
+        if self.adaptive:
             assert reconstruction is not None
-            for name, term in (("reconstruction", reconstruction), ("adversarial", terms["g"])):
+            weights["g"] = self.adapt(reconstruction, terms["g"], layer, scaler)
+        return terms, weights
+
+    def adapt(self, reconstruction: Tensor, adversarial: Tensor, layer: Tensor, scaler: torch.amp.GradScaler) -> Tensor:
+        """The weight that the update before gave; the gradients of this one's terms are added up for the next."""
+        if layer.requires_grad:
+            for name, term in (("reconstruction", reconstruction), ("adversarial", adversarial)):
                 (gradient,) = torch.autograd.grad(scaler.scale(term.sum()), layer, retain_graph=True)
                 self.gradients[name] = self.gradients.get(name, 0) + gradient.float()
-        weights["g"] = self.adapted if self.adaptive else self.weight
-        return terms, weights
+        return self.adapted
 
     def begin_discriminator(self) -> None:
         self.fakes = [torch.cat(self.fakes)]  # its micro-batches may be smaller than the generator's

@@ -79,7 +79,7 @@ class Accumulation:
             yield Micro(images[share], captions[share], slice(before + share.start, before + share.stop), share)
 
     def micro_batches(self) -> int:
-        """How many this rank's share is now split into."""
+        """Count the micro-batches that this rank's share is now split into."""
         return self.share // self.micro_batch
 
     def agree(self, micro_batches: int, *, update: int) -> None:

@@ -55,7 +55,7 @@ class Updates(ABC):
         """The phases of an update, in order."""
 
     def inputs(self, batch: Batch) -> Tensor:
-        """What the phases get of a batch, on the device."""
+        """The tensor that phases get of a batch, on the device."""
         return self.machine.to_device(batch.images)
 
     @abstractmethod
@@ -67,7 +67,7 @@ class Updates(ABC):
         return {}
 
     def kind(self, update: int) -> tuple[str, ...]:
-        """What an update computes that others may not, by name; those of one kind cost the same."""
+        """Names of what this update computes and others may not; updates of one kind cost the same."""
         return ()
 
     def starts_at(self, player: str) -> int:

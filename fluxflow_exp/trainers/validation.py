@@ -1,4 +1,4 @@
-"""What is logged and looked at between updates: rows, held-out metrics, health and pictures, when they are due."""
+"""Between updates: rows, held-out metrics, health and pictures, when they are due."""
 
 from abc import abstractmethod
 from dataclasses import replace

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fluxflow_exp.config.compose import resolve, typed
 from fluxflow_exp.config.overrides import compose_config
+from fluxflow_exp.losses.adversarial import Adversarial
 from fluxflow_exp.losses.perceptual import Perceptual
 from fluxflow_exp.losses.reconstruction import Reconstruction
 from fluxflow_exp.losses.terms import Terms
@@ -51,11 +52,11 @@ class DiscriminatorNeverStepped(AutoencoderTrainer):
         return super().phases()[:1]
 
 
-class SignedWeight(AutoencoderTrainer):
+class SignedWeight(Adversarial):
     """FluxFlow Training's adaptive weight, a ratio of losses: negative where the generator's loss is."""
 
-    def _weigh(self, terms: Terms) -> float | Tensor:
-        return (terms["vae"].mean() / terms["g"].mean()).detach()
+    def adapt(self, reconstruction: Tensor, adversarial: Tensor, *others: Any) -> Tensor:
+        return (reconstruction.mean() / adversarial.mean()).detach()
 
 
 class NoiseWithoutEffect(AutoencoderTrainer):
@@ -63,7 +64,7 @@ class NoiseWithoutEffect(AutoencoderTrainer):
 
     def begin_update(self, batch: Any) -> None:
         super().begin_update(batch)
-        self.level = 0.0
+        self.adversarial.level = 0.0
 
 
 class DropoutNotPassedOn(FlowTrainer):
@@ -164,8 +165,8 @@ def test_a_discriminator_that_is_never_stepped_is_found(tmp_path: Path) -> None:
 
 
 def test_an_adaptive_weight_that_turns_negative_is_found(tmp_path: Path) -> None:
-    sound = gradients.checks(toy_of(tmp_path, "vae_gan"))
-    broken = gradients.checks(toy_of(tmp_path, "vae_gan", trained_by("vae_gan", SignedWeight)))
+    defect = f"stage.steps.vae_gan.trainer.adversarial._target_={__name__}.SignedWeight"
+    sound, broken = (gradients.checks(toy_of(tmp_path, "vae_gan", *more)) for more in ([], [defect]))
     assert failed(sound) == []
     assert failed(broken) == ["no term has a negative weight"]
 
