@@ -17,6 +17,7 @@ from hydra_plugins.hydra_submitit_launcher.submitit_launcher import BaseSubmitit
 from fluxflow_exp import files
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.machine import slurm
+from fluxflow_exp.machine.preemption import SCHEDULERS
 from fluxflow_exp.run import states
 from fluxflow_exp.run.folder import RunFolder
 from fluxflow_exp.sweep import launchers
@@ -195,7 +196,7 @@ def test_a_job_whose_node_is_taken_is_queued_again(
     say: Say, listening: Callable[..., None], line: str, ends: type[SystemExit]
 ) -> None:
     say("scontrol", line)
-    signal.pthread_sigmask(signal.SIG_BLOCK, slurm.SENT)
+    signal.pthread_sigmask(signal.SIG_BLOCK, SCHEDULERS)
     signal.raise_signal(signal.SIGTERM)  # before anybody listens; to this thread, of whatever others there are
     with pytest.raises(SystemExit) as ended:
         listening()
