@@ -15,30 +15,21 @@ from fluxflow_exp.step_length import lengths_of
 from fluxflow_exp.trainers.build import build_trainer, run_context
 from tests.conftest import toy
 
-ALL_ON = [
-    f"+loss@stage.steps.vae_gan.trainer.{place}={loss}"
-    for place, loss in {
-        "frequency": "frequency",
-        "perceptual": "lpips",
-        "color_stats": "color_stats",
-        "histogram": "histogram",
-        "contrast": "contrast",
-        "feature_matching": "feature_matching",
-        "lecam": "lecam",
-    }.items()
-]
+LOSSES = ["frequency", "color_stats", "histogram", "contrast", "feature_matching", "lecam"]
+PERCEPTUAL_ON = "+loss@stage.steps.vae_gan.trainer.perceptual=lpips"
+ALL_ON = [PERCEPTUAL_ON, *(f"+loss@stage.steps.vae_gan.trainer.{loss}={loss}" for loss in LOSSES)]
 PERCEPTUAL = ["stage.steps.vae_gan.trainer.perceptual.net=squeeze", "data.img_size=32"]
 PERCEPTUAL += ["stage.steps.vae_gan.trainer.perceptual.pretrained=false"]
 START = ["stage.steps.vae_gan.trainer.adversarial.start=0"]
 GAN_ONLY = ["stage.steps.gan_only.batch_size=8"]
 
 
-def trainer_of(values: dict[str, Any], step: str, folder: Path) -> Any:
-    """The trainer of a step, without the weights of earlier ones."""
+def trainer_of(values: dict[str, Any], step: str, folder: Path, *earlier: str) -> Any:
+    """The trainer of a step after `earlier` ones, whose weights are in `folder`."""
     config = typed(values)
     data = build_data(config)
     run = run_context(config, RunFolder(folder), prepare(config.hardware), console=Console())
-    return build_trainer(config, step, run, length=lengths_of(config, data)[step], data=data[step])
+    return build_trainer(config, step, run, length=lengths_of(config, data)[step], data=data[step], earlier=earlier)
 
 
 def build(tmp_path: Path, step: str, *overrides: str, stage: str = "quickstart") -> tuple[Any, Any]:

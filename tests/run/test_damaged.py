@@ -12,7 +12,6 @@ from fluxflow_exp.run import wandb
 from fluxflow_exp.run.folder import RunFolder
 from fluxflow_exp.sweep import jobs
 from tests.conftest import toy
-from tests.helpers.studies import Make
 
 TORN = ['{"half', "[1]", "null", "{}", b"\xff\xfe\x00"]
 EMPTY = "01-vae-00000030-final-e3b0c44298fc1c14.pt"  # a checkpoint without a byte, and its digest
@@ -24,14 +23,10 @@ def _write(path: Path, content: str | bytes) -> None:
 
 
 @pytest.fixture
-def study(make: Make, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Two activations with two seeds each, which are not compared with what their commands would compose now."""
-    monkeypatch.setattr(status, "_values_now", lambda *asked: None)
-    for activation in ("bezier", "silu"):
-        for seed in (0, 1):
-            made = make(activation, seed, [1.0, 2.0, 3.0])
-            (made / "checkpoints" / EMPTY).touch()
-    return made.parent
+def study(study: Path) -> Path:
+    for run in study.iterdir():
+        (run / "checkpoints" / EMPTY).touch()
+    return study
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -12,19 +12,13 @@ from fluxflow_exp.compare import command as compare
 from fluxflow_exp.evaluation import record
 from fluxflow_exp.report import command as report
 from tests.helpers.read_only import make_read_only
-from tests.helpers.studies import Make
 
 
 @pytest.fixture
-def study(make: Make, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Runs of two activations, which nothing can be written into."""
-    monkeypatch.setattr(status, "_values_now", lambda *asked: None)
-    for activation in ("bezier", "silu"):
-        for seed in (0, 1):
-            made = make(activation, seed, [1.0, 2.0, 3.0])
-            (made / "checkpoints").mkdir(exist_ok=True)
-    make_read_only(made.parent, monkeypatch)
-    return made.parent
+def study(study: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Runs which nothing can be written into."""
+    make_read_only(study, monkeypatch)
+    return study
 
 
 def _plot(words: list[str]) -> int | None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fluxflow_exp.wiring.gradients import reached
-from tests.helpers.trainers import ALL_ON, GAN_ONLY, PERCEPTUAL, START, build, updated
+from tests.helpers.trainers import ALL_ON, GAN_ONLY, PERCEPTUAL, PERCEPTUAL_ON, START, build, updated
 
 ACTIVATIONS = ["bezier", "silu", "gelu", "relu"]
 AUTOENCODER, DISCRIMINATOR = {"compressor", "expander"}, {"discriminator"}
@@ -185,7 +185,7 @@ def test_instance_noise_is_added_and_decays(tmp_path: Path) -> None:
 
 def test_the_perceptual_loss_is_evaluated_every_kth_update_with_its_weight_corrected(tmp_path: Path) -> None:
     trainer, batch = build(
-        tmp_path, "vae_gan", ALL_ON[1], *PERCEPTUAL, "stage.steps.vae_gan.trainer.perceptual.every=3"
+        tmp_path, "vae_gan", PERCEPTUAL_ON, *PERCEPTUAL, "stage.steps.vae_gan.trainer.perceptual.every=3"
     )
     (micro,) = trainer.accumulation.micros(trainer.machine.to_device(batch.images), batch.captions)
     weights = []

@@ -5,23 +5,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from fluxflow_exp.config.compose import typed
-from fluxflow_exp.console import Console
-from fluxflow_exp.data.build import build_data
-from fluxflow_exp.machine.hardware import prepare
 from fluxflow_exp.models import weights
-from fluxflow_exp.run.folder import RunFolder
-from fluxflow_exp.step_length import lengths_of
 from fluxflow_exp.trainers.base import Trainer
-from fluxflow_exp.trainers.build import build_trainer, run_context
 from tests.conftest import toy
+from tests.helpers.trainers import trainer_of
 
 
 def trainer(tmp_path: Path, step: str, *earlier: str, override: str = "seed=0") -> Trainer:
-    config = typed(toy(tmp_path, override))
-    run = run_context(config, RunFolder(tmp_path / "run"), prepare(config.hardware), console=Console())
-    data = build_data(config)
-    return build_trainer(config, step, run, length=lengths_of(config, data)[step], data=data[step], earlier=earlier)
+    made: Trainer = trainer_of(toy(tmp_path, override), step, tmp_path / "run", *earlier)
+    return made
 
 
 def level(trainer: Trainer, part: str) -> float:
