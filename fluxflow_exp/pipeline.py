@@ -10,10 +10,9 @@ from fluxflow_exp.console import Console
 from fluxflow_exp.data.build import build_data
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.machine import clock
-from fluxflow_exp.machine import ranks as distributed
 from fluxflow_exp.machine.hardware import Machine, prepare
 from fluxflow_exp.machine.preemption import Interrupted, StopRequest
-from fluxflow_exp.machine.ranks import Ranks
+from fluxflow_exp.machine.ranks import Ranks, local_rank, start_ranks
 from fluxflow_exp.monitor.finite import NonFiniteError
 from fluxflow_exp.preflight.hardware import hardware_problems
 from fluxflow_exp.run import failures, mirror, summary
@@ -36,12 +35,12 @@ def run(values: dict[str, Any], *, swept: str = "", started: float | None = None
     """
     started = clock.now() if started is None else started
     config = typed(values)
-    machine = prepare(config.hardware, local_rank=distributed.local_rank(), computes=not config.validate)
+    machine = prepare(config.hardware, local_rank=local_rank(), computes=not config.validate)
     if config.validate:
         lacking = [f"  note: {line}" for line in hardware_problems(config.hardware)]
         Console().say("\n".join([_plan(config, build_data(config), machine)[1], *lacking]))
         return
-    ranks = distributed.start(machine.device, config.hardware.devices)
+    ranks = start_ranks(machine.device, config.hardware.devices)
     folder = RunFolder(run_path(values, swept), mirror=Mirror.of(values, swept), first=ranks.first)
     console = Console(quiet=not ranks.first)
     try:

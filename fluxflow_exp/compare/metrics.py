@@ -68,7 +68,7 @@ def logged(run: Run) -> set[str]:
 
 
 def _to_measure(runs: list[Run], metric: str) -> str:
-    """How `runs` come by a metric of fluxflow_exp.evaluate; "": it is none."""
+    """Say how `runs` come by a metric of fluxflow_exp.evaluate; "": it is none."""
     name, _, guidance = metric.partition("@")
     if name not in MEASURES:
         return ""

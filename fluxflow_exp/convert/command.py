@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from fluxflow_exp.convert import config as convert_config
+from fluxflow_exp.convert import config
 from fluxflow_exp.run import failures
 
 
@@ -11,11 +11,11 @@ from fluxflow_exp.run import failures
 def cli() -> None:
     arguments = parser().parse_args()
     if arguments.what == "weights":
-        from fluxflow_exp.convert import weights as convert_weights  # torch, which --help does without
+        from fluxflow_exp.convert import weights  # torch, which --help does without
 
-        lines = convert_weights.convert(arguments.source, arguments.output, to=arguments.to)
+        lines = weights.convert(arguments.source, arguments.output, to=arguments.to)
     else:
-        lines = convert_config.convert(
+        lines = config.convert(
             arguments.source, arguments.output, text_encoder=arguments.text_encoder, model=arguments.model
         )
     print("\n".join(lines))

@@ -123,7 +123,7 @@ class Ranks:
             dist.destroy_process_group()
 
 
-def start(device: torch.device, devices: int) -> Ranks:
+def start_ranks(device: torch.device, devices: int) -> Ranks:
     """Join the other ranks that a launcher has started beside this process; alone if it has started none.
 
     UserError: there are not as many as `hardware.devices` says.

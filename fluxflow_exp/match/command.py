@@ -54,8 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def match(asked: Asked) -> dict[str, Any]:
     """The figures of both models, the differences, and the `changes` that make the candidate equal on the axis."""
-    from fluxflow_exp.match import axes
-    from fluxflow_exp.match import fit as match_fit
+    from fluxflow_exp.match import axes, fit
 
     reference, theirs = _subject(asked.reference, asked)
     candidate, mine = _subject(asked.overrides, asked)
@@ -65,7 +64,7 @@ def match(asked: Asked) -> dict[str, Any]:
     target = first.on(asked.axis)
     rounds: list[Round] = []
     if asked.measured:
-        fitted, rounds = match_fit.fit_time(reference, theirs, candidate, mine, updates=asked.updates)
+        fitted, rounds = fit.fit_time(reference, theirs, candidate, mine, updates=asked.updates)
         target, reached = 1.0, rounds[-1].timing.ratio
     elif target is None:
         raise UserError(
@@ -73,14 +72,14 @@ def match(asked: Asked) -> dict[str, Any]:
             "a card, e.g. hardware=h200, or time it here with --measured"
         )
     else:
-        print(f"  reference: {match_fit.shown(target, asked.axis)}", flush=True)
-        fitted = match_fit.fit(candidate, mine, asked.axis, target)
+        print(f"  reference: {fit.shown(target, asked.axis)}", flush=True)
+        fitted = fit.fit(candidate, mine, asked.axis, target)
         reached = fitted.cost
     print("  the same of the candidate …", flush=True)
     second = axes.figures(candidate, mine.changed(fitted.changes))
     return {
         "axis": asked.axis,
-        "tolerance": match_fit.TOLERANCES[asked.axis],
+        "tolerance": fit.TOLERANCES[asked.axis],
         "target": target,
         "reached": reached,
         "difference": reached / target - 1,

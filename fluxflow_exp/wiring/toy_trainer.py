@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fluxflow_exp.config.compose import instantiate, typed
 from fluxflow_exp.config.schema import RunConfig
-from fluxflow_exp.data import build as datasets
+from fluxflow_exp.data.build import build_data
 from fluxflow_exp.data.loader import Batch, load_batches, read_all
 from fluxflow_exp.data.protocols import DataSet
 from fluxflow_exp.machine.hardware import prepare
@@ -97,7 +97,7 @@ def updates_of(trainer: Trainer) -> list[int]:
 def open_data(config: RunConfig, step: str) -> DataSet:
     """The data of one step. UserError: they cannot be read."""
     stage = dataclasses.replace(config.stage, steps={step: config.stage.steps[step]})
-    found: DataSet = datasets.build_data(dataclasses.replace(config, stage=stage))[step]
+    found: DataSet = build_data(dataclasses.replace(config, stage=stage))[step]
     return found
 
 

@@ -201,11 +201,11 @@ def test_a_sharded_flow_transformer_trains_alike_and_loads_on_any_number_of_rank
 
 def test_as_many_ranks_as_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match=r"1 rank was started on this machine, but hardware\.devices=2"):
-        distributed.start(torch.device("cpu"), 2)
+        distributed.start_ranks(torch.device("cpu"), 2)
     monkeypatch.setenv("WORLD_SIZE", "3")
     monkeypatch.setenv("RANK", "0")
     with pytest.raises(UserError, match=r"3 ranks were started on this machine, but hardware\.devices=1"):
-        distributed.start(torch.device("cpu"), 1)
+        distributed.start_ranks(torch.device("cpu"), 1)
 
 
 def test_alone_everything_is_the_identity() -> None:
