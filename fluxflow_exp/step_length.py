@@ -1,12 +1,12 @@
 """How long a step is, and the batches that it is taken in: counted from its configuration and its data."""
 
 from dataclasses import dataclass
+from typing import Self
 
 from fluxflow_exp.config.published import locate
 from fluxflow_exp.config.schema import RunConfig, Step
 from fluxflow_exp.data.loader import updates_per_epoch
 from fluxflow_exp.data.protocols import DataSet
-from fluxflow_exp.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -17,6 +17,13 @@ class Length:
     updates_per_epoch: int
     batch_size: int  # images an update, of all ranks
     micro_batch: int  # images a forward pass of one rank
+
+    @classmethod
+    def of(cls, step: Step, updates_per_epoch: int, micro_batch: int) -> Self:
+        """The length of `step` where an epoch of its data has so many updates."""
+        updates = updates_per_epoch * step.n_epochs
+        updates = updates if step.max_updates is None else min(updates, step.max_updates)
+        return cls(updates, updates_per_epoch, step.batch_size, micro_batch)
 
     def epoch(self, update: int) -> int:
         """The epoch, from 1, that the `update`-th update (from 1) belongs to."""
@@ -37,14 +44,6 @@ def lengths_of(config: RunConfig, data: dict[str, DataSet], *, ranks: int = 1) -
 
 def length_of(step: Step, data: DataSet, config: RunConfig, *, ranks: int = 1) -> Length:
     """The step's length in updates. UserError: the training set is smaller than a batch."""
-    try:
-        per_epoch = updates_per_epoch(data.train, step.batch_size)
-    except ValueError as error:
-        raise UserError(str(error)) from error
-    updates = per_epoch * step.n_epochs
-    if step.max_updates is not None:
-        updates = min(updates, step.max_updates)
-    share = step.batch_size // ranks
+    per_epoch, share = updates_per_epoch(data.train, step.batch_size), step.batch_size // ranks
     chosen = getattr(config.hardware.micro_batch, locate(step.trainer["_target_"]).MICRO_BATCH)
-    micro = share if chosen in (None, "auto") else min(chosen, share)
-    return Length(updates, per_epoch, step.batch_size, micro)
+    return Length.of(step, per_epoch, share if chosen in (None, "auto") else min(chosen, share))

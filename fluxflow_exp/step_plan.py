@@ -68,7 +68,8 @@ def describe(
     config: RunConfig, lengths: dict[str, Length], data: dict[str, DataSet], machine: Machine, ranks: int = 1
 ) -> str:
     """The plan, for the first lines of a run and for validate=true."""
-    counts = {part: parts.count(part, config.model) for part in _all_parts(config)}
+    used = dict.fromkeys(part for step in config.stage.steps.values() for part in needed_parts(step))
+    counts = {part: parts.count(part, config.model) for part in used}
     sets = {id(d): d for d in data.values()}
     labels = {id(data[name]): _data_label(config, step) for name, step in config.stage.steps.items()}
     lines = [
@@ -79,7 +80,10 @@ def describe(
         *(
             line
             for key, d in sets.items()
-            for line in (f"  data:    {labels[key]}{': ' if labels[key] else ''}{data_line(d)}", *_notes(d))
+            for line in (
+                f"  data:    {labels[key]}{': ' if labels[key] else ''}{data_line(d)}",
+                *(f"    note: {note}" for note in notes_of(d)),
+            )
         ),
     ]
     for index, (name, step) in enumerate(config.stage.steps.items(), start=1):
@@ -166,14 +170,6 @@ def data_line(data: DataSet) -> str:
         f"{type(data).__name__}, {len(data.train)} training and {len(data.validation)} held-out images, "
         f"{data.img_size} px"
     )
-
-
-def _notes(data: DataSet) -> list[str]:
-    return [f"    note: {note}" for note in notes_of(data)]
-
-
-def _all_parts(config: RunConfig) -> list[str]:
-    return list(dict.fromkeys(p for step in config.stage.steps.values() for p in needed_parts(step)))
 
 
 def _name(node: dict[str, Any]) -> str:

@@ -33,14 +33,14 @@ class Batch(NamedTuple):
 
 
 def updates_per_epoch(source: Indexed | Stream, batch_size: int) -> int:
-    """Whole batches in an epoch. ValueError: the set is smaller than one."""
+    """Whole batches in an epoch. UserError: the set is smaller than one."""
     if isinstance(source, Stream):
         count = source.epoch_size // batch_size
     else:
         count = sum(len(members) // batch_size for members in groups_of(source).values())
     if count == 0:
         shaped = " of one shape" if not isinstance(source, Stream) and len(groups_of(source)) > 1 else ""
-        raise ValueError(f"the training set has {len(source)} samples, fewer than a batch of {batch_size}{shaped}")
+        raise UserError(f"the training set has {len(source)} samples, fewer than a batch of {batch_size}{shaped}")
     return count
 
 

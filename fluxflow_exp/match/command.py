@@ -30,7 +30,9 @@ def main(arguments: list[str] | None = None) -> int:
         options.overrides, options.like, options.axis, options.step, options.config_dir, options.measured,
         UPDATES if options.updates is None else options.updates,
     )  # fmt: skip
-    problems = _problems(asked)
+    problems = [f"--updates must be at least 10, not {asked.updates}"] if asked.updates < 10 else []
+    if asked.measured and asked.axis != "time":
+        problems.append(f"--measured is for --axis time, not {asked.axis}")
     problems += idle_problems({"--updates": options.updates}, acts=options.measured, needs="--measured")
     if options.name is not None and Path(options.name).name != options.name:
         problems.append(f"--name {options.name!r}: choose a word, which becomes the choice model=…; --out has places")
@@ -106,15 +108,6 @@ def _subject(overrides: list[str], asked: Asked) -> "tuple[Subject, Model]":
         raise UserError(*problems)
     name = _step(values, asked.step)
     return Subject(values, name), model_of(values, trained_parts(typed(values).stage.steps[name]))
-
-
-def _problems(asked: Asked) -> list[str]:
-    problems = []
-    if asked.updates < 10:
-        problems.append(f"--updates must be at least 10, not {asked.updates}")
-    if asked.measured and asked.axis != "time":
-        problems.append(f"--measured is for --axis time, not {asked.axis}")
-    return problems
 
 
 def _step(values: dict[str, Any], asked: str | None) -> str:

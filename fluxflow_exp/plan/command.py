@@ -60,7 +60,10 @@ def _predict(values: dict[str, Any]) -> dict[str, Any]:
     found, lengths = [], lengths_of(config, data, ranks=ranks)
     for index, (name, step) in enumerate(config.stage.steps.items(), start=1):
         print(step_lines(index, name, step, lengths[name], ranks)[0], flush=True)
-        measured = _seconds_here(values, name) if _on_cpu(config) else None
+        measured = None
+        if _on_cpu(config):
+            with warm(values, name) as times:
+                measured = statistics.median(times(3))
         found.append(forecast.forecast(config, name, lengths[name], data[name], ranks=ranks, measured=measured))
         print("\n".join(forecast.lines(found[-1], hardware)), flush=True)
     total = forecast.total(found)
@@ -72,12 +75,6 @@ def _on_cpu(config: RunConfig) -> bool:
     """Whether the run would train on this machine's CPU, so that an update can be timed."""
     device = config.hardware.device
     return device == "cpu" or (device == "auto" and not torch.cuda.is_available())
-
-
-def _seconds_here(values: dict[str, Any], name: str) -> float:
-    """Seconds of an update of step `name` with all of its players: the median of three."""
-    with warm(values, name) as times:
-        return statistics.median(times(3))
 
 
 def _reservations(config: RunConfig) -> list[str]:

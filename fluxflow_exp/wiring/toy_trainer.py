@@ -47,9 +47,7 @@ class ToyTrainer:
         Fresh weights are zero in places, so that no gradient would pass.
         """
         step = config.stage.steps[self.step]
-        updates = self.length.updates_per_epoch * step.n_epochs
-        updates = updates if step.max_updates is None else min(updates, step.max_updates)
-        length = Length(updates, self.length.updates_per_epoch, step.batch_size, step.batch_size)
+        length = Length.of(step, self.length.updates_per_epoch, step.batch_size)
         run = run_context(config, RunFolder(self.scratch), self.machine)
         context = step_context(config, self.step, run, length=length, data=self.data)
         for part, module in context.parts.items():
