@@ -17,14 +17,15 @@ from fluxflow_exp.losses.terms import Terms, Weights, per_sample
 class Adversarial:
     """A patch GAN with hinge losses (Lim & Ye 2017; patches: Isola et al. 2017).
 
-    `start` delays both players (share of the step's updates when < 1, else updates). `r1_gamma` penalises the
-    discriminator's gradient on real images (Mescheder et al. 2018), every `r1_interval` updates and scaled by the
-    interval (lazy regularisation, Karras et al. 2020, appendix B). With `adaptive`, the generator's weight is
-    `weight` × ‖∇ reconstruction‖ / ‖∇ adversarial‖ at the decoder's last layer (Esser et al. 2021, eq. 7), between 0
-    and `adaptive_limit` × `weight`: a ratio of norms, so it cannot turn negative. It comes from the gradients of the
-    update before, summed over the whole global batch: so it does not depend on the micro-batch and costs no second
-    backward pass. It starts at 0. `instance_noise` is the deviation of Gaussian noise added to what the discriminator
-    trains on (Sønderby et al. 2017), times `instance_noise_decay` an update.
+    `start` delays both players (share of the step's updates when < 1, else updates); left out, as runs may have it,
+    they begin with the step, and each shipped stage says its own. `r1_gamma` penalises the discriminator's gradient on
+    real images (Mescheder et al. 2018), every `r1_interval` updates and scaled by the interval (lazy regularisation,
+    Karras et al. 2020, appendix B). With `adaptive`, the generator's weight is `weight` × ‖∇ reconstruction‖ / ‖∇
+    adversarial‖ at the decoder's last layer (Esser et al. 2021, eq. 7), between 0 and `adaptive_limit` × `weight`: a
+    ratio of norms, so it cannot turn negative. It comes from the gradients of the update before, summed over the whole
+    global batch: so it does not depend on the micro-batch and costs no second backward pass. It starts at 0.
+    `instance_noise` is the deviation of Gaussian noise added to what the discriminator trains on (Sønderby et al.
+    2017), times `instance_noise_decay` an update.
     """
 
     def __init__(
