@@ -169,7 +169,7 @@ def _data_of(step: str) -> Any:
 
 
 def _code(runs: list[Run]) -> list[Unlike]:
-    """Commits, changes since, and versions of packages."""
+    """Commits, changes since, versions of packages, and files of the user's own classes."""
     packages = dict.fromkeys(name for run in runs for name in _made_with(run) if name != "machine")
     found = [
         Unlike("code", "commit (run.json)", _grouped(runs, lambda run: run.record["commit"])),
@@ -177,6 +177,12 @@ def _code(runs: list[Run]) -> list[Unlike]:
         *(
             Unlike("code", f"{name} (run.json)", _grouped(runs, lambda run, name=name: _made_with(run).get(name)))
             for name in packages
+        ),
+        *(
+            Unlike(
+                "code", f"code of {name} (run.json)", _grouped([r for r in runs if name in _own(r)], _versions(name))
+            )
+            for name in dict.fromkeys(name for run in runs for name in _own(run))
         ),
     ]
     return [each for each in found if len(each.values) > 1]
@@ -197,6 +203,17 @@ def _upstream(runs: list[Run]) -> list[Unlike]:
 def _digest(name: str) -> Any:
     # A run that went on with others has both.
     return lambda run: ", then ".join(each[:16] for each in run.record["upstream"][name].split(", then "))
+
+
+def _own(run: Run) -> dict[str, list[dict[str, str]]]:
+    """Class of the user's own → versions of its file; empty, too, for a run that recorded none."""
+    found: dict[str, list[dict[str, str]]] = run.record.get("own_code", {})
+    return found
+
+
+def _versions(name: str) -> Any:
+    # A run that went on with other code has both.
+    return lambda run: ", then ".join(each["sha256"][:16] for each in _own(run)[name])
 
 
 def _made_with(run: Run) -> dict[str, str]:

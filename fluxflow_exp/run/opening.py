@@ -89,7 +89,7 @@ def _open(
     record["planned"] = {n: asdict(e) if n in left else before.get(n, asdict(e)) for n, e in lengths.items()}
     inputs.remember(record)
     devices = values["hardware"]["devices"] * values["hardware"]["slurm"]["nodes"]
-    return _start(folder, record, {"machine": machine, **provenance.versions()}, console, devices=devices)
+    return _start(folder, record, {"machine": machine, **provenance.versions()}, values, console, devices=devices)
 
 
 def _must_be_held(folder: RunFolder) -> None:
@@ -178,6 +178,7 @@ def create(folder: RunFolder, values: dict[str, Any], overrides: list[str]) -> N
             "overrides": overrides,
             "commit": commit,
             "changed_code": hashlib.sha256(diff.encode()).hexdigest()[:16] if diff else None,
+            "own_code": provenance.own_code(values),
             "upstream": inputs.upstream(values),
             "pretrained": inputs.pretrained(values),
             "made_with": None,
@@ -193,7 +194,13 @@ def _given() -> list[str]:
 
 
 def _start(
-    folder: RunFolder, record: dict[str, Any], made_with: dict[str, str], console: Console, *, devices: int
+    folder: RunFolder,
+    record: dict[str, Any],
+    made_with: dict[str, str],
+    values: dict[str, Any],
+    console: Console,
+    *,
+    devices: int,
 ) -> str:
     folder.failure.unlink(missing_ok=True)
     folder.non_finite.unlink(missing_ok=True)
@@ -203,6 +210,7 @@ def _start(
         record["kills"] += closed is None  # the process before did not live to say how it ended
         console.say(f"Continuing the run in {folder.path} (restart {record['restarts']})")
     provenance.note_changes(record, made_with, console)
+    provenance.enter_own(record, values, console)
     record |= {"started": True, "closed": None}
     record.setdefault("starts", []).append(  # runs that began before starts were listed have none
         {

@@ -86,6 +86,12 @@ class _Contents:
     files: str
 
 
+@dataclass
+class _OwnFile:
+    file: str
+    sha256: str
+
+
 # One field for each key of run.json.
 @dataclass
 class _Record:
@@ -113,6 +119,7 @@ class _Record:
     micro_batch: dict[str, _Fit] = field(default_factory=dict)
     logged: dict[str, _Tally] = field(default_factory=dict)
     changes: list[dict[str, Any]] = field(default_factory=list)
+    own_code: dict[str, Annotated[list[_OwnFile], Field(min_length=1)]] = field(default_factory=dict)
     wandb_id: str | None = None
 
 

@@ -9,6 +9,10 @@ from fluxflow_exp.compare import command as compare
 from tests.helpers.studies import BATCH, GPU, Make, command, make_run, study
 
 
+def versions(*digests: str) -> dict[str, Any]:
+    return {"my_tv.TV": [{"file": "my_tv.py", "sha256": digest} for digest in digests]}
+
+
 def test_runs_of_unequal_length_are_refused(make: Make, capsys: pytest.CaptureFixture[str]) -> None:
     make("bezier", 0, [1.0, 2.0, 3.0])
     path = make("silu", 0, [1.0, 2.0], updates=(10, 20))
@@ -40,13 +44,15 @@ def test_a_run_that_is_not_finished_is_refused(make: Make, capsys: pytest.Captur
         ("config", "hardware.devices", ("2", "4"), {"config": {"hardware.devices": 4}}),
         ("code", "commit", ("a" * 40, "b" * 40), {"record": {"commit": "b" * 40}}),
         ("code", "changed code", ("null", "abc"), {"record": {"changed_code": "abc"}}),
+        ("code", "code of my_tv.TV", ("1111", "2222"), {"record": {"own_code": versions("2222")}}),
+        ("code", "code of my_tv.TV", ("1111", "1111, then 2222"), {"record": {"own_code": versions("1111", "2222")}}),
         ("code", "torch", ("2.11", "2.12"), {"record": {"made_with": {"machine": GPU, "torch": "2.12"}}}),
     ],
 )
 def test_what_else_differs_is_refused_unless_allowed(
     make: Make, capsys: pytest.CaptureFixture[str], kind: str, key: str, values: tuple[str, str], change: dict[str, Any]
 ) -> None:
-    first = make("bezier", 0, [1.0, 2.0, 3.0], record={"data": {"vae": "1111"}})
+    first = make("bezier", 0, [1.0, 2.0, 3.0], record={"data": {"vae": "1111"}, "own_code": versions("1111")})
     second = make("silu", 0, [1.0, 2.0, 3.0], **change)
     others = ",".join({"data", "code", "config"} - {kind})
     assert compare.main(command(first.parent, "--allow", others)) == 2
@@ -57,6 +63,12 @@ def test_what_else_differs_is_refused_unless_allowed(
     assert compare.main(command(first.parent, "--allow", kind)) == 0
     assert f"these runs differ in more than model.activation, which was allowed: {key}" in capsys.readouterr().out
     assert "which was allowed" in (first.parent / "comparison" / "comparison.md").read_text()
+
+
+def test_own_code_of_a_run_that_recorded_none_is_unknown(make: Make) -> None:
+    make("bezier", 0, [1.0, 2.0, 3.0], record={"own_code": versions("1111")})
+    path = make("silu", 0, [1.0, 2.0, 3.0])
+    assert compare.main(command(path.parent)) == 0
 
 
 def test_where_most_runs_are_alike_the_odd_one_is_named(make: Make, capsys: pytest.CaptureFixture[str]) -> None:

@@ -43,6 +43,7 @@ def test_a_row_with_another_thing(changed: dict[str, Any], said: str) -> None:
         ({"format": 2}, "format: input should be 1"),
         ({"wall_seconds": "1"}, "wall_seconds: input should be a valid number"),
         ({"steps": {"vae": {}}}, "steps.vae.updates: field required"),
+        ({"own_code": {"my_tv.TV": []}}, "own_code.my_tv.TV: list should have at least 1 item"),
         ({"starts": [{"time": "2026-01-01T00:00:00"}]}, "starts.0.time: value error, a time without its zone"),
     ],
 )
