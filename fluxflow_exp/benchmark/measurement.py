@@ -73,12 +73,13 @@ def warm(values: dict[str, Any], step: str) -> Iterator[Callable[[int], list[flo
 @contextmanager
 def _trainers(values: dict[str, Any]) -> Iterator[tuple[Machine, Callable[[str], Trainer]]]:
     """This machine, and the trainer of each step of `values` on it, which leaves nothing behind."""
-    with tempfile.TemporaryDirectory() as scratch, StopRequest() as stop:
+    with tempfile.TemporaryDirectory() as scratch:
         config = typed({**values, "output_root": scratch})
         machine, data = prepare(config.hardware), build_data(config)
         lengths = lengths_of(config, data)
-        run = run_context(config, RunFolder(Path(scratch) / "run"), machine, stop=stop)
-        yield machine, lambda name: build_trainer(config, name, run, length=lengths[name], data=data[name])
+        with StopRequest() as stop:
+            run = run_context(config, RunFolder(Path(scratch) / "run"), machine, stop=stop)
+            yield machine, lambda name: build_trainer(config, name, run, length=lengths[name], data=data[name])
 
 
 class _Measurement:

@@ -88,11 +88,17 @@ class Adversarial:
         self.gradients, self.fakes = {}, []
 
     def generator_terms(
-        self, fakes: Tensor, images: Tensor, reconstruction: Tensor | None, layer: Tensor, scaler: torch.amp.GradScaler
+        self,
+        fakes: Tensor,
+        images: Tensor,
+        reconstruction: Tensor | None,
+        layer: Tensor | None,
+        scaler: torch.amp.GradScaler,
     ) -> tuple[Terms, Weights]:
         """`g` and, with feature matching, `feature_matching` of reconstructions (micro-batch, 3, height, width).
 
-        `reconstruction`, (micro-batch,), is what an adaptive weight compares with at the decoder's last `layer`.
+        `reconstruction`, (micro-batch,), is what an adaptive weight compares with at the decoder's last `layer`;
+        without one neither is asked for.
         """
         self.fakes.append(fakes.detach())
         terms: Terms = {}
@@ -109,6 +115,7 @@ class Adversarial:
         weights["g"] = self.weight
         if self.adaptive:
             assert reconstruction is not None
+            assert layer is not None
             weights["g"] = self.adapt(reconstruction, terms["g"], layer, scaler)
         return terms, weights
 

@@ -21,7 +21,6 @@ from filelock import FileLock, Timeout
 from fluxflow_exp.errors import UserError
 
 READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
-WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 LOOK_SECONDS = 0.1  # between two tries
 INSIDE_SECONDS = 2.0  # who only looks holds a lock for a moment
 
@@ -94,7 +93,7 @@ class FolderLock:
         except Timeout:
             return False
         except OSError as error:
-            if error.errno in WITHOUT_LOCKS:
+            if error.filename is None:  # flock's own; those of opening the file name it
                 raise UserError(
                     f"{path.parent} is on a file system without locks ({error.strerror}), where two processes could "
                     "train in one folder: set output_root=… to another one, or have it mounted with locks (Lustre: "
@@ -102,6 +101,11 @@ class FolderLock:
                 ) from error
             if error.errno not in READ_ONLY:
                 raise
+            if error.strerror != os.strerror(error.errno):  # filelock does not trust its owner, who could replace it
+                raise UserError(
+                    f"{path} cannot be locked ({error.strerror}): delete it once no run goes on there, or choose "
+                    "another name=…"
+                ) from error
         else:
             self._locks[path] = lock
         return True

@@ -223,8 +223,8 @@ class AutoencoderTrainer(Trainer):
         weights[self.kl.summed] = beta
         gan = self._gan(self.update_index)
         if gan:
-            layer, scaler = self.expander.last_layer, self.scalers["vae"]
-            further, their_weights = gan.generator_terms(found, images, terms.get("vae"), layer, scaler)
+            layer = self.expander.last_layer if gan.adaptive else None
+            further, their_weights = gan.generator_terms(found, images, terms.get("vae"), layer, self.scalers["vae"])
             terms |= further
             weights |= their_weights
         return terms, weights

@@ -27,7 +27,7 @@ class CudaGraphs:
         """Free all graphs with their memory: gradients or shapes are about to change."""
         self.graphs: dict[Shapes, _Graph] = {}
         self.met: Counter[Shapes] = Counter()
-        self.pool: Any = None  # memory that all graphs use in phase: nothing in it is needed after a replay
+        self.pool: Any = None  # memory that all graphs use in turn: nothing in it is needed after a replay
 
     def run(self, pass_: Callable[..., Terms], arguments: Sequence[Tensor]) -> Terms:
         """pass_(*arguments), whose every kernel must be a function of the arguments and of weights alone."""

@@ -38,7 +38,7 @@ def reached(trainer: Trainer, batch: Batch, index: int) -> dict[str, set[str]]:
     """Term → parts whose parameters get a gradient from it alone in update `index`."""
     found: dict[str, set[str]] = {}
     modules = trainer.setup.parts
-    for terms, weights in _turns(trainer, batch, index):
+    for terms, weights in _phases(trainer, batch, index):
         for name in weights:
             for module in modules.values():
                 module.zero_grad(set_to_none=True)
@@ -54,7 +54,7 @@ def reached(trainer: Trainer, batch: Batch, index: int) -> dict[str, set[str]]:
     return found
 
 
-def _turns(trainer: Trainer, batch: Batch, index: int) -> Iterator[tuple[Terms, dict[str, float | Tensor]]]:
+def _phases(trainer: Trainer, batch: Batch, index: int) -> Iterator[tuple[Terms, dict[str, float | Tensor]]]:
     """Terms and weights of each phase of update `index`, in one micro-batch, with the phase's parameters trainable."""
     trainer.update_index = index
     images = trainer.inputs(batch)
@@ -149,7 +149,7 @@ def _weighed(toy: ToyTrainer) -> list[Weighed]:
 
 
 def _note(values: Weighed, trainer: Trainer, batch: Batch, index: int) -> None:
-    for _, weights in _turns(trainer, batch, index):
+    for _, weights in _phases(trainer, batch, index):
         for term, weight in weights.items():
             values.setdefault(term, []).append(float(weight))
 

@@ -60,3 +60,12 @@ def test_the_weight_of_an_update_comes_from_the_gradients_of_the_one_before():
     assert set(gan.state_dict()) == {"adversarial_weight", "lecam"}
     again.load_state_dict(gan.state_dict())
     assert weight(again, 6) == weight(gan, 6)
+
+
+def test_a_fixed_weight_asks_for_no_layer_and_no_reconstruction():
+    gan, scaler = Adversarial(weight=0.25, adaptive=False), torch.amp.GradScaler("cpu", enabled=False)
+    gan.face(brightness, first=0, device=torch.device("cpu"))
+    gan.begin_generator()
+    images = torch.ones(2, 3, 1, 1)
+    terms, weights = gan.generator_terms(images, images, None, None, scaler)
+    assert (set(terms), weights) == ({"g"}, {"g": 0.25})

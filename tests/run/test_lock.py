@@ -102,9 +102,10 @@ def test_a_folder_that_is_held_from_inside_alone_is_in_use(tmp_path: Path, quick
     folder.lock()
 
 
-def test_a_file_system_without_locks_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EINVAL, errno.EIO])
+def test_a_file_system_without_locks_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     def flock(descriptor: int, operation: int) -> None:
-        raise OSError(errno.ENOLCK, "No locks available")
+        raise OSError(number, "No locks available")
 
     monkeypatch.setattr(fcntl, "flock", flock)
     with pytest.raises(UserError, match=r"file system without locks \(No locks available\)"):
@@ -140,6 +141,18 @@ def test_a_run_that_cannot_be_written_can_be_looked_at(
     assert states.inspect(RunFolder(folder.path)).state == states.INTERRUPTED
     with pytest.raises(UserError, match=r"nothing can be written in .*quickstart"):
         opened(values)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_a_lock_file_that_is_another_users_is_named_and_not_passed_over(tmp_path: Path) -> None:
+    """In a folder where everybody may write, its owner could put another file in its place."""
+    tmp_path.chmod(0o1777)
+    os.chown(tmp_path, 1001, -1)
+    lock = tmp_path / ".run.lock"
+    lock.touch()
+    os.chown(lock, 1000, -1)
+    with pytest.raises(UserError, match=rf"{lock} cannot be locked .*uid 1000.*: delete it once no run goes on there"):
+        folder_lock.FolderLock(tmp_path / "run").acquire()
 
 
 def test_two_names_of_one_empty_folder_are_one_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
