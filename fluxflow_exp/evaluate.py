@@ -44,6 +44,7 @@ def evaluate(options: argparse.Namespace) -> tuple[list[record.Record], dict[str
 
     published.allow(options.trust)
     subject = Subject(options.source, config=options.config)
+    subject.check_trusted(data=not options.overrides)
     inside = f"{subject.run.path}, {subject.file.relative_to(subject.run.path)}" if subject.run else str(subject.file)
     print(f"EVALUATE: {inside}", flush=True)
     chosen, left_out = _chosen(options, subject)
@@ -242,6 +243,11 @@ def main(arguments: list[str] | None = None) -> int:
         f"--{name} must be at least 1, not {getattr(options, name)}"
         for name in ("images", "steps")
         if getattr(options, name) is not None and getattr(options, name) < 1
+    ]
+    problems += [
+        f"{word} is no data.KEY=VALUE; several words to trust are {published.trusting([*options.trust, word])}"
+        for word in options.overrides
+        if options.trust and "=" not in word
     ]
     problems += [f"--guidance {scale} is no number" for scale in options.guidance or [] if not math.isfinite(scale)]
     if problems:

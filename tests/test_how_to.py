@@ -10,8 +10,9 @@ import pytest
 
 from fluxflow_exp import generate, pipeline
 from fluxflow_exp.config import published
-from fluxflow_exp.config.compose import resolve
+from fluxflow_exp.config.compose import instantiate, resolve
 from fluxflow_exp.config.overrides import compose_config
+from fluxflow_exp.errors import UserError
 from fluxflow_exp.preflight import check
 from fluxflow_exp.run.folder import RunFolder
 from fluxflow_exp.run.metric_log import read_rows
@@ -98,10 +99,36 @@ def test_a_data_set_is_trained_on() -> None:
     assert "val_psnr" in [row["metrics"] for row in read_rows(run.metrics("vae")) if row["kind"] == "held_out"][-1]
 
 
-def test_a_model_is_trained_and_generates_where_it_is_trusted() -> None:
+def test_a_data_set_whose_parts_do_not_fit_or_that_cannot_be_read_says_so() -> None:
+    images = np.zeros((4, 3, 16, 16), np.uint8)
+    page = Page("data-set")
+    np.savez("pictures.npz", images=images, captions=np.array(["a"] * 3))
+    values = page.composed(*toy_without("data.n_"), *SHORT, "data.n_validation=2")
+    with pytest.raises(UserError, match=r"pictures.npz: 4 pictures and 3 captions"):
+        pipeline.run(values)
+    np.savez("pictures.npz", images=images, captions=np.array(["a"] * 4))
+    data = instantiate(values["data"])
+    for place, limited in (("data.max_bad_fraction=0.0", data), ("the max_bad_fraction=0.0 of Fixed", Fixed(data))):
+        folder = RunFolder(Path("run of") / type(limited).__name__)
+        folder.path.mkdir(parents=True)
+        with pytest.raises(UserError, match=f"1 of 4 samples cannot be read, more than {place}; "):
+            folder.report_bad([("x", "broken")], limited, print)
+
+
+class Fixed:
+    """A data set whose limit is no argument."""
+
+    max_bad_fraction = 0.0
+
+    def __init__(self, data: Any) -> None:
+        self.train, self.validation, self.bad = data.train, data.validation, data.bad
+
+
+def test_a_model_is_trained_and_generates_where_it_is_trusted(capsys: pytest.CaptureFixture[str]) -> None:
     page = Page("model")
     short = [f"stage.steps.{step}.{key}" for step in ("vae", "flow") for key in ("max_updates=1", "batch_size=8")]
     run = page.trained(*toy_without("model.compressor"), *short, "~stage.steps.vae_gan")
+    assert "python -m fluxflow_exp.generate --trust my_model.Expander --model_ch" in capsys.readouterr().out
     Path("prompts.txt").write_text("a red star on a blue ground\n", encoding="utf-8")
     words = ["--model_checkpoint", str(run.weights / "final.safetensors"), "--text_prompts_path", "prompts.txt"]
     words += ["--output_path", "out", "--steps", "1"]

@@ -248,6 +248,8 @@ def _explain(error: Exception, override: Override, good: list[str], config_dir: 
     if place:
         return f"{text}: a loss goes into a step's trainer: {place}"
     if "Could not override" in reason or "Could not delete" in reason or "is not in struct" in reason:
+        if override.package and _choices(key, config_dir) and not (override.is_add() or override.is_delete()):
+            return f"{text}: nothing stands at {override.package} yet: write +{text}"
         known = _keys(compose_config(good, config_dir=config_dir))
         if key not in known:
             where = "".join(f" with {line}" for line in good if key.startswith(line.partition("=")[0]))

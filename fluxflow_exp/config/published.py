@@ -62,7 +62,7 @@ ENCODER, PERCEPTUAL = f"{_MODELS}huggingface.HuggingFaceTextEncoder", f"{_LOSSES
 # The networks of `evaluation.features` that are no stranger's choice, and the metrics that compare in them.
 FEATURES, COMPARED_IN = ("efficientnet_lite0", "inception"), ("rfd", "fd", "kid")
 REMOTE = ("http://", "https://", "hf://", "pipe:")  # shards that are streamed begin with one of these
-TRUST = "what the file may name, in the words of the refusal: a class of your own (MODULE.NAME), an address; repeatable"
+TRUST = "what the file may name, as the refusal says: a class of your own (MODULE.NAME), an address; repeatable"
 
 _own: set[str] = set()
 
@@ -93,11 +93,41 @@ def advice(word: str, way: str) -> str:
     return way.format(word=shlex.quote(word)) if word.isprintable() else ""
 
 
+def own_words(values: Any) -> list[str]:
+    """What `values` name that is none of this package's: classes and addresses, once each."""
+    words = [str(node[TARGET]) for _, node in nodes(values)] + [word for _, word in addresses(values)]
+    return [word for word in dict.fromkeys(words) if not is_published(word)]
+
+
+def trusting(words: Iterable[str]) -> str:
+    """The options of a command that allow `words`."""
+    return " ".join(f"--trust {shlex.quote(word)}" for word in words)
+
+
+def way_to_trust(words: list[str]) -> str:
+    """How the user allows all of `words`, on a command line and in Python; empty if one is not what is seen of it."""
+    if not all(word.isprintable() for word in words):
+        return ""
+    return f". If you trust {'it' if len(words) == 1 else 'them'}, add {trusting(words)} (in Python: trust={words})"
+
+
+def refusal(words: list[str]) -> str:
+    """Several words at once that are not allowed."""
+    return (
+        f"refusing to build or fetch {shown(', '.join(words))}, which are none of this package's{way_to_trust(words)}"
+    )
+
+
 def is_known(name: Any, kind: str | None = None) -> bool:
     """Whether `name` may be built here, as a `kind` if one is given."""
     if not isinstance(name, str):
         return False
-    return name in _own or any(name in names for place, names in PUBLISHED.items() if kind in (None, place))
+    return name in _own or is_published(name, kind)
+
+
+def is_published(name: Any, kind: str | None = None) -> bool:
+    """Whether `name` is a class of this package, a `kind` if one is given."""
+    return isinstance(name, str) and any(name in names for place, names in PUBLISHED.items() if kind in (None, place))
 
 
 def locate(name: str) -> Any:

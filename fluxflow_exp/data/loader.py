@@ -14,7 +14,18 @@ from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, Sampler, get_worker_info
 
 from fluxflow_exp.data.prefetch import pinned, read_ahead
-from fluxflow_exp.data.protocols import Bad, BadSampleError, Indexed, Rows, Sample, Source, Stored, Stream, Tokens
+from fluxflow_exp.data.protocols import (
+    Bad,
+    BadSampleError,
+    Indexed,
+    Rows,
+    Sample,
+    Source,
+    Stored,
+    Stream,
+    Tokens,
+    check_sample,
+)
 from fluxflow_exp.data.workers import reading
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.seeding import derive, generator
@@ -151,7 +162,9 @@ def read_all(source: Source, indices: Iterable[int], *, seed: int) -> Batch:
             good.append(source.read(index, random.Random(derive(seed, "read", index))))
         except BadSampleError as error:
             bad.append((error.sample, error.reason))
-    if not good:
+    if good:
+        check_sample(good[0], source)
+    else:
         first = f"{bad[0][0]}: {bad[0][1]}" if bad else "none was asked for"
         raise UserError(f"none of these samples can be read; the first: {first}. Check data.data_path")
     return Batch(torch.stack([s.image for s in good]), [s.caption for s in good], [s.id for s in good], bad)
@@ -197,15 +210,21 @@ class _Reader(Dataset[tuple[Sample | None, Bad]]):
 
     def __init__(self, source: Source, seed: int) -> None:
         self.source, self.seed, self.candidates = source, seed, _Candidates(source, seed)
+        self.checked = False
 
     def __getitem__(self, key: Key) -> tuple[Sample | None, Bad]:
         rng = random.Random(derive(self.seed, "augment", *key))
         bad: Bad = []
         for index in self.candidates(key):
             try:
-                return self.source.read(index, rng), bad
+                sample = self.source.read(index, rng)
             except BadSampleError as error:
                 bad.append((error.sample, error.reason))
+                continue
+            if not self.checked:
+                check_sample(sample, self.source)
+                self.checked = True
+            return sample, bad
         return None, bad
 
 

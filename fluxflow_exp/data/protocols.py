@@ -5,7 +5,10 @@ import random
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor
+
+from fluxflow_exp.errors import UserError
 
 
 def digest(parts: Iterable[Any]) -> str:
@@ -23,6 +26,22 @@ class Sample(NamedTuple):
     image: Tensor  # uint8 (3, height, width)
     caption: str
     id: str
+
+
+def check_sample(sample: Any, source: object) -> None:
+    """UserError: `sample`, which a `read` of somebody's own has given, is none."""
+    kind = type(source)
+    if kind.__module__.startswith("fluxflow_exp."):
+        return
+    image, caption = getattr(sample, "image", None), getattr(sample, "caption", None)
+    if not hasattr(sample, "id") or not isinstance(caption, str) or not isinstance(image, Tensor):
+        given = [type(each).__name__ for each in sample] if isinstance(sample, tuple) else type(sample).__name__
+        wrong = f"a Sample(image, caption, id) of a Tensor, a str and an id, not {given}"
+    elif image.dtype != torch.uint8 or image.dim() != 3 or len(image) != 3:
+        wrong = f"an image of torch.uint8 (3, height, width), not {image.dtype} {tuple(image.shape)}"
+    else:
+        return
+    raise UserError(f"{kind.__module__}.{kind.__qualname__}: read must give {wrong}")
 
 
 class BadSampleError(Exception):

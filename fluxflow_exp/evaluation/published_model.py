@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from fluxflow_exp.config import published
 from fluxflow_exp.errors import UserError, did_you_mean
 from fluxflow_exp.evaluation import digests
 from fluxflow_exp.models import weights
@@ -74,6 +75,18 @@ class Subject:
     def lacks(self, parts: tuple[str, ...]) -> list[str]:
         by_name = self.facts["text_encoder"] == "reference"
         return [part for part in parts if part not in self.holders and not (by_name and part == "text_encoder")]
+
+    def check_trusted(self, *, data: bool) -> None:
+        """UserError: parts, with `data` the run's data sets too, name several that are not allowed: all of them."""
+        words = []
+        for part in (*AUTOENCODER, *FLOW):
+            words += weights.own_words(weights.read_facts(self.holders.get(part, self.file)), [part])
+        if data:
+            steps = self.values["stage"]["steps"].values()
+            words += published.own_words([self.values["data"], [step["data"] for step in steps]])
+        words = [word for word in dict.fromkeys(words) if not published.is_own(word)]
+        if len(words) > 1:
+            raise UserError(f"{self.file}: {published.refusal(words)}")
 
     def step(self, part: str) -> str:
         """That last trained `part`."""

@@ -15,7 +15,8 @@ device; a FlowTrainer with what its objective gets: prediction, data, noise and 
 alone, sample by sample: draw nothing at random, keep nothing from call to call, read no number back (`.item()`).
 """
 
-from collections.abc import Container, Mapping
+import inspect
+from collections.abc import Container, Mapping, Sequence
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -39,8 +40,12 @@ def per_sample(values: Tensor) -> Tensor:
     return values.flatten(1).mean(1)
 
 
-def names(losses: Mapping[str, Loss], taken: Container[str]) -> dict[str, str]:
-    """Term → key of the loss that gives it. UserError: a loss has no weights, or a term the name of another one."""
+def names(losses: Mapping[str, Loss], taken: Container[str], given: Sequence[str] | None) -> dict[str, str]:
+    """Term → key of the loss that gives it.
+
+    UserError: a loss has no weights, a term has the name of another one, or a loss cannot be called with the tensors
+    that its step has, `given` by their names. None: they are not known.
+    """
     found: dict[str, str] = {}
     for key, loss in losses.items():
         weights = getattr(loss, "weights", None)
@@ -52,19 +57,45 @@ def names(losses: Mapping[str, Loss], taken: Container[str]) -> dict[str, str]:
             if term in taken or term in found:
                 raise UserError(f"trainer.{key}: there is another {term!r}: give this term its own name in `weights`")
             found[term] = key
+        if given is None:
+            continue
+        try:
+            inspect.signature(getattr(loss, "forward", loss)).bind(*given)  # a torch module's own call takes anything
+        except TypeError as error:
+            raise UserError(
+                f"trainer.{key}: this step calls it with {', '.join(given)}, which {type(loss).__name__} does not take "
+                f"({error})"
+            ) from error
     return found
 
 
 def computed(losses: Mapping[str, Loss], *tensors: Tensor) -> tuple[Terms, Weights]:
-    """Terms and weights of all `losses` of `tensors`. UserError: a loss gives others than it says."""
+    """Terms, in float32, and weights of all `losses` of `tensors`. UserError: a loss gives others than it says."""
     terms: Terms = {}
     weights: Weights = {}
     for key, loss in losses.items():
-        found, count = loss(*tensors), len(tensors[0])
-        wrong = sorted(name for name, values in found.items() if values.shape != (count,))
-        if found.keys() != loss.weights.keys() or wrong:
-            gives = ", ".join(f"{name} {tuple(values.shape)}" for name, values in found.items())
-            raise UserError(f"trainer.{key} must give ({count},) values of {', '.join(loss.weights)}, not {gives}")
-        terms |= found
+        found, shape = loss(*tensors), (len(tensors[0]),)
+        if not isinstance(found, Mapping):
+            raise UserError(f"trainer.{key} must give a dict of terms (name → {shape} tensor), not a {_kind(found)}")
+        if found.keys() != loss.weights.keys() or not all(_is_term(value, shape) for value in found.values()):
+            gives = ", ".join(f"{name} {_said(value)}" for name, value in found.items()) or "nothing"
+            raise UserError(f"trainer.{key} must give {shape} values of {', '.join(loss.weights)}, not {gives}")
+        terms |= {name: value.float() for name, value in found.items()}
         weights |= loss.weights
     return terms, weights
+
+
+def _is_term(value: Any, shape: tuple[int, ...]) -> bool:
+    return isinstance(value, Tensor) and value.shape == shape and value.is_floating_point()
+
+
+def _said(value: Any) -> str:
+    if not isinstance(value, Tensor):
+        return f"a {_kind(value)}"
+    return f"{tuple(value.shape)}" + (
+        "" if value.is_floating_point() else f" of {value.dtype}, which is not floating point"
+    )
+
+
+def _kind(value: Any) -> str:
+    return type(value).__name__

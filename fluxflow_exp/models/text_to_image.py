@@ -5,7 +5,7 @@ images = model(["a red circle on a blue ground"], guidance_scale=4.0)
 images[0].save("circle.png")
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from fluxflow_exp.config import published
 from fluxflow_exp.losses.flow_matching import RectifiedFlow
 from fluxflow_exp.losses.v_prediction import VPrediction
 from fluxflow_exp.models import weights
@@ -58,8 +59,13 @@ class TextToImage(nn.Module):
         *,
         device: torch.device | str = "cpu",
         kind: Literal["ema", "raw"] = "ema",
+        trust: Sequence[str] = (),
     ) -> "TextToImage":
-        """A published `final.safetensors` (or a flow step's file beside its run). ValueError: not such a file."""
+        """A published `final.safetensors` (or a flow step's file beside its run). ValueError: not such a file.
+
+        `trust`: classes of somebody's own, "MODULE.NAME", that this file and later ones may name.
+        """
+        published.allow(trust)
         model, facts = weights.load_model(Path(path), kind=kind)
         flow = facts["flow"]
         return (

@@ -9,7 +9,7 @@ ever built from it, at the shapes of the tensors beside it, and nothing is fetch
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -112,6 +112,9 @@ def shapes(path: Path, part: str) -> dict[str, tuple[int, ...]]:
 def load_model(path: Path, *, kind: str) -> tuple[dict[str, nn.Module], Facts]:
     """Build and fill the parts that generation needs. `kind`: ema, or raw (from the files beside `path`)."""
     facts = read_facts(path)
+    words = [word for word in own_words(facts, GENERATION_PARTS) if not published.is_own(word)]
+    if len(words) > 1:
+        raise ValueError(f"{path}: {published.refusal(words)}")
     modules = {}
     for part in GENERATION_PARTS:
         state = read_part(_holder(path, part, facts, kind), part)
@@ -123,6 +126,13 @@ def load_model(path: Path, *, kind: str) -> tuple[dict[str, nn.Module], Facts]:
             )
         modules[part] = _build(path, part, facts, state)
     return modules, facts
+
+
+def own_words(facts: Facts, parts: Iterable[str]) -> list[str]:
+    """What `parts` name that is none of this package's; a class of this package takes nothing of it."""
+    nodes = [facts["model"].get(part) for part in parts]
+    own = [node for node in nodes if isinstance(node, dict) and not published.is_published(node.get(TARGET))]
+    return published.own_words(own)
 
 
 def _is_pretrained(facts: Facts) -> bool:
@@ -200,7 +210,7 @@ def node_of(path: Path, part: str, facts: Facts) -> dict[str, Any]:
 def _way(word: Any) -> str:
     """How the user allows `word`, if that can be done."""
     allowed = isinstance(word, str) and not published.is_known(word)
-    return published.advice(word, ". If it is yours, or you trust it, add --trust {word}") if allowed else ""
+    return published.way_to_trust([word]) if allowed else ""
 
 
 def _differing(node: dict[str, Any], given: dict[str, Any], state: State, refusal: str) -> str:

@@ -12,7 +12,7 @@ from fluxflow_exp.config import bounds
 from fluxflow_exp.config.compose import PARTS
 from fluxflow_exp.config.published import is_known
 from fluxflow_exp.config.schema import RunConfig, Stage, Step
-from fluxflow_exp.errors import suggest_key
+from fluxflow_exp.errors import did_you_mean, suggest_key
 
 
 class Problem(NamedTuple):
@@ -32,7 +32,22 @@ def problems(values: dict[str, Any]) -> list[str]:
     mistyped = [] if unknown or numbers else _mistyped(values)
     if mistyped:
         return mistyped
-    return unknown + _missing(values, "") + [str(each) for each in numbers] + _nodes(values)
+    found = unknown + _missing(values, "") + [str(each) for each in numbers] + _nodes(values)
+    absent = _absent_steps(values)
+    return [line for line in found if not line.startswith(tuple(absent))] + list(absent.values())
+
+
+def _absent_steps(values: dict[str, Any]) -> dict[str, str]:
+    """Key of each step that has nothing of what every step must have → what is said of it: its name is a mistake."""
+    steps = (values.get("stage") or {}).get("steps") or {}
+    trainers = {name: step["trainer"] for name, step in steps.items() if isinstance(step.get("trainer"), dict)}
+    here = [name for name, trainer in trainers.items() if "_target_" in trainer]
+    return {
+        f"stage.steps.{name}.": f"stage.steps: there is no step {name!r}{did_you_mean(name, here) or '.'} "
+        f"The steps: {', '.join(here)}. One of your own needs trainer._target_, n_epochs and batch_size"
+        for name in trainers
+        if here and name not in here and steps[name].get("n_epochs") == steps[name].get("batch_size") == "???"
+    }
 
 
 def _mistyped(values: dict[str, Any]) -> list[str]:

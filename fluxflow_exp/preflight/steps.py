@@ -65,9 +65,10 @@ def _numbers(step: dict[str, Any], where: str, hardware: dict[str, Any], evaluat
             f"{where}.batch_size={step['batch_size']}{share} is not a multiple of hardware.micro_batch.{kind}={micro}"
         )
     unasked = {f"val_{name}" for name in ON_SCHEDULE} - {f"val_{name}" for name in evaluation.get("metrics", ["psnr"])}
-    known = locate(step["trainer"]["_target_"]).METRICS
+    trainer = locate(step["trainer"]["_target_"])
+    known = trainer.METRICS
     try:
-        known = known | terms.names(_own_losses(step["trainer"]), taken=known)
+        known = known | terms.names(_own_losses(step["trainer"]), taken=known, given=trainer.GIVES)
     except UserError as error:
         found.append(f"{where}.{error}")
     watched = step["transition_on"]["metric"]

@@ -13,6 +13,7 @@ from fluxflow_exp.config.published import is_known, is_own, locate
 from fluxflow_exp.errors import did_you_mean
 
 LIVE = {"setup", "optimizer", "updates", "params", "assets"}  # arguments given as live objects
+WHERE = ". Modules are looked for among installed ones and in PYTHONPATH, with `python -m` in the current folder, too"
 # Of torch's optimizers, whose signatures declare no ranges.
 OPTIMIZER_RANGES: dict[str, Any] = {
     "lr": bounds.NonNegativeFloat,
@@ -52,7 +53,8 @@ def of_node(node: dict[str, Any], path: str) -> list[str]:
     try:
         target = locate(node["_target_"])
     except (ImportError, AttributeError, ValueError) as error:
-        return [f"{path}._target_: cannot find {node['_target_']!r} ({error})"]
+        absent = isinstance(error, ModuleNotFoundError) and f"{node['_target_']}.".startswith(f"{error.name}.")
+        return [f"{path}._target_: cannot find {node['_target_']!r} ({error}){WHERE if absent else ''}"]
     parameters = dict(inspect.signature(target).parameters)
     further = [hints_of(target).get(name) for name, p in parameters.items() if p.kind is p.VAR_KEYWORD]
     given = {k: v for k, v in node.items() if k not in ("_target_", "_partial_")}
@@ -101,16 +103,33 @@ def _may_be(hint: Any, value: Any) -> bool:
 
 
 def _unlike(hint: Any, value: Any) -> str | None:
-    """Whether a node builds something else than its argument takes; the user's own need not inherit from it."""
-    kinds = tuple(each for each in (hint, *typing.get_args(hint)) if _is_built(each))
+    """Whether a node builds something else than its argument takes; the user's own need not inherit from it, but has
+    what is called of it."""
+    kinds = tuple(each for each in (hint, *typing.get_args(hint)) if _is_built(each) and not _is_protocol(each))
     if not kinds:
         return "takes a plain value, and something that is built stands there" if _is_plain(hint) else None
     target = value.get("_target_") if isinstance(value, dict) else None
-    if isinstance(target, str) and is_known(target) and not is_own(target):
+    if not isinstance(target, str) or not is_known(target):
+        return None
+    try:
         made = locate(target)
-        if not (inspect.isclass(made) and issubclass(made, kinds)):
-            return f"takes a {kinds[0].__name__}, not {target}"
-    return None
+    except (ImportError, AttributeError):
+        return None  # said where it stands
+    if inspect.isclass(made) and issubclass(made, kinds):
+        return None
+    if not is_own(target):
+        return f"takes a {kinds[0].__name__}, not {target}"
+    lacking = sorted({name for name in dir(kinds[0]) if name[0] != "_"} - {*dir(made)})
+    if not inspect.isclass(made) or hasattr(made, "__getattr__") or not lacking:
+        return None  # a function may make anything
+    return (
+        f"takes a {kinds[0].__name__} or a class of your own that inherits from it, and {target} has no "
+        f"{', '.join(lacking)}: what is not one stands under a key of its own name"
+    )
+
+
+def _is_protocol(kind: Any) -> bool:
+    return bool(getattr(kind, "_is_protocol", False))
 
 
 def _is_plain(hint: Any) -> bool:

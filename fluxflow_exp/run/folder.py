@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import secrets
@@ -218,8 +219,8 @@ class RunFolder:
         total = len(data.train) + len(data.validation) + len(data.bad)
         if len(self._bad) > data.max_bad_fraction * total:
             raise UserError(
-                f"{len(self._bad)} of {total} samples cannot be read, more than data.max_bad_fraction="
-                f"{data.max_bad_fraction}; {self.bad_samples} lists them with the reasons. Repair them "
+                f"{len(self._bad)} of {total} samples cannot be read, more than {_limit(data)}; "
+                f"{self.bad_samples} lists them with the reasons. Repair them "
                 "and go on with resume=extend, or raise the limit"
             )
 
@@ -232,6 +233,13 @@ class RunFolder:
             raise files.DamagedError(f"{self.bad_samples} is damaged: a line in it is no sample ({error})") from error
         files.write_text(self.bad_samples, "".join(f"{line}\n" for line in whole))
         return found
+
+
+def _limit(data: DataSet) -> str:
+    """`max_bad_fraction` where it can be set: by a key, if the class takes it as an argument."""
+    by_key = "max_bad_fraction" in inspect.signature(type(data)).parameters
+    place = "data.max_bad_fraction={}" if by_key else f"the max_bad_fraction={{}} of {type(data).__name__}"
+    return place.format(data.max_bad_fraction)
 
 
 def run_path(values: dict[str, Any], swept: str = "") -> Path:

@@ -1,8 +1,10 @@
 """The summary of a run: whether a step is finished, and `summary.json`."""
 
+from pathlib import Path
 from typing import Any
 
 from fluxflow_exp import files
+from fluxflow_exp.config import published
 from fluxflow_exp.console import Console
 from fluxflow_exp.run.folder import RunFolder
 
@@ -49,9 +51,17 @@ def write(folder: RunFolder, console: Console) -> None:
     console.say(f"  weights:  {final}")
     if "flow_processor" in _parts(record, folder):
         console.say(
-            f"Generate: fluxflow-generate --model_checkpoint {final} --text_prompts_path prompts.txt "
+            f"Generate: {_command(final)} --model_checkpoint {final} --text_prompts_path prompts.txt "
             f"--output_path out{_guidance(folder)}"
         )
+
+
+def _command(final: Path) -> str:
+    """The command that generates: classes of the user's own are named to it, and looked for in the current folder."""
+    from fluxflow_exp.models.weights import GENERATION_PARTS, own_words, read_facts
+
+    words = own_words(read_facts(final), GENERATION_PARTS)
+    return f"python -m fluxflow_exp.generate {published.trusting(words)}" if words else "fluxflow-generate"
 
 
 def _guidance(folder: RunFolder) -> str:

@@ -38,6 +38,7 @@ class AutoencoderTrainer(Trainer):
     NEEDS = ("compressor", "expander")
     AVERAGED = ("vae",)
     MICRO_BATCH = "autoencoder"
+    GIVES = ("reconstruction", "images")
     METRICS = {
         **dict.fromkeys(("l1", "mse"), "reconstruction"),
         **dict.fromkeys(("l1_low", "l1_high"), "frequency"),

@@ -38,6 +38,7 @@ class FlowTrainer(Trainer):
     NEEDS = ("flow_processor", "text_encoder")
     AVERAGED = ("flow", "text_encoder")
     MICRO_BATCH = "flow"
+    GIVES = ("prediction", "data", "noise", "times")
     METRICS = {"flow": None, "val_flow": None, "val_fd": None, "val_kid": None}
     REACHES = {"flow": NEEDS}
     CACHES = True

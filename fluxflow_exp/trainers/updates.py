@@ -26,12 +26,13 @@ class Updates(ABC):
     MICRO_BATCH: ClassVar[str]  # which of hardware.micro_batch holds
     METRICS: ClassVar[dict[str, str | None]]  # what may be logged → the loss that must be there for it
     REACHES: ClassVar[dict[str, tuple[str, ...]]]  # term → parts that get gradient from it where they are trained
+    GIVES: ClassVar[tuple[str, ...] | None] = None  # the tensors that a loss of the user's own is called with
     CACHES: ClassVar[bool] = False  # whether it can train on what frozen parts say of the data, kept on disk
 
     def __init__(self, setup: StepContext, losses: dict[str, Loss]) -> None:
         """`losses` are the user's own, by their keys; NEEDS get their gradient."""
         self.losses = losses
-        self.own_terms = names(losses, taken=self.METRICS)  # → the key of the loss that gives it
+        self.own_terms = names(losses, taken=self.METRICS, given=self.GIVES)  # → the key of the loss that gives it
         self.metrics: dict[str, str | None] = {**self.METRICS, **self.own_terms}
         self.reaches = {**self.REACHES, **dict.fromkeys(self.own_terms, self.NEEDS)}
         self.setup, self.machine, self.ranks = setup, setup.machine, setup.ranks

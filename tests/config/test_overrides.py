@@ -38,6 +38,7 @@ def one(text):
         ("scheduler=as_run", "as_run follows the run's scheduler, which this is. The choices: constant, cosine"),
         ("optimizer=as_run", "as_run follows the run's optimizer, which this is. The choices: adam, adamw"),
         ("+loss=lpips", "a loss goes into a step's trainer: +loss@stage.steps.STEP.trainer.perceptual=lpips"),
+        ("loss@stage.steps.vae.trainer.perceptual=lpips", "yet: write +loss@stage.steps.vae.trainer.perceptual=lpips"),
         ("~seed", "seed cannot be taken out; give it a value"),
         ("+sweep=seeds", "there is no key and no group 'sweep'"),
         ("+sweep=seeds", "take --config-dir FOLDER"),

@@ -20,6 +20,7 @@ from fluxflow_exp.config.compose import conf_dir, instantiate, resolve
 from fluxflow_exp.config.overrides import compose_config
 from fluxflow_exp.generate import generate, parser
 from fluxflow_exp.models import weights
+from fluxflow_exp.models.text_to_image import TextToImage
 from fluxflow_exp.preflight import targets
 
 EVERY = frozenset(name for names in published.PUBLISHED.values() for name in names)
@@ -146,6 +147,27 @@ def test_a_class_of_the_users_own_is_built_where_the_user_names_it(
     assert weights.load_part(path, "flow_processor", kind="ema").latent_mean.shape == (4,)
 
 
+def test_all_that_generation_needs_to_be_trusted_is_said_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(published, "_own", set())
+    path = publish(tmp_path / "flow.safetensors", {"_target_": "a.B", "inner": {"_target_": "c.D"}})
+    with pytest.raises(
+        ValueError, match=r"build or fetch a.B, c.D, .* add --trust a.B --trust c.D \(in Python: trust="
+    ):
+        TextToImage.load(path)
+    published.allow(["a.B", "c.D"])
+    with pytest.raises(
+        ValueError, match=r"cannot find 'a.B' \(No module named 'a'\). Modules are looked for"
+    ) as raised:
+        weights.load_part(path, "flow_processor", kind="ema")
+    assert "--trust" not in str(raised.value)
+    monkeypatch.setattr(published, "_own", set())
+    with pytest.raises(ValueError, match="holds no expander"):
+        TextToImage.load(path, trust=["a.B", "c.D"])
+    assert published.is_own("a.B")
+
+
 class Outer(torch.nn.Module):
     """A user's own model, of another one."""
 
@@ -169,12 +191,26 @@ class Unlike:
     """A loss of the user's own that inherits from none."""
 
 
-def test_an_own_loss_need_not_inherit_and_a_published_one_must_be_of_the_kind(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(published, "_own", {f"{__name__}.Unlike"})
+class Like:
+    """One that has what is called of the package's."""
+
+    def beta(self, update: int) -> float:
+        return 1.0
+
+
+def test_an_own_loss_need_not_inherit_but_has_what_is_called_and_a_published_one_must_be_of_the_kind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(published, "_own", {f"{__name__}.{name}" for name in ("Like", "Unlike")})
     trainer = "fluxflow_exp.trainers.autoencoder.AutoencoderTrainer"
-    for name, wrong in ((f"{__name__}.Unlike", False), ("fluxflow_exp.losses.lecam.LeCam", True)):
+    for name, wrong in (
+        (f"{__name__}.Like", False),
+        (f"{__name__}.Unlike", True),
+        ("fluxflow_exp.losses.lecam.LeCam", True),
+    ):
         found = targets.problems({"_target_": trainer, "kl": {"_target_": name}}, "trainer.")
-        assert any("trainer.kl takes a KL, not" in line for line in found) == wrong
+        assert any("trainer.kl takes a KL" in line for line in found) == wrong
+        assert any("has no beta: what is not one stands under a key" in line for line in found) == ("Unlike" in name)
 
 
 def test_a_class_of_the_users_own_is_built_where_the_command_line_names_it(monkeypatch: pytest.MonkeyPatch) -> None:

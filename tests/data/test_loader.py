@@ -64,6 +64,34 @@ def test_a_bad_sample_is_replaced_in_its_place():
         assert [x == y for x, y in zip(a.ids, b.ids, strict=True)] == [i != "n7" for i in a.ids]
 
 
+class Others(Numbers):
+    def __init__(self, sample):
+        super().__init__(4)
+        self.sample = sample
+
+    def read(self, index, rng):
+        return self.sample
+
+
+@pytest.mark.parametrize(
+    ("sample", "said"),
+    [
+        (Sample(torch.zeros(3, 2, 2), "a", "b"), r"uint8 \(3, height, width\), not torch.float32 \(3, 2, 2\)"),
+        (Sample(torch.zeros(2, 2, 3, dtype=torch.uint8), "a", "b"), r"not torch.uint8 \(2, 2, 3\)"),
+        (Sample(torch.zeros(3, 2, 2, dtype=torch.uint8), 7, "b"), r"a str and an id, not \['Tensor', 'int', 'str'\]"),
+        ((torch.zeros(3, 2, 2, dtype=torch.uint8), "a", "b"), r"read must give a Sample\(image, caption, id\)"),
+        (None, "not NoneType"),
+    ],
+)
+def test_a_first_sample_of_ones_own_data_set_that_is_none_is_one_clear_error(sample, said):
+    for workers in (0, 1):
+        with pytest.raises(UserError, match=said) as raised:
+            batches(Others(sample), last=1, workers=workers)
+        assert "test_loader.Others: read must give" in str(raised.value)
+    with pytest.raises(UserError, match=said):
+        read_all(Others(sample), [0], seed=0)
+
+
 def test_too_many_bad_samples_in_a_row_are_an_error():
     for workers in (0, 1):
         with pytest.raises(UserError, match=r"100 samples in a row.*Check that data\.data_path"):

@@ -98,6 +98,10 @@ def test_a_card_that_is_not_there_is_said_and_nothing_else(card):
         ("stage.steps.flow.unfreeze=[compressor]", "this step trains no compressor, only flow_processor, text_encoder"),
         ("stage.steps.vae.unfreeze=[text_encoder]", "this step trains no text_encoder, only compressor, expander"),
         ("stage.steps.vae.cfg_dropout_prob=0.1", "stage.steps.vae.cfg_dropout_prob acts in flow steps alone"),
+        (
+            "+loss@stage.steps.vea.trainer.perceptual=lpips",
+            "stage.steps: there is no step 'vea'; did you mean 'vae'? The steps: vae, ",
+        ),
         ("resume=maybe", "resume is one of auto, fresh, extend"),
         ("stage.steps.flow.init_from=nowhere/at/all", "init_from: there is no file nowhere/at/all"),
     ],
@@ -123,6 +127,10 @@ def test_each_mistake_is_one_clear_line(override, expected):
 def test_losses_that_could_not_act_are_refused(overrides, expected):
     (found,) = check(*overrides)
     assert expected in found
+
+
+def test_a_misspelt_step_is_one_problem():
+    assert len(check("+loss@stage.steps.vea.trainer.perceptual=lpips")) == 1
 
 
 def test_half_a_character_and_paths_that_cannot_be_are_problems_like_others(tmp_path):

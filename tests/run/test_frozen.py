@@ -177,6 +177,18 @@ def test_commands_that_build_of_a_run_refuse_what_it_must_not_name(
     assert not Path("harm").exists()
 
 
+def test_all_words_that_evaluate_needs_are_said_at_once(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    put(run, "data", {"_target_": "own.A", "inner": {"_target_": "own.B"}})
+    assert COMMANDS["evaluate"](run) == 2
+    assert "own.A, own.B, which are none of this package's. If you trust them, add --trust own.A --trust own.B" in (
+        capsys.readouterr().err
+    )
+    assert COMMANDS["evaluate"](run, "--trust", "own.A", "own.B") == 2
+    assert "own.B is no data.KEY=VALUE; several words to trust are --trust own.A --trust own.B" in (
+        capsys.readouterr().err
+    )
+
+
 def test_what_the_user_trusts_is_done(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     put(run, "data", STREAM)
     assert COMMANDS["evaluate"](run, "--trust", "pipe:touch harm") == 2
