@@ -50,7 +50,9 @@ PUBLISHED: dict[str, frozenset[str]] = {
     "trainer": frozenset(
         f"fluxflow_exp.trainers.{name}" for name in ("autoencoder.AutoencoderTrainer", "flow.FlowTrainer")
     ),
-    "optimizer": frozenset(f"torch.optim.{name}" for name in ("Adam", "AdamW", "RMSprop", "SGD")),
+    "optimizer": frozenset(
+        ("fluxflow_exp.optimizers.muon.Muon", *(f"torch.optim.{name}" for name in ("Adam", "AdamW", "RMSprop", "SGD")))
+    ),
     "scheduler": frozenset(
         f"fluxflow_exp.schedules.{name}"
         for name in ("constant", "cosine", "exponential", "linear", "plateau", "step")

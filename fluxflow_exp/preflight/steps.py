@@ -100,7 +100,7 @@ def _optimizers(step: dict[str, Any], where: str) -> list[str]:
             try:
                 if key == "optimizers":
                     with _without_compiler():
-                        made = instantiate(build)([torch.nn.Parameter(torch.zeros(2, 2))])
+                        made = instantiate(build)([("part.weight", torch.nn.Parameter(torch.zeros(2, 2)))])
                 else:
                     instantiate(build)(made, updates=1)
             except ValueError as error:

@@ -22,7 +22,7 @@ class Player:
         name: str,
         parts: dict[str, nn.Module],
         *,
-        optimizer: Callable[[list[nn.Parameter]], Optimizer],
+        optimizer: Callable[[list[tuple[str, nn.Parameter]]], Optimizer],
         schedule: Callable[[Optimizer], Schedule],
         ema_decay: float | None,
         clip: float | None,
@@ -30,9 +30,10 @@ class Player:
     ) -> None:
         self.name, self.parts, self.clip, self.start = name, parts, clip, start
         self.keeps_gradients = False  # where they are in memory, zeroed, from one update to the next
-        self.parameters = [p for m in parts.values() for p in m.parameters() if p.requires_grad]
+        named = [(f"{part}.{n}", p) for part, m in parts.items() for n, p in m.named_parameters() if p.requires_grad]
+        self.parameters = [parameter for _, parameter in named]
         self.sharded = any(sharding.is_sharded(m) for m in parts.values())
-        self.optimizer = optimizer(self.parameters)
+        self.optimizer = optimizer(named)
         self.schedule = schedule(self.optimizer)
         self.ema = EMA(parts, decay=ema_decay) if ema_decay is not None else None
 

@@ -1,0 +1,111 @@
+"""Muon against its definition, and AdamW for the rest against torch's."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from fluxflow_exp.optimizers.muon import SCALE, Muon, orthogonalised
+
+HIDDEN = ["blocks.*.weight"]
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Linear(6, 8)
+        self.blocks = nn.ModuleList(nn.Sequential(nn.Linear(8, 16), nn.Linear(16, 8)) for _ in range(2))
+
+    def loss(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.embed(x)
+        for block in self.blocks:
+            y = y + block(y)
+        return y.square().mean()
+
+
+def trained(net: Net, optimizer: torch.optim.Optimizer, updates: int, *, first: int = 0) -> None:
+    for index in range(first, first + updates):
+        optimizer.zero_grad()
+        net.loss(torch.randn(4, 6, generator=torch.Generator().manual_seed(index))).backward()
+        optimizer.step()
+
+
+def net() -> Net:
+    torch.manual_seed(0)
+    return Net()
+
+
+@pytest.mark.parametrize("shape", [(3, 8, 16), (2, 16, 8), (1, 32, 32)])
+def test_singular_values_come_near_one_and_their_vectors_stay(shape: tuple[int, ...]) -> None:
+    matrices = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+    u, _, vh = torch.linalg.svd(matrices, full_matrices=False)
+    found = orthogonalised(matrices)
+    values = torch.diagonal(u.mT @ found @ vh.mT, dim1=-2, dim2=-1)
+    assert values.min() > 0.3  # the smallest singular value of a square matrix needs more steps
+    assert values.max() < 1.3
+    torch.testing.assert_close(u * values[:, None] @ vh, found, atol=1e-4, rtol=0)
+    assert not orthogonalised(torch.zeros(shape)).any()
+
+
+def test_the_first_update_of_a_matrix_is_its_gradient_made_orthogonal() -> None:
+    model = net()
+    optimizer = Muon(model.named_parameters(), lr=0.1, weight_decay=0.5, hidden=HIDDEN)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    trained(model, optimizer, 1)
+    for name in ("blocks.0.0.weight", "blocks.1.1.weight"):
+        matrix = dict(model.named_parameters())[name]
+        change = SCALE * 4 * orthogonalised(matrix.grad[None])[0]  # 4: the root of the longer side
+        torch.testing.assert_close(matrix.detach(), before[name] * (1 - 0.1 * 0.5) - 0.1 * change)
+
+
+def test_the_rest_is_updated_as_adamw_does() -> None:
+    model, other = net(), net()
+    rest = [p for name, p in other.named_parameters() if "blocks" not in name or "bias" in name]
+    trained(model, Muon(model.named_parameters(), lr=0.01, hidden=[]), 5)
+    trained(other, torch.optim.AdamW(other.parameters(), lr=0.01, betas=(0.9, 0.99), fused=True), 5)
+    for mine, theirs in zip(model.parameters(), other.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
+    hidden = Muon(net().named_parameters(), lr=0.01, hidden=HIDDEN).hidden
+    assert len(hidden) == len(list(model.parameters())) - len(rest) == 4
+
+
+def test_what_is_saved_continues_bit_for_bit() -> None:
+    whole, halves = net(), net()
+    trained(whole, Muon(whole.named_parameters(), lr=0.01, hidden=HIDDEN), 6)
+    first = Muon(halves.named_parameters(), lr=0.01, hidden=HIDDEN)
+    trained(halves, first, 3)
+    second = Muon(halves.named_parameters(), lr=0.5, hidden=HIDDEN)
+    second.load_state_dict(copy.deepcopy(first.state_dict()))
+    trained(halves, second, 3, first=3)
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), halves.parameters(), strict=True))
+
+
+def test_an_update_that_is_not_finite_leaves_weights_and_state_as_they_are() -> None:
+    model = net()
+    optimizer = Muon(model.named_parameters(), lr=0.01, hidden=HIDDEN)
+    trained(model, optimizer, 2)
+    before = copy.deepcopy((model.state_dict(), optimizer.state_dict()["state"]))
+    for parameter in model.parameters():
+        parameter.grad = torch.full_like(parameter, float("nan"))
+    optimizer.found_inf = torch.ones(())
+    optimizer.step()
+    torch.testing.assert_close((model.state_dict(), optimizer.state_dict()["state"]), before, rtol=0, atol=0)
+    optimizer.found_inf = torch.zeros(())
+    trained(model, optimizer, 1, first=2)
+    assert not torch.equal(model.embed.weight, before[0]["embed.weight"])
+
+
+def test_groups_of_one_shape_give_the_same_as_each_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    together, alone = net(), net()
+    trained(together, Muon(together.named_parameters(), lr=0.01, hidden=HIDDEN), 3)
+    monkeypatch.setattr("fluxflow_exp.optimizers.muon.BATCH", 1)
+    trained(alone, Muon(alone.named_parameters(), lr=0.01, hidden=HIDDEN), 3)
+    for mine, theirs in zip(together.parameters(), alone.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs)
+
+
+@pytest.mark.parametrize("wrong", [{"momentum": 1.0}, {"betas": (0.9, 1.0)}])
+def test_numbers_out_of_range_are_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="must be in"):
+        Muon(net().named_parameters(), lr=0.1, **wrong)  # type: ignore[arg-type]
