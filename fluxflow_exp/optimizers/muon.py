@@ -43,7 +43,7 @@ def orthogonalised(matrices: Tensor) -> Tensor:
 
 
 class Muon(Optimizer):
-    """`parameters` are named, as `nn.Module.named_parameters` gives them.
+    """`params` are named, as `nn.Module.named_parameters` gives them.
 
     Matrices whose names match one of `hidden` and none of `other` (patterns of fnmatch) are made orthogonal, with
     `momentum`; the rest follow AdamW with `betas` and `eps`. `lr` and the decoupled `weight_decay` are those of both.
@@ -58,7 +58,7 @@ class Muon(Optimizer):
 
     def __init__(
         self,
-        parameters: Iterable[tuple[str, nn.Parameter]],
+        params: Iterable[tuple[str, nn.Parameter]],
         *,
         lr: PositiveFloat,
         momentum: ShareBelowOne = 0.95,
@@ -72,7 +72,7 @@ class Muon(Optimizer):
             raise ValueError(f"momentum must be in [0, 1), not {momentum}")
         if not all(0 <= beta < 1 for beta in betas):
             raise ValueError(f"betas must be in [0, 1), not {betas}")
-        named = list(parameters)
+        named = list(params)
         self.hidden = {
             parameter
             for name, parameter in named
