@@ -108,7 +108,7 @@ def _fitting(
 def _check_used(options: argparse.Namespace, chosen: list[str], left_out: dict[str, str]) -> None:
     """UserError: something was asked of samples, or a CLIP given, and no metric that is measured takes it."""
     samples = [name for name, measure in measures.MEASURES.items() if measure.of == "samples"]
-    features = ["rfd", "fd", "kid"]
+    features = list(measures.SETS)
     asked = {
         **dict.fromkeys(("--guidance", "--steps", "--sampler", "--seed"), samples), "--features": features,
         "--clip": ["clip_score"], "--lpips-net": ["lpips"], "--lpips-weights": ["lpips"],

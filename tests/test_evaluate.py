@@ -70,7 +70,8 @@ def test_every_number_carries_its_provenance_and_stands_in_the_run(
     options = ["--guidance", "1", "4", "--raw", "--images", "8", "--clip", str(clip), "--features", str(features)]
     found = measure(run, *options, "--seed", "7", out=tmp_path / "out.json")
     shares = {f"prompt_accuracy{more}" for more in ("", "_kind", "_colour", "_ground")}
-    samples = {"fd", "kid", "clip_score", *shares}
+    sets = {"fd", "kid", "precision", "recall", "retrieval_1", "retrieval_5"}
+    samples = {*sets, "clip_score", *shares}
     assert {r["metric"] for r in found} == {"psnr", "ssim", "rfd", "flow", *samples}
     said = capsys.readouterr().out
     assert "left out: ms_ssim: needs images of 176 pixels a side, and these have 16" in said
@@ -91,8 +92,9 @@ def test_every_number_carries_its_provenance_and_stands_in_the_run(
         assert each.step == ("vae" if each.metric in ("psnr", "ssim", "rfd") else "flow")
         assert each.implementation == measures.implementation(each.metric)
         assert (each.features or {}).get("name") == {
-            "rfd": "resnet", "fd": "resnet", "kid": "resnet", "clip_score": "clip",
+            "rfd": "resnet", **dict.fromkeys(sets, "resnet"), "clip_score": "clip",
         }.get(each.metric)  # fmt: skip
+        assert (each.chance is None) == ("retrieval" not in each.metric)
         assert len(each.weights_digest) == len(each.reference_digest) == 64
     # Digests tell apart weights, and images from images with captions; nothing else.
     digests = {(r.ema, r.step): r.weights_digest for r in seen}
@@ -147,11 +149,17 @@ def test_weights_outside_of_a_run_need_its_configuration(
         (["--metrics", "ms_ssim"], "--metrics ms_ssim: needs images of 176 pixels a side, and these have 16"),
         (["--metrics", "clip_score"], "--metrics clip_score: no CLIP was given"),
         (["--metrics", "lpips", "--lpips-weights", "nowhere.pth"], "there is no file nowhere.pth"),
-        (["--metrics", "rfd", "--images", "1"], "rfd compare sets of at least 2 images, not 1"),
+        (["--metrics", "rfd", "--images", "1"], "rfd compares sets of at least 2 images, not 1"),
         (["--images", "0"], "--images must be at least 1, not 0"),
-        (["--metrics", "psnr", "--guidance", "4"], "--guidance acts on fd, kid, clip_score, prompt_accuracy alone"),
+        (
+            ["--metrics", "psnr", "--guidance", "4"],
+            "--guidance acts on fd, kid, precision, recall, retrieval_1, retrieval_5, clip_score, prompt_accuracy alone",
+        ),
         (["--guidance", "1", "nan"], "--guidance nan is no number"),
-        (["--metrics", "psnr", "--steps", "4"], "--steps acts on fd, kid, clip_score, prompt_accuracy alone"),
+        (
+            ["--metrics", "psnr", "--steps", "4"],
+            "--steps acts on fd, kid, precision, recall, retrieval_1, retrieval_5, clip_score, prompt_accuracy alone",
+        ),
         (["--metrics", "flow", "--clip", "nowhere"], "--clip acts on clip_score alone, and none of these is measured"),
         (["--config", "nowhere.yaml"], "--config: there is no file nowhere.yaml"),
         (["seed=3", "--metrics", "psnr"], "seed=3: of a run's configuration only data can be overridden"),

@@ -11,6 +11,8 @@ import shlex
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from fluxflow_exp.evaluation.measures import SETS
+
 _MODELS, _LOSSES = "fluxflow_exp.models.", "fluxflow_exp.losses."
 # By the place of a configuration that each may stand in.
 PUBLISHED: dict[str, frozenset[str]] = {
@@ -61,8 +63,8 @@ PUBLISHED: dict[str, frozenset[str]] = {
 TARGET, PARTIAL = "_target_", "_partial_"  # the only keys of a node that are not arguments
 
 ENCODER, PERCEPTUAL = f"{_MODELS}huggingface.HuggingFaceTextEncoder", f"{_LOSSES}perceptual.Perceptual"
-# The networks of `evaluation.features` that are no stranger's choice, and the metrics that compare in them.
-FEATURES, COMPARED_IN = ("efficientnet_lite0", "inception"), ("rfd", "fd", "kid")
+# The networks of `evaluation.features` that are no stranger's choice.
+FEATURES = ("efficientnet_lite0", "inception")
 REMOTE = ("http://", "https://", "hf://", "pipe:")  # shards that are streamed begin with one of these
 TRUST = "what the file may name, as the refusal says: a class of your own (MODULE.NAME), an address; repeatable"
 
@@ -157,7 +159,7 @@ def addresses(values: Any, path: str = "") -> Iterator[tuple[str, str]]:
     environment variable that they send there, a pretrained encoder that may be fetched, and the network of metrics."""
     measured = values.get("evaluation") if isinstance(values, dict) else None
     metrics = measured.get("metrics") if isinstance(measured, dict) else None
-    if isinstance(measured, dict) and isinstance(metrics, list) and any(name in metrics for name in COMPARED_IN):
+    if isinstance(measured, dict) and isinstance(metrics, list) and any(name in metrics for name in SETS):
         network = measured.get("features")
         if isinstance(network, str) and network not in FEATURES:
             yield "evaluation.features", network

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from fluxflow_exp.config.schema import Evaluation
-from fluxflow_exp.evaluation import distances
+from fluxflow_exp.evaluation import distances, sets
 from fluxflow_exp.evaluation.features import Features, load
 from fluxflow_exp.evaluation.measures import MEASURES
 from fluxflow_exp.evaluation.similarity import means
@@ -39,13 +39,13 @@ class ValidationMetrics:
             values["rfd"] = distances.frechet(self._real_features(images), self._network()(to_uint8(found)))
         return {f"val_{name}": values[name] for name in self.names}
 
-    def of_samples(self, made: Tensor, images: Tensor) -> dict[str, float]:
-        """`val_<name>` of generated and held-out images, uint8 (n, 3, height, width)."""
+    def of_samples(self, made: Tensor, prompts: list[str], images: Tensor, captions: list[str]) -> dict[str, float]:
+        """`val_<name>` of what was drawn for `prompts`, and held-out images, uint8 (n, 3, height, width) each."""
         if not self.names:
             return {}
         real, fake = self._real_features(images), self._network()(made)
-        measured = {"fd": distances.frechet, "kid": distances.kernel}
-        return {f"val_{name}": measured[name](real, fake) for name in self.names}
+        found = sets.compared(self.names, real, fake, captions=captions, prompts=prompts)
+        return {f"val_{name}": value for name, value in found.items()}
 
     def _real_features(self, images: Tensor) -> Tensor:
         """Return the features of held-out images, which are the same each time."""

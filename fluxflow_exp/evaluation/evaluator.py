@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fluxflow_exp.errors import UserError
-from fluxflow_exp.evaluation import digests, distances, measures
+from fluxflow_exp.evaluation import digests, distances, measures, sets
 from fluxflow_exp.evaluation.clip import ClipScore
 from fluxflow_exp.evaluation.features import Features, load
 from fluxflow_exp.evaluation.flow_loss import BATCH, flow_loss
@@ -158,20 +158,18 @@ class Evaluator:
         )
         sums: dict[str, float] = {}
         made: list[Tensor] = []
+        compared = [name for name in wanted if name in measures.SETS]
         said = f"Sampling at guidance {scale:g}, {_said(ema)} weights"
         with self.machine.autocast():
             for index, images in enumerate(progress(batches, said, total=-(-len(captions) // BATCH))):
                 rows = captions[BATCH * index :][: len(images)]
                 for name, value in self._scores(wanted, images, rows, held_out).items():
                     sums[name] = sums.get(name, 0.0) + value * len(images) / len(captions)
-                if {"fd", "kid"} & {*wanted}:
+                if compared:
                     made.append(self._features()(images))
         if made:
             real, fake = held_out.features(self._features()), torch.cat(made)
-            if "fd" in wanted:
-                sums["fd"] = distances.frechet(real, fake)
-            if "kid" in wanted:
-                sums["kid"] = distances.kernel(real, fake, seed=self.wanted.seed)
+            sums |= sets.compared(compared, real, fake, captions=captions, prompts=captions, seed=self.wanted.seed)
         return {name: sums[name] for name in _in_order(sums, wanted)}
 
     def _scores(self, wanted: list[str], images: Tensor, captions: list[str], held_out: HeldOut) -> dict[str, float]:
@@ -205,6 +203,7 @@ class Evaluator:
             precision=self.machine.precision,
             device=self.machine.footprint()["gpu"],
             data=self.wanted.data,
+            chance=sets.by_chance(name, held_out.captions, held_out.captions),
         )
 
     def _features_record(self, name: str) -> dict[str, str]:
@@ -232,10 +231,11 @@ class Evaluator:
 
 
 def check_count(held_out: HeldOut, wanted: list[str]) -> None:
-    """UserError: a distance of sets needs two images."""
-    asked = [name for name in wanted if name in ("rfd", "fd", "kid")]
-    if asked and len(held_out) < 2:
-        raise UserError(f"{' and '.join(asked)} compare sets of at least 2 images, not {len(held_out)}: raise --images")
+    """UserError: a measure of sets needs more images."""
+    for name in wanted:
+        fewest = measures.MEASURES[name].fewest
+        if len(held_out) < fewest:
+            raise UserError(f"{name} compares sets of at least {fewest} images, not {len(held_out)}: raise --images")
 
 
 def _in_order(found: Iterable[str], wanted: list[str]) -> list[str]:

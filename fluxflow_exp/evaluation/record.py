@@ -41,6 +41,7 @@ class Record:
     precision: str
     device: str
     data: list[str]  # overrides of the run's own data; none: its own held-out split
+    chance: float | None = None  # the value of pictures that have nothing to do with their prompts, where it has one
 
 
 # Field → how a reader calls it. Weights, step and device may differ: they are what is compared, or do not matter.
@@ -95,7 +96,7 @@ def read(path: Path) -> list[Record]:
     if found["format"] != FORMAT:
         raise UserError(f"{path} has evaluation format {found['format']}; this version reads {FORMAT}. Evaluate again")
     names = [field.name for field in fields(Record)]
-    return [Record(**{name: each[name] for name in names}) for each in found["results"]]
+    return [Record(**{name: each.get(name) for name in names}) for each in found["results"]]
 
 
 def of_run(run: Path) -> list[Record]:
@@ -139,7 +140,8 @@ def table(records: list[Record]) -> str:
                 metric,
                 "" if guidance is None else f"{guidance:g}",
                 *(f"{found[kind].value:.4g}" if kind in found else "" for kind in kinds),
-                f"{first.unit + ', ' if first.unit else ''}{better} is better",
+                f"{first.unit + ', ' if first.unit else ''}{better} is better"
+                + (f" (chance: {first.chance:.2g})" if first.chance is not None else ""),
                 str(first.n),
                 f"{first.features['name']} {first.features['digest'][:SHOWN_DIGITS]}" if first.features else "",
             ]

@@ -47,6 +47,10 @@ METRICS = {
     "val_ms_ssim": Metric("MS-SSIM"),
     "val_lpips": Metric("LPIPS"),
     "val_flow": Metric("Flow loss"),
+    "precision": Metric("Precision", "share"),
+    "recall": Metric("Recall", "share"),
+    "retrieval_1": Metric("Retrieval@1", "share"),
+    "retrieval_5": Metric("Retrieval@5", "share"),
     "prompt_accuracy": Metric("Prompt accuracy", "share"),
     "prompt_accuracy_kind": Metric("Prompt accuracy, kind", "share"),
     "prompt_accuracy_colour": Metric("Prompt accuracy, colour", "share"),
@@ -57,7 +61,7 @@ METRICS = {
 }
 ON_CONSOLE = {name: metric.console for name, metric in METRICS.items() if metric.console}
 # Words of a metric's name that tell which way is better.
-HIGHER = {"psnr", "ssim", "accuracy", "clip"}
+HIGHER = {"psnr", "ssim", "accuracy", "clip", "precision", "recall", "retrieval"}
 LOWER = {
     "loss", "lpips", "l1", "l2", "mse", "mae", "flow", "kl", "vae", "fid", "fd", "rfd", "kid", "distance", "dist",
     "error",

@@ -114,10 +114,11 @@ def _evaluation(wanted: dict[str, Any]) -> list[str]:
     net = wanted.get("lpips_net", "alex")
     if net not in LPIPS_NETS:
         found.append(f"evaluation.lpips_net is one of {', '.join(LPIPS_NETS)}, not {net!r}")
-    for key, needing in (("images", ("rfd", "fd", "kid")), ("prompts", ("fd", "kid"))):
-        asked = [name for name in names if name in needing]
-        if asked and wanted.get(key, 2) < 2:
-            found.append(f"evaluation.{key} must be at least 2 for {' and '.join(asked)}, not {wanted[key]}")
+    for name in names:
+        measure = measures.MEASURES[name]
+        for key in ("images", "prompts") if measure.of == "samples" else ("images",):
+            if wanted.get(key, measure.fewest) < measure.fewest:
+                found.append(f"evaluation.{key} must be at least {measure.fewest} for {name}, not {wanted[key]}")
     return found
 
 

@@ -9,6 +9,7 @@ from fluxflow_exp import pictures
 from fluxflow_exp.data.loader import Batch, read_all
 from fluxflow_exp.evaluation import flow_loss
 from fluxflow_exp.evaluation.during_training import ValidationMetrics
+from fluxflow_exp.evaluation.measures import MEASURES, ON_SCHEDULE
 from fluxflow_exp.losses.flow_matching import RectifiedFlow
 from fluxflow_exp.losses.terms import Loss, Terms, Weights, computed
 from fluxflow_exp.models.posterior import Posterior
@@ -39,7 +40,11 @@ class FlowTrainer(Trainer):
     AVERAGED = ("flow", "text_encoder")
     MICRO_BATCH = "flow"
     GIVES = ("prediction", "data", "noise", "times")
-    METRICS = {"flow": None, "val_flow": None, "val_fd": None, "val_kid": None}
+    METRICS = {
+        "flow": None,
+        "val_flow": None,
+        **{f"val_{name}": None for name in ON_SCHEDULE if MEASURES[name].of == "samples"},
+    }
     REACHES = {"flow": NEEDS}
     CACHES = True
 
@@ -127,7 +132,7 @@ class FlowTrainer(Trainer):
             if shows or self.validation_metrics.names:
                 prompts = [data.prompts[i % len(data.prompts)] for i in range(evaluation.prompts)]
                 images = self._generate(prompts, evaluation, said=f"Generating {len(prompts)} held-out prompts")
-                metrics |= self.validation_metrics.of_samples(images, batch.images)
+                metrics |= self.validation_metrics.of_samples(images, prompts, batch.images, batch.captions)
                 metrics |= data.score(images, prompts) if shows else {}
         return metrics
 

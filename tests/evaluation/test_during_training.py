@@ -24,7 +24,9 @@ def test_by_default_only_psnr_is_measured_and_no_network_loaded() -> None:
     target = images.float() / 127.5 - 1
     found = (target + 0.1).clamp(-1, 1)
     assert schedule.of_reconstructions(found, images, target) == {"val_psnr": float(psnr(found, target).mean())}
-    assert ValidationMetrics(Evaluation(), of="samples", img_size=8, device=CPU).of_samples(images, images) == {}
+    assert (
+        ValidationMetrics(Evaluation(), of="samples", img_size=8, device=CPU).of_samples(images, [], images, []) == {}
+    )
 
 
 def test_images_that_are_too_small_and_weights_that_are_not_there_are_said(
