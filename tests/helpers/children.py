@@ -131,6 +131,26 @@ def lively_scaler() -> None:
     )
 
 
+class StopAfter:
+    """The last rank gets a SIGTERM in a given update: all stop after a save."""
+
+    def __init__(self, update: int) -> None:
+        self.update = update
+
+    def __call__(self) -> None:
+        from fluxflow_exp.trainers.base import Trainer
+
+        original, calls = Trainer.update, [0]
+
+        def update(trainer: Any, batch: Any) -> Any:
+            calls[0] += 1
+            if calls[0] == self.update and trainer.ranks.rank == trainer.ranks.count - 1:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return original(trainer, batch)
+
+        Trainer.update = update  # type: ignore[method-assign]
+
+
 def moments(n: int, *, seed: int) -> list[KillDuring]:
     """`n` moments to be killed at: in every kind of place at least once, then at random; at the run's end last."""
     rng = random.Random(seed)

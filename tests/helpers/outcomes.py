@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from fluxflow_exp.run.diff import differences
+from fluxflow_exp.run.metric_log import read_rows
 
 
 def published(run: Path) -> dict[str, bytes]:
@@ -19,3 +20,14 @@ def assert_same(first: Path, second: Path) -> None:
     mine, theirs = published(first), published(second)
     assert len(mine) == 7
     assert [name for name in mine if mine[name] != theirs[name]] == []
+
+
+def losses(run: Path) -> list[float]:
+    """All that was logged but what pictures show, in order."""
+    return [
+        value
+        for path in sorted((run / "graph").glob("*.jsonl"))
+        for row in read_rows(path)
+        for name, value in sorted(row["metrics"].items())
+        if not name.startswith("prompt_accuracy")
+    ]

@@ -18,13 +18,13 @@ from torch import Tensor
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.machine import ranks as distributed
 from fluxflow_exp.machine.ranks import Ranks
-from fluxflow_exp.run.metric_log import read_rows
 from fluxflow_exp.trainers.autoencoder import AutoencoderTrainer
 from fluxflow_exp.trainers.base import Trainer
 from fluxflow_exp.trainers.flow import FlowTrainer
 from fluxflow_exp.trainers.phase import Micro
 from tests.conftest import toy
-from tests.helpers.children import finish, finish_ranks, start_ranks
+from tests.helpers.children import StopAfter, finish, finish_ranks, start_ranks
+from tests.helpers.outcomes import losses
 
 # What is logged by one rank and by several differs by the order of sums. Measured over these 24 updates: not at all in
 # the first row, at most 6e-4 later (a gradient norm of the discriminator).
@@ -79,16 +79,6 @@ def _digest(value: Any) -> str:
     return hashlib.sha256(data).hexdigest()[:12]
 
 
-def losses(run: Path) -> list[float]:
-    return [
-        value
-        for path in sorted((run / "graph").glob("*.jsonl"))
-        for row in read_rows(path)
-        for name, value in sorted(row["metrics"].items())
-        if not name.startswith("prompt_accuracy")
-    ]
-
-
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Any]]:
     """One rank's run folder, and what its rows got."""
@@ -125,24 +115,6 @@ def test_two_ranks_then_one_then_two_see_the_same(tmp_path: Path, alone: tuple[P
             assert finish_ranks(values, log, count, record, stop) == [128 + signal.SIGTERM] * count
     assert record.entries() == alone[1]
     assert "restart 2" in (tmp_path / "log.0").read_text()
-
-
-class StopAfter:
-    """The last rank gets a SIGTERM in a given update: all stop after a save."""
-
-    def __init__(self, update: int) -> None:
-        self.update = update
-
-    def __call__(self) -> None:
-        original, calls = Trainer.update, [0]
-
-        def update(trainer: Any, batch: Any) -> Any:
-            calls[0] += 1
-            if calls[0] == self.update and trainer.ranks.rank == trainer.ranks.count - 1:
-                os.kill(os.getpid(), signal.SIGTERM)
-            return original(trainer, batch)
-
-        Trainer.update = update  # type: ignore[method-assign]
 
 
 def _fail_on_rank_1() -> None:

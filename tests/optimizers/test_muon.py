@@ -1,12 +1,16 @@
 """Muon against its definition, and AdamW for the rest against torch's."""
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
 from fluxflow_exp.optimizers.muon import SCALE, Muon, orthogonalised
+from tests.conftest import toy
+from tests.helpers.children import StopAfter, finish, finish_ranks, moments
+from tests.helpers.outcomes import assert_same, losses
 
 HIDDEN = ["blocks.*.weight"]
 
@@ -109,3 +113,37 @@ def test_groups_of_one_shape_give_the_same_as_each_alone(monkeypatch: pytest.Mon
 def test_numbers_out_of_range_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="must be in"):
         Muon(net().named_parameters(), lr=0.1, **wrong)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run folder of an undisturbed toy pipeline of one rank."""
+    root = tmp_path_factory.mktemp("alone")
+    assert finish(toy(root, "optimizer=muon"), root / "log") == 0, (root / "log").read_text()
+    return root / "quickstart"
+
+
+@pytest.mark.slow
+def test_killed_at_many_moments_a_run_ends_with_the_same_bytes(tmp_path: Path, alone: Path) -> None:
+    values, log = toy(tmp_path, "optimizer=muon"), tmp_path / "log"
+    codes = [finish(values, log, moment) for moment in moments(13, seed=7)]
+    assert codes.count(-9) >= 10
+    assert finish(values, log) == 0, log.read_text()
+    assert_same(tmp_path / "quickstart", alone)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [2, 4])
+def test_several_ranks_train_as_one_does(tmp_path: Path, alone: Path, count: int) -> None:
+    log = tmp_path / "log"
+    assert finish_ranks(toy(tmp_path, "optimizer=muon"), log, count) == [0] * count, (tmp_path / "log.0").read_text()
+    assert losses(tmp_path / "quickstart") == pytest.approx(losses(alone), rel=2e-3, abs=2e-3)
+
+
+@pytest.mark.slow
+def test_a_sharded_transformer_trains_alike_and_loads_on_one_rank(tmp_path: Path, alone: Path) -> None:
+    fsdp = ["optimizer=muon", "hardware.parallel=fsdp", "hardware.devices=2", "checkpoint.every_updates=1"]
+    log = tmp_path / "log"
+    assert finish_ranks(toy(tmp_path, *fsdp), log, 2, StopAfter(19)) == [143, 143], (tmp_path / "log.0").read_text()
+    assert finish(toy(tmp_path, "optimizer=muon"), log) == 0, log.read_text()
+    assert losses(tmp_path / "quickstart") == pytest.approx(losses(alone), rel=2e-3, abs=2e-3)
