@@ -9,9 +9,10 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from annotated_types import Len
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.adamw import adamw
@@ -60,9 +61,9 @@ class Muon(Optimizer):
         self,
         params: Iterable[tuple[str, nn.Parameter]],
         *,
-        lr: PositiveFloat,
+        lr: NonNegativeFloat,
+        betas: Annotated[list[ShareBelowOne], Len(2, 2)],
         momentum: ShareBelowOne = 0.95,
-        betas: tuple[float, float] = (0.9, 0.99),
         eps: PositiveFloat = 1e-8,
         weight_decay: NonNegativeFloat = 0.01,
         hidden: Iterable[str] = ("*.blocks.*.weight",),

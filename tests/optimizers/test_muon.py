@@ -1,6 +1,7 @@
 """Muon against its definition, and AdamW for the rest against torch's."""
 
 import copy
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from tests.helpers.children import StopAfter, finish, finish_ranks, moments
 from tests.helpers.outcomes import assert_same, losses
 
 HIDDEN = ["blocks.*.weight"]
+muon = partial(Muon, betas=[0.9, 0.99])
 
 
 class Net(nn.Module):
@@ -54,7 +56,7 @@ def test_singular_values_come_near_one_and_their_vectors_stay(shape: tuple[int, 
 
 def test_the_first_update_of_a_matrix_is_its_gradient_made_orthogonal() -> None:
     model = net()
-    optimizer = Muon(model.named_parameters(), lr=0.1, weight_decay=0.5, hidden=HIDDEN)
+    optimizer = muon(model.named_parameters(), lr=0.1, weight_decay=0.5, hidden=HIDDEN)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     trained(model, optimizer, 1)
     for name in ("blocks.0.0.weight", "blocks.1.1.weight"):
@@ -66,20 +68,20 @@ def test_the_first_update_of_a_matrix_is_its_gradient_made_orthogonal() -> None:
 def test_the_rest_is_updated_as_adamw_does() -> None:
     model, other = net(), net()
     rest = [p for name, p in other.named_parameters() if "blocks" not in name or "bias" in name]
-    trained(model, Muon(model.named_parameters(), lr=0.01, hidden=[]), 5)
+    trained(model, muon(model.named_parameters(), lr=0.01, hidden=[]), 5)
     trained(other, torch.optim.AdamW(other.parameters(), lr=0.01, betas=(0.9, 0.99), fused=True), 5)
     for mine, theirs in zip(model.parameters(), other.parameters(), strict=True):
         assert torch.equal(mine, theirs)
-    hidden = Muon(net().named_parameters(), lr=0.01, hidden=HIDDEN).hidden
+    hidden = muon(net().named_parameters(), lr=0.01, hidden=HIDDEN).hidden
     assert len(hidden) == len(list(model.parameters())) - len(rest) == 4
 
 
 def test_what_is_saved_continues_bit_for_bit() -> None:
     whole, halves = net(), net()
-    trained(whole, Muon(whole.named_parameters(), lr=0.01, hidden=HIDDEN), 6)
-    first = Muon(halves.named_parameters(), lr=0.01, hidden=HIDDEN)
+    trained(whole, muon(whole.named_parameters(), lr=0.01, hidden=HIDDEN), 6)
+    first = muon(halves.named_parameters(), lr=0.01, hidden=HIDDEN)
     trained(halves, first, 3)
-    second = Muon(halves.named_parameters(), lr=0.5, hidden=HIDDEN)
+    second = muon(halves.named_parameters(), lr=0.5, hidden=HIDDEN)
     second.load_state_dict(copy.deepcopy(first.state_dict()))
     trained(halves, second, 3, first=3)
     assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), halves.parameters(), strict=True))
@@ -87,7 +89,7 @@ def test_what_is_saved_continues_bit_for_bit() -> None:
 
 def test_an_update_that_is_not_finite_leaves_weights_and_state_as_they_are() -> None:
     model = net()
-    optimizer = Muon(model.named_parameters(), lr=0.01, hidden=HIDDEN)
+    optimizer = muon(model.named_parameters(), lr=0.01, hidden=HIDDEN)
     trained(model, optimizer, 2)
     before = copy.deepcopy((model.state_dict(), optimizer.state_dict()["state"]))
     for parameter in model.parameters():
@@ -102,17 +104,17 @@ def test_an_update_that_is_not_finite_leaves_weights_and_state_as_they_are() -> 
 
 def test_groups_of_one_shape_give_the_same_as_each_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     together, alone = net(), net()
-    trained(together, Muon(together.named_parameters(), lr=0.01, hidden=HIDDEN), 3)
+    trained(together, muon(together.named_parameters(), lr=0.01, hidden=HIDDEN), 3)
     monkeypatch.setattr("fluxflow_exp.optimizers.muon.BATCH", 1)
-    trained(alone, Muon(alone.named_parameters(), lr=0.01, hidden=HIDDEN), 3)
+    trained(alone, muon(alone.named_parameters(), lr=0.01, hidden=HIDDEN), 3)
     for mine, theirs in zip(together.parameters(), alone.parameters(), strict=True):
         torch.testing.assert_close(mine, theirs)
 
 
-@pytest.mark.parametrize("wrong", [{"momentum": 1.0}, {"betas": (0.9, 1.0)}])
+@pytest.mark.parametrize("wrong", [{"momentum": 1.0}, {"betas": [0.9, 1.0]}])
 def test_numbers_out_of_range_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="must be in"):
-        Muon(net().named_parameters(), lr=0.1, **wrong)  # type: ignore[arg-type]
+        muon(net().named_parameters(), lr=0.1, **wrong)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
