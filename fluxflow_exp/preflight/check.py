@@ -117,7 +117,7 @@ def _evaluation(wanted: dict[str, Any]) -> list[str]:
     for name in names:
         measure = measures.MEASURES[name]
         for key in ("images", "prompts") if measure.of == "samples" else ("images",):
-            if 1 < measure.fewest and wanted.get(key, measure.fewest) < measure.fewest:
+            if measure.fewest > 1 and wanted.get(key, measure.fewest) < measure.fewest:
                 found.append(f"evaluation.{key} must be at least {measure.fewest} for {name}, not {wanted[key]}")
     return found
 
