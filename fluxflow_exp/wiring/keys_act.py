@@ -53,7 +53,7 @@ class Effects:
         return [check for key, value in shown for check in self.check(key, value)]
 
     def check(self, key: str, value: Any) -> list[Check]:
-        """None if the key is off or stands at a default that acts elsewhere."""
+        """Whether the key acts, as one check; none if it is off or stands at a default that acts elsewhere."""
         name, tried, refused = f"{key}{ACTS}", [], []
         for other in others(value, hint(self.values, key)):
             tried.append(other)
