@@ -27,5 +27,5 @@ def compared(
 
 
 def by_chance(name: str, captions: list[str], prompts: list[str]) -> float | None:
-    """Return what the measure gives for pictures that have nothing to do with their prompts; None: that is not known."""
+    """Return what the measure gives for pictures that have nothing to do with their prompts; None: unknown."""
     return chance(captions, prompts, among=AMONG[name]) if name in AMONG else None
