@@ -2,7 +2,8 @@
 
 The update of a matrix is its Nesterov momentum with all singular values brought near 1, by five Newton-Schulz steps; it
 is scaled to the size that AdamW's updates have (Liu et al. 2025, arXiv 2502.16982, eq. 4), so that one learning rate
-serves both. All that is no hidden matrix (embeddings, output, modulation, norms, biases) is updated by AdamW.
+serves both. A convolution's weight is the matrix (channels out, channels in · height · width). All that is no
+hidden matrix (embeddings, first and last convolution, output, modulation, norms, biases) is updated by AdamW.
 """
 
 import math
@@ -46,8 +47,9 @@ def orthogonalised(matrices: Tensor) -> Tensor:
 class Muon(Optimizer):
     """`params` are named, as `nn.Module.named_parameters` gives them.
 
-    Matrices whose names match one of `hidden` and none of `other` (patterns of fnmatch) are made orthogonal, with
-    `momentum`; the rest follow AdamW with `betas` and `eps`. `lr` and the decoupled `weight_decay` are those of both.
+    Matrices and weights of 2-D convolutions whose names match one of `hidden` and none of `other` (patterns of fnmatch)
+    are made orthogonal, with `momentum`; the rest follow AdamW with `betas` and `eps`. `lr` and the decoupled
+    `weight_decay` are those of both.
 
     `found_inf` (), set by the caller before `step`: where it is 1, the update leaves weights and state as they are,
     without the host waiting for it.
@@ -77,7 +79,7 @@ class Muon(Optimizer):
         self.hidden = {
             parameter
             for name, parameter in named
-            if parameter.ndim == 2
+            if parameter.ndim in (2, 4)
             and any(fnmatchcase(name, pattern) for pattern in hidden)
             and not any(fnmatchcase(name, pattern) for pattern in other)
         }
@@ -125,7 +127,8 @@ class Muon(Optimizer):
         alike: dict[tuple[int, ...], list[nn.Parameter]] = defaultdict(list)
         for parameter in parameters:
             alike[tuple(parameter.shape)].append(parameter)
-        for (rows, columns), same in alike.items():
+        for (rows, *inputs), same in alike.items():
+            columns = math.prod(inputs)
             at_once = max(BATCH // (rows * columns), 1)
             for first in range(0, len(same), at_once):
                 self._update(group, same[first : first + at_once], SCALE * math.sqrt(max(rows, columns)))
@@ -140,7 +143,7 @@ class Muon(Optimizer):
         average = torch.stack([sharding.whole(buffer) for buffer in buffers])
         moved = torch.lerp(average, gradient, 1 - group["momentum"])
         ahead = torch.lerp(gradient, moved, group["momentum"])
-        change = orthogonalised(ahead) * (-group["lr"] * scale)
+        change = orthogonalised(ahead.flatten(2)).reshape(ahead.shape) * (-group["lr"] * scale)
         decay: float | Tensor = 1 - group["lr"] * group["weight_decay"]
         if self.found_inf is not None:
             bad = self.found_inf.bool()

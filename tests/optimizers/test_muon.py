@@ -1,6 +1,7 @@
 """Muon against its definition, and AdamW for the rest against torch's."""
 
 import copy
+import math
 from functools import partial
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from fluxflow_exp.config.compose import instantiate
 from fluxflow_exp.optimizers.muon import SCALE, Muon, orthogonalised
 from tests.conftest import toy
 from tests.helpers.children import StopAfter, finish, finish_ranks, moments
@@ -63,6 +65,33 @@ def test_the_first_update_of_a_matrix_is_its_gradient_made_orthogonal() -> None:
         matrix = dict(model.named_parameters())[name]
         change = SCALE * 4 * orthogonalised(matrix.grad[None])[0]  # 4: the root of the longer side
         torch.testing.assert_close(matrix.detach(), before[name] * (1 - 0.1 * 0.5) - 0.1 * change)
+
+
+def test_a_convolution_is_the_matrix_of_its_filters() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(*(nn.Conv2d(6, 4, 3) for _ in range(2)), nn.Conv2d(2, 40, 3)).to(
+        memory_format=torch.channels_last
+    )
+    optimizer = muon(model.named_parameters(), lr=0.1, weight_decay=0.5, hidden=["*.weight"])
+    before = [layer.weight.detach().clone() for layer in model]
+    for parameter in model.parameters():
+        parameter.grad = torch.randn_like(parameter)
+    optimizer.step()
+    for layer, weight, side in zip(model, before, [54, 54, 40], strict=True):  # the longer side
+        change = SCALE * math.sqrt(side) * orthogonalised(layer.weight.grad.flatten(1)[None])[0]
+        torch.testing.assert_close(layer.weight.detach(), weight * (1 - 0.1 * 0.5) - 0.1 * change.view_as(weight))
+    assert len(optimizer.hidden) == 3
+
+
+def test_of_the_compact_autoencoder_it_takes_all_convolutions_of_the_stages_but_the_first(tmp_path: Path) -> None:
+    values = toy(tmp_path, "optimizer=muon", "model=compact")
+    parts = {name: instantiate(values["model"][name]) for name in ("compressor", "expander", "discriminator")}
+    named = [(f"{part}.{name}", p) for part, module in parts.items() for name, p in module.named_parameters()]
+    hidden = instantiate(values["optimizer"])(named).hidden
+    rest = {name for name, parameter in named if parameter.ndim == 4 and parameter not in hidden}
+    ends = {"compressor.stages.0.0.conv", "compressor.head.1", "expander.stem", "expander.head.1"}
+    assert {name for name in rest if "discriminator" not in name} == {f"{name}.weight" for name in ends}
+    assert len(hidden) == 2 * 2 * 2 * 2 + 3  # Down and Up in two stages, two convolutions in each of two blocks
 
 
 def test_the_rest_is_updated_as_adamw_does() -> None:
