@@ -5,6 +5,7 @@ not hide another.
 """
 
 import dataclasses
+import inspect
 import shlex
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from fluxflow_exp.config.compose import conf_dir, resolve
 from fluxflow_exp.config.override_words import as_text, is_field, quoting, why
+from fluxflow_exp.config.published import is_known, locate
 from fluxflow_exp.config.schema import RunConfig
 from fluxflow_exp.errors import UserError, did_you_mean, suggest_key
 
@@ -250,7 +252,10 @@ def _explain(error: Exception, override: Override, good: list[str], config_dir: 
     if "Could not override" in reason or "Could not delete" in reason or "is not in struct" in reason:
         if override.package and _choices(key, config_dir) and not (override.is_add() or override.is_delete()):
             return f"{text}: nothing stands at {override.package} yet: write +{text}"
-        known = _keys(compose_config(good, config_dir=config_dir))
+        config = compose_config(good, config_dir=config_dir)
+        known = _keys(config)
+        if key not in known and not override.is_delete() and _takes(config, key):
+            return f"{text}: {key} is off, and to be added: write +{text}"
         if key not in known:
             where = "".join(f" with {line}" for line in good if key.startswith(line.partition("=")[0]))
             return f"{text}: there is no key {key!r}{where}{suggest_key(key, known)}"
@@ -267,6 +272,13 @@ def _place_of_loss(override: Override, config_dir: str | None) -> str | None:
             if line.startswith("# +loss@"):
                 return line.removeprefix("# ")
     return None
+
+
+def _takes(config: DictConfig, key: str) -> bool:
+    """Whether `key` is an argument, left out so far, of what is built where it stands."""
+    above, _, leaf = key.rpartition(".")
+    target = OmegaConf.select(config, f"{above}._target_")
+    return isinstance(target, str) and is_known(target) and leaf in inspect.signature(locate(target)).parameters
 
 
 def _keys(config: DictConfig) -> list[str]:

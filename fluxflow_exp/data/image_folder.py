@@ -24,13 +24,14 @@ class ImageFolder:
     anywhere. With `buckets` (the longest aspect ratio, 2.0 say) it is instead a rectangle of about as many pixels and
     nearly the image's own shape, and a batch holds one shape. `reduced_min_sizes` adds smaller scales, each in
     batches of its own. `fixed_prompt_prefix` P makes a caption "P. caption". A name is held out when its SHA-256 falls
-    into the first `validation_fraction` of the bins, so that adding images moves none; held-out images are squares.
-    ValueError: no folder, no readable captions.
+    into the first `validation_fraction` of the bins, so that adding images moves none; with `held_out_file`, a second
+    file of such lines, its images are held out and all of `captions_file` are trained on. Held-out images are squares.
+    ValueError: no folder, no readable captions, a name in both files.
     """
 
     reads_back = False
 
-    # One argument for each key of conf/data/image_folder.yaml.
+    # One argument for each key of conf/data/image_folder.yaml, and `held_out_file`.
     def __init__(
         self,
         *,
@@ -45,6 +46,7 @@ class ImageFolder:
         fixed_prompt_prefix: str | None = None,
         validation_fraction: Fraction = 0.1,
         max_bad_fraction: Share = 0.05,
+        held_out_file: str | None = None,
     ) -> None:
         folder, captions = Path(data_path).expanduser(), Path(captions_file).expanduser()
         if not folder.is_dir():
@@ -53,14 +55,17 @@ class ImageFolder:
         check_colour(background)
         self.img_size, self.max_bad_fraction = img_size, max_bad_fraction
         entries, self.bad = read_captions(captions, prefix=fixed_prompt_prefix)
-        held_out = [e for e in entries if is_held_out(e.id, validation_fraction)]
-        trained = [e for e in entries if not is_held_out(e.id, validation_fraction)]
+        if held_out_file is None:
+            held_out = [e for e in entries if is_held_out(e.id, validation_fraction)]
+            trained = [e for e in entries if not is_held_out(e.id, validation_fraction)]
+        else:
+            trained, held_out = entries, self._named(Path(held_out_file).expanduser(), entries, fixed_prompt_prefix)
         if not held_out or not trained:
             raise ValueError(
                 f"{captions}: {len(trained)} training and {len(held_out)} held-out images; there must be some of both. "
                 "Add images or change data.validation_fraction"
             )
-        self.notes = self._look(folder, entries, fixed_prompt_prefix)
+        self.notes = self._look(folder, entries if held_out_file is None else trained + held_out, fixed_prompt_prefix)
         transform = ImageTransform(img_size, crop, flip, background, buckets, reduced_min_sizes)
         state_of = partial(_state_in, folder)  # a function of the module's: loading processes get it pickled
         self.train = Images(trained, folder.joinpath, transform, state_of=state_of)
@@ -69,6 +74,18 @@ class ImageFolder:
         )
         self.bad += self.train.bad
         self.prompts = list(dict.fromkeys(e.caption for e in held_out))[:N_PROMPTS]
+
+    def _named(self, path: Path, trained: list[Entry], prefix: str | None) -> list[Entry]:
+        """Entries of the file of what is held out. ValueError: some of it is trained on as well."""
+        found, bad = read_captions(path, prefix=prefix, key="held_out_file")
+        self.bad += bad
+        both = sorted({entry.id for entry in found} & {entry.id for entry in trained})
+        if both:
+            raise ValueError(
+                f"held_out_file: {len(both)} of its names stand in the captions_file, too, {both[0]!r} the first: what "
+                "is held out is not trained on. Take them out of one of the two"
+            )
+        return found
 
     def _look(self, folder: Path, entries: list[Entry], prefix: str | None) -> list[str]:
         """Say what is odd about the names. ValueError: so many pictures are missing that a run would stop over them."""
@@ -89,18 +106,21 @@ def _state_in(folder: Path, name: str) -> Any:
     return file_state(folder / name)
 
 
-def read_captions(path: Path, *, prefix: str | None = None) -> tuple[list[Entry], Bad]:
-    """Entries and unusable lines (id, reason). ValueError: missing, not UTF-8, or without a single entry."""
+def read_captions(path: Path, *, prefix: str | None = None, key: str = "captions_file") -> tuple[list[Entry], Bad]:
+    """Entries and unusable lines (id, reason) of the file that `key` names.
+
+    ValueError: missing, not UTF-8, or without a single entry.
+    """
     try:
         lines = lines_of(path)
     except FileNotFoundError as error:
-        raise ValueError(f"captions_file: there is no file {path}") from error
+        raise ValueError(f"{key}: there is no file {path}") from error
     except UnicodeDecodeError as error:
         raise ValueError(
-            f"captions_file: {path} is not UTF-8 text (byte {error.start}); convert it, e.g. with iconv"
+            f"{key}: {path} is not UTF-8 text (byte {error.start}); convert it, e.g. with iconv"
         ) from error
     except (OSError, ValueError) as error:
-        raise ValueError(f"captions_file: {path} cannot be read: {error}") from error
+        raise ValueError(f"{key}: {path} cannot be read: {error}") from error
     entries, bad = [], []
     for number, line in enumerate(lines, start=1):
         if not line.strip():
@@ -111,5 +131,5 @@ def read_captions(path: Path, *, prefix: str | None = None) -> tuple[list[Entry]
             continue
         entries.append(Entry(name.strip(), prefixed(caption.strip(), prefix), name.strip()))
     if not entries:
-        raise ValueError(f"captions_file: {path} holds no line of the form name<TAB>caption")
+        raise ValueError(f"{key}: {path} holds no line of the form name<TAB>caption")
     return entries, bad

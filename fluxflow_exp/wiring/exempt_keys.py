@@ -39,6 +39,7 @@ SELDOM = {
     "data.*background": "it shows through transparent images alone",
     "data.*buckets": "it acts on images of several shapes",
     "data.*reduced_min_sizes": "it acts on images larger than these",
+    "data.*validation_fraction": "held_out_file names what is held out",
     "data.*image_key": "the same members are found",
     "data.*token_env": "it acts on streamed shards",
     "data.*shuffle_buffer": "it acts on streamed shards",

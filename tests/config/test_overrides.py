@@ -28,6 +28,7 @@ def one(text):
         ("data=somewhere_else", "there is no data named 'somewhere_else'. The choices: image_folder"),
         ("optimizer@stage.steps.vae.optimizers.vae=rmspro", "did you mean 'rmsprop'?"),
         ("~stage.steps.vea", "did you mean 'stage.steps.vae'?"),
+        ("data.n_validation=3", "data.n_validation is off, and to be added: write +data.n_validation=3"),
         ("activation=silu", "did you mean 'model.activation'?"),
         ("what is this", "is not an override"),
         ("+hydra.launcher.x.mail-type=END,FAIL", """'+hydra.launcher.x.mail-type="END,FAIL"'"""),

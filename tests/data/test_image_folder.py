@@ -18,6 +18,7 @@ from fluxflow_exp.data.folder_notes import Listing
 from fluxflow_exp.data.image_folder import read_captions
 from fluxflow_exp.data.images import Entry, Images, ImageTransform, is_held_out
 from fluxflow_exp.data.protocols import BadSampleError
+from fluxflow_exp.errors import UserError
 from tests.helpers.datasets import image_folder, write_folder
 
 
@@ -67,6 +68,50 @@ def test_the_split_is_by_hash_of_the_name(folder):
     assert len(data.train) + len(data.validation) == 30
     share = sum(is_held_out(f"name{i}", 0.15) for i in range(4000)) / 4000
     assert share == pytest.approx(0.15, abs=0.02)
+
+
+def apart(folder: Path, held_out: str) -> Path:
+    """The last ten pictures in a file of their own that ends with `held_out`, the others in the captions file."""
+    lines = [f"{i}.png\tpicture {i}" for i in range(30)]
+    captions_of(folder, lines[:20])
+    path = folder / "held_out.tsv"
+    path.write_text("".join(f"{line}\n" for line in lines[20:]) + held_out, encoding="utf-8")
+    return path
+
+
+def test_a_file_says_what_is_held_out(folder: Path) -> None:
+    data = image_folder(folder, held_out_file=str(apart(folder, "no tab\n")), fixed_prompt_prefix="a")
+    assert [entry.id for entry in data.train.entries] == [f"{i}.png" for i in range(20)]
+    assert [entry.id for entry in data.validation.entries] == [f"{i}.png" for i in range(20, 30)], "in its order"
+    assert data.prompts == [f"a. picture {i}" for i in range(20, 30)]
+    assert data.bad == [("held_out.tsv:11", "no tab between name and caption")]
+    assert len(data.notes) == 1, "the held-out pictures have captions"
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("3.png\tpicture 3\n4.png\tone", "held_out_file: 2 of its names stand in the captions_file, too, '3.png' the"),
+        ("gone.png\ta kite\nlost.png\ta boat", r"2 pictures are not in .*'gone.png', 'lost.png' \(32 lines"),
+    ],
+)
+def test_what_is_wrong_with_the_file_of_what_is_held_out_is_said(folder: Path, line: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        image_folder(folder, held_out_file=str(apart(folder, line)))
+    with pytest.raises(ValueError, match=r"held_out_file: there is no file .*none\.tsv"):
+        image_folder(folder, held_out_file=str(folder / "none.tsv"))
+
+
+def test_a_run_judges_what_a_file_says_is_held_out(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["stage=vae", "stage.steps.vae.batch_size=4", "data=image_folder", f"data.data_path={folder / 'images'}"]
+    words += [f"data.captions_file={folder / 'captions.tsv'}", "data.img_size=16", "hardware=cpu", "validate=true"]
+    words += [f"+data.held_out_file={apart(folder, '')}", f"output_root={tmp_path / 'out'}"]
+    main.train(resolve(compose_config(words)))
+    assert "20 training and 10 held-out images" in capsys.readouterr().out
+    with pytest.raises(UserError, match=r"data\.held_out_file: there is no file gone"):
+        main.train(resolve(compose_config([*words, "data.held_out_file=gone"])))
 
 
 def test_a_sample_is_square_and_carries_its_caption(folder):
