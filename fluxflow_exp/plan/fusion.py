@@ -47,29 +47,33 @@ class _Fused:
     def __init__(self, region: Region, meter: Meter, graphs: Graphs) -> None:
         self.region, self.meter, self.graphs = region, meter, graphs
 
-    def __call__(self, *inputs: Tensor) -> Any:
+    def __call__(self, *inputs: Tensor | None) -> Any:
         names, parameters = zip(*self.region.named_parameters(), strict=True)
-        tensors = [*parameters, *inputs]
+        given = [index for index, each in enumerate(inputs) if each is not None]  # the others are off
+        tensors = [*parameters, *(each for each in inputs if each is not None)]
         key = (
             repr(self.region),
+            tuple(given),
             tuple((each.shape, each.stride(), each.dtype, each.requires_grad) for each in tensors),
             torch.is_grad_enabled(),
             torch.is_autocast_enabled("cuda"),
         )
         if key not in self.graphs:
-            self.graphs[key] = self._trace(names)
+            self.graphs[key] = self._trace(names, given)
             # Tracing makes tensors of its own, and the graphs keep some. A checkpoint around it takes no notice.
             with self.meter.off(), saved_tensors_hooks(_same, _same):
                 self.graphs[key](*(torch.empty_like(each).requires_grad_(each.requires_grad) for each in tensors))
         return self.graphs[key](*tensors)
 
-    def _trace(self, names: Iterable[str]) -> Callable[..., Any]:
+    def _trace(self, names: Iterable[str], given: list[int]) -> Callable[..., Any]:
         region, count = self.region, len(list(names))
 
         def call(*tensors: Tensor) -> Any:
             fused, region._compiled_call_impl = region._compiled_call_impl, None
             try:
-                return torch.func.functional_call(region, dict(zip(names, tensors, strict=False)), tensors[count:])
+                found = dict(zip(given, tensors[count:], strict=True))
+                inputs = tuple(found.get(index) for index in range(max(given) + 1))
+                return torch.func.functional_call(region, dict(zip(names, tensors, strict=False)), inputs)
             finally:
                 region._compiled_call_impl = fused
 

@@ -3,14 +3,17 @@
 import pytest
 import torch
 
-from fluxflow_exp.models.flow import FlowProcessor, rotary, rotate, time_features
+from fluxflow_exp.models.flow import FlowProcessor, long_skips_of, time_features
+from fluxflow_exp.models.flow_block import rotary, rotate
 from fluxflow_exp.models.text_encoder import Text
 
+OPTIONS = ("long_skips", "shared_modulation", "value_residual")
 
-def model(activation="silu", patch_size=1):
+
+def model(activation="silu", patch_size=1, depth=2, **options):
     torch.manual_seed(0)
     return FlowProcessor(
-        vae_dim=4, width=32, depth=2, heads=2, text_dim=16, patch_size=patch_size, activation=activation
+        vae_dim=4, width=32, depth=depth, heads=2, text_dim=16, patch_size=patch_size, activation=activation, **options
     )
 
 
@@ -26,6 +29,15 @@ def stirred(flow):
     for parameter in flow.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
     return flow
+
+
+def tokens_of(flow, x, time, text):
+    """What the output layer is given, before its norm."""
+    found = []
+    handle = flow.blocks[-1].register_forward_hook(lambda *call: found.append(call[2]))
+    flow(x, time, text)
+    handle.remove()
+    return found[0]
 
 
 def test_it_starts_at_zero_velocity():
@@ -93,6 +105,82 @@ def test_checkpointing_gives_the_same_gradients():
         flow(x, time, text()).square().sum().backward()
         results.append([p.grad.clone() for p in flow.parameters()])
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_an_untrained_model_computes_the_same_with_each_option(option):
+    plain, other = model(depth=4), model(depth=4, **{option: True})
+    other.load_state_dict(plain.state_dict(), strict=False)
+    given = torch.randn(2, 4, 4, 4), torch.rand(2), text()
+    assert torch.equal(tokens_of(other, *given), tokens_of(plain, *given))
+    trained, stirring = stirred(other)(*given), stirred(plain)(*given)
+    assert (trained - stirring).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_every_weight_of_all_options_together_gets_a_gradient(checkpointing):
+    flow = stirred(model(depth=5, **dict.fromkeys(OPTIONS, True)))
+    flow.checkpointing = checkpointing
+    flow(torch.randn(2, 4, 4, 4), torch.rand(2), text()).square().sum().backward()
+    assert [name for name, p in flow.named_parameters() if p.grad is None or not p.grad.abs().max() > 0] == []
+
+
+@pytest.mark.parametrize(
+    ("depth", "joined"), [(3, {0: 2}), (4, {0: 3}), (5, {0: 4, 1: 3}), (10, {0: 9, 1: 8, 2: 7, 3: 6})]
+)
+def test_long_skips_join_ends_first_and_no_neighbours(depth, joined):
+    assert long_skips_of(depth) == joined
+    flow = model(depth=depth, long_skips=True)
+    assert [index for index, block in enumerate(flow.blocks) if block.skip is not None] == sorted(joined.values())
+
+
+def test_a_long_skip_adds_a_projection_of_what_its_block_gave():
+    flow = model(depth=3, long_skips=True)
+    inputs, outputs = [], []
+    flow.blocks[0].register_forward_hook(lambda *call: outputs.append(call[2]))
+    flow.blocks[2].register_forward_hook(lambda *call: inputs.append(call[1]))
+    with torch.no_grad():
+        flow.blocks[2].skip.weight.copy_(3 * torch.eye(32))
+        last = tokens_of(flow, torch.randn(2, 4, 4, 4), torch.rand(2), text())
+    # Gates and cross-attention are closed: what a block adds is its skip alone.
+    torch.testing.assert_close(last, inputs[0][0] + 3 * outputs[0])
+
+
+def test_a_shared_modulation_is_one_projection_and_a_bias_for_each_block():
+    flow, plain = stirred(model(depth=2, shared_modulation=True)), model(depth=2)
+    state = flow.state_dict()
+    shared = state.pop("shared_modulation.weight")
+    for index in range(2):
+        state[f"blocks.{index}.modulation.weight"] = shared
+    plain.load_state_dict(state)
+    given = torch.randn(2, 4, 4, 4), torch.rand(2), text()
+    torch.testing.assert_close(flow(*given), plain(*given), rtol=1e-4, atol=1e-4)
+    saved = sum(p.numel() for p in plain.parameters()) - sum(p.numel() for p in flow.parameters())
+    assert saved == 6 * 32 * 32
+
+
+def test_a_value_residual_mixes_in_the_values_of_the_first_block():
+    flow, plain = stirred(model(depth=2, value_residual=True)), model(depth=2)
+    state = flow.state_dict()
+    mix = "blocks.1.attention.mix"
+    assert [name for name in state if name.endswith("mix")] == [mix]
+    plain.load_state_dict({name: value for name, value in state.items() if name != mix})
+    given = torch.randn(2, 4, 4, 4), torch.rand(2), text()
+    with torch.no_grad():
+        flow.blocks[1].attention.mix.copy_(torch.tensor([0.0, 1.0]))  # its own values alone
+        torch.testing.assert_close(flow(*given), plain(*given))
+        flow.blocks[1].attention.mix.copy_(torch.tensor([1.0, 0.0]))  # those of the first alone: its own do not matter
+        before = flow(*given)
+        flow.blocks[1].attention.key_value.weight[32:].normal_()
+        torch.testing.assert_close(flow(*given), before)
+        flow.blocks[0].attention.key_value.weight[32:].normal_()
+        assert (flow(*given) - before).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize(("option", "depth"), [("long_skips", 2), ("value_residual", 1)])
+def test_an_option_that_would_join_nothing_is_refused(option, depth):
+    with pytest.raises(ValueError, match=f"{option} needs a depth of at least {depth + 1}, not {depth}"):
+        model(depth=depth, **{option: True})
 
 
 def test_time_features_tell_neighbouring_times_apart():

@@ -1,0 +1,149 @@
+"""A block of the flow transformer: attention to itself and to the text, and an MLP, modulated by time and text.
+
+B batch, N tokens of the latent grid, C width, L text tokens.
+"""
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fluxflow_exp.models.layers import ActivationName, Region, make_activation
+
+
+class Block(Region):
+    """Self-attention, cross-attention to text, and MLP; (B, N, C), same shape. Starts as the identity but for text.
+
+    With `skip` it takes (B, N, C) of an earlier block. `values`: it gives those of its self-attention, (B, heads, N,
+    C/heads), beside its output, or takes the ones of another block. With `shared_modulation` its modulation is a bias
+    to one that is given, (B, 6C).
+    """
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        text_dim: int,
+        mlp_ratio: float,
+        activation: ActivationName,
+        *,
+        skip: bool,
+        shared_modulation: bool,
+        values: Literal["gives", "takes"] | None,
+    ) -> None:
+        super().__init__()
+        self.attention = Attention(width, heads, width, mixes_values=values == "takes")
+        self.gives_values = values == "gives"
+        self.cross = Attention(width, heads, text_dim)
+        act, expansion = make_activation(activation, dim=-1)
+        # A Bezier activation takes five channels for one: 1/3 of the hidden width costs what a plain MLP does.
+        hidden = int(width * mlp_ratio) if expansion == 1 else int(width * mlp_ratio) // 3
+        self.mlp = nn.Sequential(nn.Linear(width, hidden * expansion), act, nn.Linear(hidden, width))
+        self.modulation: nn.Module = Bias(6 * width) if shared_modulation else nn.Linear(width, 6 * width)
+        for parameter in self.modulation.parameters():
+            nn.init.zeros_(parameter)
+        nn.init.zeros_(self.cross.out.weight)
+        # U-ViT's linear layer of both, side by side, with its half for x fixed at the identity: half of its work and
+        # weights, no weight decay on the path of x, and at zero it is the model without the skip.
+        self.skip = nn.Linear(width, width, bias=False) if skip else None
+        if self.skip is not None:
+            nn.init.zeros_(self.skip.weight)
+
+    def forward(
+        self,
+        x: Tensor,
+        condition: Tensor,
+        words: Tensor,
+        mask: Tensor,
+        rotation: Tensor,
+        skipped: Tensor | None = None,
+        values: Tensor | None = None,
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        shift1, scale1, gate1, shift2, scale2, gate2 = self.modulation(condition)[:, None].chunk(6, -1)
+        if self.skip is not None:
+            x = x + self.skip(skipped)
+        y = norm(x) * (1 + scale1) + shift1
+        attended, own = self.attention(y, y, rotation=rotation, first_values=values)
+        x = x + gate1 * attended
+        x = x + self.cross(norm(x), words, mask=mask)[0]
+        y = norm(x) * (1 + scale2) + shift2
+        updated: Tensor = x + gate2 * self.mlp(y)
+        return (updated, own) if self.gives_values else updated
+
+
+class Bias(nn.Module):
+    """x (…, C) plus a learned bias."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.bias.to(x.dtype)
+
+
+class Attention(nn.Module):
+    """Queries from x (B, N, C), keys and values from `source` (B, M, S), with query-key RMS norm.
+
+    With `mixes_values` it takes values of another block and mixes them with its own, at first half and half.
+    """
+
+    def __init__(self, width: int, heads: int, source_width: int, *, mixes_values: bool = False) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query = nn.Linear(width, width, bias=False)
+        self.key_value = nn.Linear(source_width, 2 * width, bias=False)
+        self.query_norm = nn.RMSNorm(width // heads, eps=1e-6)
+        self.key_norm = nn.RMSNorm(width // heads, eps=1e-6)
+        self.out = nn.Linear(width, width, bias=False)
+        self.mix = nn.Parameter(torch.full((2,), 0.5)) if mixes_values else None
+
+    def forward(
+        self,
+        x: Tensor,
+        source: Tensor,
+        *,
+        mask: Tensor | None = None,
+        rotation: Tensor | None = None,
+        first_values: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """(B, N, C), and the values, (B, heads, M, C/heads).
+
+        `mask` (B, 1, 1, M): True where a key may be seen. `rotation` as `rotary` gives it.
+        """
+        query = self.query(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        key, value = self.key_value(source).unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        query, key = self.query_norm(query), self.key_norm(key)
+        if rotation is not None:
+            query, key = rotate(query, rotation), rotate(key, rotation)
+        if self.mix is not None:
+            assert first_values is not None
+            value = self.mix[0] * first_values + self.mix[1] * value
+        seen = F.scaled_dot_product_attention(query, key.to(query.dtype), value.to(query.dtype), attn_mask=mask)
+        return self.out(seen.transpose(1, 2).flatten(2)), value
+
+
+def rotary(height: int, width: int, head_dim: int, *, device: torch.device) -> Tensor:
+    """Cosines and sines of the rotation angles of a grid in raster order, (2, height·width, head_dim/2).
+
+    The first half of the angles follows y, the second x.
+    """
+    count = head_dim // 4
+    frequencies = 100.0 ** -(torch.arange(count, device=device) / count)
+    y = torch.arange(height, device=device)[:, None, None] * frequencies
+    x = torch.arange(width, device=device)[None, :, None] * frequencies
+    shape = (height, width, count)
+    angles = torch.cat([y.expand(shape), x.expand(shape)], -1).flatten(0, 1)
+    return torch.stack([angles.cos(), angles.sin()])
+
+
+def rotate(x: Tensor, rotation: Tensor) -> Tensor:
+    """Rotate pairs (i, i + head_dim/2) of x (B, heads, N, head_dim) by their angles."""
+    cosine, sine = rotation.to(x.dtype)
+    first, second = x.chunk(2, -1)
+    return torch.cat([first * cosine - second * sine, first * sine + second * cosine], -1)
+
+
+def norm(x: Tensor) -> Tensor:
+    return F.layer_norm(x, x.shape[-1:], eps=1e-6)
