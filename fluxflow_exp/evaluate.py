@@ -109,8 +109,9 @@ def _check_used(options: argparse.Namespace, chosen: list[str], left_out: dict[s
     """UserError: something was asked of samples, or a CLIP given, and no metric that is measured takes it."""
     samples = [name for name, measure in measures.MEASURES.items() if measure.of == "samples"]
     features = list(measures.SETS)
+    drawing = ("guidance", "guidance-interval", "steps", "sampler", "shift", "seed")
     asked = {
-        **dict.fromkeys(("--guidance", "--steps", "--sampler", "--seed"), samples), "--features": features,
+        **dict.fromkeys((f"--{name}" for name in drawing), samples), "--features": features,
         "--clip": ["clip_score"], "--lpips-net": ["lpips"], "--lpips-weights": ["lpips"],
     }  # fmt: skip
     problems, usual = [], parser()
@@ -177,13 +178,18 @@ def _wanted(options: argparse.Namespace, chosen: list[str], subject: Subject) ->
     guidance = options.guidance or ([1.0, frozen.guidance_scale] if guides else [1.0])
     if not guides and any(scale != 1 for scale in guidance) and flow is not None:
         print(UNGUIDED, file=sys.stderr)
+    interval, shift = options.guidance_interval or frozen.guidance_interval, options.shift or frozen.shift
+    if options.guidance_interval and all(scale == 1 for scale in guidance):
+        raise UserError("--guidance-interval acts on guidance other than 1 alone: add --guidance, or leave it out")
     return Wanted(
         metrics=chosen,
         raw=options.raw,
         guidance=list(dict.fromkeys(guidance)),
+        guidance_interval=None if interval == [0, 1] else interval,
         images=options.images,
         steps=options.steps or frozen.steps,
-        sampler=options.sampler,
+        sampler=options.sampler or frozen.sampler,
+        shift=None if flow is None or shift == flow["shift"] else shift,
         seed=options.seed,
         features=options.features,
         data=options.overrides,
@@ -216,9 +222,14 @@ def parser() -> argparse.ArgumentParser:
     add("--metrics", nargs="+", metavar="NAME", help=f"of {', '.join(measures.MEASURES)}; default: all that can be had")
     add("--raw", action="store_true", help="raw weights as well as averaged ones")
     add("--guidance", nargs="+", type=float, metavar="SCALE", help="of samples; default: 1 and the run's own")
+    add(
+        "--guidance-interval", nargs=2, type=float, metavar=("LOW", "HIGH"),
+        help="times that are guided, 1 is noise (0 1: all); default: the run's own",
+    )  # fmt: skip
     add("--images", type=int, default=256, metavar="N", help="held-out images, and samples (default 256)")
     add("--steps", type=int, help="sampler steps; default: the run's own")
-    add("--sampler", choices=("euler", "heun"), default="euler", help="(default euler)")
+    add("--sampler", choices=("euler", "heun", "ab2"), help="default: the run's own")
+    add("--shift", type=float, help="of the sampler's times; default: the run's own")
     add("--seed", type=int, default=0, help="of the noise (default 0, whatever the run's own)")
     add(
         "--features", default=measures.EFFICIENTNET, metavar="NAME_OR_FOLDER",
@@ -250,6 +261,13 @@ def main(arguments: list[str] | None = None) -> int:
         if options.trust and "=" not in word
     ]
     problems += [f"--guidance {scale} is no number" for scale in options.guidance or [] if not math.isfinite(scale)]
+    if options.shift is not None and not 0 < options.shift < math.inf:
+        problems.append(f"--shift must be a positive number, not {options.shift}")
+    if options.guidance_interval:
+        from fluxflow_exp.samplers import interval_problem
+
+        wrong = interval_problem(options.guidance_interval)
+        problems += [f"--guidance-interval {wrong}"] if wrong else []
     if problems:
         raise UserError(*problems)
     records, left_out, subject = evaluate(options)

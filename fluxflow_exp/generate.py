@@ -7,7 +7,7 @@ import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from rich.progress import track
@@ -21,7 +21,7 @@ from fluxflow_exp.machine.hardware import PRECISIONS
 from fluxflow_exp.models.text_to_image import UNGUIDED, TextToImage
 from fluxflow_exp.preflight.idle import idle_problems
 from fluxflow_exp.run import failures
-from fluxflow_exp.samplers import SAMPLERS
+from fluxflow_exp.samplers import SAMPLERS, interval_problem
 
 GRID_LIMIT = 64  # images on grid.webp
 GUIDANCE = 5.0  # strength, where none is given
@@ -55,14 +55,19 @@ def parser() -> argparse.ArgumentParser:
     add("--output_path", required=True, type=Path, help="folder for the images")
     add("--use_cfg", action="store_true", help="classifier-free guidance")
     add("--guidance_scale", type=float, default=argparse.SUPPRESS, help="strength of it, with --use_cfg (default: 5)")
+    add(
+        "--guidance_interval", nargs=2, type=float, default=argparse.SUPPRESS, metavar=("LOW", "HIGH"),
+        help="times that are guided, with --use_cfg; 1 is noise, 0 the picture (default: all)",
+    )  # fmt: skip
     add("--negative_prompt", default=argparse.SUPPRESS, help="what to steer away from, with --use_cfg")
     add("--steps", type=int, default=50, help="sampler steps")
     add(
         "--sampler",
         choices=sorted(SAMPLERS),
         default="euler",
-        help="heun costs two evaluations a step",
+        help="heun costs two evaluations a step; ab2 is of second order at one",
     )
+    add("--shift", type=float, default=argparse.SUPPRESS, help="of the sampler's times (default: that of training)")
     add("--size", type=_size, default=None, metavar="WxH", help="pixels; default: the training size")
     add("--seed", type=int, default=0, help="of the noise")
     add("--batch_size", type=int, default=16, help="images at a time; does not change them")
@@ -77,23 +82,11 @@ def parser() -> argparse.ArgumentParser:
 def generate(arguments: argparse.Namespace) -> None:
     """Write `<name>_gen.webp` for each prompt and all of them in `grid.webp`. UserError: unusable input."""
     published.allow(arguments.trust)
-    for name in ("steps", "batch_size", "n_per_prompt"):
-        if getattr(arguments, name) < 1:
-            raise UserError(f"--{name} must be at least 1, not {getattr(arguments, name)}")
-    scale, negative = getattr(arguments, "guidance_scale", None), getattr(arguments, "negative_prompt", None)
-    idle = idle_problems(
-        {"--guidance_scale": scale, "--negative_prompt": negative}, acts=arguments.use_cfg, needs="--use_cfg"
-    )
-    if idle:
-        raise UserError(*idle)
-    if scale is not None and not (math.isfinite(scale) and scale >= 0):
-        raise UserError(f"--guidance_scale must be a number of at least 0, not {scale}")
-    broken = surrogate_in(negative or "")
-    if broken:
-        raise UserError(f"--negative_prompt holds {broken}")
+    given = _given(arguments)
     prompts = read_prompts(arguments.text_prompts_path)
     device = _device(arguments.device)
     model = _load(arguments, device)
+    scale = given["guidance_scale"]
     guidance = (GUIDANCE if scale is None else scale) if arguments.use_cfg else 1.0
     if arguments.use_cfg and not model.trained_with_dropout:
         print(UNGUIDED, file=sys.stderr)
@@ -105,9 +98,11 @@ def generate(arguments: argparse.Namespace) -> None:
         made = model.generate(
             [prompt.text for prompt in wanted],
             guidance_scale=guidance,
-            negative_prompt=negative or "",
+            guidance_interval=given["guidance_interval"],
+            negative_prompt=given["negative_prompt"] or "",
             steps=arguments.steps,
             sampler=arguments.sampler,
+            shift=given["shift"],
             size=arguments.size,
             seed=arguments.seed,
             batch_size=arguments.batch_size,
@@ -119,6 +114,30 @@ def generate(arguments: argparse.Namespace) -> None:
     except ValueError as error:
         raise UserError(str(error)) from error
     print(f"{len(wanted)} images in {arguments.output_path}, together in grid.webp")
+
+
+def _given(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Options that have no default of the command's, None where they were not given. UserError: one is unusable."""
+    for name in ("steps", "batch_size", "n_per_prompt"):
+        if getattr(arguments, name) < 1:
+            raise UserError(f"--{name} must be at least 1, not {getattr(arguments, name)}")
+    guides = ("guidance_scale", "guidance_interval", "negative_prompt")
+    given = {name: getattr(arguments, name, None) for name in (*guides, "shift")}
+    idle = idle_problems({f"--{name}": given[name] for name in guides}, acts=arguments.use_cfg, needs="--use_cfg")
+    if idle:
+        raise UserError(*idle)
+    scale, shift, interval = given["guidance_scale"], given["shift"], given["guidance_interval"]
+    if scale is not None and not (math.isfinite(scale) and scale >= 0):
+        raise UserError(f"--guidance_scale must be a number of at least 0, not {scale}")
+    wrong = interval_problem(interval) if interval is not None else None
+    if wrong:
+        raise UserError(f"--guidance_interval {wrong}")
+    if shift is not None and not 0 < shift < math.inf:
+        raise UserError(f"--shift must be a positive number, not {shift}")
+    broken = surrogate_in(given["negative_prompt"] or "")
+    if broken:
+        raise UserError(f"--negative_prompt holds {broken}")
+    return given
 
 
 def _write(made: Iterable[torch.Tensor], prompts: list[Prompt], output: Path) -> None:

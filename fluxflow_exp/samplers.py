@@ -1,15 +1,13 @@
 """Integration of dx/dt = velocity(x, t) from noise (t = 1) to data (t = 0)."""
 
-from collections.abc import Callable, Iterator
-from itertools import pairwise
-from typing import Literal
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby, pairwise
 
 import torch
 from torch import Tensor
 
 from fluxflow_exp.losses.times import shift_time
 
-SamplerName = Literal["euler", "heun"]
 Velocity = Callable[[Tensor, Tensor], Tensor]
 """(x (batch, …), time (batch,)) → dx/dt of x's shape."""
 
@@ -39,9 +37,24 @@ def heun(velocity: Velocity, noise: Tensor, times: Tensor) -> Iterator[Tensor]:
         yield x
 
 
+def ab2(velocity: Velocity, noise: Tensor, times: Tensor) -> Iterator[Tensor]:
+    """Two-step Adams-Bashforth on steps of any lengths (Hairer, Nørsett & Wanner 1993, section III.5).
+
+    One evaluation a step, global error O(h²); the first step is Euler's. Yields x after each step.
+    """
+    x, before, length = noise, None, 1.0
+    for now, then in _intervals(times):
+        slope = velocity(x, _full(x, now))
+        change = torch.zeros_like(slope) if before is None else (slope - before) / length
+        x = x + (then - now) * (slope + 0.5 * (then - now) * change)
+        before, length = slope, then - now
+        yield x
+
+
 SAMPLERS: dict[str, Callable[[Velocity, Tensor, Tensor], Iterator[Tensor]]] = {
     "euler": euler,
     "heun": heun,
+    "ab2": ab2,
 }
 
 
@@ -55,6 +68,35 @@ def guided(velocity: Velocity, unconditional: Velocity, *, scale: float) -> Velo
         return without + scale * (velocity(x, time) - without)
 
     return field
+
+
+def interval_problem(interval: Sequence[float]) -> str | None:
+    """Say what is wrong with an interval of guidance, for users; None: nothing."""
+    if len(interval) == 2 and 0 <= interval[0] < interval[1] <= 1:
+        return None
+    shown = " ".join(f"{each:g}" for each in interval)
+    return f"is two times from 0 (the picture) to 1 (noise), the lower one first, not {shown or 'empty'}"
+
+
+def stretches(
+    positions: Tensor, times: Tensor, *, scale: float, interval: Sequence[float] | None
+) -> list[tuple[Tensor, float]]:
+    """Cut the path of a sampler where guidance begins and ends (Kynkäänniemi et al. 2024): [(positions, scale), …].
+
+    `positions` and the `times` there, (steps + 1,), run from noise to data. A step is guided if its first time lies in
+    (low, high] of `interval`; the scale of the others is 1. Each stretch is a path of its own, since multistep samplers
+    must not extrapolate across the jump of the field.
+    """
+    if scale == 1.0 or interval is None:
+        return [(positions, scale)]
+    low, high = (each + 1e-6 for each in interval)  # times may be rounded
+    inside = [low < time <= high for time in times[:-1].tolist()]
+    found, first = [], 0
+    for guides, steps in groupby(inside):
+        last = first + len(list(steps))
+        found.append((positions[first : last + 1], scale if guides else 1.0))
+        first = last
+    return found
 
 
 def _intervals(times: Tensor) -> Iterator[tuple[float, float]]:

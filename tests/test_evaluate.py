@@ -15,6 +15,7 @@ from fluxflow_exp.compare import command as compare
 from fluxflow_exp.evaluation import measures, record
 from fluxflow_exp.run.folder import RunFolder
 from fluxflow_exp.run.metric_log import read_rows
+from fluxflow_exp.samplers import SAMPLERS
 from tests.conftest import toy
 from tests.helpers.networks import small_timm, tiny_clip
 
@@ -111,6 +112,31 @@ def test_another_seed_or_guidance_makes_other_samples(run: Path, features: Path,
     assert [r["value"] == before for r, before in zip(other, (flow, low, high), strict=True)] == [False] * 3
 
 
+def test_samples_are_drawn_as_the_run_has_it_or_as_is_asked(run: Path, features: Path, tmp_path: Path) -> None:
+    words = ["--metrics", "fd", "--images", "8", "--features", str(features), "--guidance", "1", "4"]
+    interval = ["--guidance-interval", "0", "0.6"]
+    every = [
+        measure(run, *words, *more, out=tmp_path / "out.json")
+        for more in ([], interval, [*interval, "--sampler", "ab2", "--shift", "0.5"], ["--guidance-interval", "0", "1"])
+    ]
+    assert [[r["sampler"] for r in each] for each in every] == [
+        ["euler, 2 steps"] * 2,
+        ["euler, 2 steps", "euler, 2 steps, guidance from 0 to 0.6"],
+        ["ab2, 2 steps, shift 0.5", "ab2, 2 steps, guidance from 0 to 0.6, shift 0.5"],
+        ["euler, 2 steps"] * 2,
+    ]
+    usual, within, other, whole = ([r["value"] for r in each] for each in every)
+    assert usual == whole
+    assert usual[0] == within[0] != other[0]
+    assert len({usual[1], within[1], other[1]}) == 3
+    assert "not the same sampler" in (record.comparable(*(record.Record(**each[1]) for each in every[:2])) or "")
+
+
+def test_the_names_of_samplers_are_those_there_are() -> None:
+    (option,) = (each for each in evaluate.parser()._actions if each.dest == "sampler")
+    assert list(option.choices or ()) == list(SAMPLERS)
+
+
 def test_an_earlier_step_is_measured_by_its_file(run: Path, tmp_path: Path) -> None:
     weights = run / "weights" / "vae.safetensors"
     (each,) = measure(weights, "--metrics", "psnr", "--images", "8", out=tmp_path / "out.json")
@@ -156,6 +182,10 @@ def test_weights_outside_of_a_run_need_its_configuration(
             "--guidance acts on fd, kid, precision, recall",
         ),
         (["--guidance", "1", "nan"], "--guidance nan is no number"),
+        (["--guidance", "1", "--guidance-interval", "0", "1"], "--guidance-interval acts on guidance other than 1"),
+        (["--guidance-interval", "0.8", "0"], "--guidance-interval is two times from 0 (the picture) to 1 (noise)"),
+        (["--metrics", "psnr", "--shift", "2"], "--shift acts on fd, kid, precision, recall"),
+        (["--shift", "inf"], "--shift must be a positive number, not inf"),
         (
             ["--metrics", "psnr", "--steps", "4"],
             "--steps acts on fd, kid, precision, recall",

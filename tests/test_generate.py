@@ -36,8 +36,9 @@ def options(final: Path, prompts: Path, output: Path, *more: str) -> list[str]:
 def test_a_file_of_prompts_becomes_images_and_a_grid(final: Path, tmp_path: Path) -> None:
     (tmp_path / "p.txt").write_text("a red circle\n\na blue star\n")
     command = options(
-        final, tmp_path / "p.txt", tmp_path / "out", "--use_cfg", "--n_per_prompt", "2", "--size", "24x16"
-    )
+        final, tmp_path / "p.txt", tmp_path / "out", "--use_cfg", "--n_per_prompt", "2", "--size", "24x16",
+        "--sampler", "ab2", "--guidance_interval", "0", "0.8", "--shift", "0.7",
+    )  # fmt: skip
     generate(parser().parse_args(command))
     names = sorted(p.name for p in (tmp_path / "out").iterdir())
     stems = ["000_a-red-circle", "000_a-red-circle_1", "001_a-blue-star", "001_a-blue-star_1"]
@@ -98,8 +99,36 @@ def test_seed_guidance_negative_prompt_and_sampler_matter(final: Path) -> None:
 
     base = image()
     assert torch.equal(base, image())
-    for change in ({"seed": 1}, {"guidance_scale": 1.0}, {"negative_prompt": "blue"}, {"sampler": "heun"}):
+    changes = [{"seed": 1}, {"guidance_scale": 1.0}, {"negative_prompt": "blue"}, {"sampler": "heun"}]
+    changes += [{"sampler": "ab2"}, {"shift": 0.5}, {"guidance_interval": [0.0, 0.5]}]
+    for change in changes:
         assert not torch.equal(base, image(**change)), change
+    assert torch.equal(base, image(guidance_interval=(0.0, 1.0), shift=model.objective.shift))
+    assert torch.equal(image(guidance_scale=1.0), image(guidance_scale=1.0, guidance_interval=[0.0, 0.5]))
+
+
+def test_outside_of_the_interval_guidance_costs_nothing(final: Path) -> None:
+    """Of ten steps, times 1 to 0.1, those in (0.2, 0.8] are six: 10 + 6 evaluations instead of 20."""
+    model, calls = TextToImage.load(final), []
+    model.flow_processor.register_forward_pre_hook(lambda *_: calls.append(1))
+    for interval, expected in (((0.2, 0.8), 16), (None, 20)):
+        calls.clear()
+        options = {"steps": 10, "sampler": "ab2", "guidance_scale": 3.0, "guidance_interval": interval}
+        next(iter(model.generate(["a red circle"], **options)))
+        assert len(calls) == expected
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"guidance_interval": [0.8, 0.2]}, "guidance_interval is two times"),
+        ({"shift": 0.0}, "shift must be a positive number"),
+        ({"sampler": "rk4"}, "sampler is one of euler, heun, ab2"),
+    ],
+)
+def test_what_sampling_cannot_do_is_said(final: Path, option: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        next(iter(TextToImage.load(final).generate(["a red circle"], **option)))  # type: ignore[arg-type]
 
 
 def test_three_lines_of_python_give_pil_images(final: Path) -> None:
@@ -185,6 +214,9 @@ def test_unusable_options_are_one_clear_error(final: Path, tmp_path: Path, more:
         (["--guidance_scale", "7"], "--guidance_scale acts with --use_cfg alone"),
         (["--guidance_scale", "5"], "--guidance_scale acts with --use_cfg alone"),
         (["--negative_prompt", "blue"], "--negative_prompt acts with --use_cfg alone"),
+        (["--guidance_interval", "0", "0.8"], "--guidance_interval acts with --use_cfg alone"),
+        (["--use_cfg", "--guidance_interval", "0.8", "0"], "--guidance_interval is two times from 0"),
+        (["--shift", "0"], "--shift must be a positive number, not 0.0"),
         (["--use_cfg", "--guidance_scale", "nan"], "--guidance_scale must be a number of at least 0, not nan"),
         (["--use_cfg", "--guidance_scale", "-1"], "--guidance_scale must be a number of at least 0, not -1.0"),
     ],

@@ -161,7 +161,10 @@ class Samples:
     sample_sizes: list[Any] | None = None  # pixels: 512, or [width, height]; null: the training size
     test_image_address: list[str] | None = None  # image files to reconstruct; null: held-out images
     steps: PositiveInt = 25  # sampler steps
+    sampler: str = "euler"  # euler | heun (two evaluations a step) | ab2 (second order, one evaluation a step)
+    shift: PositiveFloat | None = None  # of the sampler's times; null: that of training
     guidance_scale: NonNegativeFloat = 4.0
+    guidance_interval: list[Share] | None = None  # [low, high]: times that are guided, 1 is noise; null: all
 
 
 @dataclass
@@ -174,8 +177,11 @@ class Evaluation:
     lpips_weights_file: str | None = None  # torchvision's weights of it; null: the torch hub cache
     images: PositiveInt = 256  # held-out images read
     prompts: NonNegativeInt = 240  # images generated at the end of a flow step; 0: none
-    steps: PositiveInt = 25
+    steps: PositiveInt = 25  # sampler steps; this and what follows as in samples
+    sampler: str = "euler"
+    shift: PositiveFloat | None = None
     guidance_scale: NonNegativeFloat = 4.0
+    guidance_interval: list[Share] | None = None
 
 
 @dataclass

@@ -23,7 +23,6 @@ from fluxflow_exp.machine.hardware import Machine
 from fluxflow_exp.models.text_to_image import OBJECTIVES, TextToImage
 from fluxflow_exp.monitor.metrics import higher_is_better, unit
 from fluxflow_exp.pictures import to_uint8
-from fluxflow_exp.samplers import SamplerName
 from fluxflow_exp.seeding import generator
 
 
@@ -35,9 +34,11 @@ class Wanted:
     metrics: list[str]
     raw: bool = False
     guidance: list[float] = field(default_factory=lambda: [1.0])
+    guidance_interval: list[float] | None = None  # None: all times
     images: int = 256
     steps: int = 25
-    sampler: SamplerName = "euler"
+    sampler: str = "euler"
+    shift: float | None = None  # None: that of training
     seed: int = 0
     features: str = measures.EFFICIENTNET
     data: list[str] = field(default_factory=list)  # overrides
@@ -151,8 +152,10 @@ class Evaluator:
         batches = model.generate(
             captions,
             guidance_scale=scale,
+            guidance_interval=self.wanted.guidance_interval,
             steps=self.wanted.steps,
             sampler=self.wanted.sampler,
+            shift=self.wanted.shift,
             seed=self.wanted.seed,
             batch_size=BATCH,
         )
@@ -199,12 +202,22 @@ class Evaluator:
             features=self._features_record(name) if measure.features else None,
             weights_digest=parts.digest,
             reference_digest=held_out.pairs_digest if measure.text else held_out.images_digest,
-            sampler=f"{self.wanted.sampler}, {self.wanted.steps} steps" if measure.of == "samples" else None,
+            sampler=None if guidance is None else self._sampler(guidance),
             precision=self.machine.precision,
             device=self.machine.footprint()["gpu"],
             data=self.wanted.data,
             chance=sets.by_chance(name, held_out.captions, held_out.captions),
         )
+
+    def _sampler(self, guidance: float) -> str:
+        """Name, steps, and what is not as usual."""
+        wanted = self.wanted
+        said = [wanted.sampler, f"{wanted.steps} steps"]
+        if wanted.guidance_interval is not None and guidance != 1:
+            said.append("guidance from {:g} to {:g}".format(*wanted.guidance_interval))
+        if wanted.shift is not None:
+            said.append(f"shift {wanted.shift:g}")
+        return ", ".join(said)
 
     def _features_record(self, name: str) -> dict[str, str]:
         if name == "lpips":

@@ -51,9 +51,12 @@ class RectifiedFlow:
         """`flow`: squared error of the predicted velocity, (batch,)."""
         return {"flow": per_sample((velocity.float() - (noise - data)).square())}
 
-    def grid(self, steps: int) -> Tensor:
-        """steps + 1 positions along the path from noise to data; the prediction is dx/d(position). float64."""
-        return even_times(steps, shift=self.shift)
+    def grid(self, steps: int, *, shift: PositiveFloat | None = None) -> Tensor:
+        """steps + 1 positions along the path from noise to data; the prediction is dx/d(position). float64.
+
+        `shift`: None: that of training.
+        """
+        return even_times(steps, shift=self.shift if shift is None else shift)
 
     def time_at(self, position: Tensor) -> Tensor:
         """The model's time at positions of `grid`: here the same."""

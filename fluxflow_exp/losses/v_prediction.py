@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from fluxflow_exp.config.bounds import PositiveFloat
 from fluxflow_exp.losses.flow_matching import RectifiedFlow
 from fluxflow_exp.losses.terms import Terms, per_sample
 
@@ -26,9 +27,9 @@ class VPrediction(RectifiedFlow):
         angle = angle_at(time).view(-1, 1, 1, 1)
         return {"flow": per_sample((velocity.float() - (angle.cos() * noise - angle.sin() * data)).square())}
 
-    def grid(self, steps: int) -> Tensor:
+    def grid(self, steps: int, *, shift: PositiveFloat | None = None) -> Tensor:
         """Angles at even times: v is the derivative by the angle."""
-        return angle_at(super().grid(steps))
+        return angle_at(super().grid(steps, shift=shift))
 
     def time_at(self, position: Tensor) -> Tensor:
         spread = BETA_LAST - BETA_FIRST

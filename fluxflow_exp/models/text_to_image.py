@@ -5,7 +5,8 @@ images = model(["a red circle on a blue ground"], guidance_scale=4.0)
 images[0].save("circle.png")
 """
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +19,7 @@ from fluxflow_exp.losses.flow_matching import RectifiedFlow
 from fluxflow_exp.losses.v_prediction import VPrediction
 from fluxflow_exp.models import weights
 from fluxflow_exp.pictures import to_pil, to_uint8
-from fluxflow_exp.samplers import SAMPLERS, SamplerName, guided
+from fluxflow_exp.samplers import SAMPLERS, Velocity, guided, interval_problem, stretches
 from fluxflow_exp.seeding import generator
 
 OBJECTIVES = {each.name: each for each in (RectifiedFlow, VPrediction)}
@@ -92,9 +93,11 @@ class TextToImage(nn.Module):
         prompts: list[str],
         *,
         guidance_scale: float = 1.0,
+        guidance_interval: Sequence[float] | None = None,
         negative_prompt: str = "",
         steps: int = 50,
-        sampler: SamplerName = "euler",
+        sampler: str = "euler",
+        shift: float | None = None,
         size: tuple[int, int] | None = None,
         seed: int = 0,
         batch_size: int = 64,
@@ -103,28 +106,40 @@ class TextToImage(nn.Module):
 
         `size` is (width, height) in pixels, by default the training size. The noise of an image is a function of
         its prompt, `seed`, and how often the prompt came before it in `prompts`; not of the batch. With
-        `guidance_scale` 1 the unconditional field is not evaluated. ValueError: a size the model cannot make.
+        `guidance_scale` 1, and outside of the times of `guidance_interval` (low, high; 1 is noise), the unconditional
+        field is not evaluated. `shift` of the sampler's times is by default that of training.
+        ValueError: a size the model cannot make, no interval, a shift that is not positive, or no name of SAMPLERS.
         """
+        wrong = interval_problem(guidance_interval) if guidance_interval is not None else None
+        if wrong:
+            raise ValueError(f"guidance_interval {wrong}")
+        if shift is not None and not 0 < shift < math.inf:
+            raise ValueError(f"shift must be a positive number, not {shift}")
+        if sampler not in SAMPLERS:
+            raise ValueError(f"sampler is one of {', '.join(SAMPLERS)}, not {sampler!r}")
         width, height = size or (self.img_size, self.img_size)
         self._check_size(width, height)
         device = self.flow_processor.latent_mean.device
         noise = self._noise(prompts, seed, height // self.downscale, width // self.downscale)
-        grid = self.objective.grid(steps)
+        grid = self.objective.grid(steps, shift=shift)
+        path = stretches(grid, self.objective.time_at(grid), scale=guidance_scale, interval=guidance_interval)
         for first in range(0, len(prompts), batch_size):
             rows = slice(first, first + batch_size)
             x = noise[rows].to(device)
             field = self._field(prompts[rows], negative_prompt, guidance_scale)
-            *_, x = SAMPLERS[sampler](field, x, grid)
+            for positions, scale in path:
+                *_, x = SAMPLERS[sampler](field(scale), x, positions)
             yield to_uint8(self.expander(self.flow_processor.denormalise(x))).cpu()
 
-    def _field(self, prompts: list[str], negative: str, scale: float) -> Any:
+    def _field(self, prompts: list[str], negative: str, most: float) -> Callable[[float], Velocity]:
+        """Scale of guidance → field; 1 is the only scale if it is `most`."""
         text = self.text_encoder(prompts)
-        without = self.text_encoder([negative] * len(prompts)) if scale != 1.0 else text
+        without = self.text_encoder([negative] * len(prompts)) if most != 1.0 else text
 
         def velocity(condition: Any) -> Any:
             return lambda x, place: self.flow_processor(x, self.objective.time_at(place), condition).float()
 
-        return guided(velocity(text), velocity(without), scale=scale)
+        return lambda scale: guided(velocity(text), velocity(without), scale=scale)
 
     def _noise(self, prompts: list[str], seed: int, height: int, width: int) -> Tensor:
         """(prompts, channels, height, width), drawn on the CPU so that every device gets the same numbers."""

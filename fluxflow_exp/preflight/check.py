@@ -13,6 +13,7 @@ from fluxflow_exp.evaluation import measures
 from fluxflow_exp.preflight import frame, parts, steps, targets
 from fluxflow_exp.preflight.data import path_problems
 from fluxflow_exp.preflight.hardware import hardware_problems, parallel_problems
+from fluxflow_exp.samplers import SAMPLERS, interval_problem
 
 LONGEST_NAME = 200  # bytes of a file name, with room for what is put behind it
 LPIPS_NETS = ("alex", "vgg", "squeeze")
@@ -22,6 +23,8 @@ CHOICES = {
     "cache.mode": ("auto", "on", "off"),
     "publish.text_encoder": ("embed", "reference"),
     "tracking.mode": ("auto", "online", "offline", "off"),
+    "samples.sampler": tuple(SAMPLERS),
+    "evaluation.sampler": tuple(SAMPLERS),
 }
 
 
@@ -35,9 +38,10 @@ def problems(values: dict[str, Any], *, here: bool = True) -> list[str]:
         return found  # nothing more can be said of it
     for key, allowed in CHOICES.items():
         section, _, leaf = key.rpartition(".")
-        if section and section not in values:  # frozen by a version that had no such section: it has its defaults
+        holder = (values.get(section) or {}) if section else values
+        if section and leaf not in holder:  # frozen by a version that had no such key: it has its default
             continue
-        value = (values.get(section) or {}).get(leaf) if section else values.get(leaf)
+        value = holder.get(leaf)
         if value not in allowed:
             found.append(f"{key} is one of {', '.join(allowed)}, not {value!r}")
     minutes = (values.get("checkpoint") or {}).get("every_minutes")
@@ -46,6 +50,11 @@ def problems(values: dict[str, Any], *, here: bool = True) -> list[str]:
     found = _once(found + targets.problems(values, ""))
     found += path_problems(values.get("data"), "data") + _output(values) + _samples(values.get("samples") or {})
     found += _evaluation(values.get("evaluation") or {})
+    for section in ("samples", "evaluation"):
+        interval = (values.get(section) or {}).get("guidance_interval")
+        wrong = interval_problem(interval) if interval is not None else None
+        if wrong and not any(line.startswith(f"{section}.guidance_interval") for line in found):
+            found.append(f"{section}.guidance_interval {wrong}")
     hardware = values.get("hardware") or {}
     if not any(line.startswith("hardware") for line in found):
         typed = _hardware(hardware)

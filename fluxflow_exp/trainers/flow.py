@@ -221,7 +221,10 @@ class FlowTrainer(Trainer):
             parts = model.generate(
                 prompts,
                 guidance_scale=guidance,
+                guidance_interval=options.guidance_interval,
                 steps=options.steps,
+                sampler=options.sampler,
+                shift=options.shift,
                 seed=self.setup.seed,
                 size=size,
                 batch_size=GENERATION_BATCH,

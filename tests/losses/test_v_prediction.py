@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fluxflow_exp.losses.v_prediction import VPrediction, angle_at
-from fluxflow_exp.samplers import heun
+from fluxflow_exp.samplers import SAMPLERS, times
 
 
 def test_alpha_bar_is_that_of_the_thousand_steps():
@@ -23,6 +23,12 @@ def test_time_and_angle_are_inverse():
     torch.testing.assert_close(VPrediction().time_at(angle_at(time)), time, atol=1e-6, rtol=1e-6)
 
 
+def test_another_shift_moves_the_angles_to_those_of_other_times():
+    objective = VPrediction(shift=2.0)
+    assert torch.equal(objective.grid(5), angle_at(times(5, shift=2.0)))
+    assert torch.equal(objective.grid(5, shift=0.5), angle_at(times(5, shift=0.5)))
+
+
 def test_the_true_v_has_no_loss():
     data, noise, time = torch.randn(4, 2, 3, 3), torch.randn(4, 2, 3, 3), torch.rand(4)
     angle = angle_at(time).view(-1, 1, 1, 1)
@@ -33,7 +39,8 @@ def test_the_true_v_has_no_loss():
     torch.testing.assert_close(angle.cos() * x - angle.sin() * v, data)
 
 
-def test_sampling_with_the_exact_field_of_gaussian_data_gives_that_gaussian():
+@pytest.mark.parametrize("sampler", ["heun", "ab2"])
+def test_sampling_with_the_exact_field_of_gaussian_data_gives_that_gaussian(sampler):
     """For data N(m, s²), E[v | x] is known, and the flow takes N(0, 1) to N(m, s²)."""
     mean, deviation = 2.0, 0.5
     objective = VPrediction()
@@ -47,7 +54,7 @@ def test_sampling_with_the_exact_field_of_gaussian_data_gives_that_gaussian():
         return c * noise - s * data
 
     noise = torch.randn(20_000, 1, generator=torch.Generator().manual_seed(0))
-    *_, x = heun(field, noise, objective.grid(100))
+    *_, x = SAMPLERS[sampler](field, noise, objective.grid(100))
     assert x.mean().item() == pytest.approx(mean, abs=0.02)
     assert x.std().item() == pytest.approx(deviation, abs=0.02)
     assert math.isfinite(float(x.abs().max()))

@@ -183,6 +183,10 @@ def test_init_from_of_another_shape_is_refused(tmp_path):
         ("evaluation.metrics=[flow]", "evaluation.metrics: there is no metric 'flow'"),
         ("evaluation.lpips_net=vgg19", "evaluation.lpips_net is one of alex, vgg, squeeze, not 'vgg19'"),
         ("evaluation.lpips_weights_file=nowhere.pth", "evaluation.lpips_weights_file: there is no file nowhere.pth"),
+        ("evaluation.sampler=rk4", "evaluation.sampler is one of euler, heun, ab2, not 'rk4'"),
+        ("samples.guidance_interval=[0.8,0.2]", "samples.guidance_interval is two times from 0 (the picture) to 1"),
+        ("evaluation.guidance_interval=[0,2]", "evaluation.guidance_interval must be in [0, 1] or null, not 2"),
+        ("samples.shift=0", "samples.shift must be positive or null, not 0"),
         (
             "stage.steps.vae.transition_on={metric: val_ssim, patience: 2}",
             "stage.steps.vae.transition_on.metric=val_ssim is measured with ssim in evaluation.metrics",
