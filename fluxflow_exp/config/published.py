@@ -36,6 +36,7 @@ PUBLISHED: dict[str, frozenset[str]] = {
             "appearance.ColorStatistics",
             "appearance.Contrast",
             "appearance.Histogram",
+            "equivariance.Equivariance",
             "feature_matching.FeatureMatching",
             "flow_matching.RectifiedFlow",
             "frequency.Frequency",

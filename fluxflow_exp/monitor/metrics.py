@@ -34,6 +34,7 @@ METRICS = {
     "gradient_ratio": Metric("Gradient norms, discriminator over autoencoder, median of rows", balance=True),
     "lecam": Metric("lecam", balance=True),
     "lpips": Metric("LPIPS", console="LPIPS"),
+    "equivariance": Metric("Equivariance"),
     "flow": Metric("Flow loss", console="Flow"),
     "active_units": Metric("Active latent channels"),
     "latent_std": Metric("Latents' standard deviation"),

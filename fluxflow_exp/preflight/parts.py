@@ -114,10 +114,12 @@ def _smallest(step: dict[str, Any], values: dict[str, Any], outlines: dict[str, 
     found = []
     if step["trainer"].get("perceptual"):
         found.append(("trainer.perceptual", max(SMALLEST, step["trainer"]["perceptual"].get("crop") or 0)))
+    if step["trainer"].get("equivariance"):
+        found.append(("trainer.equivariance", 2 * int(getattr(outlines.get("compressor"), "downscale", 1))))
     if step["trainer"].get("adversarial") and "discriminator" in outlines:
         depth = values["model"]["discriminator"].get("depth")
         found += [("model.discriminator", 2**depth)] if depth else []
-    if step["trainer"].get("kl"):
+    if "kl" in locate(step["trainer"]["_target_"]).METRICS:
         asked = values["evaluation"]["metrics"]
         found += [(f"{name} in evaluation.metrics", MEASURES[name].least) for name in asked if MEASURES[name].least > 1]
     return found

@@ -42,7 +42,7 @@ def problems(values: dict[str, Any]) -> list[str]:
         locate(s["trainer"]["_target_"]).CACHES for s in steps.values()
     ):
         found.append("cache.mode=on: no step here trains on latents of frozen parts (a flow step does)")
-    conditioning = [step["trainer"].get("spade", "never") for step in steps.values() if "kl" in step["trainer"]]
+    conditioning = [step["trainer"].get("spade", "never") for step in steps.values() if _reconstructs(step)]
     if values["stage"]["spade"] and conditioning and set(conditioning) == {"never"}:
         found.append("stage.spade builds SPADE layers that no step trains: set trainer.spade=always in one of them")
     return found
@@ -169,13 +169,24 @@ def _parts(step: dict[str, Any], where: str, made: set[str], values: dict[str, A
     if set(trainer.PLAYERS[first]) <= set(step["freeze"]) or first not in step["optimizers"]:
         found.append(f"{where} trains nothing of {' and '.join(trainer.PLAYERS[first])}: see its freeze and optimizers")
     given = _given(step["init_from"], where, values["model"], found)
-    lacking = [part for part in trainer.USES if part not in made | given]
+    uses = trainer.USES
+    if _reconstructs(step) and not step["trainer"].get("kl"):
+        if "compressor" in step["freeze"]:
+            uses = ("compressor",)
+        else:
+            found.append(f"{where}.trainer.kl is missing: without it {where}.freeze must have the compressor")
+    lacking = [part for part in uses if part not in made | given]
     if lacking:
         found.append(
             f"{where} needs a trained {' and '.join(lacking)}: put an autoencoder step before it "
             f"(stage=full), or give {where}.init_from=RUN_FOLDER_OR_FILE"
         )
     return found
+
+
+def _reconstructs(step: dict[str, Any]) -> bool:
+    """Whether the step is an autoencoder's."""
+    return "kl" in locate(step["trainer"]["_target_"]).METRICS
 
 
 def _given(source: str | None, where: str, model: dict[str, Any], found: list[str]) -> set[str]:

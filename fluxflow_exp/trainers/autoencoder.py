@@ -5,10 +5,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from fluxflow_exp.config.bounds import Share
 from fluxflow_exp.data.loader import Batch, read_all
 from fluxflow_exp.evaluation.during_training import ValidationMetrics
 from fluxflow_exp.losses.adversarial import Adversarial
 from fluxflow_exp.losses.appearance import ColorStatistics, Contrast, Histogram
+from fluxflow_exp.losses.equivariance import Equivariance
 from fluxflow_exp.losses.feature_matching import FeatureMatching
 from fluxflow_exp.losses.frequency import Frequency
 from fluxflow_exp.losses.kl import KL
@@ -31,7 +33,10 @@ class AutoencoderTrainer(Trainer):
     """Players: `vae` (compressor, expander) and, with `adversarial`, `discriminator`.
 
     A loss that is absent is not computed. `spade` says in which updates the expander is conditioned through SPADE;
-    `alternate` is every other one, beginning with the first. `losses` are the user's own (see losses/terms.py).
+    `alternate` is every other one, beginning with the first. With `latent_noise` the expander gets latents z that were
+    moved towards normal noise ε, (1 - τ) z + τ ε, each sample's τ drawn from [0, latent_noise] (l-DeTok; Yang et al.
+    2025, arXiv 2507.15856, section 3). Without `kl` the compressor must be frozen. `losses` are the user's own (see
+    losses/terms.py).
     """
 
     PLAYERS = {"vae": ("compressor", "expander"), "discriminator": ("discriminator",)}
@@ -46,12 +51,13 @@ class AutoencoderTrainer(Trainer):
         **dict.fromkeys(("g", "d", "r1", "g_weight"), "adversarial"),
         "vae": "reconstruction",
         "lpips": "perceptual",
+        "equivariance": "equivariance",
         **{name: name for name in ("color_stats", "histogram", "contrast", "feature_matching", "lecam")},
         "val_l1": None,
         **{f"val_{name}": None for name in ("psnr", "ssim", "ms_ssim", "lpips", "rfd")},
     }
     REACHES = {
-        **dict.fromkeys(("l1", "mse", "l1_low", "l1_high", "lpips"), NEEDS),
+        **dict.fromkeys(("l1", "mse", "l1_low", "l1_high", "lpips", "equivariance"), NEEDS),
         **dict.fromkeys(("color_stats", "histogram", "contrast", "g", "feature_matching"), NEEDS),
         **dict.fromkeys(("kl", "kl_floored"), ("compressor",)),
         **dict.fromkeys(("d", "r1", "lecam"), ("discriminator",)),
@@ -62,7 +68,7 @@ class AutoencoderTrainer(Trainer):
         self,
         setup: StepContext,
         *,
-        kl: KL,
+        kl: KL | None = None,
         reconstruction: Reconstruction | None = None,
         frequency: Frequency | None = None,
         perceptual: Perceptual | None = None,
@@ -72,10 +78,13 @@ class AutoencoderTrainer(Trainer):
         adversarial: Adversarial | None = None,
         feature_matching: FeatureMatching | None = None,
         lecam: LeCam | None = None,
+        equivariance: Equivariance | None = None,
+        latent_noise: Share | None = None,
         spade: Conditioning = "never",
         **losses: Loss,
     ) -> None:
         self.kl, self.perceptual, self.adversarial, self.spade = kl, perceptual, adversarial, spade
+        self.equivariance, self.latent_noise = equivariance, latent_noise or 0.0
         self.pixel_losses = [each for each in (reconstruction, frequency) if each]
         self.statistics = [each for each in (color_stats, histogram, contrast) if each]
         if adversarial and adversarial.adaptive and not self.pixel_losses:
@@ -111,6 +120,7 @@ class AutoencoderTrainer(Trainer):
             "gan": gan,
             "r1": gan and gan.r1_due(update),
             "lpips": self.perceptual and self.perceptual.due(update),
+            "equivariance": self.equivariance and self.equivariance.due(update),
             "spade": self._conditioned(update),
         }
         return tuple(name for name, yes in kinds.items() if yes)
@@ -130,14 +140,23 @@ class AutoencoderTrainer(Trainer):
     def begin_update(self, batch: Batch) -> None:
         scale, count = self.compressor.downscale, self.length.batch_size
         height, width = (side // scale for side in batch.images.shape[-2:])
-        self.posterior_noise = self.noise((count, self.compressor.vae_dim, height, width), "posterior")
+        shape = (count, self.compressor.vae_dim, height, width)
+        self.posterior_noise = self.noise(shape, "posterior")
+        # Empty is off: shapes then tell a GPU which of its graphs a pass replays.
+        self.noise_levels = self.latent_noises = self.turns = self.posterior_noise.new_empty(0)
+        if self.latent_noise:
+            self.noise_levels = self.latent_noise * torch.special.ndtr(self.noise((count, 1, 1, 1), "latent level"))
+            self.latent_noises = self.noise(shape, "latent")
+        if self.equivariance and self.equivariance.due(self.update_index):
+            key = (self.setup.seed, self.setup.name, self.update_index, "turns")
+            self.turns = self.equivariance.turns(count, generator(*key, device=self.machine.device))
         source = generator(self.setup.seed, self.setup.name, self.update_index, "crop")
         self.crop_places = torch.special.ndtr(torch.randn(count, 2, generator=source))
         if self.adversarial:
             self.adversarial.begin_update(self.update_index, (count, *batch.images.shape[1:]), self.noise)
 
     def scheduled(self) -> dict[str, float]:
-        return {"kl_beta": self.kl.beta(self.update_index - 1, updates=self.length.updates)}
+        return {"kl_beta": self.kl.beta(self.update_index - 1, updates=self.length.updates)} if self.kl else {}
 
     def end_update(self) -> dict[str, Tensor]:
         ranks = self.ranks
@@ -212,16 +231,28 @@ class AutoencoderTrainer(Trainer):
         return not varies
 
     def _arguments(self, micro: Micro) -> tuple[Tensor, ...]:
-        beta = self.kl.beta(self.update_index, updates=self.length.updates)
+        beta = self.kl.beta(self.update_index, updates=self.length.updates) if self.kl else 0.0
         there = torch.full((), beta, device=micro.images.device)
-        return micro.images, self.posterior_noise[micro.rows], there, self.crop_places[micro.rows]
+        drawn = (self.posterior_noise, self.crop_places, self.noise_levels, self.latent_noises, self.turns)
+        return micro.images, there, *(each[micro.rows] for each in drawn)
 
-    def _generator(self, images: Tensor, noise: Tensor, beta: Tensor, places: Tensor) -> tuple[Terms, Weights]:
+    # Arguments are tensors, so that a GPU can replay a pass.
+    def _generator(
+        self, images: Tensor, beta: Tensor, noise: Tensor, places: Tensor, levels: Tensor, noises: Tensor, turns: Tensor
+    ) -> tuple[Terms, Weights]:
         posterior = self.compressor(images)
-        found = self.expander(posterior.sample(noise), self._conditioned(self.update_index))
+        latents = posterior.sample(noise)
+        if len(levels):
+            latents = torch.lerp(latents.float(), noises, levels)
+        conditioned = self._conditioned(self.update_index)
+        found = self.expander(latents, conditioned)
         terms, weights = self._image_terms(found, images, places)
-        terms |= self.kl(posterior.mean, posterior.logvar)
-        weights[self.kl.summed] = beta
+        if self.equivariance and len(turns):
+            terms |= self.equivariance(latents, images, turns, lambda z: self.expander(z, conditioned))
+            weights["equivariance"] = self.equivariance.weight
+        if self.kl:
+            terms |= self.kl(posterior.mean, posterior.logvar)
+            weights[self.kl.summed] = beta
         gan = self._gan(self.update_index)
         if gan:
             layer = self.expander.last_layer if gan.adaptive else None

@@ -15,7 +15,7 @@ from fluxflow_exp.step_length import lengths_of
 from fluxflow_exp.trainers.build import build_trainer, run_context
 from tests.conftest import toy
 
-LOSSES = ["frequency", "color_stats", "histogram", "contrast", "feature_matching", "lecam"]
+LOSSES = ["frequency", "color_stats", "histogram", "contrast", "feature_matching", "lecam", "equivariance"]
 PERCEPTUAL_ON = "+loss@stage.steps.vae_gan.trainer.perceptual=lpips"
 ALL_ON = [PERCEPTUAL_ON, *(f"+loss@stage.steps.vae_gan.trainer.{loss}={loss}" for loss in LOSSES)]
 PERCEPTUAL = ["stage.steps.vae_gan.trainer.perceptual.net=squeeze", "data.img_size=32"]

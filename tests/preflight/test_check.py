@@ -22,7 +22,8 @@ def group(name):
     return sorted(p.stem for p in (Path(conf_dir()) / name).glob("*.yaml") if p.stem != "as_run")
 
 
-STAGES = [s for s in group("stage") if not s.startswith("flow")]
+# The others need a trained autoencoder.
+STAGES = [s for s in group("stage") if not s.startswith(("flow", "decoder"))]
 
 
 @pytest.mark.parametrize(("stage", "model"), list(product(STAGES, group("model"))))
@@ -156,6 +157,13 @@ def test_a_flow_step_needs_an_autoencoder():
     (line,) = check(stage="flow_cfg")
     assert "needs a trained compressor and expander" in line
     assert "init_from" in line
+
+
+def test_a_decoder_alone_needs_a_trained_and_frozen_compressor():
+    (line,) = check(stage="decoder_gan")
+    assert "stage.steps.decoder_gan needs a trained compressor" in line
+    (line,) = check("~stage.steps.vae.trainer.kl", stage="vae")
+    assert "stage.steps.vae.trainer.kl is missing: without it stage.steps.vae.freeze must have the compressor" in line
 
 
 def test_an_output_below_a_file_is_refused(tmp_path):

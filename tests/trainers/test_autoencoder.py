@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 
+from fluxflow_exp.trainers.latent_cache import weights_digest
 from fluxflow_exp.wiring.gradients import reached
 from tests.helpers.trainers import ALL_ON, GAN_ONLY, PERCEPTUAL, PERCEPTUAL_ON, START, build, updated
 
@@ -13,6 +14,7 @@ ACTIVATIONS = ["bezier", "silu", "gelu", "relu"]
 AUTOENCODER, DISCRIMINATOR = {"compressor", "expander"}, {"discriminator"}
 REACHES = {
     **dict.fromkeys(("l1", "mse", "l1_low", "l1_high", "lpips", "color_stats", "histogram", "contrast"), AUTOENCODER),
+    "equivariance": AUTOENCODER,
     **dict.fromkeys(("g", "feature_matching"), AUTOENCODER),
     "kl": {"compressor"},
     **dict.fromkeys(("d", "r1", "lecam"), DISCRIMINATOR),
@@ -129,6 +131,68 @@ def test_every_optional_loss_ignores_the_micro_batch(tmp_path: Path) -> None:
             trainer.update_index += 1
         results.append(metrics)
     assert results[0] == pytest.approx(results[1], rel=1e-3, abs=1e-5)
+
+
+def test_with_a_frozen_compressor_the_decoder_alone_is_trained_and_no_kl_is_needed(tmp_path: Path) -> None:
+    sizes = ["stage.steps.decoder_gan.batch_size=8", "stage.steps.decoder_gan.trainer.adversarial.start=0"]
+    trainer, batch = build(tmp_path, "decoder_gan", *sizes, stage="decoder_gan")
+    wanted = {term: {"expander"} for term in ("l1", "mse", "g")} | dict.fromkeys(("d", "r1"), DISCRIMINATOR)
+    assert reached(trainer, batch, 0) == wanted
+    before = weights_digest(trainer.compressor), weights_digest(trainer.expander)
+    metrics = updated(trainer, batch)
+    assert weights_digest(trainer.compressor) == before[0]  # latents that were cached stay valid
+    assert weights_digest(trainer.expander) != before[1]
+    assert not {"kl", "kl_beta"} & {*metrics, *trainer.scheduled()}
+
+
+EQUIVARIANCE = "+loss@stage.steps.vae.trainer.equivariance=equivariance"
+OFF_OR_ON = {
+    "off": [],
+    "latent noise": ["+stage.steps.vae.trainer.latent_noise=0.7"],
+    "equivariance": [EQUIVARIANCE],
+    "both": ["+stage.steps.vae.trainer.latent_noise=0.7", EQUIVARIANCE],
+}
+
+
+def test_equivariance_is_computed_in_its_updates_alone(tmp_path: Path) -> None:
+    trainer, batch = build(tmp_path, "vae", EQUIVARIANCE, "stage.steps.vae.trainer.equivariance.every=3")
+    found, shapes = [], []
+    for trainer.update_index in range(4):
+        found.append("equivariance" in updated(trainer, batch))
+        (micro,) = trainer.accumulation.micros(trainer.machine.to_device(batch.images), batch.captions)
+        shapes.append([each.shape for each in trainer._arguments(micro)])
+    assert found == [True, False, False, True] == ["equivariance" in trainer.kind(update) for update in range(4)]
+    assert shapes[1] == shapes[2] != shapes[0] == shapes[3]  # a graph each
+
+
+def test_latents_are_moved_towards_noise_by_a_level_a_sample(tmp_path: Path) -> None:
+    trainer, batch = build(tmp_path, "vae", *OFF_OR_ON["latent noise"])
+    seen: list[torch.Tensor] = []
+    trainer.expander.register_forward_pre_hook(lambda module, given: seen.append(given[0].detach()))
+    trainer.update(batch)
+    posterior = trainer.compressor(trainer.machine.to_device(batch.images))
+    assert trainer.noise_levels.shape == (8, 1, 1, 1)
+    assert 0 <= float(trainer.noise_levels.min()) < float(trainer.noise_levels.max()) <= 0.7
+    trainer, batch = build(tmp_path, "vae", *OFF_OR_ON["latent noise"])
+    trainer.begin_update(batch)
+    posterior = trainer.compressor(trainer.machine.to_device(batch.images))
+    latents, levels = posterior.sample(trainer.posterior_noise), trainer.noise_levels
+    torch.testing.assert_close(seen[0], (1 - levels) * latents + levels * trainer.latent_noises)
+    assert not torch.equal(trainer.latent_noises, trainer.posterior_noise)
+
+
+@pytest.mark.parametrize("chosen", list(OFF_OR_ON))
+def test_what_is_drawn_is_a_function_of_the_update(tmp_path: Path, chosen: str) -> None:
+    """An update done twice, or in micro-batches, gives the same numbers; another one draws others."""
+    results = []
+    for micro, update in ((8, 2), (2, 2), (8, 4)):
+        size = f"hardware.micro_batch.autoencoder={micro}"
+        trainer, batch = build(tmp_path, "vae", *OFF_OR_ON[chosen], size)
+        trainer.update_index = update
+        results.append(updated(trainer, batch))
+    assert results[0] == pytest.approx(results[1], rel=1e-4, abs=1e-6)
+    assert results[0]["l1"] != results[2]["l1"]
+    assert ("equivariance" in results[0]) == (chosen in ("equivariance", "both"))
 
 
 @pytest.mark.parametrize("spade", ["never", "always"])

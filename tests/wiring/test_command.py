@@ -15,7 +15,14 @@ from tests.conftest import TOY, toy
 from tests.helpers.trainers import ALL_ON
 
 FAST = ["vae", "vae_gan", "flow_cfg"]
-SLOW = ["vae_gan_spade", "gan_only", "flow", "quickstart", "full"]  # little beside the steps of the others
+SLOW = [
+    "vae_gan_spade",
+    "gan_only",
+    "decoder_gan",
+    "flow",
+    "quickstart",
+    "full",
+]  # little beside the steps of the others
 WITH_OPTIONS = [*ALL_ON, "data.img_size=64"]
 WITH_OPTIONS += ["stage.steps.vae_gan.trainer.perceptual.net=squeeze", "stage.steps.vae_gan.trainer.perceptual.crop=48"]
 WITH_OPTIONS += [f"+stage.steps.vae_gan.trainer.adversarial.instance_noise{key}" for key in ("=0.1", "_decay=0.9")]
@@ -50,6 +57,11 @@ def test_a_shipped_stage_passes(stage: str) -> None:
     [
         ["stage=vae_gan", *WITH_OPTIONS],
         ["stage=vae_gan", "optimizer=sgd", "scheduler=step"],
+        [
+            "stage=vae",
+            "+loss@stage.steps.vae.trainer.equivariance=equivariance",
+            "+stage.steps.vae.trainer.latent_noise=0.5",
+        ],
         ["stage=vae", "optimizer=rmsprop", "scheduler=plateau"],
         ["stage=vae", "optimizer=adam", "scheduler=exponential"],
         ["stage=flow_cfg", "+loss@stage.steps.flow.trainer.objective=v_prediction", "scheduler=linear"],
