@@ -44,6 +44,7 @@ PUBLISHED: dict[str, frozenset[str]] = {
             "lecam.LeCam",
             "perceptual.Perceptual",
             "reconstruction.Reconstruction",
+            "self_alignment.SelfAlignment",
             "v_prediction.VPrediction",
         )
     ),

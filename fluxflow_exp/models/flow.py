@@ -9,6 +9,7 @@ Shapes: B batch, D latent channels, h × w latent grid, N = (h/p)·(w/p) tokens,
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -99,7 +100,10 @@ class FlowProcessor(nn.Module):
     def denormalise(self, latents: Tensor) -> Tensor:
         return latents * self.latent_std.view(-1, 1, 1) + self.latent_mean.view(-1, 1, 1)
 
-    def forward(self, latents: Tensor, time: Tensor, text: Text) -> Tensor:
+    def forward(
+        self, latents: Tensor, time: Tensor, text: Text, *, taps: Sequence[int] = ()
+    ) -> Tensor | tuple[Tensor, list[Tensor]]:
+        """`taps`: numbers of blocks, from 1, whose outputs (B, N, C) are given beside the velocity, in that order."""
         p = self.patch_size
         height, width = latents.shape[-2:]
         if height % p or width % p:
@@ -111,14 +115,25 @@ class FlowProcessor(nn.Module):
         condition = F.silu(self.time(time_features(time)) + self.pooled(_masked_mean(words, text.mask)))
         rotation = rotary(height // p, width // p, self.head_dim, device=x.device)
         mask = text.mask[:, None, None, :]
-        x = self._through_blocks(x, condition, words, mask, rotation)
+        x, tapped = self._through_blocks(x, condition, words, mask, rotation, taps)
         shift, scale = self.modulation(condition)[:, None].chunk(2, -1)
         x = self.out(norm(x) * (1 + scale) + shift)
-        return F.pixel_shuffle(x.transpose(1, 2).unflatten(2, (height // p, width // p)), p)
+        velocity = F.pixel_shuffle(x.transpose(1, 2).unflatten(2, (height // p, width // p)), p)
+        return (velocity, [tapped[number] for number in taps]) if taps else velocity
 
-    def _through_blocks(self, x: Tensor, condition: Tensor, words: Tensor, mask: Tensor, rotation: Tensor) -> Tensor:
+    def _through_blocks(
+        self,
+        x: Tensor,
+        condition: Tensor,
+        words: Tensor,
+        mask: Tensor,
+        rotation: Tensor,
+        taps: Sequence[int],
+    ) -> tuple[Tensor, dict[int, Tensor]]:
+        """What the last block gives, and by their numbers what those of `taps` give."""
         modulation = condition if self.shared_modulation is None else self.shared_modulation(condition)
         waiting: dict[int, Tensor] = {}  # what goes on over a long skip, by the block that takes it
+        tapped: dict[int, Tensor] = {}
         values = None
         for index, block in enumerate(self.blocks):
             skipped = waiting.pop(index, None)
@@ -127,7 +142,9 @@ class FlowProcessor(nn.Module):
                 x, values = x
             if index in self.skips:
                 waiting[self.skips[index]] = x
-        return x
+            if index + 1 in taps:
+                tapped[index + 1] = x
+        return x, tapped
 
 
 def long_skips_of(depth: int) -> dict[int, int]:

@@ -36,6 +36,7 @@ METRICS = {
     "lpips": Metric("LPIPS", console="LPIPS"),
     "equivariance": Metric("Equivariance"),
     "flow": Metric("Flow loss", console="Flow"),
+    "self_alignment": Metric("Self-alignment, 1 - cosine"),
     "active_units": Metric("Active latent channels"),
     "latent_std": Metric("Latents' standard deviation"),
     "latent_max": Metric("Latents' largest value"),

@@ -11,6 +11,7 @@ from fluxflow_exp.evaluation import flow_loss
 from fluxflow_exp.evaluation.during_training import ValidationMetrics
 from fluxflow_exp.evaluation.measures import MEASURES, ON_SCHEDULE
 from fluxflow_exp.losses.flow_matching import RectifiedFlow
+from fluxflow_exp.losses.self_alignment import SelfAlignment
 from fluxflow_exp.losses.terms import Loss, Terms, Weights, computed
 from fluxflow_exp.models.posterior import Posterior
 from fluxflow_exp.models.text_encoder import Text, padded
@@ -31,7 +32,7 @@ GENERATION_BATCH = 64
 class FlowTrainer(Trainer):
     """Players: `flow` (flow_processor) and, unless it is frozen, `text_encoder`; the same losses train both.
 
-    `losses` are the user's own (see losses/terms.py).
+    A loss that is absent is not computed. `losses` are the user's own (see losses/terms.py).
     """
 
     PLAYERS = {"flow": ("flow_processor",), "text_encoder": ("text_encoder",)}
@@ -42,18 +43,27 @@ class FlowTrainer(Trainer):
     GIVES = ("prediction", "data", "noise", "times")
     METRICS = {
         "flow": None,
+        "self_alignment": "self_alignment",
         "val_flow": None,
         **{f"val_{name}": None for name in ON_SCHEDULE if MEASURES[name].of == "samples"},
     }
-    REACHES = {"flow": NEEDS}
+    REACHES = {"flow": NEEDS, "self_alignment": NEEDS}
     CACHES = True
 
-    def __init__(self, setup: StepContext, *, objective: RectifiedFlow, **losses: Loss) -> None:
+    def __init__(
+        self,
+        setup: StepContext,
+        *,
+        objective: RectifiedFlow,
+        self_alignment: SelfAlignment | None = None,
+        **losses: Loss,
+    ) -> None:
         super().__init__(setup, losses)
-        self.objective = objective
+        self.objective, self.self_alignment = objective, self_alignment
         self.compressor: Any = setup.parts["compressor"]
         self.flow: Any = setup.parts["flow_processor"]
         self.text_encoder: Any = setup.parts["text_encoder"]
+        self.aligned = self_alignment.blocks(self.flow) if self_alignment else ()
         device, size = self.machine.device, setup.data.img_size
         self.validation_metrics = ValidationMetrics(setup.evaluation, of="samples", img_size=size, device=device)
         self.trains_text = "text_encoder" in self.players
@@ -169,9 +179,17 @@ class FlowTrainer(Trainer):
 
     def _loss(self, data: Tensor, noise: Tensor, times: Tensor, *words: Tensor) -> tuple[Terms, Weights]:
         text = self.text_encoder.encode(*words) if self.trains_text else Text(*words)
-        velocity = self.flow(self.objective.interpolate(data, noise, times), times, text)
-        terms, weights = computed(self.losses, velocity, data, noise, times)
-        return self.objective(velocity, data, noise, times) | terms, {"flow": 1.0} | weights
+        noisy = self.objective.interpolate(data, noise, times)
+        weights: Weights = {"flow": 1.0}
+        aligned: Terms = {}
+        if self.self_alignment:
+            velocity, tokens = self.flow(noisy, times, text, taps=self.aligned)
+            aligned = self.self_alignment(*tokens)
+            weights |= self.self_alignment.weights
+        else:
+            velocity = self.flow(noisy, times, text)
+        own, own_weights = computed(self.losses, velocity, data, noise, times)
+        return self.objective(velocity, data, noise, times) | aligned | own, weights | own_weights
 
     def _latents(self, posterior: Posterior, noise: Tensor) -> Tensor:
         latents: Tensor = self.flow.normalise(posterior.sample(noise).float())

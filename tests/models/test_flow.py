@@ -183,6 +183,21 @@ def test_an_option_that_would_join_nothing_is_refused(option, depth):
         model(depth=depth, **{option: True})
 
 
+@pytest.mark.parametrize("options", [{}, dict.fromkeys(OPTIONS, True)])
+def test_taps_are_what_their_blocks_give_in_the_order_asked_for(options):
+    flow = stirred(model(depth=4, **options))
+    given = torch.randn(2, 4, 4, 4), torch.rand(2), text()
+    outputs = []
+    for block in flow.blocks:
+        block.register_forward_hook(lambda *call: outputs.append(call[2]))
+    velocity, (last, first) = flow(*given, taps=(4, 1))
+    assert torch.equal(last, outputs[3])
+    assert torch.equal(first, outputs[0][0] if "value_residual" in options else outputs[0])
+    assert torch.equal(velocity, flow(*given))
+    with pytest.raises(KeyError):
+        flow(*given, taps=(5,))
+
+
 def test_time_features_tell_neighbouring_times_apart():
     features = time_features(torch.tensor([0.5, 0.501, 0.0]))
     assert features.shape == (3, 128)

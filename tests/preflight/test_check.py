@@ -36,7 +36,7 @@ PLACES = {"lpips": "perceptual", "v_prediction": "objective"}
 
 @pytest.mark.parametrize("loss", group("loss"))
 def test_every_shipped_loss_can_be_put_into_a_step(loss):
-    step = "flow" if loss == "v_prediction" else "vae_gan"
+    step = "flow" if loss in ("self_alignment", "v_prediction") else "vae_gan"
     place = f"stage.steps.{step}.trainer.{PLACES.get(loss, loss)}"
     values = resolve(compose_config(["stage=quickstart", "hardware=cpu", f"+loss@{place}={loss}"]))
     assert problems(values) == []
