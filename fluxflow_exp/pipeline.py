@@ -83,8 +83,11 @@ def _train(
     opened = open_run(folder, values, lengths, data, console, machine=machine.describe()) if ranks.first else None
     if ranks.from_first(opened) == "complete":
         if ranks.first:
-            if folder.locked and not verify.lists(folder, folder.summary):
-                _tell_of(folder, console)  # the start that trained it ended before that
+            chosen = publish.follow_choice(folder, list(config.stage.steps), choice=config.publish.weights)
+            if chosen:
+                console.say(chosen)
+            if folder.locked and not verify.lists(folder, folder.summary, folder.weights / "final.safetensors"):
+                _tell_of(folder, console)  # these are new, or the start that wrote them ended before that
             mirror.follow(folder, console, then="the same command")
         return
     if ranks.first:
@@ -154,7 +157,7 @@ def _train_steps(config: RunConfig, run: RunContext, lengths: dict[str, Length],
             _train_step(config, name, run, lengths[name], data[name], earlier)
         earlier.append(name)
     if run.ranks.first:
-        publish.publish_final(run.folder, earlier)
+        publish.publish_final(run.folder, earlier, choice=config.publish.weights)
         run.live_report.wait()
         draw_graphs(run.folder, run.console)
 

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from fluxflow_exp.config.compose import instantiate
 from fluxflow_exp.config.published import locate
 from fluxflow_exp.config.schema import RunConfig, Step
@@ -11,7 +13,7 @@ from fluxflow_exp.data.protocols import DataSet, Stream, notes_of
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.machine.hardware import Machine
 from fluxflow_exp.monitor import early_stop
-from fluxflow_exp.preflight import parts
+from fluxflow_exp.preflight import parts, remarks
 from fluxflow_exp.step_length import Length
 from fluxflow_exp.trainers.base import Trainer
 
@@ -69,14 +71,14 @@ def describe(
 ) -> str:
     """The plan, for the first lines of a run and for validate=true."""
     used = dict.fromkeys(part for step in config.stage.steps.values() for part in needed_parts(step))
-    counts = {part: parts.count(part, config.model) for part in used}
+    modules = {part: parts.built(part, config.model) for part in used}
     sets = {id(d): d for d in data.values()}
     labels = {id(data[name]): _data_label(config, step) for name, step in config.stage.steps.items()}
     lines = [
         f"PIPELINE EXECUTION PLAN: {config.name} (stage={config.stage.name}, seed={config.seed})",
         f"  machine: {machine.describe()}",
         f"  model:   {config.model.name}, activation {config.model.activation}: "
-        + ", ".join(f"{part} {_short(count)}" for part, count in counts.items()),
+        + ", ".join(f"{part} {_short(_count(module))}" for part, module in modules.items()),
         *(
             line
             for key, d in sets.items()
@@ -91,6 +93,9 @@ def describe(
         if len(sets) > 1:
             lines.append(f"    data: {_data_label(config, step)}")
         lines += _left_out(data[name], step.batch_size)
+        if trainer_class(step).CACHES:  # it reads captions
+            told = remarks.remarks(step, lengths[name], data[name], modules["text_encoder"])
+            lines += [f"    note: {line}" for line in told]
         lines += _cache_line(*cache_folder(config, name, data[name], lengths[name]))
     total = sum(each.updates for each in lengths.values())
     return "\n".join([*lines, f"  Total: {total} updates"])
@@ -174,6 +179,10 @@ def data_line(data: DataSet) -> str:
 
 def _name(node: dict[str, Any]) -> str:
     return str(node["_target_"].rpartition(".")[2])
+
+
+def _count(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
 
 
 def _short(count: int) -> str:

@@ -13,13 +13,14 @@ from fluxflow_exp.run import digest_list, failures, states, tally
 from fluxflow_exp.run.folder import RunFolder
 
 
-def lists(folder: RunFolder, path: Path) -> bool:
-    """Whether the digests of a run have this file of it as it is."""
+def lists(folder: RunFolder, *paths: Path) -> bool:
+    """Whether the digests of a run have these files of it, where they are there, as they are."""
     try:
-        listed = digest_list.read(folder).get(path.relative_to(folder.path).as_posix())
+        listed = digest_list.read(folder)
     except files.DamagedError:
         return False
-    return listed is not None and listed["changed"] == path.stat().st_mtime_ns
+    changed = {path: listed.get(path.relative_to(folder.path).as_posix(), {}).get("changed") for path in paths}
+    return all(changed[path] == path.stat().st_mtime_ns for path in paths if path.exists())
 
 
 def write_digests(folder: RunFolder, console: Console) -> None:

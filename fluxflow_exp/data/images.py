@@ -91,6 +91,9 @@ class Images:
         entries = ((entry.id, entry.caption, self._state(entry, times=times)) for entry in self.entries)
         return digest(chain([self.transform], entries, self.variants or []))
 
+    def captions(self) -> list[str]:
+        return [entry.caption for entry in self.entries]
+
     def contents(self) -> Contents:
         ids, captions = (entry.id for entry in self.entries), (entry.caption for entry in self.entries)
         states = (self._state(entry, times=False) for entry in self.entries)

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from fluxflow_exp.data.protocols import (
     BadSampleError,
+    Captioned,
     Contents,
     DataSet,
     Sample,
@@ -66,6 +67,10 @@ class _Drawn:
         (name,) = rng.choices(self.names, self.weights)
         source = self.sources[name]
         return _named(name, source, rng.randrange(len(source)), rng)
+
+    def captions(self) -> list[str]:
+        """Those of the sources that have them."""
+        return [each for source in self.sources.values() if isinstance(source, Captioned) for each in source.captions()]
 
     def fingerprint(self, *, times: bool = True) -> str:
         return digest([self.weights, *(source.fingerprint(times=times) for source in self.sources.values())])

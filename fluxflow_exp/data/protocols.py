@@ -75,6 +75,13 @@ def together(parts: list[Contents]) -> Contents:
     return Contents(sum(counts), *map(digest, digests))
 
 
+@runtime_checkable
+class Captioned(Protocol):
+    """A source that has its captions without reading a sample."""
+
+    def captions(self) -> list[str]: ...
+
+
 class Source(Indexed, Protocol):
     """Samples by index: `read` is a function of `index` and of what it draws from `rng`."""
 

@@ -93,7 +93,9 @@ class Subject:
         return str(weights.read_facts(self.holders[part])["trained"][part])
 
     def update(self, step: str) -> int | None:
-        """The last one of `step`, if a run says it."""
+        """The one of `step` that the weights are of, if a run says it."""
+        if step in self.facts.get("best", {}):
+            return int(self.facts["best"][step])
         done = self.run.read_record()["steps"].get(step) if self.run else None
         return int(done["updates"]) if done else None
 

@@ -1,7 +1,7 @@
 """The facts in a published file's metadata: what they must be, whoever wrote them."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Annotated, Any, Literal
 
@@ -32,6 +32,7 @@ class _Model:
     discriminator: dict[str, Any] | None = None
 
 
+# One field for each key of the metadata's JSON.
 @dataclass
 class _Facts:
     index: Annotated[int, Field(ge=0)]  # of the step, from 1; 0: converted
@@ -42,6 +43,8 @@ class _Facts:
     img_size: _Size | None
     downscale: _Size
     flow: _Flow | None
+    # step → the update of its best point, where the file holds that instead of the last one
+    best: dict[Annotated[str, Field(pattern=STEP_NAME)], Annotated[int, Field(ge=1)]] = field(default_factory=dict)
 
 
 def parse(text: str, source: object) -> Facts:

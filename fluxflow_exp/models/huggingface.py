@@ -24,6 +24,7 @@ class HuggingFaceTextEncoder(nn.Module):
     """
 
     pretrained = True
+    unit = "tokens"
     config_json: Tensor
     tokenizer_json: Tensor
 
@@ -54,6 +55,10 @@ class HuggingFaceTextEncoder(nn.Module):
             captions, padding=True, truncation=True, max_length=self.max_length, return_tensors="pt"
         )
         return tuple(to_device(tokens[key], self.config_json.device) for key in ("input_ids", "attention_mask"))
+
+    def lengths(self, captions: list[str]) -> list[int]:
+        """How many tokens each caption has; those after `max_length` are not read."""
+        return [len(tokens) for tokens in self.tokenizer(captions, verbose=False)["input_ids"]] if captions else []
 
     def encode(self, symbols: Tensor, mask: Tensor) -> Text:
         hidden = self.model(input_ids=symbols, attention_mask=mask).last_hidden_state

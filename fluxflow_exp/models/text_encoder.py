@@ -33,6 +33,7 @@ class ByteTextEncoder(nn.Module):
     """
 
     pretrained = False
+    unit = "bytes"
 
     def __init__(
         self,
@@ -69,6 +70,10 @@ class ByteTextEncoder(nn.Module):
             step = TEXT_STEP * self.stride
             longest = min(-(-longest // step) * step, self.max_length + 1)
         return (to_device(torch.tensor([row + [PADDING] * (longest - len(row)) for row in rows]), device),)
+
+    def lengths(self, captions: list[str]) -> list[int]:
+        """How many bytes each caption has; those after `max_length` are not read."""
+        return [len(caption.encode()) for caption in captions]
 
     def encode(self, symbols: Tensor) -> Text:
         valid = symbols != PADDING

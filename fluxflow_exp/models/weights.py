@@ -151,6 +151,11 @@ def _holder(path: Path, part: str, facts: Facts, kind: str) -> Path:
     step = facts["trained"].get(part)
     if kind == "ema" or step is None:
         return path
+    if step in facts.get("best", {}):
+        raise ValueError(
+            f"{path} holds {part} at update {facts['best'][step]} of step {step}, whose raw weights were not kept: "
+            f"name {step}.safetensors beside it"
+        )
     raw = path.parent / f"{step}.raw.safetensors"
     if not raw.is_file():
         raise ValueError(f"the raw weights of {part} stand in {raw.name}, which is not beside {path}")

@@ -21,6 +21,7 @@ SECTIONS = ("model", "stage", "hardware", "tracking", "checkpoint", "samples", "
 CHOICES = {
     "resume": ("auto", "fresh", "extend", "incomplete"),
     "cache.mode": ("auto", "on", "off"),
+    "publish.weights": ("last", "best"),
     "publish.text_encoder": ("embed", "reference"),
     "tracking.mode": ("auto", "online", "offline", "off"),
     "samples.sampler": tuple(SAMPLERS),

@@ -40,8 +40,8 @@ def problems(values: dict[str, Any]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def count(part: str, model: Model) -> int:
-    """Parameters of a part. UserError: it cannot be built, or its tokens do not fit the flow transformer."""
+def built(part: str, model: Model) -> nn.Module:
+    """A part without values. UserError: it cannot be built, or its tokens do not fit the flow transformer."""
     try:
         module = weights.outline(getattr(model, part))
     except ValueError as error:
@@ -52,7 +52,7 @@ def count(part: str, model: Model) -> int:
             f"model.text_encoder gives tokens of {width} channels, and model.flow_processor.text_dim={taken}: "
             f"set model.text_dim={width}"
         )
-    return sum(p.numel() for p in module.parameters())
+    return module
 
 
 def _needed(step: dict[str, Any]) -> list[str]:

@@ -38,6 +38,7 @@ def problems(values: dict[str, Any]) -> list[str]:
         trainer = locate(step["trainer"]["_target_"])
         for player in step["optimizers"]:
             made |= set(trainer.PLAYERS.get(player, ())) - set(step["freeze"])
+    found += _best(values)
     if values.get("cache", {}).get("mode") == "on" and not any(
         locate(s["trainer"]["_target_"]).CACHES for s in steps.values()
     ):
@@ -79,6 +80,21 @@ def _numbers(step: dict[str, Any], where: str, hardware: dict[str, Any], evaluat
     lines = early_stop.problems(step["transition_on"], known, step["trainer"])
     found += [f"{where}.transition_on: {line}" for line in lines]
     return found
+
+
+def _best(values: dict[str, Any]) -> list[str]:
+    """A best point that is asked for, and that the last step will not have."""
+    if values["publish"].get("weights") != "best" or not values["stage"]["steps"]:
+        return []
+    name, step = list(values["stage"]["steps"].items())[-1]
+    if step["trainer"].get("adversarial"):
+        return [
+            f"publish.weights=best: step {name} has an adversarial loss, with which pictures sharpen while the "
+            "held-out loss rises: say publish.weights=last"
+        ]
+    if values["evaluation"]["every_epochs"] is None:
+        return ["publish.weights=best goes by the held-out loss: set evaluation.every_epochs"]
+    return []
 
 
 def _own_losses(trainer: dict[str, Any]) -> dict[str, Any]:

@@ -212,6 +212,7 @@ def as_json(card: Card) -> dict[str, Any]:
         "parent": asdict(card.parent),
         "plan": planned(card),
         "metrics": results(card),
+        "verdicts": {step: each["verdict"] for step, each in card.record["steps"].items() if "verdict" in each},
         "warnings": warnings(card),
         "non_finite": card.non_finite,
         "costs": asdict(card.costs),

@@ -48,7 +48,7 @@ def write(folder: RunFolder, console: Console) -> None:
         console.say(f"  unreadable: {unreadable} samples, listed with the reasons in {folder.bad_samples}")
     console.say(f"  pictures: {folder.samples}\n  graphs:   {folder.graph}")
     final = folder.weights / "final.safetensors"
-    console.say(f"  weights:  {final}")
+    console.say(f"  weights:  {final}{_point(final)}")
     if "flow_processor" in _parts(record, folder):
         console.say(
             f"Generate: {_command(final)} --model_checkpoint {final} --text_prompts_path prompts.txt "
@@ -62,6 +62,13 @@ def _command(final: Path) -> str:
 
     words = own_words(read_facts(final), GENERATION_PARTS)
     return f"python -m fluxflow_exp.generate {published.trusting(words)}" if words else "fluxflow-generate"
+
+
+def _point(final: Path) -> str:
+    from fluxflow_exp.models.weights import read_facts
+
+    best = read_facts(final).get("best", {})
+    return "".join(f" (step {step} at update {update:,}, its best point)" for step, update in best.items())
 
 
 def _guidance(folder: RunFolder) -> str:

@@ -41,6 +41,13 @@ class _Start:
     lost: _Lost | None = None
 
 
+@dataclass
+class _Best:
+    update: Count
+    metric: str
+    value: Number
+
+
 # One field for each key of a step in run.json.
 @dataclass
 class _Step:
@@ -54,6 +61,8 @@ class _Step:
     parameters: dict[str, Count] = field(default_factory=dict)
     peak_gib: float | None = None
     ended_by: str | None = None
+    best: _Best | None = None
+    verdict: str | None = None
 
 
 @dataclass

@@ -110,6 +110,10 @@ class AutoencoderTrainer(Trainer):
                 lecam=lecam,
             )
 
+    @property
+    def loss_tells(self) -> bool:
+        return self.adversarial is None  # which sharpens pictures while their pixels' error rises
+
     def starts_at(self, player: str) -> int:
         plays = self.adversarial if player == "discriminator" else None
         return plays.starts_at(self.length.updates) if plays else 0

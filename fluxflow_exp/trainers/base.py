@@ -19,6 +19,7 @@ from fluxflow_exp.machine.preemption import Interrupted
 from fluxflow_exp.machine.ranks import Ranks
 from fluxflow_exp.run import checkpoint, mirror, tally
 from fluxflow_exp.run.metric_log import Row
+from fluxflow_exp.trainers.best import Best
 from fluxflow_exp.trainers.context import StepContext
 from fluxflow_exp.trainers.validation import Validated
 
@@ -117,6 +118,7 @@ class Trainer(Validated):
             "seconds": self.seconds,
             "window": self.window.sums,
             "held_out": self.held_out,
+            "best": self.best._asdict() if self.best else None,
             "watch": self.early_stop.state_dict() if self.early_stop else None,
             "ended_by": self.ended_by,
             "saves": self.saves,
@@ -142,7 +144,8 @@ class Trainer(Validated):
             )
         self.update_index, self.seconds = state["update"], state["seconds"]
         self.window.sums, self.held_out = state["window"], state["held_out"]
-        # Checkpoints of before saves were counted have neither.
+        # Checkpoints of earlier versions have none of the next three.
+        self.best = Best.restored(state.get("best"), keep=self.ranks.first)
         self.saves, self.owes_pictures = state.get("saves", 0), state.get("owes_pictures", False)
         if self.early_stop:
             self.early_stop.load_state_dict(state["watch"])

@@ -69,6 +69,10 @@ class Player:
     def rate(self) -> float:
         return float(self.optimizer.param_groups[0]["lr"])
 
+    def averages(self) -> dict[str, dict[str, Tensor]]:
+        """Part → the weights that are evaluated and published: the averaged ones, if there are some."""
+        return self.ema.average if self.ema else {part: module.state_dict() for part, module in self.parts.items()}
+
     def state_dict(self) -> dict[str, Any]:
         """Whole tensors, also of what is sharded: all ranks call it together then."""
         state: dict[str, Any] = sharding.whole(

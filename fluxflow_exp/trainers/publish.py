@@ -1,16 +1,22 @@
 """From a finished step to files that others can load."""
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from fluxflow_exp.config.schema import RunConfig
+from fluxflow_exp.errors import UserError
 from fluxflow_exp.machine import sharding
 from fluxflow_exp.models import weights
+from fluxflow_exp.monitor.verdict import verdict
 from fluxflow_exp.run import digest_list
+from fluxflow_exp.run.checkpoint import CheckpointStore
 from fluxflow_exp.run.folder import RunFolder
+from fluxflow_exp.run.metric_log import read_rows
 from fluxflow_exp.trainers.base import Trainer
+from fluxflow_exp.trainers.best import Weights
 from fluxflow_exp.trainers.context import StepContext
 
 
@@ -60,12 +66,30 @@ def finish_step(setup: StepContext, trainer: Trainer, final: dict[str, float]) -
         "peak_gib": setup.machine.peak_gib(),
         "final": final,
         **({"ended_by": trainer.ended_by} if trainer.ended_by else {}),
+        **_judged(setup, trainer),
     }
     setup.folder.write_record(record)
 
 
-def publish_final(folder: RunFolder, steps: list[str]) -> None:
-    """Write `final.safetensors`: the newest averaged weights of every part but the discriminator."""
+def _judged(setup: StepContext, trainer: Trainer) -> dict[str, Any]:
+    """Return the best point of a step, and the verdict on its length, which is said."""
+    if trainer.best is None:
+        return {}
+    rows = [row for row in read_rows(setup.folder.metrics(setup.name)) if row["kind"] == "held_out"]
+    metric = next(iter(trainer.held_out))  # the one that a plateau follows
+    points = [(row["global_step"], row["metrics"].get(metric)) for row in rows]
+    known = [(update, value) for update, value in points if value is not None]
+    said = verdict(known or [trainer.best[:2]], metric=metric)
+    setup.console.say(f"Step {setup.name}: {said}")
+    return {"best": {"update": trainer.best.update, "metric": metric, "value": trainer.best.loss}, "verdict": said}
+
+
+def publish_final(folder: RunFolder, steps: list[str], *, choice: str) -> None:
+    """Write `final.safetensors`: the newest averaged weights of every part but the discriminator.
+
+    With the `choice` best, what the last of `steps` trained is as it was at that step's best point. Parts that an
+    earlier step trained are not: the last one has got to know them as they were at their end.
+    """
     holders = weights.find_parts(folder.path, steps=steps)
     holders.pop("discriminator", None)
     states, trained = {}, {}
@@ -77,9 +101,52 @@ def publish_final(folder: RunFolder, steps: list[str]) -> None:
         if found["index"] >= facts.get("index", 0):
             facts = found
     flow = next((f for f in map(_flow_of, holders.values()) if f), None)
+    best = _best_update(folder, steps[-1], choice)
+    if best:
+        states |= _best_weights(folder, steps[-1], best[steps[-1]])
+        facts = {**facts, "best": best}
     final = folder.weights / "final.safetensors"
     digest_list.forget(folder, final)
     weights.publish(final, states, {**facts, "trained": trained, "flow": flow})
+
+
+def follow_choice(folder: RunFolder, steps: list[str], *, choice: str) -> str | None:
+    """Write the `final.safetensors` of a finished run anew if it holds another choice; return what it holds then."""
+    final = folder.weights / "final.safetensors"
+    try:
+        holds = weights.read_facts(final).get("best", {})
+    except ValueError:
+        return None  # it is damaged, which verify tells
+    best = _best_update(folder, steps[-1], choice)
+    if holds == best:
+        return None
+    publish_final(folder, steps, choice=choice)
+    return f"{final} has step {steps[-1]} " + (f"at update {best[steps[-1]]}" if best else "at its end")
+
+
+def _best_update(folder: RunFolder, step: str, choice: str) -> dict[str, int]:
+    """Step → the update of its best point if that is to be published and is not its last one."""
+    if choice == "last":
+        return {}
+    entry = folder.read_record()["steps"][step]
+    if "best" not in entry:
+        raise UserError(f"publish.weights=best: no best point of step {step} was kept; say publish.weights=last")
+    update = int(entry["best"]["update"])
+    return {step: update} if update < entry["updates"] else {}
+
+
+def _best_weights(folder: RunFolder, step: str, update: int) -> Weights:
+    """UserError: the step's last checkpoint, which holds its best point, is not whole."""
+    store = CheckpointStore(folder.checkpoints)
+    newest: Path | None = store.newest(step)
+    best = store.load(newest)["best"] if newest else None
+    if best is None or best["update"] != update:
+        raise UserError(
+            f"publish.weights=best: update {update} of step {step} is in the step's last checkpoint, and "
+            f"{folder.checkpoints} has none that is whole: bring it back, or say publish.weights=last"
+        )
+    found: Weights = best["weights"]
+    return found
 
 
 def _flow_of(path: Any) -> Any:

@@ -1,5 +1,6 @@
 """Between updates: rows, held-out metrics, health and pictures, when they are due."""
 
+import math
 from abc import abstractmethod
 from dataclasses import replace
 
@@ -11,6 +12,8 @@ from fluxflow_exp.monitor.early_stop import EarlyStop
 from fluxflow_exp.monitor.health import HealthContext
 from fluxflow_exp.monitor.time_breakdown import TimeBreakdown
 from fluxflow_exp.run.metric_log import MetricLog, Window, read_rows
+from fluxflow_exp.trainers import best
+from fluxflow_exp.trainers.best import Best
 from fluxflow_exp.trainers.context import StepContext
 from fluxflow_exp.trainers.health_check import Activity, Checkup
 from fluxflow_exp.trainers.updates import Updates
@@ -26,6 +29,7 @@ class Validated(Updates):
         self.seconds, self.time_breakdown = 0.0, TimeBreakdown()
         self.latest: dict[str, float] = {}  # metrics of the last update that was read
         self.held_out: dict[str, float] = {}
+        self.best: Best | None = None  # None: nothing was evaluated yet, or the loss does not tell
         rule = setup.transition_on
         self.early_stop = EarlyStop(rule, updates_per_epoch=self.length.updates_per_epoch) if rule.metric else None
         self.ended_by: str | None = None  # why the step ended before its last epoch
@@ -45,6 +49,11 @@ class Validated(Updates):
     @abstractmethod
     def health(self, batch: Batch) -> tuple[dict[str, float], HealthContext]:
         """Numbers of latents and opponents on held-out images, and what they are judged by."""
+
+    @property
+    def loss_tells(self) -> bool:
+        """Whether a lower held-out loss means a better model."""
+        return True
 
     def scheduled(self) -> dict[str, float]:
         """Weights of losses that change with the update, as they were in the last one."""
@@ -96,6 +105,7 @@ class Validated(Updates):
                 self.held_out = self._held_out(last=True)
         for player in self.players.values():
             player.schedule.observe(next(iter(self.held_out.values())))
+        self._keep_best(next(iter(self.held_out.values())))
         self.write_row("held_out", self.held_out)
         if self.setup.evaluation.raw:
             self.write_row("held_out_raw", self._held_out(last=last or bool(self.ended_by), raw=True))
@@ -150,6 +160,12 @@ class Validated(Updates):
             )
             if self.setup.wandb:
                 self.setup.wandb.catch_up(self.setup.name)
+
+    def _keep_best(self, loss: float) -> None:
+        if self.loss_tells and math.isfinite(loss) and (self.best is None or loss < self.best.loss):
+            with self.time_breakdown.during("evaluation"):
+                weights = best.averages(self.players, keep=self.ranks.first) if self.looks else {}
+            self.best = Best(self.update_index, loss, weights)
 
     def _held_out(self, *, last: bool, raw: bool = False) -> dict[str, float]:
         with self.time_breakdown.during("evaluation"):

@@ -1,0 +1,44 @@
+"""What a step's held-out losses say about its length, in one sentence."""
+
+import math
+from collections.abc import Sequence
+from itertools import combinations
+
+FEWEST = 5  # evaluations that a trend is told by: of fewer, all in order are no rarity
+SURE = 1.96  # standard deviations; without a trend a statement comes once in forty
+LEAST = 1e-3  # relative change that matters, as for a plateau
+
+
+def verdict(points: Sequence[tuple[int, float]], *, metric: str) -> str:
+    """Say whether a step was too long, too short or neither; `points`: (update, held-out loss), at least one.
+
+    A trend is told from noise by the order of values alone (Mann 1945; Kendall 1975). The loss has risen when the
+    values after the lowest one rise: without a trend their order is random, wherever the lowest one stands. It is
+    falling when those of the last third, at least five, fall, the lowest one is among them, and they have come down
+    by a thousandth.
+    """
+    updates, losses = [update for update, _ in points], [loss for _, loss in points]
+    at, last = losses.index(min(losses)), updates[-1]
+    low = f"held-out loss ({metric}) was lowest at update {updates[at]:,} of {last:,}"
+    if len(points) < FEWEST:
+        return f"{low}; {len(points)} evaluation{'s are' if len(points) > 1 else ' is'} too few to say more"
+    tail = losses[-max(FEWEST, len(losses) // 3) :]
+    if trend(losses[at + 1 :]) > SURE and _matters(losses[at], losses[-1]):
+        return f"{low} and has risen since: more data, not more time"
+    if trend(tail) < -SURE and min(tail) == losses[at] and _matters(tail[-1], tail[0]):
+        return f"held-out loss ({metric}) was still falling at update {last:,}: longer pays"
+    return f"{low} and hardly moves any more: longer brings little"
+
+
+def trend(values: Sequence[float]) -> float:
+    """Mann and Kendall's statistic in standard deviations, above 0 if `values` rise; 0 of fewer than FEWEST."""
+    count = len(values)
+    if count < FEWEST:
+        return 0.0
+    rises = sum((later > earlier) - (later < earlier) for earlier, later in combinations(values, 2))
+    deviation = math.sqrt(count * (count - 1) * (2 * count + 5) / 18)
+    return (rises - math.copysign(1, rises)) / deviation if rises else 0.0  # less one: for continuity
+
+
+def _matters(lower: float, higher: float) -> bool:
+    return higher - lower > LEAST * abs(lower)

@@ -1,0 +1,53 @@
+"""Planted courses of a held-out loss, and courses that are nothing but noise."""
+
+import math
+import random
+
+import pytest
+
+from fluxflow_exp.monitor.verdict import SURE, trend, verdict
+
+
+def said(losses: list[float]) -> str:
+    return verdict([(46 * (i + 1), loss) for i, loss in enumerate(losses)], metric="val_flow")
+
+
+def course(n: int, turn: int, slope: float, noise: float) -> list[float]:
+    """A fall to 1 at evaluation `turn`, from there on `slope` an evaluation."""
+    rng = random.Random(0)
+    falling = [1 + math.exp(-5 * (i + 1) / turn) - math.exp(-5) for i in range(turn)]
+    return [x + rng.gauss(0, noise) for x in [*falling, *(1 + slope * (i + 1) for i in range(n - turn))]]
+
+
+def test_a_loss_that_rises_names_its_lowest_point() -> None:
+    line = "held-out loss (val_flow) was lowest at update 4,600 of 6,900 and has risen since: more data, not more time"
+    assert said(course(150, 100, 2e-4, 1e-5)) == line
+    assert said(course(12, 6, 2e-2, 1e-3)).endswith("has risen since: more data, not more time")
+
+
+def test_a_loss_that_falls_asks_for_time_and_a_flat_one_for_nothing() -> None:
+    assert said(course(40, 40, 0, 1e-4)) == "held-out loss (val_flow) was still falling at update 1,840: longer pays"
+    assert "hardly moves" in said(course(60, 20, 0, 1e-3))
+    creeping = [1 - 1e-6 * i for i in range(30)]
+    assert "hardly moves" in said(creeping)
+
+
+def test_of_few_evaluations_the_lowest_is_named_and_no_more() -> None:
+    assert said([3.0, 1.0, 2.0]) == (
+        "held-out loss (val_flow) was lowest at update 92 of 138; 3 evaluations are too few to say more"
+    )
+    assert said([3.0]).endswith("at update 46 of 46; 1 evaluation is too few to say more")
+
+
+def test_noise_is_seldom_taken_for_a_trend() -> None:
+    rng = random.Random(1)
+    lines = [said([1 + rng.gauss(0, 0.1) for _ in range(30)]) for _ in range(400)]
+    assert sum("risen" in line or "falling" in line for line in lines) < 0.08 * len(lines)
+
+
+def test_the_statistic_is_that_of_mann_and_kendall() -> None:
+    """Five values in order: S = 10, variance 5 · 4 · 15 / 18."""
+    assert trend([1, 2, 3, 4, 5]) == pytest.approx(9 / math.sqrt(5 * 4 * 15 / 18))
+    assert trend([1, 2, 3, 4, 5]) > SURE
+    assert trend([5, 4, 3, 2, 1]) == -trend([1, 2, 3, 4, 5])
+    assert trend([1, 1, 1, 1, 1]) == trend([1, 2, 3, 4]) == 0
