@@ -134,13 +134,16 @@ class Muon(Optimizer):
                 self._update(group, same[first : first + at_once], SCALE * math.sqrt(max(rows, columns)))
 
     def _update(self, group: dict[str, Any], same: list[nn.Parameter], scale: float) -> None:
-        """The matrices `same`, of one shape, together: at a transformer's widths one of them does not fill a GPU."""
+        """The matrices `same`, of one shape, together: at a transformer's widths one of them does not fill a GPU.
+
+        Channels in are the innermost of the columns, whose order does not matter: as they lie in a GPU's memory.
+        """
         for parameter in same:
             if not self.state[parameter]:
                 self.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
         buffers = [self.state[parameter]["momentum_buffer"] for parameter in same]
-        gradient = torch.stack([sharding.whole(parameter.grad) for parameter in same])
-        average = torch.stack([sharding.whole(buffer) for buffer in buffers])
+        gradient = torch.stack([sharding.whole(parameter.grad).movedim(1, -1) for parameter in same])
+        average = torch.stack([sharding.whole(buffer).movedim(1, -1) for buffer in buffers])
         moved = torch.lerp(average, gradient, 1 - group["momentum"])
         ahead = torch.lerp(gradient, moved, group["momentum"])
         change = orthogonalised(ahead.flatten(2)).reshape(ahead.shape) * (-group["lr"] * scale)
@@ -157,5 +160,5 @@ class Muon(Optimizer):
 
 def _spread(whole: Tensor, parameters: list[nn.Parameter]) -> list[Tensor]:
     """What this rank holds of each matrix of `whole`, if the parameters are spread over the ranks."""
-    each = zip(whole.unbind(), parameters, strict=True)
+    each = zip(whole.movedim(-1, 2).unbind(), parameters, strict=True)
     return [sharding.local(sharding.like(matrix, parameter)) for matrix, parameter in each]
