@@ -44,6 +44,12 @@ SELDOM = {
     "data.*token_env": "it acts on streamed shards",
     "data.*shuffle_buffer": "it acts on streamed shards",
     "data.*validation_images": "it acts on streamed shards",
+    "stage.steps.*.optimizers.*.hidden": "it acts on players that have such matrices",
+    "stage.steps.*.optimizers.*.other": "it acts on players that have such matrices",
+    **{
+        f"stage.steps.*.optimizers.{player}.momentum": "Muon makes no matrix of this player orthogonal"
+        for player in ("discriminator", "text_encoder")
+    },
     "model.expander.spade": "it acts where pictures are generated; in training the trainer's own spade decides",
 }
 

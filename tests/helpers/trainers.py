@@ -18,6 +18,10 @@ from tests.conftest import toy
 LOSSES = ["frequency", "color_stats", "histogram", "contrast", "feature_matching", "lecam", "equivariance"]
 PERCEPTUAL_ON = "+loss@stage.steps.vae_gan.trainer.perceptual=lpips"
 ALL_ON = [PERCEPTUAL_ON, *(f"+loss@stage.steps.vae_gan.trainer.{loss}={loss}" for loss in LOSSES)]
+# Of the flow transformer and its step.
+EVERY = ["optimizer=muon", "model.flow_processor.depth=4"]
+EVERY += [f"+model.flow_processor.{key}=true" for key in ("long_skips", "shared_modulation", "value_residual")]
+EVERY += ["+loss@stage.steps.flow.trainer.self_alignment=self_alignment"]
 PERCEPTUAL = ["stage.steps.vae_gan.trainer.perceptual.net=squeeze", "data.img_size=32"]
 PERCEPTUAL += ["stage.steps.vae_gan.trainer.perceptual.pretrained=false"]
 START = ["stage.steps.vae_gan.trainer.adversarial.start=0"]

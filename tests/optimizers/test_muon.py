@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from fluxflow_exp.config.compose import instantiate
+from fluxflow_exp.models.flow import FlowProcessor
 from fluxflow_exp.optimizers.muon import SCALE, Muon, orthogonalised
 from tests.conftest import toy
 from tests.helpers.children import StopAfter, finish, finish_ranks, moments
@@ -103,6 +104,20 @@ def test_the_rest_is_updated_as_adamw_does() -> None:
         assert torch.equal(mine, theirs)
     hidden = muon(net().named_parameters(), lr=0.01, hidden=HIDDEN).hidden
     assert len(hidden) == len(list(model.parameters())) - len(rest) == 4
+
+
+def test_of_the_flow_transformer_skips_are_orthogonal_and_modulation_is_not() -> None:
+    options = dict.fromkeys(("long_skips", "shared_modulation", "value_residual"), True)
+    flow = FlowProcessor(vae_dim=2, width=8, depth=3, heads=1, text_dim=4, **options)  # type: ignore[arg-type]
+    named = dict(nn.ModuleDict({"flow_processor": flow}).named_parameters())
+    hidden = muon(named.items(), lr=0.1).hidden
+    last = {
+        name.removeprefix("flow_processor.blocks.2.") for name, p in named.items() if p in hidden and "s.2." in name
+    }
+    inner = {f"{part}.{layer}.weight" for part in ("attention", "cross") for layer in ("query", "key_value", "out")}
+    assert last == {"skip.weight", "mlp.0.weight", "mlp.2.weight", *inner}
+    assert named["flow_processor.shared_modulation.weight"] not in hidden
+    assert len(hidden) == 3 * 8 + 1
 
 
 def test_what_is_saved_continues_bit_for_bit() -> None:

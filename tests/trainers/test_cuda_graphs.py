@@ -11,7 +11,7 @@ from torch.profiler import ProfilerActivity, profile
 from fluxflow_exp.losses.terms import Terms
 from fluxflow_exp.trainers import cuda_graphs
 from fluxflow_exp.trainers.cuda_graphs import WARM_UP, CudaGraphs
-from tests.helpers.trainers import build
+from tests.helpers.trainers import EVERY, build
 
 GPU = ["hardware.device=cuda", "hardware.precision=bf16", "hardware.exact=true"]
 
@@ -75,12 +75,12 @@ def trained(folder: Path, step: str, options: list[str]) -> tuple[list[Tensor], 
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("step", ["flow", "vae"])
+@pytest.mark.parametrize(("step", "more"), [("flow", []), ("vae", []), ("flow", EVERY)])
 @pytest.mark.parametrize(("compiled", "micro_batch"), [(True, 8), (False, 2)])
 def test_a_replayed_step_ends_with_the_bits_of_one_that_was_launched(
-    tmp_path: Path, step: str, compiled: bool, micro_batch: int
+    tmp_path: Path, step: str, more: list[str], compiled: bool, micro_batch: int
 ) -> None:
-    options = [f"hardware.compile={str(compiled).lower()}"]
+    options = [f"hardware.compile={str(compiled).lower()}", *more]
     options += [f"hardware.micro_batch.{part}={micro_batch}" for part in ("flow", "autoencoder")]
     launched, _, _ = trained(tmp_path / "launched", step, [*options, "hardware.cuda_graphs=false"])
     replayed, trainer, batch = trained(tmp_path / "replayed", step, [*options, "hardware.cuda_graphs=true"])

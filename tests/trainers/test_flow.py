@@ -9,10 +9,9 @@ from fluxflow_exp.models.text_to_image import TextToImage
 from tests.conftest import toy
 from tests.helpers.children import StopAfter, finish, finish_ranks
 from tests.helpers.outcomes import assert_same, losses
+from tests.helpers.trainers import EVERY
 
-EVERY = ["optimizer=muon", "model.flow_processor.depth=4"]
-EVERY += [f"+model.flow_processor.{key}=true" for key in ("long_skips", "shared_modulation", "value_residual")]
-EVERY += ["+loss@stage.steps.flow.trainer.self_alignment=self_alignment"]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +39,6 @@ def test_published_weights_are_built_with_the_options(alone: Path) -> None:
     assert images[0].shape == (1, 3, 16, 16)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("count", [2, 4])
 def test_sharded_it_trains_alike_and_loads_on_one_rank(tmp_path: Path, alone: Path, count: int) -> None:
     """Of four ranks two hold nothing of the two weights that mix values."""

@@ -12,7 +12,7 @@ from fluxflow_exp.run.folder import RunFolder
 from fluxflow_exp.wiring import command as wiring
 from fluxflow_exp.wiring import keys_act
 from tests.conftest import TOY, toy
-from tests.helpers.trainers import ALL_ON
+from tests.helpers.trainers import ALL_ON, EVERY
 
 FAST = ["vae", "vae_gan", "flow_cfg"]
 SLOW = [
@@ -65,6 +65,7 @@ def test_a_shipped_stage_passes(stage: str) -> None:
         ["stage=vae", "optimizer=rmsprop", "scheduler=plateau"],
         ["stage=vae", "optimizer=adam", "scheduler=exponential"],
         ["stage=flow_cfg", "+loss@stage.steps.flow.trainer.objective=v_prediction", "scheduler=linear"],
+        ["stage=flow_cfg", *EVERY],
         ["stage=vae", "stage.steps.vae.trainer.kl.warmup=5", "scheduler=constant"],
     ],
     ids=lambda words: " ".join(words[:3]),

@@ -16,7 +16,7 @@ from fluxflow_exp.wiring import exempt_keys
 PACKAGE = Path(fluxflow_exp.__file__).parent
 LPIPS = "+loss@stage.steps.vae_gan.trainer.perceptual=lpips"
 CHOICES = [
-    ["stage=full", LPIPS, "data=webdataset", "data.urls=x"],
+    ["stage=full", "optimizer=muon", LPIPS, "data=webdataset", "data.urls=x"],
     ["stage=vae", "data=multi", "+data@data.datasets.mine=image_folder", "data.datasets.mine.data_path=x"],
 ]
 CHOICES[1] += ["data.datasets.mine.captions_file=x"]
