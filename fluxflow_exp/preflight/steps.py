@@ -157,17 +157,7 @@ def _parts(step: dict[str, Any], where: str, made: set[str], values: dict[str, A
         found.append(f"{where}.cfg_dropout_prob acts in flow steps alone: this one reads no captions")
     if "text_encoder" in step["unfreeze"] and values["publish"]["text_encoder"] == "reference":
         found.append(f"{where}.unfreeze trains the text encoder, which publish.text_encoder=reference would not keep")
-    adversarial = step["trainer"].get("adversarial") or {}
-    found += [
-        f"{where}.trainer.{loss} acts on a discriminator, and trainer.adversarial is off"
-        for loss in ("feature_matching", "lecam")
-        if step["trainer"].get(loss) and not adversarial
-    ]
-    compares = any(step["trainer"].get(key) for key in ("reconstruction", "frequency"))
-    if adversarial and adversarial.get("adaptive", True) and not compares:
-        found.append(f"{where}.trainer.adversarial.adaptive compares with a reconstruction loss: set it to false")
-    if step["trainer"].get("spade", "never") != "never" and not values["model"]["spade"]:
-        found.append(f"{where}.trainer.spade needs SPADE layers: set stage.spade=true (or model.spade=true)")
+    found += _losses(step["trainer"], where, values["model"])
     for group in ("optimizers", "schedulers"):
         found += [
             f"{where}.{group}: this step has no player {player!r}{did_you_mean(player, trainer.PLAYERS)}"
@@ -203,6 +193,22 @@ def _parts(step: dict[str, Any], where: str, made: set[str], values: dict[str, A
 def _reconstructs(step: dict[str, Any]) -> bool:
     """Whether the step is an autoencoder's."""
     return "kl" in locate(step["trainer"]["_target_"]).METRICS
+
+
+def _losses(trainer: dict[str, Any], where: str, model: dict[str, Any]) -> list[str]:
+    """Losses and a conditioning that lack what they act on."""
+    adversarial = trainer.get("adversarial") or {}
+    found = [
+        f"{where}.trainer.{loss} acts on a discriminator, and trainer.adversarial is off"
+        for loss in ("feature_matching", "lecam")
+        if trainer.get(loss) and not adversarial
+    ]
+    compares = any(trainer.get(key) for key in ("reconstruction", "frequency"))
+    if adversarial and adversarial.get("adaptive", True) and not compares:
+        found.append(f"{where}.trainer.adversarial.adaptive compares with a reconstruction loss: set it to false")
+    if trainer.get("spade", "never") != "never" and not model["spade"]:
+        found.append(f"{where}.trainer.spade needs SPADE layers: set stage.spade=true (or model.spade=true)")
+    return found
 
 
 def _given(source: str | None, where: str, model: dict[str, Any], found: list[str]) -> set[str]:
