@@ -111,10 +111,9 @@ def test_of_the_flow_transformer_skips_are_orthogonal_and_modulation_is_not() ->
     flow = FlowProcessor(vae_dim=2, width=8, depth=3, heads=1, text_dim=4, **options)  # type: ignore[arg-type]
     named = dict(nn.ModuleDict({"flow_processor": flow}).named_parameters())
     hidden = muon(named.items(), lr=0.1).hidden
-    last = {
-        name.removeprefix("flow_processor.blocks.2.") for name, p in named.items() if p in hidden and "s.2." in name
-    }
+    prefix = "flow_processor.blocks.2."
     inner = {f"{part}.{layer}.weight" for part in ("attention", "cross") for layer in ("query", "key_value", "out")}
+    last = {name.removeprefix(prefix) for name, p in named.items() if p in hidden and name.startswith(prefix)}
     assert last == {"skip.weight", "mlp.0.weight", "mlp.2.weight", *inner}
     assert named["flow_processor.shared_modulation.weight"] not in hidden
     assert len(hidden) == 3 * 8 + 1
