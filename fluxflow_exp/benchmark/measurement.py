@@ -171,10 +171,12 @@ class _Measurement:
         trainer = self.trainer
         trainer.update_index = self.first + 1
         counter = FlopCounterMode(display=False)
-        kept, trainer.accumulation.cuda_graphs = trainer.accumulation.cuda_graphs, None
+        replays = trainer.accumulation.cuda_graphs is not None
+        trainer.accumulation.launch()
         with torch.compiler.set_stance("force_eager"), counter:
             trainer.update(batch)
-        trainer.accumulation.cuda_graphs = kept
+        if replays:
+            trainer.accumulation.replay()
         self._rewind()
         return counter.get_total_flops() / 1e12
 

@@ -10,6 +10,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import Annotated, Any
 
 import torch
@@ -20,6 +21,7 @@ from torch.optim.adamw import adamw
 
 from fluxflow_exp.config.bounds import NonNegativeFloat, PositiveFloat, ShareBelowOne
 from fluxflow_exp.machine import sharding
+from fluxflow_exp.machine.cuda_graphs import CudaGraphs
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic; Jordan et al. 2024
 STEPS = 5
@@ -52,12 +54,14 @@ class Muon(Optimizer):
     `weight_decay` are those of both.
 
     `found_inf` (), set by the caller before `step`: where it is 1, the update leaves weights and state as they are,
-    without the host waiting for it.
+    without the host waiting for it. `graphs`, set by the caller where all is on one GPU: what is made orthogonal is
+    replayed, for launching some hundreds of short kernels takes the host longer than the GPU needs for them.
     """
 
     _step_supports_amp_scaling = True
     found_inf: Tensor | None = None
     grad_scale: Tensor | None = None
+    graphs: CudaGraphs | None = None
 
     def __init__(
         self,
@@ -85,6 +89,7 @@ class Muon(Optimizer):
         }
         values = {"lr": lr, "momentum": momentum, "betas": tuple(betas), "eps": eps, "weight_decay": weight_decay}
         super().__init__([parameter for _, parameter in named], values)
+        self.defaults["foreach"] = True  # gradients are zeroed together; no part of the state
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
@@ -126,36 +131,49 @@ class Muon(Optimizer):
     def _orthogonal(self, group: dict[str, Any], parameters: list[nn.Parameter]) -> None:
         alike: dict[tuple[int, ...], list[nn.Parameter]] = defaultdict(list)
         for parameter in parameters:
+            if not self.state[parameter]:
+                self.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
             alike[tuple(parameter.shape)].append(parameter)
-        for (rows, *inputs), same in alike.items():
-            columns = math.prod(inputs)
-            at_once = max(BATCH // (rows * columns), 1)
+        # A graph is of certain parameters, so all of them must take part.
+        graphs = self.graphs if len(parameters) == len(self.hidden) else None
+        for same in alike.values():
+            at_once = max(BATCH // same[0].numel(), 1)
             for first in range(0, len(same), at_once):
-                self._update(group, same[first : first + at_once], SCALE * math.sqrt(max(rows, columns)))
+                some = same[first : first + at_once]
+                gradient = torch.stack([sharding.whole(parameter.grad).movedim(1, -1) for parameter in some])
+                update, arguments = partial(self._update, some, group["momentum"]), self._numbers(group, gradient)
+                if graphs is None:
+                    update(gradient, *arguments)
+                else:
+                    graphs.run(update, [gradient, *arguments], key=some[0])
 
-    def _update(self, group: dict[str, Any], same: list[nn.Parameter], scale: float) -> None:
+    def _numbers(self, group: dict[str, Any], gradient: Tensor) -> list[Tensor]:
+        """Learning rate, decay and whether to leave the update out, () each, where the gradient is."""
+        decay = 1 - group["lr"] * group["weight_decay"]
+        bad = torch.zeros((), device=gradient.device) if self.found_inf is None else self.found_inf
+        numbers = (torch.full((), value, dtype=torch.float64, device=gradient.device) for value in (group["lr"], decay))
+        return [*numbers, bad]
+
+    def _update(
+        self, same: list[nn.Parameter], momentum: float, gradient: Tensor, lr: Tensor, decay: Tensor, bad: Tensor
+    ) -> dict[str, Tensor]:
         """The matrices `same`, of one shape, together: at a transformer's widths one of them does not fill a GPU.
 
         Channels in are the innermost of the columns, whose order does not matter: as they lie in a GPU's memory.
         """
-        for parameter in same:
-            if not self.state[parameter]:
-                self.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        rows, *inputs = same[0].shape
+        scale, left_out = SCALE * math.sqrt(max(rows, math.prod(inputs))), bad.bool()
         buffers = [self.state[parameter]["momentum_buffer"] for parameter in same]
-        gradient = torch.stack([sharding.whole(parameter.grad).movedim(1, -1) for parameter in same])
         average = torch.stack([sharding.whole(buffer).movedim(1, -1) for buffer in buffers])
-        moved = torch.lerp(average, gradient, 1 - group["momentum"])
-        ahead = torch.lerp(gradient, moved, group["momentum"])
-        change = orthogonalised(ahead.flatten(2)).reshape(ahead.shape) * (-group["lr"] * scale)
-        decay: float | Tensor = 1 - group["lr"] * group["weight_decay"]
-        if self.found_inf is not None:
-            bad = self.found_inf.bool()
-            moved, change = torch.where(bad, average, moved), torch.where(bad, torch.zeros_like(change), change)
-            decay = torch.where(bad, 1.0, decay)
+        moved = torch.lerp(average, gradient, 1 - momentum)
+        ahead = torch.lerp(gradient, moved, momentum)
+        change = orthogonalised(ahead.flatten(2)).reshape(ahead.shape) * (-scale * lr).to(ahead.dtype)
+        moved, change = torch.where(left_out, average, moved), torch.where(left_out, torch.zeros_like(change), change)
         weights = [sharding.local(parameter) for parameter in same]
         torch._foreach_copy_([sharding.local(buffer) for buffer in buffers], _spread(moved, same))
-        torch._foreach_mul_(weights, decay)
+        torch._foreach_mul_(weights, torch.where(left_out, 1.0, decay).to(ahead.dtype))
         torch._foreach_add_(weights, _spread(change, same))
+        return {}
 
 
 def _spread(whole: Tensor, parameters: list[nn.Parameter]) -> list[Tensor]:

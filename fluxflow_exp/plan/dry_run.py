@@ -8,7 +8,7 @@ import dataclasses
 import gc
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +25,7 @@ from fluxflow_exp.config.schema import Hardware, RunConfig
 from fluxflow_exp.data.loader import Batch
 from fluxflow_exp.data.protocols import DataSet
 from fluxflow_exp.losses.terms import Terms
+from fluxflow_exp.machine.cuda_graphs import CudaGraphs
 from fluxflow_exp.machine.hardware import Machine, uses_cuda_graphs
 from fluxflow_exp.plan.fake_gpu import DEVICE, fake_gpu
 from fluxflow_exp.plan.fusion import fuse_regions
@@ -33,7 +34,6 @@ from fluxflow_exp.run.folder import RunFolder
 from fluxflow_exp.step_length import Length
 from fluxflow_exp.trainers.base import Trainer
 from fluxflow_exp.trainers.build import run_context, step_context
-from fluxflow_exp.trainers.cuda_graphs import CudaGraphs
 from fluxflow_exp.trainers.latent_cache import STORED
 
 Kind = tuple[str, ...]
@@ -134,7 +134,7 @@ class Rehearsal:
 class _Captured(CudaGraphs):
     """The memory that graphs add to passes: arguments of their own, and gradients that stay."""
 
-    def run(self, pass_: Callable[..., Terms], arguments: Sequence[Tensor]) -> Terms:
+    def run(self, pass_: Callable[..., Terms], arguments: Sequence[Tensor], *, key: Hashable = None) -> Terms:
         self.arguments = [each.clone() for each in arguments]
         return pass_(*self.arguments)
 

@@ -14,9 +14,10 @@ from torch import Tensor
 
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.losses.terms import Terms
+from fluxflow_exp.machine.cuda_graphs import CudaGraphs
+from fluxflow_exp.optimizers.muon import Muon
 from fluxflow_exp.run.failures import LESS_MEMORY
 from fluxflow_exp.trainers.context import StepContext
-from fluxflow_exp.trainers.cuda_graphs import CudaGraphs
 from fluxflow_exp.trainers.phase import Micro, Phase
 from fluxflow_exp.trainers.player import Player
 
@@ -36,7 +37,10 @@ class Accumulation:
         self.share = setup.length.batch_size // self.ranks.count  # images of this rank
         self.micro_batch = setup.length.micro_batch
         self.agreed = self.micro_batch  # on all ranks, and in the run's record if an error has lowered it
-        self.cuda_graphs = CudaGraphs() if self.machine.cuda_graphs and self.ranks.count == 1 else None
+        self.cuda_graphs: CudaGraphs | None = None
+        self.replaying = [player.optimizer for player in players.values() if isinstance(player.optimizer, Muon)]
+        if self.machine.cuda_graphs and self.ranks.count == 1:
+            self.replay()
 
     def recall(self) -> None:
         """Begin with what an earlier process of this run has found to fit on a machine like this one."""
@@ -94,10 +98,23 @@ class Accumulation:
             found = {"images": size, "update": update, "on": self.machine.footprint()}
             self.setup.folder.record_micro_batch(self.setup.name, found)
 
+    def replay(self) -> None:
+        """From here on keep passes, and what optimizers can, to be replayed."""
+        self.cuda_graphs = CudaGraphs()
+        for optimizer in self.replaying:
+            optimizer.graphs = CudaGraphs()
+
+    def launch(self) -> None:
+        """From here on replay nothing."""
+        self.cuda_graphs = None
+        for optimizer in self.replaying:
+            optimizer.graphs = None
+
     def forget_graphs(self) -> None:
-        """Free the memory of passes that are kept to be replayed."""
-        if self.cuda_graphs:
-            self.cuda_graphs.forget()
+        """Free the memory of what is kept to be replayed."""
+        for graphs in (self.cuda_graphs, *(optimizer.graphs for optimizer in self.replaying)):
+            if graphs:
+                graphs.forget()
 
     def _backward(self, phase: Phase, micro: Micro, batch_size: int) -> Terms:
         with torch.no_grad(), self.machine.autocast():

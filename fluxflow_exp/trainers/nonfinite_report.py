@@ -41,8 +41,7 @@ def _module(trainer: Trainer, error: NonFiniteError) -> list[tuple[str, str]]:
     """The module and the direction of its pass, if this rank has it."""
     place = error.place
     trainer.update_index = place.update - 1
-    trainer.accumulation.forget_graphs()
-    trainer.accumulation.cuda_graphs = None
+    trainer.accumulation.launch()
     for player in trainer.players.values():
         player.optimizer.zero_grad(set_to_none=True)
     (batch,) = trainer.batches(place.update - 1, place.update)

@@ -4,12 +4,14 @@ import copy
 import math
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
 from fluxflow_exp.config.compose import instantiate
+from fluxflow_exp.machine.cuda_graphs import CudaGraphs
 from fluxflow_exp.models.flow import FlowProcessor
 from fluxflow_exp.optimizers.muon import SCALE, Muon, orthogonalised
 from tests.conftest import toy
@@ -192,3 +194,31 @@ def test_a_sharded_transformer_trains_alike_and_loads_on_one_rank(tmp_path: Path
     assert finish_ranks(toy(tmp_path, *fsdp), log, 2, StopAfter(19)) == [143, 143], (tmp_path / "log.0").read_text()
     assert finish(toy(tmp_path, "optimizer=muon"), log) == 0, log.read_text()
     assert losses(tmp_path / "quickstart") == pytest.approx(losses(alone), rel=2e-3, abs=2e-3)
+
+
+class Calls(CudaGraphs):
+    """In place of graphs where there is no GPU: what would be replayed, by key."""
+
+    def run(self, pass_: Any, arguments: Any, *, key: Any = None) -> Any:
+        self.met[key] += 1
+        return pass_(*arguments)
+
+
+def test_each_batch_of_matrices_is_a_pass_that_may_be_replayed() -> None:
+    plain, model = net(), net()
+    optimizer = muon(model.named_parameters(), lr=0.1, hidden=HIDDEN)
+    optimizer.graphs = Calls()
+    trained(plain, muon(plain.named_parameters(), lr=0.1, hidden=HIDDEN), 2)
+    trained(model, optimizer, 2)
+    assert all(torch.equal(a, b) for a, b in zip(plain.parameters(), model.parameters(), strict=True))
+    assert [*optimizer.graphs.met.values()] == [2, 2]  # (16, 8) and (8, 16)
+
+
+def test_nothing_is_replayed_where_a_matrix_has_no_gradient() -> None:
+    model = net()
+    optimizer = muon(model.named_parameters(), lr=0.1, hidden=HIDDEN)
+    optimizer.graphs = Calls()
+    for parameter in [*model.parameters()][:-2]:
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    assert not optimizer.graphs.met

@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from fluxflow_exp.losses.terms import Terms
-from fluxflow_exp.trainers import cuda_graphs
-from fluxflow_exp.trainers.cuda_graphs import WARM_UP, CudaGraphs
+from fluxflow_exp.machine import cuda_graphs
+from fluxflow_exp.machine.cuda_graphs import WARM_UP, CudaGraphs
 from tests.helpers.trainers import EVERY, build
 
 GPU = ["hardware.device=cuda", "hardware.precision=bf16", "hardware.exact=true"]
@@ -60,6 +60,14 @@ def test_what_was_forgotten_is_captured_anew(recorded: type[Recorded]) -> None:
     assert recorded.captured == 1
 
 
+def test_passes_of_other_keys_have_graphs_of_their_own(recorded: type[Recorded]) -> None:
+    each = CudaGraphs()
+    for _ in range(WARM_UP + 1):
+        for key in "ab":
+            each.run(double, [torch.ones(2)], key=key)
+    assert recorded.captured == 2
+
+
 def updates(trainer: Any, batch: Any, count: int) -> None:
     for _ in range(count):
         trainer.update(batch)
@@ -77,10 +85,11 @@ def trained(folder: Path, step: str, options: list[str]) -> tuple[list[Tensor], 
 @pytest.mark.gpu
 @pytest.mark.parametrize(("step", "more"), [("flow", []), ("vae", []), ("flow", EVERY)])
 @pytest.mark.parametrize(("compiled", "micro_batch"), [(True, 8), (False, 2)])
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_a_replayed_step_ends_with_the_bits_of_one_that_was_launched(
-    tmp_path: Path, step: str, more: list[str], compiled: bool, micro_batch: int
+    tmp_path: Path, step: str, more: list[str], compiled: bool, micro_batch: int, optimizer: str
 ) -> None:
-    options = [f"hardware.compile={str(compiled).lower()}", *more]
+    options = [f"hardware.compile={str(compiled).lower()}", f"optimizer={optimizer}", *more]
     options += [f"hardware.micro_batch.{part}={micro_batch}" for part in ("flow", "autoencoder")]
     launched, _, _ = trained(tmp_path / "launched", step, [*options, "hardware.cuda_graphs=false"])
     replayed, trainer, batch = trained(tmp_path / "replayed", step, [*options, "hardware.cuda_graphs=true"])
@@ -89,7 +98,10 @@ def test_a_replayed_step_ends_with_the_bits_of_one_that_was_launched(
     with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as seen:
         updates(trainer, batch, 2)
     calls = {event.key: event.count for event in seen.key_averages()}
-    assert calls["cudaGraphLaunch"] == 2 * 8 // micro_batch
+    graphs = trainer.accumulation.replaying and trainer.accumulation.replaying[0].graphs.graphs
+    assert bool(graphs) == (optimizer == "muon")
+    assert calls["cudaGraphLaunch"] == 2 * (8 // micro_batch + len(graphs))
     assert "cudaStreamSynchronize" not in calls
     with trainer.averaged():
         assert not trainer.accumulation.cuda_graphs.graphs  # their memory is free for what is looked at
+        assert not any(each.graphs.graphs for each in trainer.accumulation.replaying)
