@@ -8,7 +8,6 @@ import math
 import shlex
 import sys
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fluxflow_exp import files
@@ -16,27 +15,23 @@ from fluxflow_exp.config import published
 from fluxflow_exp.config.compose import typed
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.evaluation import measures, record
+from fluxflow_exp.evaluation.arguments import parser
 from fluxflow_exp.run import failures
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from fluxflow_exp.evaluation.evaluator import Evaluator, Wanted
     from fluxflow_exp.evaluation.published_model import Subject
     from fluxflow_exp.losses.perceptual import Perceptual
     from fluxflow_exp.machine.hardware import Machine
 
-EXAMPLES = """examples:
-  python -m fluxflow_exp.evaluate outputs/quickstart                          all that can be measured here
-  python -m fluxflow_exp.evaluate outputs/quickstart --raw --guidance 1 4 7   raw weights, too, at several guidances
-  python -m fluxflow_exp.evaluate outputs/vae --metrics psnr ssim lpips       these, or why not
-  python -m fluxflow_exp.evaluate outputs/vae/weights/vae.safetensors --metrics rfd --features facebook/dinov2-small
-  python -m fluxflow_exp.evaluate outputs/full data.data_path=/elsewhere      the data have moved
 
-exit code: 0 measured; 2 something is wrong, and what. psnr, flow and prompt_accuracy need no further packages, others
-pip install "fluxflow-exp[eval]"; lpips needs classifier weights, clip_score a --clip."""
-
-
-def evaluate(options: argparse.Namespace) -> tuple[list[record.Record], dict[str, str], Subject]:
-    """The records of what `options` (of `parser`) ask for, why other metrics were left out, and what was measured.
+def evaluate(
+    options: argparse.Namespace,
+) -> tuple[list[record.Record], dict[str, str], Subject, dict[str, Tensor]]:
+    """The records of what `options` (of `parser`) ask for, why other metrics were left out, what was measured, and the
+    pictures that records name, uint8 (3, height, width).
 
     UserError: something that was asked for by name cannot be measured.
     """
@@ -60,7 +55,7 @@ def evaluate(options: argparse.Namespace) -> tuple[list[record.Record], dict[str
     chosen = _fitting(evaluator, chosen, options, left_out)
     _check_used(options, chosen, left_out)
     evaluator.wanted = _wanted(options, chosen, subject)
-    return evaluator.run(), left_out, subject
+    return evaluator.run(), left_out, subject, evaluator.pictures
 
 
 def _chosen(options: argparse.Namespace, subject: Subject) -> tuple[list[str], dict[str, str]]:
@@ -88,6 +83,7 @@ def _fitting(
 ) -> list[str]:
     """Return those of `chosen` that the held-out images allow."""
     from fluxflow_exp.evaluation.evaluator import check_count
+    from fluxflow_exp.evaluation.training_pictures import hidden
 
     reasons = {}
     for name in chosen:
@@ -96,6 +92,8 @@ def _fitting(
         size = held_out.data.img_size
         if size < measure.least:
             reasons[name] = f"needs images of {measure.least} pixels a side, and these have {size}"
+        elif name == "copies" and hidden(held_out.data):
+            reasons[name] = str(hidden(held_out.data))
         elif name == "prompt_accuracy" and not held_out.data.reads_back:
             reasons[name] = "only data=shapes can tell what an image shows"
         else:
@@ -112,6 +110,7 @@ def _check_used(options: argparse.Namespace, chosen: list[str], left_out: dict[s
     drawing = ("guidance", "guidance-interval", "steps", "sampler", "shift", "seed")
     asked = {
         **dict.fromkeys((f"--{name}" for name in drawing), samples), "--features": features,
+        "--training-images": ["copies"],
         "--clip": ["clip_score"], "--lpips-net": ["lpips"], "--lpips-weights": ["lpips"],
     }  # fmt: skip
     problems, usual = [], parser()
@@ -193,6 +192,7 @@ def _wanted(options: argparse.Namespace, chosen: list[str], subject: Subject) ->
         seed=options.seed,
         features=options.features,
         data=options.overrides,
+        training_images=options.training_images or frozen.training_images,
     )
 
 
@@ -204,56 +204,12 @@ def _evaluator(subject: Subject, wanted: Wanted, machine: Machine, perceptual: A
     return Evaluator(subject, wanted, machine, perceptual=perceptual, clip=loaded)
 
 
-def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(
-        prog="python -m fluxflow_exp.evaluate",
-        description="Measure a trained model on the held-out images of its run: reconstructions, flow loss, samples.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add = made.add_argument
-    add(
-        "source",
-        type=Path,
-        metavar="RUN|WEIGHTS",
-        help="run folder (its final weights), or one of its weights/*.safetensors",
-    )
-    add("overrides", nargs="*", metavar="data.KEY=VALUE", help="other data than the run's, said with each number")
-    add("--metrics", nargs="+", metavar="NAME", help=f"of {', '.join(measures.MEASURES)}; default: all that can be had")
-    add("--raw", action="store_true", help="raw weights as well as averaged ones")
-    add("--guidance", nargs="+", type=float, metavar="SCALE", help="of samples; default: 1 and the run's own")
-    add(
-        "--guidance-interval", nargs=2, type=float, metavar=("LOW", "HIGH"),
-        help="times that are guided, 1 is noise (0 1: all); default: the run's own",
-    )  # fmt: skip
-    add("--images", type=int, default=256, metavar="N", help="held-out images, and samples (default 256)")
-    add("--steps", type=int, help="sampler steps; default: the run's own")
-    add("--sampler", choices=("euler", "heun", "ab2"), help="default: the run's own")
-    add("--shift", type=float, help="of the sampler's times; default: the run's own")
-    add("--seed", type=int, default=0, help="of the noise (default 0, whatever the run's own)")
-    add(
-        "--features", default=measures.EFFICIENTNET, metavar="NAME_OR_FOLDER",
-        help="network of rfd, fd and kid: efficientnet_lite0 (default; needs no hub), inception, a timm or Hugging "
-        "Face image model",
-    )  # fmt: skip
-    add("--clip", metavar="NAME_OR_FOLDER", help="CLIP of clip_score")
-    add("--lpips-net", choices=("alex", "vgg", "squeeze"), default="alex", help="classifier of lpips (default alex)")
-    add("--lpips-weights", metavar="FILE", help="torchvision's weights of it; default: the torch hub cache")
-    add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to compute (default auto)")
-    add("--precision", choices=("fp32", "bf16", "fp16"), default="fp32", help="of the model (default fp32)")
-    add("--config", type=Path, metavar="FILE", help="config.yaml of the run, for weights outside of one")
-    add("--trust", action="append", default=[], metavar="WORD", help=published.TRUST)
-    add("--json", type=Path, metavar="FILE", help="write the numbers there, too")
-    return made
-
-
 @failures.command
 def main(arguments: list[str] | None = None) -> int:
     options = parser().parse_intermixed_args(arguments)
+    counts = {"--images": options.images, "--steps": options.steps, "--training-images": options.training_images}
     problems = [
-        f"--{name} must be at least 1, not {getattr(options, name)}"
-        for name in ("images", "steps")
-        if getattr(options, name) is not None and getattr(options, name) < 1
+        f"{name} must be at least 1, not {count}" for name, count in counts.items() if count is not None and count < 1
     ]
     problems += [
         f"{word} is no data.KEY=VALUE; several words to trust are {published.trusting([*options.trust, word])}"
@@ -270,8 +226,11 @@ def main(arguments: list[str] | None = None) -> int:
         problems += [f"--guidance-interval {wrong}"] if wrong else []
     if problems:
         raise UserError(*problems)
-    records, left_out, subject = evaluate(options)
+    records, left_out, subject, pictures = evaluate(options)
     print(record.table(records))
+    for each in records:
+        if each.nearest:
+            print(f"guidance {each.guidance:g}, {'averaged' if each.ema else 'raw'} weights: {each.nearest['said']}")
     for name, reason in left_out.items():
         print(f"left out: {name}: {reason}")
     if options.json:
@@ -279,6 +238,7 @@ def main(arguments: list[str] | None = None) -> int:
     if subject.run:
         try:
             record.write(subject.run.path / record.FOLDER / f"{subject.name}.json", subject.file, records)
+            record.write_pictures(subject.run.path / record.FOLDER, pictures)
         except OSError as error:
             if not options.json:
                 raise UserError(f"{failures.of_file(error)}. --json FILE keeps the numbers elsewhere") from error

@@ -4,15 +4,20 @@ Covers evaluation/evaluator, held_out and published_model as well.
 """
 
 import json
+import random
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from fluxflow_exp import evaluate, files, pipeline
 from fluxflow_exp.compare import command as compare
 from fluxflow_exp.evaluation import measures, record
+from fluxflow_exp.evaluation.held_out import data_of
+from fluxflow_exp.models.text_to_image import TextToImage
+from fluxflow_exp.report.command import write_card
 from fluxflow_exp.run.folder import RunFolder
 from fluxflow_exp.run.metric_log import read_rows
 from fluxflow_exp.samplers import SAMPLERS
@@ -30,7 +35,11 @@ def features(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory, features: Path) -> Path:
     root = tmp_path_factory.mktemp("measured")
-    measured = ["evaluation.metrics=[psnr,ssim,rfd,fd,kid]", "evaluation.raw=true", f"evaluation.features={features}"]
+    measured = [
+        "evaluation.metrics=[psnr,ssim,rfd,fd,kid,copies]",
+        "evaluation.raw=true",
+        f"evaluation.features={features}",
+    ]
     short = ["~stage.steps.vae_gan", "stage.steps.vae.max_updates=3", "stage.steps.flow.max_updates=3"]
     pipeline.run(toy(root, *measured, *short, "evaluation.prompts=8", "samples.every_epochs=null"))
     return root / "quickstart"
@@ -56,7 +65,7 @@ def test_the_command_finds_what_the_run_logged(run: Path, features: Path, tmp_pa
 def test_while_training_raw_weights_have_rows_of_their_own(run: Path) -> None:
     for step, expected in (
         ("vae", {"val_l1", "val_psnr", "val_ssim", "val_rfd"}),
-        ("flow", {"val_flow", "val_fd", "val_kid", "prompt_accuracy"}),
+        ("flow", {"val_flow", "val_fd", "val_kid", "val_copies", "val_copies_held_out", "prompt_accuracy"}),
     ):
         averaged, raw = rows(run, step, "held_out"), rows(run, step, "held_out_raw")
         assert expected <= set(averaged) == set(raw)
@@ -71,7 +80,7 @@ def test_every_number_carries_its_provenance_and_stands_in_the_run(
     options = ["--guidance", "1", "4", "--raw", "--images", "8", "--clip", str(clip), "--features", str(features)]
     found = measure(run, *options, "--seed", "7", out=tmp_path / "out.json")
     shares = {f"prompt_accuracy{more}" for more in ("", "_kind", "_colour", "_ground")}
-    sets = {"fd", "kid", "precision", "recall", "retrieval_1", "retrieval_5"}
+    sets = {"fd", "kid", "precision", "recall", "retrieval_1", "retrieval_5", "copies", "copies_held_out"}
     samples = {*sets, "clip_score", *shares}
     assert {r["metric"] for r in found} == {"psnr", "ssim", "rfd", "flow", *samples}
     said = capsys.readouterr().out
@@ -96,11 +105,40 @@ def test_every_number_carries_its_provenance_and_stands_in_the_run(
             "rfd": "resnet", **dict.fromkeys(sets, "resnet"), "clip_score": "clip",
         }.get(each.metric)  # fmt: skip
         assert (each.chance is None) == ("retrieval" not in each.metric)
+        assert (each.training or {}).get("name") == ("32 of 32" if "copies" in each.metric else None)
+        assert (each.nearest is None) == (each.metric != "copies")
         assert len(each.weights_digest) == len(each.reference_digest) == 64
     # Digests tell apart weights, and images from images with captions; nothing else.
     digests = {(r.ema, r.step): r.weights_digest for r in seen}
     assert len(set(digests.values())) == 4
     assert len({r.reference_digest for r in seen}) == 2
+
+
+def test_a_model_that_returns_its_training_pictures_is_called_out_and_shown(
+    run: Path, features: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copied = shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("evaluations"))
+    trained = data_of(RunFolder(run).frozen(), "flow", []).train
+    samples = torch.stack([trained.read(place, random.Random(0)).image for place in range(8)])  # type: ignore[union-attr]
+    words = ["--metrics", "copies", "--images", "8", "--guidance", "2", "--features", str(features)]
+    for drawn, mirrored in ((samples, False), (samples.flip(3), True)):
+        monkeypatch.setattr(TextToImage, "generate", lambda *_, drawn=drawn, **__: iter([drawn]))
+        found = {each["metric"]: each for each in measure(copied, *words, out=tmp_path / "out.json")}
+        assert (found["copies"]["value"], found["copies_held_out"]["value"]) == (1, 1 / 8)
+        pairs = found["copies"]["nearest"]["pairs"]
+        assert {pair["mirrored"] for pair in pairs if pair["sample"] != pair["training"]} <= {mirrored}
+        assert [pair["distance"] for pair in pairs] == [0] * len(pairs)
+        said = capsys.readouterr().out
+        assert "guidance 2, averaged weights: copies found: 8 of 8 samples are as near to a training picture" in said
+    shown = {pair[key] for pair in pairs for key in ("sample", "training")}
+    assert {path.name for path in (copied / "evaluations").glob("*.webp")} == shown, "those of the first go"
+    page = write_card(RunFolder(copied)).read_text(encoding="utf-8")
+    assert "Closest training images" in page
+    assert "copies found: 8 of 8 samples" in page
+    assert page.count("; <code>train") == len(pairs)
+    monkeypatch.setattr(TextToImage, "generate", lambda *_, **__: iter([torch.randint_like(samples, 256)]))
+    (value, _) = (each["value"] for each in measure(copied, *words, out=tmp_path / "out.json"))
+    assert value == 0
 
 
 def test_another_seed_or_guidance_makes_other_samples(run: Path, features: Path, tmp_path: Path) -> None:

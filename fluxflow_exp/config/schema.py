@@ -176,6 +176,7 @@ class Evaluation:
     lpips_net: str = "alex"  # alex | vgg | squeeze
     lpips_weights_file: str | None = None  # torchvision's weights of it; null: the torch hub cache
     images: PositiveInt = 256  # held-out images read
+    training_images: PositiveInt = 20000  # of copies: at most so many are looked through
     prompts: NonNegativeInt = 240  # images generated at the end of a flow step; 0: none
     steps: PositiveInt = 25  # sampler steps; this and what follows as in samples
     sampler: str = "euler"

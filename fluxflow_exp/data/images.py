@@ -83,6 +83,11 @@ class Images:
         entry = self.entries[chosen]
         return load(entry.id, entry.caption, lambda: self.file_of(entry.place), self.transform, size, rng)
 
+    def unaugmented(self) -> "Images":
+        """The same images as they are: squares cut in the middle."""
+        plain = ImageTransform(self.transform.img_size, background=self.transform.background)
+        return Images(self.entries, self.file_of, plain, state_of=self.state_of)
+
     @property
     def varies(self) -> str | None:
         return self.transform.varies

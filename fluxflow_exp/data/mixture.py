@@ -16,6 +16,7 @@ from fluxflow_exp.data.protocols import (
     digest,
     notes_of,
     together,
+    unaugmented,
 )
 
 
@@ -71,6 +72,11 @@ class _Drawn:
     def captions(self) -> list[str]:
         """Those of the sources that have them."""
         return [each for source in self.sources.values() if isinstance(source, Captioned) for each in source.captions()]
+
+    def unaugmented(self) -> "_InTurn":
+        """The samples of all sets that are drawn from."""
+        drawn = [name for name, weight in zip(self.names, self.weights, strict=True) if weight > 0]
+        return _InTurn({name: unaugmented(self.sources[name]) for name in drawn})
 
     def fingerprint(self, *, times: bool = True) -> str:
         return digest([self.weights, *(source.fingerprint(times=times) for source in self.sources.values())])

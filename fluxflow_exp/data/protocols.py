@@ -170,3 +170,9 @@ class DataSet(Protocol):
 def notes_of(data: DataSet) -> list[str]:
     """Return what is odd about a data set; one of somebody's own need not say."""
     return getattr(data, "notes", [])
+
+
+def unaugmented(source: Any) -> Any:
+    """Return the same samples as squares, without augmentation, of a `Source` that says which these are."""
+    plain = getattr(source, "unaugmented", None)
+    return plain() if plain else source

@@ -7,10 +7,13 @@ import torch
 from torch import Tensor
 
 from fluxflow_exp.config.schema import Evaluation
+from fluxflow_exp.data.protocols import DataSet
 from fluxflow_exp.evaluation import distances, sets
+from fluxflow_exp.evaluation.copies import CopyCheck
 from fluxflow_exp.evaluation.features import Features, load
 from fluxflow_exp.evaluation.measures import MEASURES
 from fluxflow_exp.evaluation.similarity import means
+from fluxflow_exp.evaluation.training_pictures import Track, TrainingPictures
 from fluxflow_exp.losses.perceptual import Perceptual
 from fluxflow_exp.pictures import to_uint8
 
@@ -18,18 +21,30 @@ from fluxflow_exp.pictures import to_uint8
 class ValidationMetrics:
     """Measures `of` reconstructions or samples among those that are wanted; networks are loaded with the first.
 
-    ValueError: the images are too small for one of them, or LPIPS's weights are not to be had.
+    `data` and `track`, which shows progress, are needed for copies alone. ValueError: the images are too small for one
+    of them, LPIPS's weights are not to be had, or the training images cannot be looked through.
     """
 
-    def __init__(self, wanted: Evaluation, *, of: str, img_size: int, device: torch.device) -> None:
+    def __init__(
+        self,
+        wanted: Evaluation,
+        *,
+        of: str,
+        img_size: int,
+        device: torch.device,
+        data: DataSet | None = None,
+        track: Track | None = None,
+    ) -> None:
         self.names = [name for name in wanted.metrics if MEASURES[name].of == of]
         self.wanted, self.device = wanted, device
         small = [f"{name} needs {MEASURES[name].least}" for name in self.names if MEASURES[name].least > img_size]
         if small:
             raise ValueError(f"evaluation.metrics: images have {img_size} pixels a side, and {', '.join(small)}")
         self.perceptual = _perceptual(wanted) if "lpips" in self.names else None
+        self.training = _training(wanted, data) if "copies" in self.names else None
+        self.track = track
         self._features: Features | None = None
-        self._real: Tensor | None = None
+        self._real: dict[bool, Tensor] = {}
 
     def of_reconstructions(self, found: Tensor, images: Tensor, target: Tensor) -> dict[str, float]:
         """`val_<name>` of reconstructions and originals (n, 3, height, width) in [-1, 1]; `images`: these in uint8."""
@@ -44,19 +59,36 @@ class ValidationMetrics:
         if not self.names:
             return {}
         real, fake = self._real_features(images), self._network()(made)
-        found = sets.compared(self.names, real, fake, captions=captions, prompts=prompts)
+        alike = [name for name in self.names if name != "copies"]
+        found = sets.compared(alike, real, fake, captions=captions, prompts=prompts)
+        if self.training is not None:
+            assert self.track is not None
+            check = CopyCheck(self.training, self._network(), self.track)
+            samples, held_out = (
+                (fake, self._network()(made.flip(3))),
+                (real, self._real_features(images, mirrored=True)),
+            )
+            found |= check(samples, held_out).rates
         return {f"val_{name}": value for name, value in found.items()}
 
-    def _real_features(self, images: Tensor) -> Tensor:
-        """Return the features of held-out images, which are the same each time."""
-        if self._real is None:
-            self._real = self._network()(images)
-        return self._real
+    def _real_features(self, images: Tensor, *, mirrored: bool = False) -> Tensor:
+        """Return the features of held-out images, which are the same each time, or of their mirror images."""
+        if mirrored not in self._real:
+            self._real[mirrored] = self._network()(images.flip(3) if mirrored else images)
+        return self._real[mirrored]
 
     def _network(self) -> Features:
         if self._features is None:
             self._features = load(self.wanted.features).to(self.device)
         return self._features
+
+
+def _training(wanted: Evaluation, data: DataSet | None) -> TrainingPictures:
+    assert data is not None
+    try:
+        return TrainingPictures(data, count=wanted.training_images)
+    except ValueError as error:
+        raise ValueError(f"evaluation.metrics: copies: {error}") from error
 
 
 def _perceptual(wanted: Evaluation) -> Perceptual:

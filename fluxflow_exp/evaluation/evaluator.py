@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from fluxflow_exp.config.schema import Evaluation
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.evaluation import digests, distances, measures, sets
 from fluxflow_exp.evaluation.clip import ClipScore
+from fluxflow_exp.evaluation.copies import CopyCheck, kept
 from fluxflow_exp.evaluation.features import Features, load
 from fluxflow_exp.evaluation.flow_loss import BATCH, flow_loss
 from fluxflow_exp.evaluation.held_out import HeldOut, data_of, progress
 from fluxflow_exp.evaluation.published_model import AUTOENCODER, FLOW, Parts, Subject
 from fluxflow_exp.evaluation.record import Record
 from fluxflow_exp.evaluation.similarity import similarity
+from fluxflow_exp.evaluation.training_pictures import TrainingPictures
 from fluxflow_exp.losses.perceptual import Perceptual
 from fluxflow_exp.machine.hardware import Machine
 from fluxflow_exp.models.text_to_image import OBJECTIVES, TextToImage
@@ -42,6 +46,7 @@ class Wanted:
     seed: int = 0
     features: str = measures.EFFICIENTNET
     data: list[str] = field(default_factory=list)  # overrides
+    training_images: int = Evaluation.training_images  # that copies are looked for among
 
 
 class Evaluator:
@@ -60,6 +65,8 @@ class Evaluator:
         self.perceptual, self.clip = perceptual, clip
         self._sets: dict[str, HeldOut] = {}
         self._network: Features | None = None
+        self._training: TrainingPictures | None = None
+        self.pictures: dict[str, Tensor] = {}  # that records name, uint8 (3, height, width)
 
     def run(self) -> list[Record]:
         """All that is wanted: averaged weights, then raw ones."""
@@ -114,11 +121,14 @@ class Evaluator:
             records.append(self._record("flow", self._loss(parts, ema), parts, "flow_processor", ema=ema))
         if self._names("samples"):
             for scale in self.wanted.guidance:
-                found = self._samples(parts, scale, ema)
-                records += [
-                    self._record(name, value, parts, "flow_processor", ema=ema, guidance=scale)
+                found, nearest = self._samples(parts, scale, ema)
+                made = {
+                    name: self._record(name, value, parts, "flow_processor", ema=ema, guidance=scale)
                     for name, value in found.items()
-                ]
+                }
+                if nearest:
+                    made["copies"] = replace(made["copies"], nearest=nearest)
+                records += made.values()
         return records
 
     def _loss(self, parts: Parts, ema: bool) -> float:
@@ -139,8 +149,11 @@ class Evaluator:
             values.append(found.cpu())
         return float(torch.cat(values).mean())
 
-    def _samples(self, parts: Parts, scale: float, ema: bool) -> dict[str, float]:
-        """An image for each held-out caption, measured: shares and scores as means, distances of the whole set."""
+    def _samples(self, parts: Parts, scale: float, ema: bool) -> tuple[dict[str, float], dict[str, Any] | None]:
+        """An image for each held-out caption, measured: shares and scores as means, distances of the whole set.
+
+        With what a record keeps of copies, if they are wanted.
+        """
         held_out, wanted = self.held_out("flow_processor"), self._names("samples")
         facts, captions = self.subject.facts, held_out.captions
         model = TextToImage(
@@ -161,6 +174,7 @@ class Evaluator:
         )
         sums: dict[str, float] = {}
         made: list[Tensor] = []
+        drawn: list[Tensor] = []  # for copies
         compared = [name for name in wanted if name in measures.SETS]
         said = f"Sampling at guidance {scale:g}, {_said(ema)} weights"
         with self.machine.autocast():
@@ -170,10 +184,29 @@ class Evaluator:
                     sums[name] = sums.get(name, 0.0) + value * len(images) / len(captions)
                 if compared:
                     made.append(self._features()(images))
+                if "copies" in wanted:
+                    drawn.append(images.cpu())
+        nearest = None
         if made:
             real, fake = held_out.features(self._features()), torch.cat(made)
-            sums |= sets.compared(compared, real, fake, captions=captions, prompts=captions, seed=self.wanted.seed)
-        return {name: sums[name] for name in _in_order(sums, wanted)}
+            alike = [name for name in compared if name != "copies"]
+            sums |= sets.compared(alike, real, fake, captions=captions, prompts=captions, seed=self.wanted.seed)
+        if drawn:
+            rates, nearest = self._copies(torch.cat(drawn), torch.cat(made), held_out)
+            sums |= rates
+        return {name: sums[name] for name in _in_order(sums, wanted)}, nearest
+
+    def _copies(self, images: Tensor, made: Tensor, held_out: HeldOut) -> tuple[dict[str, float], dict[str, Any]]:
+        """The rates of copies, and what a record keeps of them; `made`: the features of samples `images`."""
+        network = self._features()
+        if self._training is None:
+            self._training = TrainingPictures(held_out.data, count=self.wanted.training_images)
+        check = CopyCheck(self._training, network, progress)
+        theirs = (held_out.features(network), held_out.features(network, mirrored=True))
+        found = check((made, network(images.flip(3))), theirs)
+        nearest, pictures = kept(found, check.pairs(found, images, held_out.captions))
+        self.pictures |= pictures
+        return found.rates, nearest
 
     def _scores(self, wanted: list[str], images: Tensor, captions: list[str], held_out: HeldOut) -> dict[str, float]:
         found = held_out.data.score(images, captions) if "prompt_accuracy" in wanted else {}
@@ -207,6 +240,7 @@ class Evaluator:
             device=self.machine.footprint()["gpu"],
             data=self.wanted.data,
             chance=sets.by_chance(name, held_out.captions, held_out.captions),
+            training=self._training.record if self._training and name.startswith("copies") else None,
         )
 
     def _sampler(self, guidance: float) -> str:

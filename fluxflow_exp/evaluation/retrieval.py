@@ -4,8 +4,9 @@ A model that ignores its prompts, or draws noise, finds k of n by chance; one th
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+
+from fluxflow_exp.evaluation.features import directions
 
 
 def retrieval(real: Tensor, fake: Tensor, captions: list[str], prompts: list[str], *, among: int) -> float:
@@ -17,9 +18,7 @@ def retrieval(real: Tensor, fake: Tensor, captions: list[str], prompts: list[str
     ValueError: no prompt has a picture.
     """
     right = _right(captions, prompts).to(real.device)
-    mean, deviation = real.mean(0), real.std(0, correction=0).clamp_min(1e-6)
-    wanted, drawn = (F.normalize((features - mean) / deviation, dim=1) for features in (real, fake))
-    nearness = (drawn @ wanted.T)[right.any(1)]
+    nearness = (directions(fake, real) @ directions(real, real).T)[right.any(1)]
     right = right[right.any(1)]
     best = nearness.masked_fill(~right, -2).amax(1, keepdim=True)
     nearer = (~right & (nearness >= best)).sum(1)

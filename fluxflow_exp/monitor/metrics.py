@@ -49,10 +49,12 @@ METRICS = {
     "val_ms_ssim": Metric("MS-SSIM"),
     "val_lpips": Metric("LPIPS"),
     "val_flow": Metric("Flow loss"),
-    "precision": Metric("Precision", "share"),
-    "recall": Metric("Recall", "share"),
-    "retrieval_1": Metric("Retrieval@1", "share"),
-    "retrieval_5": Metric("Retrieval@5", "share"),
+    "val_precision": Metric("Precision", "share"),
+    "val_recall": Metric("Recall", "share"),
+    "val_retrieval_1": Metric("Retrieval@1", "share"),
+    "val_retrieval_5": Metric("Retrieval@5", "share"),
+    "val_copies": Metric("Copies", "share"),
+    "val_copies_held_out": Metric("Copies among held-out images", "share"),
     "prompt_accuracy": Metric("Prompt accuracy", "share"),
     "prompt_accuracy_kind": Metric("Prompt accuracy, kind", "share"),
     "prompt_accuracy_colour": Metric("Prompt accuracy, colour", "share"),
@@ -66,7 +68,7 @@ ON_CONSOLE = {name: metric.console for name, metric in METRICS.items() if metric
 HIGHER = {"psnr", "ssim", "accuracy", "clip", "precision", "recall", "retrieval"}
 LOWER = {
     "loss", "lpips", "l1", "l2", "mse", "mae", "flow", "kl", "vae", "fid", "fd", "rfd", "kid", "distance", "dist",
-    "error",
+    "error", "copies",
 }  # fmt: skip
 
 

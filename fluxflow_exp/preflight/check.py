@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from fluxflow_exp import pictures
+from fluxflow_exp.config import published
 from fluxflow_exp.config.schema import Hardware, MicroBatch, Slurm
 from fluxflow_exp.data.captions import surrogate_in
 from fluxflow_exp.data.decoding import reason
@@ -50,7 +51,7 @@ def problems(values: dict[str, Any], *, here: bool = True) -> list[str]:
         found.append(f"checkpoint.every_minutes is a number of minutes, auto or null, not {minutes!r}")
     found = _once(found + targets.problems(values, ""))
     found += path_problems(values.get("data"), "data") + _output(values) + _samples(values.get("samples") or {})
-    found += _evaluation(values.get("evaluation") or {})
+    found += _evaluation(values.get("evaluation") or {}) + _copies(values)
     for section in ("samples", "evaluation"):
         interval = (values.get(section) or {}).get("guidance_interval")
         wrong = interval_problem(interval) if interval is not None else None
@@ -130,6 +131,14 @@ def _evaluation(wanted: dict[str, Any]) -> list[str]:
             if measure.fewest > 1 and wanted.get(key, measure.fewest) < measure.fewest:
                 found.append(f"evaluation.{key} must be at least {measure.fewest} for {name}, not {wanted[key]}")
     return found
+
+
+def _copies(values: dict[str, Any]) -> list[str]:
+    """Streamed shards, among which no copies can be looked for."""
+    streamed = [word for key, word in published.addresses(values) if key.endswith(".urls")]
+    if "copies" not in ((values.get("evaluation") or {}).get("metrics") or []) or not streamed:
+        return []
+    return [f"evaluation.metrics: copies looks through training images, and {streamed[0]} is streamed: leave it out"]
 
 
 def _output(values: dict[str, Any]) -> list[str]:

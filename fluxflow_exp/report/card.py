@@ -33,9 +33,11 @@ def write(card: Card) -> str:
     curves = panels.panels(card.track)
     pictured = gallery.gallery({card.name: card.frames}, card.steps)
     results, planned = facts.results(card), facts.planned(card)
+    copies = gallery.copies(card.evaluations, card.folder.path / "evaluations")
     parts = {
         **({"pictures": "Pictures"} if pictured else {}),
         **page.sections(curves),
+        **({"copies": "Closest training images"} if copies else {}),
         **({"metrics": "Metrics and where they come from"} if results else {}),
         "configuration": "Configuration",
         "plan": "Plan against reality",
@@ -53,6 +55,7 @@ def write(card: Card) -> str:
         problems=page.problems({card.name: card}, several=False),
         curves={"panels": curves, "marks": panels.marks(card.track), "runs": None},
         gallery=pictured,
+        copies=copies,
         results=results,
         columns={key: title for key, title in COLUMNS.items() if any(each.get(key) is not None for each in results)},
         command=" ".join(["python -m fluxflow_exp", *card.record.get("overrides", [])]),

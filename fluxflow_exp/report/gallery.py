@@ -92,6 +92,26 @@ def gallery(runs: dict[str, list[Frame]], order: list[str], *, tiles: int = TILE
     return {"images": pictures.urls, "small": pictures.small, "keys": keys, "runs": members, "all": len(moments)}
 
 
+def copies(evaluations: list[dict[str, Any]], folder: Path) -> list[dict[str, Any]]:
+    """What evaluations in `folder` say of copies, each with its closest pairs as a row that holds its pictures."""
+    found = []
+    for each in evaluations:
+        nearest = each.get("nearest")
+        if not nearest:
+            continue
+        pictures, pairs = Pictures(), []
+        for pair in nearest["pairs"]:
+            names = [pair[key] for key in ("sample", "training")]
+            if any(Path(name).name != name for name in names):
+                continue  # a record is no reason to show another folder's pictures
+            numbers = [pictures.add(folder / name) for name in names]
+            shown = [(pictures.urls[n], pictures.small[n]) for n in numbers if n is not None]
+            pairs += [{**pair, "pictures": shown}] if len(shown) == len(names) else []
+        weights = f"{'averaged' if each['ema'] else 'raw'} weights, guidance {each['guidance']:g}"
+        found.append({"of": f"Step {each['step']}, {weights}", "said": nearest["said"], "pairs": pairs})
+    return found
+
+
 def _made(
     runs: dict[str, list[Frame]], order: list[str], shown: list[tuple[int, int]], tiles: int
 ) -> tuple[list[dict[str, Any]], Pictures, list[dict[str, Any]]]:

@@ -65,7 +65,9 @@ class FlowTrainer(Trainer):
         self.text_encoder: Any = setup.parts["text_encoder"]
         self.aligned = self_alignment.blocks(self.flow) if self_alignment else ()
         device, size = self.machine.device, setup.data.img_size
-        self.validation_metrics = ValidationMetrics(setup.evaluation, of="samples", img_size=size, device=device)
+        self.validation_metrics = ValidationMetrics(
+            setup.evaluation, of="samples", img_size=size, device=device, data=setup.data, track=setup.console.track
+        )
         self.trains_text = "text_encoder" in self.players
         self.latents = Encoded(self.machine, setup.parts, trains_text=self.trains_text)
         width = setup.parts["text_encoder"](["a"]).tokens.shape[-1]

@@ -1,6 +1,8 @@
 """Measures on a schedule: refused where they cannot be taken, and without effect on the training."""
 
 from pathlib import Path
+from random import Random
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +14,7 @@ from fluxflow_exp.evaluation.similarity import psnr
 from fluxflow_exp.run.folder import RunFolder
 from fluxflow_exp.run.metric_log import read_rows
 from tests.conftest import toy
+from tests.helpers.datasets import image_folder, noise, write_folder
 from tests.helpers.networks import small_timm
 
 pytest.importorskip("torchmetrics")
@@ -42,6 +45,47 @@ def test_images_that_are_too_small_and_weights_that_are_not_there_are_said(
     monkeypatch.setattr(torch.hub, "download_url_to_file", no_network)
     with pytest.raises(ValueError, match=r"metrics: lpips: .*or name it with evaluation.lpips_weights_file=FILE"):
         ValidationMetrics(Evaluation(metrics=["lpips"]), of="reconstructions", img_size=64, device=CPU)
+
+
+def test_copies_of_training_pictures_are_told_while_training_and_those_are_looked_at_once(tmp_path: Path) -> None:
+    write_folder(tmp_path, noise(40, (16, 16)))
+    data, features, looked = image_folder(tmp_path), small_timm(tmp_path / "resnet"), []
+
+    def track(parts: Any, description: str, *, total: int) -> Any:
+        looked.append((description, total))
+        return parts
+
+    wanted = Evaluation(metrics=["copies"], features=str(features), training_images=20)
+    schedule = ValidationMetrics(wanted, of="samples", img_size=16, device=CPU, data=data, track=track)
+    assert schedule.training is not None
+    trained = torch.stack([schedule.training.sample(row).image for row in range(20)])
+    held_out = torch.stack([data.validation.read(i, Random(0)).image for i in range(len(data.validation))])
+    state = torch.get_rng_state()
+    for samples, rate in ((trained, 1.0), (trained.flip(3), 1.0), (torch.zeros_like(trained), 0.0)):
+        found = schedule.of_samples(samples, ["a"] * 20, held_out, ["a"] * len(held_out))
+        assert found == {"val_copies": rate, "val_copies_held_out": 1 / len(held_out)}
+    assert looked == [("Features of 20 training pictures", 1)]
+    assert torch.equal(torch.get_rng_state(), state), "nothing is drawn"
+
+
+def test_training_pictures_that_cannot_be_looked_through_are_said(tmp_path: Path) -> None:
+    write_folder(tmp_path, noise(20, (16, 16)))
+    data = image_folder(tmp_path)
+    data.train = Passing()  # type: ignore[assignment]
+    with pytest.raises(ValueError, match=r"metrics: copies: .* streamed shards pass by once"):
+        ValidationMetrics(Evaluation(metrics=["copies"]), of="samples", img_size=16, device=CPU, data=data)
+
+
+class Passing:
+    """A stream."""
+
+    epoch_size, max_readers, varies = 4, 1, "it passes"
+
+    def __len__(self) -> int:
+        return 4
+
+    def samples(self, **_: int) -> Any:
+        raise NotImplementedError
 
 
 def test_measuring_more_changes_nothing_of_the_training(tmp_path: Path) -> None:

@@ -219,6 +219,13 @@ def test_measures_need_their_packages_and_two_images(monkeypatch):
     assert 'pip install "fluxflow-exp[eval]"' in line
 
 
+def test_copies_are_not_looked_for_in_a_stream():
+    words = ["data=webdataset", "data.urls=https://example.org/a.tar", "data.epoch_size=9"]
+    assert check(*words) == []
+    (line,) = check(*words, "evaluation.metrics=[copies]")
+    assert line.startswith("evaluation.metrics: copies looks through training images, and https://example.org/a.tar is")
+
+
 def test_a_cache_that_no_step_reads_is_refused():
     assert check("cache.mode=on") == []
     (line,) = check("cache.mode=on", stage="vae")

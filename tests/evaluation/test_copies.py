@@ -1,0 +1,171 @@
+"""Planted copies: a model that returns training pictures, their mirror images, its own pictures, noise."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from fluxflow_exp.data.image_folder import ImageFolder
+from fluxflow_exp.data.mixture import Mixture
+from fluxflow_exp.data.protocols import unaugmented
+from fluxflow_exp.evaluation import copies
+from fluxflow_exp.evaluation.copies import CopyCheck, Found, Nearest, kept, nearest, sentence
+from fluxflow_exp.evaluation.features import Features
+from fluxflow_exp.evaluation.retrieval import chance, retrieval
+from fluxflow_exp.evaluation.training_pictures import TrainingPictures
+from tests.helpers.datasets import image_folder, noise, write_folder
+
+SIDE = 8
+
+
+def track(parts: Iterable[Any], description: str, *, total: int) -> Iterable[Any]:
+    return parts
+
+
+def network() -> Features:
+    """The pixels themselves."""
+    model = nn.Flatten()
+    model.register_parameter("place", nn.Parameter(torch.zeros(1)))  # by which the device is known
+    return Features("pixels", model, lambda images: images.float(), about="")
+
+
+def pictures(data: Any, places: range) -> Tensor:
+    return torch.stack([data.train.read(place, None).image for place in places])
+
+
+def random(n: int, seed: int = 0) -> Tensor:
+    return torch.randint(0, 256, (n, 3, SIDE, SIDE), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture(name="data", scope="module")
+def _data(tmp_path_factory: pytest.TempPathFactory) -> ImageFolder:
+    """120 pictures, each with three sisters of the same drawing in other noise, as a subject has in other styles."""
+    folder = tmp_path_factory.mktemp("data")
+    drawn = random(120, 1).float()
+    sisters = [(drawn + 25 * torch.randn(drawn.shape, generator=torch.Generator().manual_seed(i))) for i in range(4)]
+    shown = torch.cat(sisters).clamp(0, 255).to(torch.uint8)
+    write_folder(folder, [Image.fromarray(image.permute(1, 2, 0).numpy()) for image in shown])
+    return image_folder(folder, img_size=SIDE, validation_fraction=0.25)
+
+
+def check(data: ImageFolder, samples: Tensor, count: int = 1000) -> tuple[CopyCheck, Found]:
+    used = network()
+    held_out = torch.stack([data.validation.read(i, None).image for i in range(len(data.validation))])  # type: ignore[arg-type]
+    made = CopyCheck(TrainingPictures(data, count=count), used, track)
+    return made, made(*((used(each), used(each.flip(3))) for each in (samples, held_out)))
+
+
+def test_training_pictures_and_their_mirror_images_are_called_copies(data: ImageFolder) -> None:
+    trained = pictures(data, range(40))
+    for samples, mirrored in ((trained, False), (trained.flip(3), True)):
+        found = check(data, samples)[1]
+        assert found.rates["copies"] == 1
+        assert 0.05 <= found.rates["copies_held_out"] < 0.07
+        assert found.samples.distance.max() == 0
+        assert (found.samples.row == torch.arange(40)).all()
+        assert (found.samples.mirrored == mirrored).all()
+        assert "copies found: 40 of 40 samples" in sentence(found)
+        assert "the model copies" in sentence(found)
+
+
+def test_new_pictures_of_what_was_trained_are_no_copies_and_neither_is_noise(data: ImageFolder) -> None:
+    found = check(data, torch.stack([data.validation.read(i, None).image for i in range(100)]))[1]  # type: ignore[arg-type]
+    assert found.rates["copies"] == pytest.approx(0.05, abs=0.04)
+    assert "no more than of pictures that were never seen" in sentence(found)
+    found = check(data, random(100, 7))[1]
+    assert found.rates["copies"] == 0
+    assert found.distances["samples"] > 5 * found.distances["held_out"]
+    assert sentence(found).startswith("copies found: 0 of 100 samples are as near to a training picture as the nearest")
+
+
+def test_noise_finds_the_held_out_pictures_by_chance(data: ImageFolder) -> None:
+    entries = data.validation.entries
+    real = network()(torch.stack([data.validation.read(i, None).image for i in range(len(entries))]))  # type: ignore[arg-type]
+    names = [entry.id for entry in entries]
+    found = [retrieval(real, network()(random(len(names), seed)), names, names, among=5) for seed in range(20)]
+    assert torch.tensor(found).mean() == pytest.approx(chance(names, names, among=5), abs=0.01)
+
+
+def test_a_few_copies_among_new_pictures_are_the_closest_pairs(data: ImageFolder) -> None:
+    samples = random(60, 3)
+    samples[[7, 31]] = pictures(data, range(5, 7)).flip(3)
+    made, found = check(data, samples)
+    assert found.rates["copies"] == pytest.approx(2 / 60)
+    first, second, *others = made.pairs(found, samples, [f"prompt {i}" for i in range(60)])
+    assert {(first.prompt, first.name), (second.prompt, second.name)} == {
+        (f"prompt {i}", data.train.entries[place].id) for i, place in ((7, 5), (31, 6))
+    }
+    assert first.mirrored
+    assert torch.equal(first.sample, first.training.flip(2))
+    assert first.caption == f"picture {first.name.removesuffix('.png')}"
+    assert len(others) == copies.PAIRS - 2
+    assert len({pair.name for pair in others}) == len(others), "each training picture once"
+    facts, images = kept(found, [first, second])
+    assert [pair["distance"] for pair in facts["pairs"]] == [0, 0]
+    assert torch.equal(images[facts["pairs"][0]["sample"]], first.sample)
+    assert facts["threshold"] == found.threshold
+
+
+def test_the_nearest_is_that_of_a_plain_search_however_it_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(copies, "CHUNK", 7)
+    source = torch.Generator().manual_seed(0)
+    training, plain, mirrored = (torch.randn(n, 12, generator=source) for n in (30, 9, 9))
+    found = nearest((plain, mirrored), training)
+    scale = (training - training.mean(0)) / training.std(0, correction=0)
+    for i in range(9):
+        each = [(x[i] - training.mean(0)) / training.std(0, correction=0) for x in (plain, mirrored)]
+        cosines = torch.stack([nn.functional.cosine_similarity(x[None], scale) for x in each])
+        assert found.distance[i] == pytest.approx(1 - float(cosines.max()), abs=1e-5)
+        assert (int(found.mirrored[i]), int(found.row[i])) == divmod(int(cosines.argmax()), 30)
+
+
+def test_held_out_pictures_that_are_training_pictures_raise_their_rate_not_the_threshold() -> None:
+    row, turned = torch.zeros(10, dtype=torch.long), torch.zeros(10, dtype=torch.bool)
+    held_out = Nearest(torch.tensor([0.0] * 3 + [0.5] * 7), row, turned)
+    found = Found(Nearest(torch.tensor([0.0] * 4 + [0.4] * 6), row, turned), held_out)
+    assert (found.threshold, found.rates) == (0, {"copies": 0.4, "copies_held_out": 0.3})
+
+
+def test_some_of_the_training_pictures_are_looked_through_and_which_is_said(data: ImageFolder) -> None:
+    few, again = (TrainingPictures(data, count=50) for _ in range(2))
+    assert few.features(network(), track).shape == (50, 3 * SIDE * SIDE)
+    assert few.record["name"] == f"50 of {len(data.train)}"
+    again.features(network(), track)
+    assert few.record == again.record
+    other = TrainingPictures(data, count=51)
+    other.features(network(), track)
+    assert other.record["digest"] != few.record["digest"]
+    assert list(few.places) == sorted(set(few.places))
+    assert few.sample(3).id == data.train.entries[few.places[3]].id
+
+
+def test_what_cannot_be_read_is_left_out(tmp_path: Path) -> None:
+    write_folder(tmp_path, noise(12, (SIDE, SIDE)))
+    data = image_folder(tmp_path, img_size=SIDE, validation_fraction=0.3)
+    lost = data.train.entries[2].id
+    (tmp_path / "images" / lost).write_bytes(b"no picture")
+    training = TrainingPictures(data, count=100)
+    assert len(training.features(network(), track)) == len(data.train) - 1
+    assert training.record["name"] == f"{len(data.train) - 1} of {len(data.train)}"
+    assert training.sample(2).id == data.train.entries[3].id
+    for entry in data.train.entries:
+        (tmp_path / "images" / entry.id).unlink()
+    with pytest.raises(ValueError, match=r"none of .* training pictures can be read"):
+        TrainingPictures(data, count=100).features(network(), track)
+
+
+def test_training_pictures_are_looked_at_as_they_are(tmp_path: Path) -> None:
+    write_folder(tmp_path, noise(30, (40, 24)))
+    plain = image_folder(tmp_path, img_size=32)
+    for options in ({"crop": "random", "flip": True}, {"buckets": 2.0}, {"reduced_min_sizes": [16]}):
+        data = image_folder(tmp_path, img_size=32, **options)
+        assert len(unaugmented(data.train)) == len(data.train.entries)
+        assert torch.equal(unaugmented(data.train).read(3, None).image, plain.train.read(3, None).image)
+    mixed = Mixture({"a": plain, "b": plain, "c": plain}, {"a": 1, "b": 0.5, "c": 0})
+    training = TrainingPictures(mixed, count=100)
+    training.features(network(), track)
+    assert training.record["name"] == f"{2 * len(plain.train)} of {2 * len(plain.train)}", "each once, undrawn ones not"
