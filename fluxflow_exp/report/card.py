@@ -14,8 +14,8 @@ HEADLINES = ("val_psnr", "prompt_accuracy", "val_flow")  # metrics that come fir
 # Where a metric comes from: key of a result → title
 COLUMNS = {
     "metric": "Metric", "value": "Value", "step": "Step, update", "ema": "Weights", "n": "N", "seed": "Seed",
-    "guidance": "Guidance", "img_size": "Size", "implementation": "Made by", "features": "Features",
-    "weights_digest": "Weights' digest", "reference_digest": "Reference's digest",
+    "guidance": "Guidance", "sampler": "Sampler", "img_size": "Size", "implementation": "Made by",
+    "features": "Features", "weights_digest": "Weights' digest", "reference_digest": "Reference's digest",
 }  # fmt: skip
 # What was planned and what came: key of facts.planned → title, how a number of it is written
 MEASURES = {
