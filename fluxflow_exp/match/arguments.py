@@ -22,11 +22,12 @@ class Asked:
     @property
     def reference(self) -> list[str]:
         """The reference's overrides: those shared by both, with `like` in place of what it names."""
-        named = {_key(each) for each in self.like}
-        return [*(each for each in self.overrides if _key(each) not in named), *self.like]
+        named = {key_of(each) for each in self.like}
+        return [*(each for each in self.overrides if key_of(each) not in named), *self.like]
 
 
-def _key(override: str) -> str:
+def key_of(override: str) -> str:
+    """Return the key that an override sets, adds or takes out."""
     return override.partition("=")[0].lstrip("+~")
 
 

@@ -8,7 +8,7 @@ import yaml
 
 from fluxflow_exp import files
 from fluxflow_exp.console import aligned
-from fluxflow_exp.match.arguments import Asked
+from fluxflow_exp.match.arguments import Asked, key_of
 
 
 def table(found: dict[str, Any]) -> str:
@@ -75,8 +75,8 @@ def write_model(folder: Path, name: str, asked: Asked, found: dict[str, Any]) ->
 
 def commands(path: Path, name: str, asked: Asked, found: dict[str, Any]) -> str:
     """Return the commands that train the model: from its file, or by overrides alone."""
-    own = [each for each in asked.overrides if each.startswith(("model=", "model."))]
-    words = [each for each in own if each.partition("=")[0] not in found["changes"]]
+    own = [each for each in asked.overrides if key_of(each) == "model" or key_of(each).startswith("model.")]
+    words = [each for each in own if key_of(each) not in found["changes"]]
     new = [f"{'+' if key.endswith('mlp_ratio') else ''}{key}={_flat(value)}" for key, value in found["changes"].items()]
     others = [each for each in asked.overrides if each not in own]
     folder = path.parent.parent

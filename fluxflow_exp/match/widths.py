@@ -8,6 +8,7 @@ from typing import Any
 
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.match.search import Space, Widths
+from fluxflow_exp.models import weights
 
 FINER = (8, 4, 2, 1)  # channels: multiples of 8 are what matrix units take
 TIMED = (16,)  # where time counts: with 72 and 216 an update took 1.5 times as long as with 64 and 240 (one H200)
@@ -70,14 +71,21 @@ class Model:
         return Model(nodes, self.parts)
 
     def deeper(self, blocks: int) -> dict[str, Any]:
-        """The changes that add `blocks` to the depth of each part; {} where one would have none left."""
+        """The changes that add `blocks` to the depth of each part; {} where one would have too few left."""
         depths = {
             f"model.{part}.{key}": self.nodes[part][key] + blocks
             for part in self.parts
             for key in DEPTHS
             if key in self.nodes[part]
         }
-        return depths if min(depths.values(), default=0) > 0 else {}
+        if min(depths.values(), default=0) <= 0:
+            return {}
+        try:
+            for part in self.parts:
+                weights.outline(self.changed(depths).nodes[part])
+        except ValueError:  # an option needs more blocks
+            return {}
+        return depths
 
     def _lists(self) -> list[tuple[list[int], list[str]]]:
         """Lists of widths, one a stage, with the parts that share them."""

@@ -13,8 +13,10 @@ import pytest
 
 from fluxflow_exp.config.compose import resolve
 from fluxflow_exp.config.overrides import compose_config
+from fluxflow_exp.match.arguments import Asked
 from fluxflow_exp.match.command import main
 from fluxflow_exp.match.fit import _widths
+from fluxflow_exp.match.output import commands
 from fluxflow_exp.match.widths import Model, model_of
 from fluxflow_exp.models import weights
 from fluxflow_exp.models.compact_vae import shortcuts
@@ -123,6 +125,19 @@ def test_depth_is_changed_in_all_parts_and_never_to_none() -> None:
     model = model_of(resolve(compose_config(["model=tiny", "stage=vae"])), ["compressor", "expander"])
     assert model.deeper(1) == {"model.compressor.blocks": 2, "model.expander.blocks": 2}
     assert model.deeper(-1) == {}
+    values = resolve(compose_config(["model=tiny", "+model.flow_processor.long_skips=true"]))
+    flow = model_of(values, ["flow_processor"])
+    assert flow.deeper(-1) == {"model.flow_processor.depth": 3}
+    assert flow.deeper(-2) == {}  # no two blocks to be joined
+
+
+def test_added_keys_of_the_model_are_in_its_file_and_in_its_overrides_alone(tmp_path: Path) -> None:
+    words = ["model=tiny", "+model.flow_processor.long_skips=true", "seed=1"]
+    asked = Asked(words, [], "params", "flow", None, measured=False, updates=0)
+    found = {"difference": 0.0, "tolerance": 0.01, "axis": "params", "changes": {"model.flow_processor.width": 64}}
+    _, by_file, _, alone = commands(tmp_path / "model" / "mine.yaml", "mine", asked, found).splitlines()
+    assert by_file.endswith(" model=mine seed=1")
+    assert alone == "  model=tiny +model.flow_processor.long_skips=true model.flow_processor.width=64"
 
 
 def test_widths_that_are_near_and_cannot_be_taken_are_said_to_be_so(capsys: pytest.CaptureFixture[str]) -> None:
