@@ -25,6 +25,7 @@ METRICS = {
     "kl_beta": Metric("β, the weight of KL"),
     "l1": Metric("L1"),
     "mse": Metric("Squared error"),
+    "log_mse": Metric("Logarithm of the squared error", "nats above 46 dB"),
     "g": Metric("Generator's hinge loss", console="G", balance=True),
     "d": Metric("Discriminator's hinge loss", console="D", balance=True),
     "r1": Metric("R1 penalty", balance=True),

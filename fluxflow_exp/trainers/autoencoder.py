@@ -45,7 +45,7 @@ class AutoencoderTrainer(Trainer):
     MICRO_BATCH = "autoencoder"
     GIVES = ("reconstruction", "images")
     METRICS = {
-        **dict.fromkeys(("l1", "mse"), "reconstruction"),
+        **dict.fromkeys(("l1", "mse", "log_mse"), "reconstruction"),
         **dict.fromkeys(("l1_low", "l1_high"), "frequency"),
         **dict.fromkeys(("kl", "kl_floored"), "kl"),
         **dict.fromkeys(("g", "d", "r1", "g_weight"), "adversarial"),
@@ -57,7 +57,7 @@ class AutoencoderTrainer(Trainer):
         **{f"val_{name}": None for name in ("psnr", "ssim", "ms_ssim", "lpips", "rfd")},
     }
     REACHES = {
-        **dict.fromkeys(("l1", "mse", "l1_low", "l1_high", "lpips", "equivariance"), NEEDS),
+        **dict.fromkeys(("l1", "mse", "log_mse", "l1_low", "l1_high", "lpips", "equivariance"), NEEDS),
         **dict.fromkeys(("color_stats", "histogram", "contrast", "g", "feature_matching"), NEEDS),
         **dict.fromkeys(("kl", "kl_floored"), ("compressor",)),
         **dict.fromkeys(("d", "r1", "lecam"), ("discriminator",)),

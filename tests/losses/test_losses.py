@@ -1,8 +1,11 @@
 """Losses against closed forms."""
 
+import math
+
 import pytest
 import torch
 
+from fluxflow_exp.evaluation.similarity import psnr
 from fluxflow_exp.losses.flow_matching import RectifiedFlow
 from fluxflow_exp.losses.kl import KL
 from fluxflow_exp.losses.reconstruction import Reconstruction
@@ -15,11 +18,26 @@ def test_reconstruction_is_the_mean_error_of_each_sample():
     terms = Reconstruction()(found, images)
     assert terms["l1"].tolist() == [0.5, 1.0]
     assert terms["mse"].tolist() == [0.25, 1.0]
+    assert set(terms) == {"l1", "mse"}  # log_mse where it has a weight
+
+
+def test_the_logarithm_of_the_squared_error_falls_as_psnr_rises():
+    images = torch.zeros(3, 3, 4, 4)
+    found = torch.stack([torch.full((3, 4, 4), error) for error in (0.0, 0.1, 1.0)]).requires_grad_()
+    terms = Reconstruction(l1=0.0, mse=0.0, log_mse=1.0)(found, images)
+    torch.testing.assert_close(terms["log_mse"], torch.tensor([0.0, math.log(1 + 1e2), math.log(1 + 1e4)]))
+    decibels = psnr(found.detach()[1:], images[1:])
+    fallen = (terms["log_mse"][2] - terms["log_mse"][1]) * 10 / math.log(10)
+    assert float(fallen) == pytest.approx(float(decibels[0] - decibels[1]), abs=0.05)  # the floor is far below
+    (gradient,) = torch.autograd.grad(terms["log_mse"].sum(), found)
+    assert gradient.isfinite().all()
+    assert not gradient[0].any()
 
 
 def test_reconstruction_needs_a_weight():
-    with pytest.raises(ValueError, match="not both 0"):
+    with pytest.raises(ValueError, match="not all 0"):
         Reconstruction(l1=0.0, mse=0.0)
+    assert Reconstruction(l1=0.0, mse=0.0, log_mse=0.1).weights["log_mse"] == 0.1
 
 
 def test_kl_is_that_of_torch_distributions():

@@ -150,6 +150,7 @@ OFF_OR_ON = {
     "off": [],
     "latent noise": ["+stage.steps.vae.trainer.latent_noise=0.7"],
     "equivariance": [EQUIVARIANCE],
+    "logarithm": ["+stage.steps.vae.trainer.reconstruction.log_mse=0.1"],
     "both": ["+stage.steps.vae.trainer.latent_noise=0.7", EQUIVARIANCE],
 }
 
@@ -192,6 +193,7 @@ def test_what_is_drawn_is_a_function_of_the_update(tmp_path: Path, chosen: str) 
         results.append(updated(trainer, batch))
     assert results[0] == pytest.approx(results[1], rel=1e-4, abs=1e-6)
     assert results[0]["l1"] != results[2]["l1"]
+    assert ("log_mse" in results[0]) == (chosen == "logarithm")
     assert ("equivariance" in results[0]) == (chosen in ("equivariance", "both"))
 
 

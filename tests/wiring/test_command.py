@@ -63,7 +63,7 @@ def test_a_shipped_stage_passes(stage: str) -> None:
             "+stage.steps.vae.trainer.latent_noise=0.5",
         ],
         ["stage=vae", "optimizer=rmsprop", "scheduler=plateau"],
-        ["stage=vae", "optimizer=adam", "scheduler=exponential"],
+        ["stage=vae", "optimizer=adam", "scheduler=exponential", "+stage.steps.vae.trainer.reconstruction.log_mse=0.1"],
         ["stage=flow_cfg", "+loss@stage.steps.flow.trainer.objective=v_prediction", "scheduler=linear"],
         ["stage=flow_cfg", *EVERY],
         ["stage=vae", "stage.steps.vae.trainer.kl.warmup=5", "scheduler=constant"],
