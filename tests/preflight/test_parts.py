@@ -51,7 +51,7 @@ def test_sizes_of_buckets_and_scales_are_looked_at():
         ("stage.steps.vae.optimizers.vae=sgd", "choose one: optimizer@stage.steps.vae.optimizers.vae=…"),
         ("stage.steps.vae.schedulers.vae=null", "choose one: scheduler@stage.steps.vae.schedulers.vae=…"),
         ("stage.steps.vae.trainer=x", "with a _target_ and its arguments, not 'x'"),
-        ("stage.steps.vae.trainer.kl=null", "stage.steps.vae.trainer.kl=None: must be built"),
+        ("stage.steps.vae.trainer.kl=null", "stage.steps.vae.trainer.kl is missing"),
         ("model.text_encoder=null", "model.text_encoder is what is built"),
         ("stage.steps.vae.trainer._target_=3", "stage.steps.vae.trainer names nothing to build (no _target_)"),
     ],
