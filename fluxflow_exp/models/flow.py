@@ -3,7 +3,8 @@
 A diffusion transformer (Peebles & Xie 2023) with adaptive norms by time and pooled text, 2-D rotary positions (Su et
 al. 2021, half of a head for each axis), query-key RMS norm (Esser et al. 2024), and cross-attention to all text tokens.
 On request it has long skips between blocks (Bao et al. 2023), one modulation for all blocks (Chen et al. 2023), and
-values that go on from the first block (Zhou et al. 2024). None of these changes what an untrained model computes.
+values that go on from the first block (Zhou et al. 2024): none of these changes what an untrained model computes. And
+tokens may begin with their absolute places (Peebles & Xie 2023).
 
 Shapes: B batch, D latent channels, h × w latent grid, N = (h/p)·(w/p) tokens, C width, L text tokens.
 """
@@ -16,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fluxflow_exp.config.bounds import PositiveFloat, PositiveInt
-from fluxflow_exp.models.flow_block import Block, norm, rotary
+from fluxflow_exp.models.flow_block import Block, norm, places, rotary
 from fluxflow_exp.models.layers import ActivationName, run
 from fluxflow_exp.models.text_encoder import Text, padded
 
@@ -32,7 +33,9 @@ class FlowProcessor(nn.Module):
     `long_skips`: what block i gives reaches block depth-1-i, too, where others lie between the two (U-ViT, Bao et al.
     2023). `shared_modulation`: one projection of time and text modulates all blocks, each with a bias of its own
     (adaLN-single; Chen et al. 2023, arXiv 2310.00426). `value_residual`: self-attention's values are mixed with those
-    of the first block by learned weights (Zhou et al. 2024, arXiv 2410.17897).
+    of the first block by learned weights (Zhou et al. 2024, arXiv 2410.17897). `absolute_positions`: cosines and sines
+    of its place are added to each token at first (Vaswani et al. 2017). Rotary positions are relative: by themselves
+    they give a constant image a constant velocity, whatever the weights, and places follow from the noise alone.
     """
 
     latent_mean: Tensor
@@ -53,6 +56,7 @@ class FlowProcessor(nn.Module):
         long_skips: bool = False,
         shared_modulation: bool = False,
         value_residual: bool = False,
+        absolute_positions: bool = False,
     ) -> None:
         super().__init__()
         for name, asked, least in (("long_skips", long_skips, 3), ("value_residual", value_residual, 2)):
@@ -63,7 +67,7 @@ class FlowProcessor(nn.Module):
         self.patch_size, self.head_dim, self.text_dim = patch_size, width // heads, text_dim
         self.checkpointing = False
         self.skips = long_skips_of(depth) if long_skips else {}
-        self.value_residual = value_residual
+        self.value_residual, self.absolute_positions = value_residual, absolute_positions
         self.register_buffer("latent_mean", torch.zeros(vae_dim))
         self.register_buffer("latent_std", torch.ones(vae_dim))
         self.embed = nn.Linear(vae_dim * patch_size**2, width)
@@ -109,6 +113,8 @@ class FlowProcessor(nn.Module):
         if height % p or width % p:
             raise ValueError(f"the latent grid {width}x{height} does not divide into patches of {p}")
         x = self.embed(F.pixel_unshuffle(latents, p).flatten(2).transpose(1, 2))
+        if self.absolute_positions:
+            x = x + places(height // p, width // p, x.shape[-1], device=x.device).to(x.dtype)
         if latents.is_cuda:
             text = padded(text)
         words = self.text_norm(text.tokens)

@@ -3,6 +3,7 @@
 B batch, N tokens of the latent grid, C width, L text tokens.
 """
 
+import math
 from typing import Literal
 
 import torch
@@ -130,10 +131,24 @@ def rotary(height: int, width: int, head_dim: int, *, device: torch.device) -> T
     The first half of the angles follows y, the second x.
     """
     count = head_dim // 4
-    frequencies = 100.0 ** -(torch.arange(count, device=device) / count)
-    y = torch.arange(height, device=device)[:, None, None] * frequencies
-    x = torch.arange(width, device=device)[None, :, None] * frequencies
-    shape = (height, width, count)
+    return _waves(height, width, 100.0 ** -(torch.arange(count, device=device) / count))
+
+
+def places(height: int, width: int, channels: int, *, device: torch.device) -> Tensor:
+    """Cosines and sines of a grid's places in raster order, y before x, (height·width, channels).
+
+    Their periods are 4 to 64 tokens: longer ones would be nearly the same everywhere on a latent grid.
+    """
+    count = channels // 4
+    periods = 4 * 16.0 ** (torch.arange(count, device=device) / count)
+    return torch.cat(tuple(_waves(height, width, 2 * math.pi / periods)), -1)
+
+
+def _waves(height: int, width: int, frequencies: Tensor) -> Tensor:
+    """(2, height·width, 2·frequencies)."""
+    y = torch.arange(height, device=frequencies.device)[:, None, None] * frequencies
+    x = torch.arange(width, device=frequencies.device)[None, :, None] * frequencies
+    shape = (height, width, len(frequencies))
     angles = torch.cat([y.expand(shape), x.expand(shape)], -1).flatten(0, 1)
     return torch.stack([angles.cos(), angles.sin()])
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fluxflow_exp.models.flow import FlowProcessor, long_skips_of, time_features
-from fluxflow_exp.models.flow_block import rotary, rotate
+from fluxflow_exp.models.flow_block import places, rotary, rotate
 from fluxflow_exp.models.text_encoder import Text
 
 OPTIONS = ("long_skips", "shared_modulation", "value_residual")
@@ -175,6 +175,30 @@ def test_a_value_residual_mixes_in_the_values_of_the_first_block():
         torch.testing.assert_close(flow(*given), before)
         flow.blocks[0].attention.key_value.weight[32:].normal_()
         assert (flow(*given) - before).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("patch_size", [1, 2])
+def test_absolute_positions_tell_the_places_of_a_constant_image(patch_size):
+    plain, flow = (model(patch_size=patch_size, absolute_positions=on) for on in (False, True))
+    assert plain.state_dict().keys() == flow.state_dict().keys()
+    given = torch.full((2, 4, 6, 4), 0.7), torch.rand(2), text()
+    wide, high = 4 // patch_size, 6 // patch_size
+    added = tokens_of(flow, *given) - tokens_of(plain, *given)
+    quarters = torch.pi / 2 / 16 ** (torch.arange(8) / 8)  # 32 channels: cosines and sines of 8 angles of y and of x
+    row, column = high - 1, 1
+    expected = torch.cat([row * quarters, column * quarters])
+    torch.testing.assert_close(added[:, row * wide + column], torch.cat([expected.cos(), expected.sin()]).expand(2, 32))
+    patches = torch.nn.functional.pixel_unshuffle
+    same = patches(stirred(plain)(*given), patch_size).flatten(2)
+    torch.testing.assert_close(same, same[:, :, :1].expand_as(same), rtol=1e-4, atol=1e-4)
+    told = patches(stirred(flow)(*given), patch_size).flatten(2)
+    assert (told[:, :, :1] - told[:, :, 1:]).abs().amax((0, 1)).min() > 1e-2
+
+
+def test_no_two_places_are_the_same():
+    found = places(64, 12, 32, device=torch.device("cpu"))
+    assert found.shape == (64 * 12, 32)
+    assert (torch.cdist(found, found) + 9 * torch.eye(64 * 12)).min() > 1
 
 
 @pytest.mark.parametrize(("option", "depth"), [("long_skips", 2), ("value_residual", 1)])
