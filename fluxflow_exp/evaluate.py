@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 import shlex
 import sys
 from dataclasses import asdict
@@ -98,9 +99,17 @@ def _fitting(
             reasons[name] = "only data=shapes can tell what an image shows"
         else:
             check_count(held_out, [name])
+        if name.startswith("retrieval") and options.within:
+            _check_within(options.within, held_out.captions)
     kept, more = _sorted_out(chosen, options.metrics or [], reasons)
     left_out |= more
     return kept
+
+
+def _check_within(pattern: str, captions: list[str]) -> None:
+    """UserError: it is found in no caption."""
+    if not any(re.search(pattern, caption) for caption in captions):
+        raise UserError(f"--within {pattern!r} is found in no caption of the held-out images, as {captions[0]!r}")
 
 
 def _check_used(options: argparse.Namespace, chosen: list[str], left_out: dict[str, str]) -> None:
@@ -110,7 +119,7 @@ def _check_used(options: argparse.Namespace, chosen: list[str], left_out: dict[s
     drawing = ("guidance", "guidance-interval", "steps", "sampler", "shift", "seed")
     asked = {
         **dict.fromkeys((f"--{name}" for name in drawing), samples), "--features": features,
-        "--training-images": ["copies"],
+        "--training-images": ["copies"], "--within": [name for name in features if name.startswith("retrieval")],
         "--clip": ["clip_score"], "--lpips-net": ["lpips"], "--lpips-weights": ["lpips"],
     }  # fmt: skip
     problems, usual = [], parser()
@@ -192,6 +201,7 @@ def _wanted(options: argparse.Namespace, chosen: list[str], subject: Subject) ->
         seed=options.seed,
         features=options.features,
         data=options.overrides,
+        within=options.within,
         training_images=options.training_images or frozen.training_images,
     )
 
@@ -224,6 +234,10 @@ def main(arguments: list[str] | None = None) -> int:
 
         wrong = interval_problem(options.guidance_interval)
         problems += [f"--guidance-interval {wrong}"] if wrong else []
+    try:
+        re.compile(options.within or "")
+    except re.error as error:
+        problems.append(f"--within {options.within!r} is no regular expression: {error}")
     if problems:
         raise UserError(*problems)
     records, left_out, subject, pictures = evaluate(options)

@@ -185,6 +185,17 @@ def test_an_earlier_step_is_measured_by_its_file(run: Path, tmp_path: Path) -> N
     assert [r["step"] for r in measure(flow, "--metrics", "flow", "--images", "8", out=tmp_path / "o.json")] == ["flow"]
 
 
+def test_retrieval_is_among_images_alike_where_that_is_asked(run: Path, features: Path, tmp_path: Path) -> None:
+    words = ["--metrics", "retrieval_1", "--images", "8", "--guidance", "1", "--features", str(features)]
+    (every,) = measure(run, *words, out=tmp_path / "out.json")
+    (alike,) = measure(run, *words, "--within", r"on an? (\w+)", out=tmp_path / "out.json")
+    assert (every["within"], alike["within"]) == (None, r"on an? (\w+)")
+    assert alike["chance"] > every["chance"] == pytest.approx(1 / 8, abs=0.1)
+    assert alike["value"] >= every["value"]
+    reason = record.comparable(*(record.Record(**each) for each in (every, alike))) or ""
+    assert "images to retrieve from" in reason
+
+
 def test_other_data_are_said_with_the_number(run: Path, tmp_path: Path) -> None:
     (own,) = measure(run, "--metrics", "psnr", "--images", "8", out=tmp_path / "out.json")
     (other,) = measure(run, "data.seed=5", "--metrics", "psnr", "--images", "8", out=tmp_path / "out.json")
@@ -220,6 +231,10 @@ def test_weights_outside_of_a_run_need_its_configuration(
             "--guidance acts on fd, kid, precision, recall",
         ),
         (["--guidance", "1", "nan"], "--guidance nan is no number"),
+        (["--training-images", "0"], "--training-images must be at least 1, not 0"),
+        (["--within", "("], "--within '(' is no regular expression: missing )"),
+        (["--within", "style", "--metrics", "fd"], "--within acts on retrieval_1, retrieval_5 alone"),
+        (["--within", "cat", "--metrics", "retrieval_1", "--images", "8"], "--within 'cat' is found in no caption of"),
         (["--guidance", "1", "--guidance-interval", "0", "1"], "--guidance-interval acts on guidance other than 1"),
         (["--guidance-interval", "0.8", "0"], "--guidance-interval is two times from 0 (the picture) to 1 (noise)"),
         (["--metrics", "psnr", "--shift", "2"], "--shift acts on fd, kid, precision, recall"),

@@ -49,6 +49,10 @@ def parser() -> argparse.ArgumentParser:
         help="network that sets of images are compared in: efficientnet_lite0 (default; needs no hub), inception, a "
         "timm or Hugging Face image model",
     )  # fmt: skip
+    add(
+        "--within", metavar="PATTERN",
+        help="retrieval among the images alone in whose captions this regular expression finds the same",
+    )  # fmt: skip
     add("--training-images", type=int, metavar="N", help="that copies looks through at most; default: the run's own")
     add("--clip", metavar="NAME_OR_FOLDER", help="CLIP of clip_score")
     add("--lpips-net", choices=("alex", "vgg", "squeeze"), default="alex", help="classifier of lpips (default alex)")

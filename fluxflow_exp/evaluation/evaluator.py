@@ -46,6 +46,7 @@ class Wanted:
     seed: int = 0
     features: str = measures.EFFICIENTNET
     data: list[str] = field(default_factory=list)  # overrides
+    within: str | None = None  # of retrieval
     training_images: int = Evaluation.training_images  # that copies are looked for among
 
 
@@ -190,7 +191,8 @@ class Evaluator:
         if made:
             real, fake = held_out.features(self._features()), torch.cat(made)
             alike = [name for name in compared if name != "copies"]
-            sums |= sets.compared(alike, real, fake, captions=captions, prompts=captions, seed=self.wanted.seed)
+            words = {"captions": captions, "prompts": captions}
+            sums |= sets.compared(alike, real, fake, **words, seed=self.wanted.seed, within=self.wanted.within)
         if drawn:
             rates, nearest = self._copies(torch.cat(drawn), torch.cat(made), held_out)
             sums |= rates
@@ -239,7 +241,8 @@ class Evaluator:
             precision=self.machine.precision,
             device=self.machine.footprint()["gpu"],
             data=self.wanted.data,
-            chance=sets.by_chance(name, held_out.captions, held_out.captions),
+            chance=sets.by_chance(name, held_out.captions, held_out.captions, within=self.wanted.within),
+            within=self.wanted.within if name in sets.AMONG else None,
             training=self._training.record if self._training and name.startswith("copies") else None,
         )
 

@@ -48,6 +48,7 @@ class Record:
     device: str
     data: list[str]  # overrides of the run's own data; none: its own held-out split
     chance: float | None = None  # the value of pictures that have nothing to do with their prompts, where it has one
+    within: str | None = None  # of retrieval: what captions have alike of the images that it looks at
     training: dict[str, str] | None = None  # name and digest of the training images that it compares with
     nearest: dict[str, Any] | None = None  # of copies: distances to the training images, and the closest pairs
 
@@ -63,6 +64,7 @@ LIKE = {
     "sampler": "sampler",
     "ema": "averaged weights",
     "features": "features",
+    "within": "images to retrieve from",
     "training": "training images",
     "implementation": "implementation",
     "precision": "precision",

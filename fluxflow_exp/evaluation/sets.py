@@ -10,15 +10,25 @@ AMONG = {"retrieval_1": 1, "retrieval_5": 5}
 
 
 def compared(
-    names: list[str], real: Tensor, fake: Tensor, *, captions: list[str], prompts: list[str], seed: int = 0
+    names: list[str],
+    real: Tensor,
+    fake: Tensor,
+    *,
+    captions: list[str],
+    prompts: list[str],
+    seed: int = 0,
+    within: str | None = None,
 ) -> dict[str, float]:
-    """Return the measures `names` of features (n, d) of pictures with `captions`, and (m, d) drawn for `prompts`."""
+    """Return the measures `names` of features (n, d) of pictures with `captions`, and (m, d) drawn for `prompts`.
+
+    `within`: see retrieval.
+    """
     found: dict[str, float] = {}
     if {"precision", "recall"} & {*names}:
         found["precision"], found["recall"] = precision_recall(real, fake)
     for name in names:
         if name in AMONG:
-            found[name] = retrieval(real, fake, captions, prompts, among=AMONG[name])
+            found[name] = retrieval(real, fake, captions, prompts, among=AMONG[name], within=within)
         elif name == "kid":
             found[name] = distances.kernel(real, fake, seed=seed)
         elif name in ("fd", "rfd"):
@@ -26,6 +36,6 @@ def compared(
     return {name: found[name] for name in names}
 
 
-def by_chance(name: str, captions: list[str], prompts: list[str]) -> float | None:
+def by_chance(name: str, captions: list[str], prompts: list[str], *, within: str | None = None) -> float | None:
     """Return what the measure gives for pictures that have nothing to do with their prompts; None: unknown."""
-    return chance(captions, prompts, among=AMONG[name]) if name in AMONG else None
+    return chance(captions, prompts, among=AMONG[name], within=within) if name in AMONG else None

@@ -37,6 +37,29 @@ def test_pictures_of_one_caption_are_all_right_for_it() -> None:
     assert chance(captions, captions, among=1) == pytest.approx((2 * 2 / 40 + 38 / 40) / 40)
 
 
+def test_pictures_of_the_same_group_alone_are_looked_at() -> None:
+    styles = [("twemoji", "noto", "flat noto", "openmoji")[i % 4] for i in range(40)]
+    captions = [f"caption {i // 4}, {style} style" for i, style in enumerate(styles)]
+    real = features(40)
+    other_style = real.roll(1, 0)  # the picture before: the same or another subject, never the same style
+    assert retrieval(real, other_style, captions, captions, among=1) == 0
+    similar = real + 3 * features(40, 1)
+    inside = retrieval(real, similar, captions, captions, among=1, within=", (.*) style$")
+    by_hand = sum(
+        10 * retrieval(real[i::4], similar[i::4], captions[i::4], captions[i::4], among=1) for i in range(4)
+    )  # to the scale of features, which is that of all
+    assert inside == pytest.approx(by_hand / 40, abs=0.1)
+    assert inside > retrieval(real, similar, captions, captions, among=1)
+    assert chance(captions, captions, among=1, within=", (.*) style$") == pytest.approx(1 / 10)
+    assert chance(captions, captions, among=5, within="noto style$") == pytest.approx(5 / 20), (
+        "all others are one group"
+    )
+    assert chance(captions, captions, among=50, within=", (.*) style$") == 1
+    mixed = torch.cat([features(40, seed)[:, None] for seed in range(2, 102)], 1).unbind(1)
+    found = [retrieval(real, each, captions, captions, among=1, within=", (.*) style$") for each in mixed]
+    assert torch.tensor(found).mean() == pytest.approx(0.1, abs=0.02), "noise"
+
+
 def test_of_equals_the_wrong_one_is_nearer() -> None:
     real = features(40)
     real[1] = real[0]
