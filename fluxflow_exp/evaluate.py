@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from fluxflow_exp.losses.perceptual import Perceptual
     from fluxflow_exp.machine.hardware import Machine
 
+UNASKED = 2000  # training images that a CPU looks at without having been asked to, for two minutes
+
 
 def evaluate(
     options: argparse.Namespace,
@@ -93,8 +95,10 @@ def _fitting(
         size = held_out.data.img_size
         if size < measure.least:
             reasons[name] = f"needs images of {measure.least} pixels a side, and these have {size}"
-        elif name == "copies" and hidden(held_out.data):
-            reasons[name] = str(hidden(held_out.data))
+        elif name == "copies" and (reason := hidden(held_out.data)):
+            reasons[name] = reason
+        elif name == "copies" and not options.metrics and _is_slow(evaluator, len(held_out.data.train)):
+            reasons[name] = f"there are {len(held_out.data.train)} training images, and no GPU: --metrics copies"
         elif name == "prompt_accuracy" and not held_out.data.reads_back:
             reasons[name] = "only data=shapes can tell what an image shows"
         else:
@@ -104,6 +108,11 @@ def _fitting(
     kept, more = _sorted_out(chosen, options.metrics or [], reasons)
     left_out |= more
     return kept
+
+
+def _is_slow(evaluator: Evaluator, training: int) -> bool:
+    """Whether it takes long to look at the training images."""
+    return evaluator.machine.device.type == "cpu" and min(training, evaluator.wanted.training_images) > UNASKED
 
 
 def _check_within(pattern: str, captions: list[str]) -> None:

@@ -185,6 +185,17 @@ def test_an_earlier_step_is_measured_by_its_file(run: Path, tmp_path: Path) -> N
     assert [r["step"] for r in measure(flow, "--metrics", "flow", "--images", "8", out=tmp_path / "o.json")] == ["flow"]
 
 
+def test_a_cpu_looks_through_many_training_pictures_where_that_is_asked_by_name(
+    run: Path, features: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(evaluate, "UNASKED", 31)
+    words = ["--images", "8", "--guidance", "1", "--features", str(features)]
+    assert "copies" not in {each["metric"] for each in measure(run, *words, out=tmp_path / "out.json")}
+    assert "left out: copies: there are 32 training images, and no GPU: --metrics copies" in capsys.readouterr().out
+    found = measure(run, *words, "--metrics", "copies", "--training-images", "20", out=tmp_path / "out.json")
+    assert {each["training"]["name"] for each in found} == {"20 of 32"}
+
+
 def test_retrieval_is_among_images_alike_where_that_is_asked(run: Path, features: Path, tmp_path: Path) -> None:
     words = ["--metrics", "retrieval_1", "--images", "8", "--guidance", "1", "--features", str(features)]
     (every,) = measure(run, *words, out=tmp_path / "out.json")
