@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from fluxflow_exp.losses.perceptual import Perceptual
     from fluxflow_exp.machine.hardware import Machine
 
-UNASKED = 2000  # training images that a CPU looks at without having been asked to, for two minutes
+UNASKED = 2000  # training images that a CPU looks at without having been asked to, for three minutes
 
 
 def evaluate(
