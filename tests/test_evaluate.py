@@ -14,8 +14,12 @@ import torch
 
 from fluxflow_exp import evaluate, files, pipeline
 from fluxflow_exp.compare import command as compare
+from fluxflow_exp.config.schema import Hardware
 from fluxflow_exp.evaluation import measures, record
+from fluxflow_exp.evaluation.copies import through
 from fluxflow_exp.evaluation.held_out import data_of
+from fluxflow_exp.evaluation.published_model import AUTOENCODER, Subject
+from fluxflow_exp.machine.hardware import prepare
 from fluxflow_exp.models.text_to_image import TextToImage
 from fluxflow_exp.report.command import write_card
 from fluxflow_exp.run.folder import RunFolder
@@ -119,7 +123,10 @@ def test_a_model_that_returns_its_training_pictures_is_called_out_and_shown(
 ) -> None:
     copied = shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("evaluations"))
     trained = data_of(RunFolder(run).frozen(), "flow", []).train
-    samples = torch.stack([trained.read(place, random.Random(0)).image for place in range(8)])  # type: ignore[union-attr]
+    originals = torch.stack([trained.read(place, random.Random(0)).image for place in range(8)])  # type: ignore[union-attr]
+    machine = prepare(Hardware(name="cpu", device="cpu", precision="fp32"), computes=False)
+    parts = Subject(run).load(AUTOENCODER, machine.device)
+    samples = through(parts["compressor"], parts["expander"], machine)(originals)
     words = ["--metrics", "copies", "--images", "8", "--guidance", "2", "--features", str(features)]
     for drawn, mirrored in ((samples, False), (samples.flip(3), True)):
         monkeypatch.setattr(TextToImage, "generate", lambda *_, drawn=drawn, **__: iter([drawn]))
@@ -136,7 +143,7 @@ def test_a_model_that_returns_its_training_pictures_is_called_out_and_shown(
     assert "Closest training images" in page
     assert "copies found: 8 of 8 samples" in page
     assert page.count("; <code>train") == len(pairs)
-    monkeypatch.setattr(TextToImage, "generate", lambda *_, **__: iter([torch.randint_like(samples, 256)]))
+    monkeypatch.setattr(TextToImage, "generate", lambda *_, **__: iter([torch.zeros_like(samples)]))
     (value, _) = (each["value"] for each in measure(copied, *words, out=tmp_path / "out.json"))
     assert value == 0
 

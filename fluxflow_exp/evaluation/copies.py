@@ -4,9 +4,11 @@ Distances of samples to the nearest training picture are held against those of h
 Dasgupta 2020), in the features of a network (Somepalli et al. 2023), where two pictures are 1 - the cosine of their
 features apart, of mean 0 and deviation 1 over the training pictures. A sample is called a copy if it is as near as
 the nearest twentieth of the held-out pictures are: of a model that copies nothing a twentieth is, one that returns
-training pictures has a rate of 1. Mirror images count as the picture.
+training pictures has a rate of 1. Mirror images count as the picture. Training and held-out pictures are passed
+through the autoencoder, as samples are by their making: what it loses would part a copy from its original.
 """
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -14,15 +16,17 @@ import torch
 from torch import Tensor
 
 from fluxflow_exp.evaluation import digests
-from fluxflow_exp.evaluation.features import Features, directions
+from fluxflow_exp.evaluation.features import BATCH, Features, directions
 from fluxflow_exp.evaluation.training_pictures import Track, TrainingPictures
+from fluxflow_exp.machine.hardware import Machine
+from fluxflow_exp.pictures import to_uint8
 
 QUANTILE = 0.05  # of the held-out pictures' distances: as near is a copy
 PAIRS = 8  # closest ones that are shown
 CHUNK = 8192  # training pictures that are compared at once
 SAME = 1e-5  # distance within which float32 cannot tell two pictures apart
 
-Both = tuple[Tensor, Tensor]  # features (n, width) of pictures, and of their mirror images
+Through = Callable[[Tensor], Tensor]  # uint8 (n, 3, height, width), the same
 
 
 class Nearest(NamedTuple):
@@ -71,14 +75,23 @@ class Found:
 
 
 class CopyCheck:
-    """Samples and held-out pictures against training pictures, in the features of `network`."""
+    """Samples and held-out pictures against training pictures, in the features of `network`.
 
-    def __init__(self, training: TrainingPictures, network: Features, track: Track) -> None:
-        self.training, self.network, self.track = training, network, track
+    `through`: pictures, uint8 (n, 3, height, width), as the autoencoder gives them back. Both work for the first time
+    when the check does, and what does not change is looked at once.
+    """
 
-    def __call__(self, samples: Both, held_out: Both) -> Found:
-        training = self.training.features(self.network, self.track)
-        return Found(nearest(samples, training), nearest(held_out, training))
+    def __init__(self, training: TrainingPictures, network: Features, through: Through, track: Track) -> None:
+        self.training, self.network, self.through, self.track = training, network, through, track
+        self._held_out: Nearest | None = None
+
+    def __call__(self, samples: Tensor, held_out: Iterable[Tensor]) -> Found:
+        """uint8 (n, 3, height, width) of samples, and in parts of held-out pictures, the same each time."""
+        training = self.training.features(lambda images: self.network(self.through(images)), self.track)
+        if self._held_out is None:
+            seen = [self._both(self.through(part)) for part in held_out]
+            self._held_out = nearest(torch.cat(seen, 1), training)
+        return Found(nearest(self._both(samples), training), self._held_out)
 
     def pairs(self, found: Found, images: Tensor, prompts: list[str]) -> list[Pair]:
         """The closest pairs first, each training picture in one; `images`: the samples, uint8 (n, 3, height, width)."""
@@ -91,10 +104,28 @@ class CopyCheck:
                 kept[row] = Pair(images[place], twin.image, prompts[place], twin.caption, twin.id, distance, mirrored)
         return list(kept.values())
 
+    def _both(self, images: Tensor) -> Tensor:
+        """Features (2, n, width) of pictures, and of their mirror images."""
+        return torch.stack([self.network(images), self.network(images.flip(3))])
 
-def nearest(pictures: Both, training: Tensor) -> Nearest:
-    """Of features (m, width) of training pictures those nearest to pictures."""
-    seen, towards = directions(torch.cat(pictures), training), directions(training, training)
+
+def through(compressor: Any, expander: Any, machine: Machine) -> Through:
+    """Return what passes pictures through an autoencoder, as generation has them from it."""
+
+    @torch.no_grad()
+    def passed(images: Tensor) -> Tensor:
+        made = []
+        for part in torch.split(images, BATCH):
+            with machine.autocast():
+                made.append(to_uint8(expander(compressor(machine.to_device(part)).mode())).cpu())
+        return torch.cat(made)
+
+    return passed
+
+
+def nearest(pictures: Tensor, training: Tensor) -> Nearest:
+    """Of features (m, width) those nearest to pictures, (2, n, width) of these and their mirror images."""
+    seen, towards = directions(pictures.flatten(0, 1), training), directions(training, training)
     parts = [(seen @ part.T).max(1) for part in torch.split(towards, CHUNK)]
     best, chunk = torch.stack([cosine for cosine, _ in parts]).max(0)
     row = torch.stack([place for _, place in parts]).gather(0, chunk[None])[0] + CHUNK * chunk

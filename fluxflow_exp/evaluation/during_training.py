@@ -9,7 +9,7 @@ from torch import Tensor
 from fluxflow_exp.config.schema import Evaluation
 from fluxflow_exp.data.protocols import DataSet
 from fluxflow_exp.evaluation import distances, sets
-from fluxflow_exp.evaluation.copies import CopyCheck
+from fluxflow_exp.evaluation.copies import CopyCheck, Through
 from fluxflow_exp.evaluation.features import Features, load
 from fluxflow_exp.evaluation.measures import MEASURES
 from fluxflow_exp.evaluation.similarity import means
@@ -21,8 +21,9 @@ from fluxflow_exp.pictures import to_uint8
 class ValidationMetrics:
     """Measures `of` reconstructions or samples among those that are wanted; networks are loaded with the first.
 
-    `data` and `track`, which shows progress, are needed for copies alone. ValueError: the images are too small for one
-    of them, LPIPS's weights are not to be had, or the training images cannot be looked through.
+    `data`, `through` (the autoencoder: see copies) and `track`, which shows progress, are needed for copies alone.
+    ValueError: the images are too small for one of them, LPIPS's weights are not to be had, or the training images
+    cannot be looked through.
     """
 
     def __init__(
@@ -33,6 +34,7 @@ class ValidationMetrics:
         img_size: int,
         device: torch.device,
         data: DataSet | None = None,
+        through: Through | None = None,
         track: Track | None = None,
     ) -> None:
         self.names = [name for name in wanted.metrics if MEASURES[name].of == of]
@@ -42,9 +44,10 @@ class ValidationMetrics:
             raise ValueError(f"evaluation.metrics: images have {img_size} pixels a side, and {', '.join(small)}")
         self.perceptual = _perceptual(wanted) if "lpips" in self.names else None
         self.training = _training(wanted, data) if "copies" in self.names else None
-        self.track = track
+        self.through, self.track = through, track
         self._features: Features | None = None
-        self._real: dict[bool, Tensor] = {}
+        self._real: Tensor | None = None
+        self._check: CopyCheck | None = None
 
     def of_reconstructions(self, found: Tensor, images: Tensor, target: Tensor) -> dict[str, float]:
         """`val_<name>` of reconstructions and originals (n, 3, height, width) in [-1, 1]; `images`: these in uint8."""
@@ -58,24 +61,27 @@ class ValidationMetrics:
         """`val_<name>` of what was drawn for `prompts`, and held-out images, uint8 (n, 3, height, width) each."""
         if not self.names:
             return {}
-        real, fake = self._real_features(images), self._network()(made)
+        found: dict[str, float] = {}
         alike = [name for name in self.names if name != "copies"]
-        found = sets.compared(alike, real, fake, captions=captions, prompts=prompts)
+        if alike:
+            real, fake = self._real_features(images), self._network()(made)
+            found |= sets.compared(alike, real, fake, captions=captions, prompts=prompts)
         if self.training is not None:
-            assert self.track is not None
-            check = CopyCheck(self.training, self._network(), self.track)
-            samples, held_out = (
-                (fake, self._network()(made.flip(3))),
-                (real, self._real_features(images, mirrored=True)),
-            )
-            found |= check(samples, held_out).rates
+            found |= self._copy_check(self.training)(made, [images]).rates
         return {f"val_{name}": value for name, value in found.items()}
 
-    def _real_features(self, images: Tensor, *, mirrored: bool = False) -> Tensor:
-        """Return the features of held-out images, which are the same each time, or of their mirror images."""
-        if mirrored not in self._real:
-            self._real[mirrored] = self._network()(images.flip(3) if mirrored else images)
-        return self._real[mirrored]
+    def _copy_check(self, training: TrainingPictures) -> CopyCheck:
+        if self._check is None:
+            assert self.through is not None
+            assert self.track is not None
+            self._check = CopyCheck(training, self._network(), self.through, self.track)
+        return self._check
+
+    def _real_features(self, images: Tensor) -> Tensor:
+        """Return the features of held-out images, which are the same each time."""
+        if self._real is None:
+            self._real = self._network()(images)
+        return self._real
 
     def _network(self) -> Features:
         if self._features is None:

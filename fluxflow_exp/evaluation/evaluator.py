@@ -14,7 +14,7 @@ from fluxflow_exp.config.schema import Evaluation
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.evaluation import digests, distances, measures, sets
 from fluxflow_exp.evaluation.clip import ClipScore
-from fluxflow_exp.evaluation.copies import CopyCheck, kept
+from fluxflow_exp.evaluation.copies import CopyCheck, kept, through
 from fluxflow_exp.evaluation.features import Features, load
 from fluxflow_exp.evaluation.flow_loss import BATCH, flow_loss
 from fluxflow_exp.evaluation.held_out import HeldOut, data_of, progress
@@ -66,7 +66,7 @@ class Evaluator:
         self.perceptual, self.clip = perceptual, clip
         self._sets: dict[str, HeldOut] = {}
         self._network: Features | None = None
-        self._training: TrainingPictures | None = None
+        self._check: CopyCheck | None = None
         self.pictures: dict[str, Tensor] = {}  # that records name, uint8 (3, height, width)
 
     def run(self) -> list[Record]:
@@ -176,37 +176,35 @@ class Evaluator:
         sums: dict[str, float] = {}
         made: list[Tensor] = []
         drawn: list[Tensor] = []  # for copies
-        compared = [name for name in wanted if name in measures.SETS]
+        alike = [name for name in wanted if name in measures.SETS and name != "copies"]
         said = f"Sampling at guidance {scale:g}, {_said(ema)} weights"
         with self.machine.autocast():
             for index, images in enumerate(progress(batches, said, total=-(-len(captions) // BATCH))):
                 rows = captions[BATCH * index :][: len(images)]
                 for name, value in self._scores(wanted, images, rows, held_out).items():
                     sums[name] = sums.get(name, 0.0) + value * len(images) / len(captions)
-                if compared:
+                if alike:
                     made.append(self._features()(images))
                 if "copies" in wanted:
                     drawn.append(images.cpu())
         nearest = None
         if made:
             real, fake = held_out.features(self._features()), torch.cat(made)
-            alike = [name for name in compared if name != "copies"]
             words = {"captions": captions, "prompts": captions}
             sums |= sets.compared(alike, real, fake, **words, seed=self.wanted.seed, within=self.wanted.within)
         if drawn:
-            rates, nearest = self._copies(torch.cat(drawn), torch.cat(made), held_out)
+            rates, nearest = self._copies(parts, torch.cat(drawn), held_out)
             sums |= rates
         return {name: sums[name] for name in _in_order(sums, wanted)}, nearest
 
-    def _copies(self, images: Tensor, made: Tensor, held_out: HeldOut) -> tuple[dict[str, float], dict[str, Any]]:
-        """The rates of copies, and what a record keeps of them; `made`: the features of samples `images`."""
-        network = self._features()
-        if self._training is None:
-            self._training = TrainingPictures(held_out.data, count=self.wanted.training_images)
-        check = CopyCheck(self._training, network, progress)
-        theirs = (held_out.features(network), held_out.features(network, mirrored=True))
-        found = check((made, network(images.flip(3))), theirs)
-        nearest, pictures = kept(found, check.pairs(found, images, held_out.captions))
+    def _copies(self, parts: Parts, images: Tensor, held_out: HeldOut) -> tuple[dict[str, float], dict[str, Any]]:
+        """The rates of copies among samples, and what a record keeps of them."""
+        if self._check is None:
+            training = TrainingPictures(held_out.data, count=self.wanted.training_images)
+            passed = through(parts["compressor"], parts["expander"], self.machine)
+            self._check = CopyCheck(training, self._features(), passed, progress)
+        found = self._check(images, (batch.images for batch in held_out.batches("Nearest to held-out images")))
+        nearest, pictures = kept(found, self._check.pairs(found, images, held_out.captions))
         self.pictures |= pictures
         return found.rates, nearest
 
@@ -243,7 +241,7 @@ class Evaluator:
             data=self.wanted.data,
             chance=sets.by_chance(name, held_out.captions, held_out.captions, within=self.wanted.within),
             within=self.wanted.within if name in sets.AMONG else None,
-            training=self._training.record if self._training and name.startswith("copies") else None,
+            training=self._check.training.record if self._check and name.startswith("copies") else None,
         )
 
     def _sampler(self, guidance: float) -> str:

@@ -41,7 +41,7 @@ class HeldOut:
             self.captions += batch.captions
             self.bad += batch.bad
         self.images_digest, self.pairs_digest = seen.images, seen.with_captions
-        self._features: dict[bool, Tensor] = {}
+        self._features: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.captions)
@@ -53,13 +53,12 @@ class HeldOut:
             indices = range(first, min(first + BATCH, self.count))
             yield read_all(self.data.validation, indices, seed=0)  # nothing is drawn without augmentation
 
-    def features(self, network: Features, *, mirrored: bool = False) -> Tensor:
-        """(n, width) of the images, or of their mirror images; made once."""
-        if mirrored not in self._features:
-            said = f"Features of held-out images{', mirrored' if mirrored else ''}"
-            made = [network(batch.images.flip(3) if mirrored else batch.images) for batch in self.batches(said)]
-            self._features[mirrored] = torch.cat(made)
-        return self._features[mirrored]
+    def features(self, network: Features) -> Tensor:
+        """(n, width), made once."""
+        if self._features is None:
+            made = [network(batch.images) for batch in self.batches("Features of held-out images")]
+            self._features = torch.cat(made)
+        return self._features
 
 
 def progress(parts: Any, description: str, *, total: int) -> Iterator[Any]:

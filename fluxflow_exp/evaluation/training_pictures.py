@@ -13,7 +13,7 @@ from torch import Tensor
 from fluxflow_exp.data.protocols import BadSampleError, DataSet, Sample, Stream, unaugmented
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.evaluation import digests
-from fluxflow_exp.evaluation.features import BATCH, Features
+from fluxflow_exp.evaluation.features import BATCH
 from fluxflow_exp.seeding import derive, generator
 
 NAME = "training pictures"  # of what is drawn here
@@ -43,8 +43,11 @@ class TrainingPictures:
         """Name and digest, as the record of a measure has them."""
         return {"name": f"{len(self.places)} of {self.total}", "digest": self.digest}
 
-    def features(self, network: Features, track: Track) -> Tensor:
-        """(n, width), made once; pictures that cannot be read are left out. UserError: none can be read."""
+    def features(self, network: Callable[[Tensor], Tensor], track: Track) -> Tensor:
+        """(n, width) of what `network` makes of uint8 (n, 3, height, width), once; what cannot be read is left out.
+
+        UserError: none can be read.
+        """
         if self._features is None:
             made: list[Tensor] = []
             readable: list[int] = []

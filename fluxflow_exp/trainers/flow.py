@@ -8,6 +8,7 @@ from torch import Tensor
 from fluxflow_exp import pictures
 from fluxflow_exp.data.loader import Batch, read_all
 from fluxflow_exp.evaluation import flow_loss
+from fluxflow_exp.evaluation.copies import through
 from fluxflow_exp.evaluation.during_training import ValidationMetrics
 from fluxflow_exp.evaluation.measures import MEASURES, ON_SCHEDULE
 from fluxflow_exp.losses.flow_matching import RectifiedFlow
@@ -65,9 +66,11 @@ class FlowTrainer(Trainer):
         self.text_encoder: Any = setup.parts["text_encoder"]
         self.aligned = self_alignment.blocks(self.flow) if self_alignment else ()
         device, size = self.machine.device, setup.data.img_size
+        passed = through(self.compressor, setup.parts["expander"], self.machine)
         self.validation_metrics = ValidationMetrics(
-            setup.evaluation, of="samples", img_size=size, device=device, data=setup.data, track=setup.console.track
-        )
+            setup.evaluation, of="samples", img_size=size, device=device, data=setup.data, through=passed,
+            track=setup.console.track,
+        )  # fmt: skip
         self.trains_text = "text_encoder" in self.players
         self.latents = Encoded(self.machine, setup.parts, trains_text=self.trains_text)
         width = setup.parts["text_encoder"](["a"]).tokens.shape[-1]

@@ -9,14 +9,16 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from fluxflow_exp.config.schema import Hardware
 from fluxflow_exp.data.image_folder import ImageFolder
 from fluxflow_exp.data.mixture import Mixture
 from fluxflow_exp.data.protocols import unaugmented
 from fluxflow_exp.evaluation import copies
-from fluxflow_exp.evaluation.copies import CopyCheck, Found, Nearest, kept, nearest, sentence
+from fluxflow_exp.evaluation.copies import CopyCheck, Found, Nearest, Through, kept, nearest, sentence, through
 from fluxflow_exp.evaluation.features import Features
 from fluxflow_exp.evaluation.retrieval import chance, retrieval
 from fluxflow_exp.evaluation.training_pictures import TrainingPictures
+from fluxflow_exp.machine.hardware import prepare
 from tests.helpers.datasets import image_folder, noise, write_folder
 
 SIDE = 8
@@ -52,11 +54,18 @@ def _data(tmp_path_factory: pytest.TempPathFactory) -> ImageFolder:
     return image_folder(folder, img_size=SIDE, validation_fraction=0.25)
 
 
-def check(data: ImageFolder, samples: Tensor, count: int = 1000) -> tuple[CopyCheck, Found]:
-    used = network()
-    held_out = torch.stack([data.validation.read(i, None).image for i in range(len(data.validation))])  # type: ignore[arg-type]
-    made = CopyCheck(TrainingPictures(data, count=count), used, track)
-    return made, made(*((used(each), used(each.flip(3))) for each in (samples, held_out)))
+def same(images: Tensor) -> Tensor:
+    """An autoencoder that loses nothing."""
+    return images
+
+
+def check(data: ImageFolder, samples: Tensor, through: Through = same) -> tuple[CopyCheck, Found]:
+    made = CopyCheck(TrainingPictures(data, count=1000), network(), through, track)
+    return made, made(samples, held_out(data).split(50))
+
+
+def held_out(data: ImageFolder) -> Tensor:
+    return torch.stack([data.validation.read(i, None).image for i in range(len(data.validation))])  # type: ignore[arg-type]
 
 
 def test_training_pictures_and_their_mirror_images_are_called_copies(data: ImageFolder) -> None:
@@ -73,7 +82,7 @@ def test_training_pictures_and_their_mirror_images_are_called_copies(data: Image
 
 
 def test_new_pictures_of_what_was_trained_are_no_copies_and_neither_is_noise(data: ImageFolder) -> None:
-    found = check(data, torch.stack([data.validation.read(i, None).image for i in range(100)]))[1]  # type: ignore[arg-type]
+    found = check(data, held_out(data))[1]
     assert found.rates["copies"] == pytest.approx(0.05, abs=0.04)
     assert "no more than of pictures that were never seen" in sentence(found)
     found = check(data, random(100, 7))[1]
@@ -83,9 +92,7 @@ def test_new_pictures_of_what_was_trained_are_no_copies_and_neither_is_noise(dat
 
 
 def test_noise_finds_the_held_out_pictures_by_chance(data: ImageFolder) -> None:
-    entries = data.validation.entries
-    real = network()(torch.stack([data.validation.read(i, None).image for i in range(len(entries))]))  # type: ignore[arg-type]
-    names = [entry.id for entry in entries]
+    real, names = network()(held_out(data)), [entry.id for entry in data.validation.entries]
     found = [retrieval(real, network()(random(len(names), seed)), names, names, among=5) for seed in range(20)]
     assert torch.tensor(found).mean() == pytest.approx(chance(names, names, among=5), abs=0.01)
 
@@ -110,11 +117,39 @@ def test_a_few_copies_among_new_pictures_are_the_closest_pairs(data: ImageFolder
     assert facts["threshold"] == found.threshold
 
 
+def test_what_the_autoencoder_loses_parts_no_copy_from_its_original(data: ImageFolder) -> None:
+    def blurred(images: Tensor) -> Tensor:
+        small = nn.functional.avg_pool2d(images.float(), 2)
+        return nn.functional.interpolate(small, scale_factor=2).to(torch.uint8)
+
+    copied = blurred(pictures(data, range(40)))
+    assert check(data, copied, blurred)[1].rates["copies"] == 1
+    assert check(data, copied)[1].rates["copies"] < 0.1, "held against the originals"
+    made, found = check(data, copied, blurred)
+    assert torch.equal(made.pairs(found, copied, ["a"] * 40)[0].training, pictures(data, range(40))[0]), "is shown"
+
+
+def test_an_autoencoder_passes_pictures_as_generation_does() -> None:
+    machine = prepare(Hardware(name="cpu", device="cpu", precision="fp32"), computes=False)
+    doubled = through(lambda images: Constant(2 * images), lambda latents: latents / 4, machine)
+    images = random(3)
+    expected = (((images.float() / 127.5 - 1) / 2 + 1) * 127.5).round().to(torch.uint8)
+    assert torch.equal(doubled(images), expected)
+
+
+class Constant:
+    def __init__(self, value: Tensor) -> None:
+        self.value = value
+
+    def mode(self) -> Tensor:
+        return self.value
+
+
 def test_the_nearest_is_that_of_a_plain_search_however_it_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(copies, "CHUNK", 7)
     source = torch.Generator().manual_seed(0)
     training, plain, mirrored = (torch.randn(n, 12, generator=source) for n in (30, 9, 9))
-    found = nearest((plain, mirrored), training)
+    found = nearest(torch.stack([plain, mirrored]), training)
     scale = (training - training.mean(0)) / training.std(0, correction=0)
     for i in range(9):
         each = [(x[i] - training.mean(0)) / training.std(0, correction=0) for x in (plain, mirrored)]

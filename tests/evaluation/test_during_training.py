@@ -51,12 +51,15 @@ def test_copies_of_training_pictures_are_told_while_training_and_those_are_looke
     write_folder(tmp_path, noise(40, (16, 16)))
     data, features, looked = image_folder(tmp_path), small_timm(tmp_path / "resnet"), []
 
+    def same(images: torch.Tensor) -> torch.Tensor:
+        return images
+
     def track(parts: Any, description: str, *, total: int) -> Any:
         looked.append((description, total))
         return parts
 
     wanted = Evaluation(metrics=["copies"], features=str(features), training_images=20)
-    schedule = ValidationMetrics(wanted, of="samples", img_size=16, device=CPU, data=data, track=track)
+    schedule = ValidationMetrics(wanted, of="samples", img_size=16, device=CPU, data=data, through=same, track=track)
     assert schedule.training is not None
     trained = torch.stack([schedule.training.sample(row).image for row in range(20)])
     held_out = torch.stack([data.validation.read(i, Random(0)).image for i in range(len(data.validation))])
