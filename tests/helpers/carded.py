@@ -101,7 +101,20 @@ def _certificates(folder: RunFolder) -> None:
         "n": 2048, "seed": 0, "guidance": 4.0, "img_size": 32, "implementation": "torchmetrics 1.8",
         "features": {"name": "inception", "digest": "d" * 64}, "weights_digest": "e" * 64, "reference_digest": "f" * 64,
     }  # fmt: skip
-    evaluation = {"format": 1, "weights": "weights/final.safetensors", "results": [record]}
+    pairs = [
+        {
+            "sample": "copy_00.webp", "training": name, "prompt": HOSTILE, "caption": "a white ring", "name": "7.png",
+            "distance": 0.0625, "mirrored": True,
+        }
+        for name in ("copy_11.webp", "../samples/copy_11.webp")
+    ]  # fmt: skip
+    for name, shade in (("copy_00.webp", 20), ("copy_11.webp", 200)):
+        picture = Image.new("RGB", (16, 16), (shade, 90, 160))
+        for place in (folder.path / "evaluations", folder.samples):
+            place.mkdir(exist_ok=True)
+            picture.save(place / name, lossless=True)
+    copies = {**record, "metric": "copies", "value": 0.5, "nearest": {"said": "copies found: 1 of 2", "pairs": pairs}}
+    evaluation = {"format": 1, "weights": "weights/final.safetensors", "results": [record, copies]}
     files.write_json(folder.path / "evaluations" / "final.json", evaluation)
     checks = [
         {"step": "vae", "check": "gradients reach the expander", "passed": True, "note": ""},

@@ -107,6 +107,20 @@ def test_nothing_that_a_run_says_becomes_markup(run: RunFolder) -> None:
     )
 
 
+def test_the_closest_training_images_stand_beside_the_samples(run: RunFolder) -> None:
+    found = Page(report.write_card(run))
+    assert "Closest training images" in found.text
+    assert "Step flow, averaged weights, guidance 4: copies found: 1 of 2." in found.text
+    assert "0.062 mirrored: drawn for" in found.text
+    shown = [attributes for name, attributes in found.seen if name == "img"]
+    assert [each["alt"] for each in shown] == [HOSTILE, "a white ring"], "pictures of other folders are left out"
+    assert shown[0]["src"] != shown[1]["src"]
+    (run.path / "evaluations" / "copy_00.webp").write_bytes(b"torn")
+    found = Page(report.write_card(run))
+    assert found.count("img") == 0
+    assert "copies found: 1 of 2" in found.text
+
+
 def test_several_runs_are_one_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     make_carded(tmp_path / "sweep", "a", "model.activation=bezier")
     make_carded(tmp_path / "sweep", "b", "model.activation=silu", offset=1.0)
