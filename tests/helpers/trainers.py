@@ -20,7 +20,7 @@ PERCEPTUAL_ON = "+loss@stage.steps.vae_gan.trainer.perceptual=lpips"
 ALL_ON = [PERCEPTUAL_ON, *(f"+loss@stage.steps.vae_gan.trainer.{loss}={loss}" for loss in LOSSES)]
 # Of the flow transformer and its step.
 EVERY = ["optimizer=muon", "model.flow_processor.depth=4"]
-KEYS = ("long_skips", "shared_modulation", "value_residual", "absolute_positions")
+KEYS = ("long_skips", "shared_modulation", "value_residual")  # absolute_positions: model=tiny has them
 EVERY += [f"+model.flow_processor.{key}=true" for key in KEYS]
 EVERY += ["+loss@stage.steps.flow.trainer.self_alignment=self_alignment"]
 PERCEPTUAL = ["stage.steps.vae_gan.trainer.perceptual.net=squeeze", "data.img_size=32"]
