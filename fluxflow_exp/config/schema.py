@@ -170,7 +170,7 @@ class Samples:
 @dataclass
 class Evaluation:
     every_epochs: PositiveInt | None = 1  # held-out metrics, with EMA weights
-    metrics: list[str] = field(default_factory=lambda: ["psnr"])  # psnr ssim ms_ssim lpips rfd | fd kid of samples
+    metrics: list[str] = field(default_factory=lambda: ["psnr"])  # docs/how-to/evaluating.md#while-training
     raw: bool = False  # the same with raw weights as well, in rows of kind held_out_raw
     features: str = "efficientnet_lite0"  # of rfd, fd, kid; inception, a timm or Hugging Face name, or a folder
     lpips_net: str = "alex"  # alex | vgg | squeeze
