@@ -165,10 +165,11 @@ class Muon(Optimizer):
         scale, left_out = SCALE * math.sqrt(max(rows, math.prod(inputs))), bad.bool()
         buffers = [self.state[parameter]["momentum_buffer"] for parameter in same]
         average = torch.stack([sharding.whole(buffer).movedim(1, -1) for buffer in buffers])
+        gradient = torch.where(left_out, average, gradient)  # the momentum then stays
         moved = torch.lerp(average, gradient, 1 - momentum)
         ahead = torch.lerp(gradient, moved, momentum)
-        change = orthogonalised(ahead.flatten(2)).reshape(ahead.shape) * (-scale * lr).to(ahead.dtype)
-        moved, change = torch.where(left_out, average, moved), torch.where(left_out, torch.zeros_like(change), change)
+        rate = torch.where(left_out, 0.0, -scale * lr).to(ahead.dtype)
+        change = orthogonalised(ahead.flatten(2)).reshape(ahead.shape) * rate
         weights = [sharding.local(parameter) for parameter in same]
         torch._foreach_copy_([sharding.local(buffer) for buffer in buffers], _spread(moved, same))
         torch._foreach_mul_(weights, torch.where(left_out, 1.0, decay).to(ahead.dtype))

@@ -89,7 +89,7 @@ def trained(folder: Path, step: str, options: list[str]) -> tuple[list[Tensor], 
 def test_a_replayed_step_ends_with_the_bits_of_one_that_was_launched(
     tmp_path: Path, step: str, more: list[str], compiled: bool, micro_batch: int, optimizer: str
 ) -> None:
-    options = [f"hardware.compile={str(compiled).lower()}", f"optimizer={optimizer}", *more]
+    options = [f"hardware.compile={str(compiled).lower()}", *more, f"optimizer={optimizer}"]
     options += [f"hardware.micro_batch.{part}={micro_batch}" for part in ("flow", "autoencoder")]
     launched, _, _ = trained(tmp_path / "launched", step, [*options, "hardware.cuda_graphs=false"])
     replayed, trainer, batch = trained(tmp_path / "replayed", step, [*options, "hardware.cuda_graphs=true"])
