@@ -7,13 +7,15 @@ from itertools import combinations
 FEWEST = 5  # evaluations that a trend is told by: of fewer, all in order are no rarity
 SURE = 1.96  # standard deviations; without a trend a statement comes once in forty
 LEAST = 1e-3  # relative change that matters, as for a plateau
+FAR = 5.0  # deviations that the last of few values must lie above the lowest; noise does so in at most one course in 25
 
 
 def verdict(points: Sequence[tuple[int, float]], *, metric: str) -> str:
     """Say whether a step was too long, too short or neither; `points`: (update, held-out loss), at least one.
 
     A trend is told from noise by the order of values alone (Mann 1945; Kendall 1975). The loss has risen when the
-    values after the lowest one rise: without a trend their order is random, wherever the lowest one stands. It is
+    values after the lowest one rise: without a trend their order is random, wherever the lowest one stands. Where the
+    lowest is followed by too few for that, by two at least, the last must lie far above it. It is
     falling when those of the last third, at least five, fall, the lowest one is among them, and they have come down
     by a thousandth.
     """
@@ -23,7 +25,7 @@ def verdict(points: Sequence[tuple[int, float]], *, metric: str) -> str:
     if len(points) < FEWEST:
         return f"{low}; {len(points)} evaluation{'s are' if len(points) > 1 else ' is'} too few to say more"
     tail = losses[-max(FEWEST, len(losses) // 3) :]
-    if trend(losses[at + 1 :]) > SURE and _matters(losses[at], losses[-1]):
+    if _rises(losses, at) and _matters(losses[at], losses[-1]):
         return f"{low} and has risen since: more data, not more time"
     if trend(tail) < -SURE and min(tail) == losses[at] and _matters(tail[-1], tail[0]):
         return f"held-out loss ({metric}) was still falling at update {last:,}: longer pays"
@@ -38,6 +40,19 @@ def trend(values: Sequence[float]) -> float:
     rises = sum((later > earlier) - (later < earlier) for earlier, later in combinations(values, 2))
     deviation = math.sqrt(count * (count - 1) * (2 * count + 5) / 18)
     return (rises - math.copysign(1, rises)) / deviation if rises else 0.0  # less one: for continuity
+
+
+def _rises(losses: list[float], lowest: int) -> bool:
+    after = losses[lowest + 1 :]
+    if len(after) >= FEWEST:
+        return trend(after) > SURE
+    return len(after) > 1 and losses[-1] - losses[lowest] > FAR * roughness(losses)
+
+
+def roughness(values: Sequence[float]) -> float:
+    """Deviation of the noise on a smooth course, at most: of each value from the mean of its two neighbours."""
+    apart = [b - (a + c) / 2 for a, b, c in zip(values, values[1:], values[2:], strict=False)]
+    return math.sqrt(sum(x * x for x in apart) / len(apart) / 1.5)  # σ² and twice σ²/4 make 1.5 σ²
 
 
 def _matters(lower: float, higher: float) -> bool:

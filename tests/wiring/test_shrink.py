@@ -10,7 +10,7 @@ from fluxflow_exp.models.weights import outline
 from fluxflow_exp.wiring.shrink import shrink
 
 
-@pytest.mark.parametrize("model", ["tiny", "compact", "fluxflow", "fluxflow_silu"])
+@pytest.mark.parametrize("model", ["tiny", "compact", "compact_f8", "fluxflow", "fluxflow_silu"])
 def test_every_shipped_model_shrinks_to_one_that_can_be_built(model: str) -> None:
     values = resolve(compose_config(["stage=full", f"model={model}"]))
     small, changes = shrink(values)
