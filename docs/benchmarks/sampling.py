@@ -1,47 +1,60 @@
 """How few evaluations of the network do: samplers, steps, guidance and its interval, judged by held-out pictures.
 
+    python docs/benchmarks/sampling.py outputs/full --json OUT.json --picture OUT.png
     python docs/benchmarks/sampling.py RUN/weights/final.safetensors data/styles/held_out.tsv data/styles/images \
         --json OUT.json --picture OUT.png
 
 One picture for each prompt and configuration; Fréchet distance from the held-out pictures and retrieval of them, in the
-features that `evaluate` takes by default, which of the real pictures are made once. Evaluations are counted as the
-network is called, for one picture: guidance makes two of a step. Heun gets half of the --steps, since each costs two.
-Seconds are those of all pictures, decoded. --json is written after each configuration; --draw makes the picture of
-such a file again.
+features that `evaluate` takes by default, which of the real pictures are made once; of data=shapes prompt accuracy,
+too. Evaluations are counted as the network is called, for one picture: guidance makes two of a step. Heun gets half of
+the --steps, since each costs two. Seconds are those of all pictures, decoded. --json is written after each
+configuration, and those that it holds already are not measured again; --draw makes the picture of such a file again.
 """
 
 import argparse
 import json
 import time
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from fluxflow_exp.compare.significance import paired
 from fluxflow_exp.data.captions import lines_of
+from fluxflow_exp.data.loader import read_all
 from fluxflow_exp.data.transforms import open_rgb, square
+from fluxflow_exp.errors import UserError
 from fluxflow_exp.evaluation import sets
-from fluxflow_exp.evaluation.features import load
+from fluxflow_exp.evaluation.features import Features, load
+from fluxflow_exp.evaluation.held_out import data_of
 from fluxflow_exp.evaluation.measures import EFFICIENTNET
-from fluxflow_exp.files import write_json
+from fluxflow_exp.evaluation.published_model import Subject
+from fluxflow_exp.files import digest, write_json
 from fluxflow_exp.models.text_to_image import TextToImage
 from fluxflow_exp.samplers import SAMPLERS
 
-MEASURES = ["fd", "retrieval_1", "retrieval_5"]
+RETRIEVAL = ["retrieval_1", "retrieval_5"]
+ACCURACY = "prompt_accuracy"
+AVERAGED = ("fd", *RETRIEVAL, ACCURACY, "seconds")
+FEW = 20  # evaluations
+AT_ONCE = 8  # pictures whose features a CPU makes at once: what passes between layers stays in its cache
 COLOURS = {"euler": "#b5482a", "heun": "#777777", "ab2": "#0b6e4f"}
 LINES = ("-", "--", ":", "-.")
+NAMES = {RETRIEVAL[0]: "retrieval@1", ACCURACY: "prompt accuracy"}
 REFERENCE = 50  # steps of Euler, without an interval
 Row = dict[str, Any]
+Score = Callable[[Tensor, list[str]], dict[str, float]]
 
 
 def main() -> None:
     options = parser().parse_args()
-    if not (options.draw or options.images):
-        parser().error("WEIGHTS, CAPTIONS and IMAGES, or --draw JSON")
+    if not (options.draw or options.weights) or (options.captions and not options.images):
+        parser().error("RUN, or WEIGHTS, CAPTIONS and IMAGES, or --draw JSON")
     found = json.loads(options.draw.read_text()) if options.draw else measure(options)
     for line in verdicts(found["rows"]):
         print(line)
@@ -52,9 +65,10 @@ def main() -> None:
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = made.add_argument
-    add("weights", type=Path, nargs="?", help="final.safetensors of a run")
-    add("captions", type=Path, nargs="?", help="lines of NAME<TAB>CAPTION of held-out pictures")
+    add("weights", type=Path, nargs="?", help="run folder, or final.safetensors of one")
+    add("captions", type=Path, nargs="?", help="lines of NAME<TAB>CAPTION of held-out pictures; default: the run's own")
     add("images", type=Path, nargs="?", help="folder of these")
+    add("--data", nargs="+", default=[], metavar="data.KEY=VALUE", help="other data than the run's own")
     add("--samplers", nargs="+", choices=list(SAMPLERS), default=list(SAMPLERS))
     add("--steps", nargs="+", type=int, default=[6, 8, 10, 12, 16, 20, 30, 50])
     add("--guidance", nargs="+", type=float, default=[2.0, 3.0])
@@ -73,42 +87,64 @@ def parser() -> argparse.ArgumentParser:
 
 def measure(options: argparse.Namespace) -> Row:
     device = torch.device(options.device)
-    model = TextToImage.load(options.weights, device=device)
-    names, prompts = zip(*(line.split("\t") for line in lines_of(options.captions) if line), strict=True)
+    file = Subject(options.weights).file if options.weights.is_dir() else options.weights
+    model = TextToImage.load(file, device=device)
+    prompts, pictures, score = held_out(options, model.img_size)
     network = load(EFFICIENTNET).to(device)
-    with ThreadPoolExecutor() as pool:
-        pictures = pool.map(lambda name: square(open_rgb(options.images / name), model.img_size), names)
-        real = network(torch.stack(list(pictures)))
+    real = features(network, pictures)
     facts = {
-        "weights": str(options.weights),
+        "weights": digest(file),
         "pictures": len(prompts),
         "features": network.record,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU",
         "torch": torch.__version__,
     }
+    before: Row = dict(facts)
+    if options.json and options.json.is_file():
+        before = json.loads(options.json.read_text())
+    done: list[Row] = before.pop("rows", [])
+    if before != facts:
+        raise UserError(f"{options.json} was measured otherwise: {before}, not {facts}")
     draw_pictures(model, prompts[: options.batch], {"steps": 1, "guidance_scale": 2.0}, options)  # warms up
-    pending: list[tuple[Row, Future[Row]]] = []
-    done: list[Row] = []
-    with ThreadPoolExecutor(8) as pool:  # distances are the CPU's, while the GPU draws on
-
-        def keep(*, at_most: int) -> None:
-            while len(pending) > at_most:
-                row, values = pending.pop(0)
-                done.append({**row, **values.result()})
-                print(said(done[-1]), flush=True)
-                if options.json:
-                    write_json(options.json, {**facts, "rows": done})
-
-        for settings in configurations(options):
-            images, row = draw_pictures(model, prompts, settings, options)
-            pending.append((row, pool.submit(judged, real, network(images), list(prompts))))
-            keep(at_most=8)
-        keep(at_most=0)
+    for settings in configurations(options):
+        if any(settings.items() <= row.items() for row in done):
+            continue
+        images, row = draw_pictures(model, prompts, settings, options)
+        fake = features(network, images)
+        row |= {"fd": frechet(real, fake), **sets.compared(RETRIEVAL, real, fake, captions=prompts, prompts=prompts)}
+        done.append({**row, **(score(images, prompts) if score else {})})
+        print(said(done[-1]), flush=True)
+        if options.json:
+            write_json(options.json, {**facts, "rows": done})
     return {**facts, "rows": done}
 
 
-def judged(real: Tensor, fake: Tensor, prompts: list[str]) -> Row:
-    return sets.compared(MEASURES, real, fake, captions=prompts, prompts=prompts)
+def held_out(options: argparse.Namespace, img_size: int) -> tuple[list[str], Tensor, Score | None]:
+    """Return prompts, their pictures, uint8 (prompts, 3, img_size, img_size), and what reads such pictures."""
+    if options.captions:
+        names, prompts = zip(*(line.split("\t") for line in lines_of(options.captions) if line), strict=True)
+        with ThreadPoolExecutor() as pool:
+            read = pool.map(lambda name: square(open_rgb(options.images / name), img_size), names)
+            return list(prompts), torch.stack(list(read)), None
+    subject = Subject(options.weights)
+    data = data_of(subject.values, subject.step("flow_processor"), options.data)
+    batch = read_all(data.validation, range(len(data.validation)), seed=0)
+    return batch.captions, batch.images, data.score if data.reads_back else None
+
+
+def features(network: Features, images: Tensor) -> Tensor:
+    """(n, width)."""
+    if next(network.model.parameters()).is_cuda:
+        return network(images)
+    return torch.cat([network(part) for part in torch.split(images, AT_ONCE)])
+
+
+def frechet(real: Tensor, fake: Tensor) -> float:
+    """Return the distance of `evaluate`, by n × m numbers: of centred features A, tr (Σ₁Σ₂)^½ is that of |A₁A₂ᵀ|."""
+    sets_ = [each.double() for each in (real, fake)]
+    one, two = ((each - each.mean(0)) / (len(each) - 1) ** 0.5 for each in sets_)
+    apart = (sets_[0].mean(0) - sets_[1].mean(0)).square().sum()
+    return float(apart + one.square().sum() + two.square().sum() - 2 * torch.linalg.svdvals(one @ two.T).sum())
 
 
 def configurations(options: argparse.Namespace) -> Iterator[Row]:
@@ -125,15 +161,16 @@ def configurations(options: argparse.Namespace) -> Iterator[Row]:
 
 
 def draw_pictures(
-    model: TextToImage, prompts: tuple[str, ...], settings: Row, options: argparse.Namespace
+    model: TextToImage, prompts: list[str], settings: Row, options: argparse.Namespace
 ) -> tuple[Tensor, Row]:
     """Return pictures, uint8 (prompts, 3, height, width), and the settings with what the pictures cost."""
     rows = []
     handle = model.flow_processor.register_forward_pre_hook(lambda _, given: rows.append(len(given[0])))
     wait(options.device)
     started = time.perf_counter()
-    with torch.autocast(torch.device(options.device).type, torch.bfloat16):
-        images = torch.cat(list(model.generate(list(prompts), batch_size=options.batch, **settings)))
+    gpu = torch.device(options.device).type == "cuda"
+    with torch.autocast("cuda", torch.bfloat16, enabled=gpu):
+        images = torch.cat(list(model.generate(prompts, batch_size=options.batch, **settings)))
     wait(options.device)
     seconds = time.perf_counter() - started
     handle.remove()
@@ -152,11 +189,12 @@ def said(row: Row) -> str:
         f"{row['sampler']:5} {row['steps']:3} steps, guidance {row['guidance_scale']:g}{where}{shift}: "
         f"{row['evaluations']:3} evaluations, {row['seconds']:.2f} s, Fréchet {row['fd']:.2f}, "
         f"retrieval@1 {row['retrieval_1']:.3f}, @5 {row['retrieval_5']:.3f}"
+        + (f", prompt accuracy {row[ACCURACY]:.3f}" if ACCURACY in row else "")
     )
 
 
 def curves(rows: list[Row]) -> dict[tuple[Any, ...], list[Row]]:
-    """(guidance, interval, shift, sampler) → means over seeds, by evaluations."""
+    """(guidance, interval, shift, sampler) → means over seeds, by evaluations; `distances` has those of each seed."""
     found: dict[tuple[Any, ...], dict[int, list[Row]]] = {}
     for row in rows:
         interval = tuple(row["guidance_interval"] or ())
@@ -164,7 +202,11 @@ def curves(rows: list[Row]) -> dict[tuple[Any, ...], list[Row]]:
         points.setdefault(row["steps"], []).append(row)
     means = {
         key: [
-            {**same[0], **{name: sum(row[name] for row in same) / len(same) for name in (*MEASURES, "seconds")}}
+            {
+                **same[0],
+                **{name: fmean(row[name] for row in same) for name in AVERAGED if name in same[0]},
+                "distances": {row["seed"]: row["fd"] for row in same},
+            }
             for same in points.values()
         ]
         for key, points in found.items()
@@ -173,7 +215,8 @@ def curves(rows: list[Row]) -> dict[tuple[Any, ...], list[Row]]:
 
 
 def verdicts(rows: list[Row]) -> list[str]:
-    """For each guidance: the fewest evaluations with the Fréchet distance of many Euler steps or a better one."""
+    """For each guidance, against many Euler steps: the fewest evaluations with their Fréchet distance or a better one,
+    and the best of FEW evaluations."""
     points = [row for curve in curves(rows).values() for row in curve]
     lines = []
     for guidance in sorted({row["guidance_scale"] for row in points}):
@@ -182,9 +225,22 @@ def verdicts(rows: list[Row]) -> list[str]:
             r for r in mine if r["sampler"] == "euler" and r["guidance_interval"] is None and r["steps"] == REFERENCE
         ]
         for reference in plain:
-            best = min((r for r in mine if r["fd"] <= reference["fd"]), key=lambda r: (r["evaluations"], r["fd"]))
-            lines += [f"to reach: {said(reference)}", f"  enough: {said(best)}"]
+            enough = min((r for r in mine if r["fd"] <= reference["fd"]), key=lambda r: (r["evaluations"], r["fd"]))
+            lines += [f"to reach: {said(reference)}", f"  enough: {compared(enough, reference)}"]
+            few = [row for row in mine if row["evaluations"] <= FEW]
+            if few:
+                best = min(few, key=lambda row: float(row["fd"]))
+                lines.append(f"  best of at most {FEW}: {compared(best, reference)}")
     return lines
+
+
+def compared(row: Row, reference: Row) -> str:
+    """Say `row`, and how its distance differs from that of `reference`, in pairs of the same noise."""
+    seeds = sorted(row["distances"].keys() & reference["distances"].keys())
+    difference = paired(*([each["distances"][seed] for seed in seeds] for each in (row, reference)))
+    width = difference.half_width
+    interval = "" if width is None else f" ± {width:.2f} (95 %, {len(seeds)} seeds)"
+    return f"{said(row)}; Fréchet {difference.mean:+.2f}{interval}"
 
 
 def draw(rows: list[Row], path: Path) -> None:
@@ -196,13 +252,14 @@ def draw(rows: list[Row], path: Path) -> None:
     found = curves(rows)
     scales = sorted({key[0] for key in found})
     kinds = list(dict.fromkeys(key[1:3] for key in found))  # interval and shift
+    second = ACCURACY if ACCURACY in rows[0] else RETRIEVAL[0]
     figure, axes = plt.subplots(
         2, len(scales), figsize=(1 + 4.2 * len(scales), 7), sharex=True, squeeze=False, layout="constrained"
     )
     for (scale, interval, shift, sampler), points in found.items():
         label = sampler + (" in {:g} to {:g}".format(*interval) if interval else "")
         label += "" if shift is None else f", shift {shift:g}"
-        for line, measure in enumerate(("fd", "retrieval_1")):
+        for line, measure in enumerate(("fd", second)):
             axes[line, scales.index(scale)].plot(
                 [row["evaluations"] for row in points], [row[measure] for row in points], "o", markersize=3,
                 linestyle=LINES[kinds.index((interval, shift)) % len(LINES)], color=COLOURS[sampler], label=label,
@@ -210,7 +267,11 @@ def draw(rows: list[Row], path: Path) -> None:
     ticks = (5, 10, 20, 50, 100)
     for column, scale in enumerate(scales):
         axes[0, column].set(title=f"guidance {scale:g}", ylabel="Fréchet distance" if column == 0 else None)
-        axes[1, column].set(xlabel="evaluations of the network", ylabel="retrieval@1" if column == 0 else None)
+        axes[1, column].set(xlabel="evaluations of the network", ylabel=NAMES[second] if column == 0 else None)
+        for reference in found.get((scale, (), None, "euler"), []):
+            if reference["steps"] == REFERENCE:
+                for line, measure in enumerate(("fd", second)):
+                    axes[line, column].axhline(reference[measure], color=COLOURS["euler"], linewidth=0.6)
     for place in axes.flat:
         place.set_xscale("log")
         place.minorticks_off()
