@@ -12,18 +12,20 @@ from typing import Any, NamedTuple
 import torch
 from rich.progress import track
 
-from fluxflow_exp import pictures
+from fluxflow_exp import __version__, files, pictures
 from fluxflow_exp.config import published
 from fluxflow_exp.config.published import TRUST
 from fluxflow_exp.data.captions import lines_of, surrogate_in
 from fluxflow_exp.errors import UserError
+from fluxflow_exp.evaluation import digests
 from fluxflow_exp.machine.hardware import PRECISIONS
-from fluxflow_exp.models.text_to_image import UNGUIDED, TextToImage
+from fluxflow_exp.models import infotext
+from fluxflow_exp.models.text_to_image import UNGUIDED, TextToImage, places
 from fluxflow_exp.preflight.idle import idle_problems
 from fluxflow_exp.run import failures
 from fluxflow_exp.samplers import SAMPLERS, interval_problem
 
-GRID_LIMIT = 64  # images on grid.webp
+GRID_LIMIT = 64  # images on the grid
 GUIDANCE = 5.0  # strength, where none is given
 
 
@@ -53,6 +55,12 @@ def parser() -> argparse.ArgumentParser:
         help="a folder of .txt files (one prompt each), or one .txt file with a prompt a line",
     )
     add("--output_path", required=True, type=Path, help="folder for the images")
+    add(
+        "--format",
+        choices=tuple(infotext.FORMATS),
+        default="webp",
+        help="of the images; each says in its metadata how it was made; webp and png are lossless, jpg of quality 95",
+    )
     add("--use_cfg", action="store_true", help="classifier-free guidance")
     add("--guidance_scale", type=float, default=argparse.SUPPRESS, help="strength of it, with --use_cfg (default: 5)")
     add(
@@ -80,40 +88,43 @@ def parser() -> argparse.ArgumentParser:
 
 
 def generate(arguments: argparse.Namespace) -> None:
-    """Write `<name>_gen.webp` for each prompt and all of them in `grid.webp`. UserError: unusable input."""
+    """Write `<name>_gen.<format>` for each prompt and all of them in `grid.<format>`. UserError: unusable input."""
     published.allow(arguments.trust)
     given = _given(arguments)
     prompts = read_prompts(arguments.text_prompts_path)
+    for prompt in prompts:
+        wrong = infotext.length_problem(arguments.format, prompt.text, given["negative_prompt"] or "")
+        if wrong:
+            raise UserError(f"--format: {prompt.stem}: {wrong}. Shorten it, or choose png or webp")
     device = _device(arguments.device)
     model = _load(arguments, device)
-    scale = given["guidance_scale"]
-    guidance = (GUIDANCE if scale is None else scale) if arguments.use_cfg else 1.0
     if arguments.use_cfg and not model.trained_with_dropout:
         print(UNGUIDED, file=sys.stderr)
     wanted = [p for p in prompts for _ in range(arguments.n_per_prompt)]
     batches = -(-len(wanted) // arguments.batch_size)
     precision = PRECISIONS[arguments.precision]
+    scale = given["guidance_scale"]
+    sampling = {
+        "guidance_scale": (GUIDANCE if scale is None else scale) if arguments.use_cfg else 1.0,
+        "guidance_interval": given["guidance_interval"],
+        "negative_prompt": given["negative_prompt"] or "",
+        "steps": arguments.steps,
+        "sampler": arguments.sampler,
+        "shift": model.objective.shift if given["shift"] is None else given["shift"],
+        "size": arguments.size or (model.img_size, model.img_size),
+        "seed": arguments.seed,
+    }
+    texts = _infotexts(wanted, sampling, _origin(arguments, model))
     try:
         arguments.output_path.mkdir(parents=True, exist_ok=True)
-        made = model.generate(
-            [prompt.text for prompt in wanted],
-            guidance_scale=guidance,
-            guidance_interval=given["guidance_interval"],
-            negative_prompt=given["negative_prompt"] or "",
-            steps=arguments.steps,
-            sampler=arguments.sampler,
-            shift=given["shift"],
-            size=arguments.size,
-            seed=arguments.seed,
-            batch_size=arguments.batch_size,
-        )
+        made = model.generate([prompt.text for prompt in wanted], **sampling, batch_size=arguments.batch_size)
         with torch.autocast(device.type, precision, enabled=arguments.precision != "fp32"):
-            _write(track(made, description="Generating", total=batches), wanted, arguments.output_path)
+            _write(track(made, description="Generating", total=batches), wanted, texts, arguments)
     except OSError as error:
         raise UserError(f"--output_path: cannot write: {error}") from error
     except ValueError as error:
         raise UserError(str(error)) from error
-    print(f"{len(wanted)} images in {arguments.output_path}, together in grid.webp")
+    print(f"{len(wanted)} images in {arguments.output_path}, together in grid.{arguments.format}")
 
 
 def _given(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -140,15 +151,56 @@ def _given(arguments: argparse.Namespace) -> dict[str, Any]:
     return given
 
 
-def _write(made: Iterable[torch.Tensor], prompts: list[Prompt], output: Path) -> None:
+def _origin(arguments: argparse.Namespace, model: TextToImage) -> dict[str, object]:
+    """Which weights make the pictures: the file, and a digest of the tensors, of which raw ones come from others."""
+    name = os.fsencode(arguments.model_checkpoint.name).decode(errors="replace")
+    return {
+        "Model hash": files.digest(arguments.model_checkpoint),
+        "Model": name,
+        "Weights": arguments.weights,
+        "Weights digest": digests.of_tensors(model.state_dict()),
+        "Precision": arguments.precision,
+        "Version": f"fluxflow_exp {__version__}",
+    }
+
+
+def _infotexts(prompts: list[Prompt], sampling: dict[str, Any], origin: dict[str, object]) -> list[str]:
+    """How each image is made."""
+    interval = sampling["guidance_interval"]
+    shared = {
+        "Steps": sampling["steps"],
+        "Sampler": sampling["sampler"],
+        "CFG scale": _plain(sampling["guidance_scale"]),
+        **({} if interval is None else {"Guidance interval": " ".join(map(_plain, interval))}),
+        "Shift": _plain(sampling["shift"]),
+        "Size": "x".join(map(str, sampling["size"])),
+        "Seed": sampling["seed"],
+    }
+    texts = [prompt.text for prompt in prompts]
+    return [
+        infotext.infotext(text, sampling["negative_prompt"], {**shared, "Seed index": place, **origin})
+        for text, place in zip(texts, places(texts), strict=True)
+    ]
+
+
+def _plain(number: float) -> str:
+    return str(number).removesuffix(".0")
+
+
+def _write(
+    made: Iterable[torch.Tensor], prompts: list[Prompt], texts: list[str], arguments: argparse.Namespace
+) -> None:
     shown: list[torch.Tensor] = []
-    stems = iter(_stems(prompts))
+    output, form = arguments.output_path, arguments.format
+    named = zip(_stems(prompts), texts, strict=True)
     for images in made:
         for image in images:
-            pictures.save(image, output / f"{next(stems)}_gen.webp")
+            stem, text = next(named)
+            pictures.save_picture(pictures.to_pil(image), output / f"{stem}_gen.{form}", **infotext.options(form, text))
         shown += list(images[: max(GRID_LIMIT - len(shown), 0)])
     captions = [prompt.text for prompt in prompts[: len(shown)]]
-    pictures.save_picture(pictures.captioned(torch.stack(shown), captions), output / "grid.webp", quality=95)
+    grid = pictures.captioned(torch.stack(shown), captions)
+    pictures.save_picture(grid, output / f"grid.{form}", quality=95, subsampling=0)
 
 
 def read_prompts(path: Path) -> list[Prompt]:

@@ -8,12 +8,14 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from fluxflow_exp import pipeline
+from fluxflow_exp import __version__, files, pipeline
 from fluxflow_exp.errors import UserError
+from fluxflow_exp.evaluation import digests
 from fluxflow_exp.generate import generate, parser, read_prompts
 from fluxflow_exp.models import weights
-from fluxflow_exp.models.text_to_image import TextToImage
+from fluxflow_exp.models.text_to_image import TextToImage, places
 from tests.conftest import toy
+from tests.helpers.infotexts import read_back
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +48,93 @@ def test_a_file_of_prompts_becomes_images_and_a_grid(final: Path, tmp_path: Path
     first, second = (Image.open(tmp_path / "out" / f"{s}_gen.webp") for s in stems[:2])
     assert first.size == (24, 16)
     assert first.tobytes() != second.tobytes()
+
+
+PROMPT = 'ein roter „Kreis", 🎈\nSteps: 9, "x"\n日本'
+
+
+@pytest.fixture(scope="module")
+def in_formats(final: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Path]]:
+    """Two images of PROMPT, two of a plain prompt, and the grid, in each format."""
+    root = tmp_path_factory.mktemp("formats")
+    (root / "prompts").mkdir()
+    (root / "prompts" / "a.txt").write_text(PROMPT, encoding="utf-8")
+    (root / "prompts" / "b.txt").write_text("a blue star")
+    more = ["--use_cfg", "--negative_prompt", 'grün, "matt"', "--guidance_interval", "0", "0.8", "--shift", "0.7"]
+    more += ["--n_per_prompt", "2", "--size", "24x16", "--seed", "7"]
+    for form in ("webp", "png", "jpg"):
+        generate(parser().parse_args(options(final, root / "prompts", root / form, *more, "--format", form)))
+    stems = ("a_gen", "a_1_gen", "b_gen", "b_1_gen", "grid")
+    return {form: [root / form / f"{stem}.{form}" for stem in stems] for form in ("webp", "png", "jpg")}
+
+
+def test_each_format_holds_the_same_picture(in_formats: dict[str, list[Path]]) -> None:
+    for webp, png, jpg in zip(*in_formats.values(), strict=True):
+        a, b, c = (Image.open(path).convert("RGB") for path in (webp, png, jpg))
+        assert (Image.open(png).format, Image.open(jpg).format) == ("PNG", "JPEG")
+        lossless = webp.stem != "grid"
+        assert (a.tobytes() == b.tobytes()) is lossless
+        assert a.size == c.size
+        assert sum(abs(x - y) for x, y in zip(b.tobytes(), c.tobytes(), strict=True)) < 4 * len(b.tobytes())
+
+
+@pytest.mark.parametrize("form", ["webp", "png", "jpg"])
+def test_a_picture_says_how_it_was_made(form: str, in_formats: dict[str, list[Path]], final: Path) -> None:
+    digest = digests.of_tensors(TextToImage.load(final).state_dict())
+    first, second, other, _, grid = in_formats[form]
+    expected = (
+        f'{PROMPT}\nNegative prompt: grün, "matt"\nSteps: 3, Sampler: euler, CFG scale: 5, Guidance interval: 0 0.8, '
+        f"Shift: 0.7, Size: 24x16, Seed: 7, Seed index: 0, Model hash: {files.digest(final)}, "
+        f"Model: final.safetensors, Weights: ema, Weights digest: {digest}, Precision: fp32, "
+        f"Version: fluxflow_exp {__version__}"
+    )
+    assert read_back(first) == expected
+    assert read_back(second) == expected.replace("Seed index: 0", "Seed index: 1")
+    assert read_back(other) == expected.replace(PROMPT, "a blue star")
+    assert read_back(grid) is None
+
+
+def test_the_same_command_writes_the_same_bytes(final: Path, tmp_path: Path) -> None:
+    """And what was not asked for stands in the metadata as what was done."""
+    (tmp_path / "p.txt").write_text("a red circle\n")
+    for form in ("webp", "png", "jpg"):
+        for time in range(2):
+            generate(parser().parse_args(options(final, tmp_path / "p.txt", tmp_path / "out", "--format", form)))
+            path = tmp_path / "out" / f"000_a-red-circle_gen.{form}"
+            path.rename(tmp_path / f"{time}.{form}")
+        assert (tmp_path / f"0.{form}").read_bytes() == (tmp_path / f"1.{form}").read_bytes()
+        shift = str(TextToImage.load(final).objective.shift).removesuffix(".0")
+        line = (
+            f"Steps: 3, Sampler: euler, CFG scale: 1, Shift: {shift}, Size: 16x16, Seed: 0, Seed index: 0, Model hash"
+        )
+        assert (read_back(tmp_path / f"0.{form}") or "").startswith(f"a red circle\n{line}")
+
+
+def test_raw_weights_have_a_digest_of_their_own(final: Path, tmp_path: Path) -> None:
+    (tmp_path / "p.txt").write_text("a red circle\n")
+    for kind in ("ema", "raw"):
+        generate(parser().parse_args(options(final, tmp_path / "p.txt", tmp_path / kind, "--weights", kind)))
+    ema, raw = ((read_back(tmp_path / k / "000_a-red-circle_gen.webp") or "").split(", ") for k in ("ema", "raw"))
+    differing = [(x.split(":")[0], y.split(":")[0]) for x, y in zip(ema, raw, strict=True) if x != y]
+    assert differing == [("Weights", "Weights"), ("Weights digest", "Weights digest")]
+
+
+def test_a_format_or_a_prompt_that_cannot_be_written_is_refused_before_the_model_is_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "p.txt").write_text("x" * 30_999 + "\n" + "ü" * 31_001)
+    command = options(tmp_path / "none", tmp_path / "p.txt", tmp_path / "out", "--format")
+    with pytest.raises(SystemExit):
+        parser().parse_args([*command, "gif"])
+    assert "argument --format: invalid choice: 'gif' (choose from" in capsys.readouterr().err
+    with pytest.raises(UserError, match="--format: 001_: the metadata of a jpg hold 31,000 characters of prompts, not"):
+        generate(parser().parse_args([*command, "jpg"]))
+    with pytest.raises(UserError, match="--model_checkpoint"):
+        generate(parser().parse_args([*command, "png"]))
+
+
+def test_places_count_equal_prompts() -> None:
+    assert places(["a", "b", "a", "a", "b"]) == [0, 0, 1, 2, 1]
 
 
 def test_a_folder_of_prompts_names_images_after_its_files(tmp_path: Path) -> None:

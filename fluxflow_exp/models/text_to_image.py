@@ -29,6 +29,16 @@ UNGUIDED = (
 )
 
 
+def places(prompts: Sequence[str]) -> list[int]:
+    """How often each prompt came before: ["a", "b", "a"] → [0, 0, 1]."""
+    seen: dict[str, int] = {}
+    found = []
+    for prompt in prompts:
+        found.append(seen.get(prompt, 0))
+        seen[prompt] = found[-1] + 1
+    return found
+
+
 class TextToImage(nn.Module):
     """Expander, flow_processor and text_encoder of one model."""
 
@@ -143,12 +153,9 @@ class TextToImage(nn.Module):
 
     def _noise(self, prompts: list[str], seed: int, height: int, width: int) -> Tensor:
         """(prompts, channels, height, width), drawn on the CPU so that every device gets the same numbers."""
-        seen: dict[str, int] = {}
         drawn = []
         channels = self.flow_processor.latent_mean.numel()
-        for prompt in prompts:
-            index = seen.get(prompt, 0)
-            seen[prompt] = index + 1
+        for prompt, index in zip(prompts, places(prompts), strict=True):
             source = generator("generate", prompt, seed, index)
             drawn.append(torch.randn((channels, height, width), generator=source))
         return torch.stack(drawn)
