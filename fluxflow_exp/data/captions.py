@@ -1,6 +1,16 @@
 """Text that users write: captions and prompts, in files of UTF-8."""
 
 from pathlib import Path
+from typing import NamedTuple
+
+
+class Row(NamedTuple):
+    """A picture's caption as it was found."""
+
+    where: str  # its file and line
+    name: str = ""
+    caption: str = ""
+    wrong: str = ""  # why it cannot be used, if so
 
 
 def decoded(data: bytes) -> str:
@@ -20,6 +30,11 @@ def surrogate_in(text: str) -> str | None:
     """Say what keeps `text` from being written as UTF-8, which every text encoder reads; None: nothing."""
     found = next((character for character in text if "\ud800" <= character <= "\udfff"), None)
     return None if found is None else f"half a character (the lone surrogate U+{ord(found):04X})"
+
+
+def one_line(text: str) -> str:
+    """Return the words of `text`, a space between each: what a line break in a caption is read as."""
+    return " ".join(text.split())
 
 
 def prefixed(caption: str, prefix: str | None) -> str:

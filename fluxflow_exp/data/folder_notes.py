@@ -40,13 +40,13 @@ def notes(entries: list[Entry], bare: list[str], listing: Listing) -> list[str]:
     """A line for each thing that is odd about names and captions; `bare`: the captions without a prefix."""
     names = {entry.id for entry in entries}
     missing = missing_of(entries, listing)
-    found = [_line(missing, "picture", f"not in {listing.folder}", cause(missing, listing))] if missing else []
+    found = [line(missing, "picture", f"not in {listing.folder}", cause(missing, listing))] if missing else []
     empty = [entry.id for entry, caption in zip(entries, bare, strict=True) if not caption]
     lonely = [name for name in listing.pictures() if name not in names]
     twice = [entry.id for entry, count in Counter(entries).items() if count > 1]
-    found += [_line(empty, "caption", "empty")] if empty else []
-    found += [_line(twice, "line", "there more than once")] if twice else []
-    found += [_line(lonely, "picture", f"without a caption in {listing.folder}, and not trained on")] if lonely else []
+    found += [line(empty, "caption", "empty")] if empty else []
+    found += [line(twice, "line", "there more than once")] if twice else []
+    found += [line(lonely, "picture", f"without a caption in {listing.folder}, and not trained on")] if lonely else []
     return found
 
 
@@ -111,7 +111,8 @@ def unusable(bad: Bad, what: str) -> list[str]:
     return [f"{len(bad)} {what} cannot be used: {shown}" + ("; …" if len(bad) > SHOWN else "")] if bad else []
 
 
-def _line(names: list[str], what: str, is_what: str, why: str = "") -> str:
+def line(names: list[str], what: str, is_what: str, why: str = "") -> str:
+    """Return how many there are, and the first ones."""
     shown = ", ".join(repr(name) for name in names[:SHOWN]) + (", …" if len(names) > SHOWN else "")
     verb = "is" if len(names) == 1 else "are"
     plural = "" if len(names) == 1 else "s"

@@ -1,4 +1,4 @@
-"""A folder of images and a file of `name<TAB>caption` lines."""
+"""A folder of images, with subfolders or not, and their captions."""
 
 from functools import partial
 from pathlib import Path
@@ -9,23 +9,25 @@ from torch import Tensor
 
 from fluxflow_exp.config.bounds import Fraction, PositiveInt, Share
 from fluxflow_exp.data import folder_notes
-from fluxflow_exp.data.captions import lines_of, prefixed
+from fluxflow_exp.data.captions import prefixed
+from fluxflow_exp.data.captions_file import Captions, read_captions
 from fluxflow_exp.data.images import Entry, Images, ImageTransform, check_fraction, file_state, is_held_out
-from fluxflow_exp.data.protocols import Bad
 from fluxflow_exp.data.transforms import check_colour
 
 N_PROMPTS = 64
 
 
 class ImageFolder:
-    """Images of `data_path`, captions of `captions_file` (UTF-8; blank lines skipped; further tabs are caption).
+    """Images of `data_path` and its subfolders; `captions_file` is a file of captions, or "sidecar".
+
+    What such a file may be is said in `data/captions_file.py`.
 
     Each image is resized to cover `img_size` × `img_size` pixels, then a square is cut in the centre or, in training,
     anywhere. With `buckets` (the longest aspect ratio, 2.0 say) it is instead a rectangle of about as many pixels and
     nearly the image's own shape, and a batch holds one shape. `reduced_min_sizes` adds smaller scales, each in
     batches of its own. `fixed_prompt_prefix` P makes a caption "P. caption". A name is held out when its SHA-256 falls
     into the first `validation_fraction` of the bins, so that adding images moves none; with `held_out_file`, a second
-    file of such lines, its images are held out and all of `captions_file` are trained on. Held-out images are squares.
+    one, its images are held out and all of `captions_file` are trained on. Held-out images are squares.
     ValueError: no folder, no readable captions, a name in both files.
     """
 
@@ -48,24 +50,29 @@ class ImageFolder:
         max_bad_fraction: Share = 0.05,
         held_out_file: str | None = None,
     ) -> None:
-        folder, captions = Path(data_path).expanduser(), Path(captions_file).expanduser()
+        folder = Path(data_path).expanduser()
         if not folder.is_dir():
             raise ValueError(f"data_path: there is no folder {folder}")
         check_fraction(validation_fraction)
         check_colour(background)
         self.img_size, self.max_bad_fraction = img_size, max_bad_fraction
-        entries, self.bad = read_captions(captions, prefix=fixed_prompt_prefix)
+        captions = read_captions(captions_file, folder, prefix=fixed_prompt_prefix)
+        entries = captions.entries
         if held_out_file is None:
             held_out = [e for e in entries if is_held_out(e.id, validation_fraction)]
             trained = [e for e in entries if not is_held_out(e.id, validation_fraction)]
         else:
-            trained, held_out = entries, self._named(Path(held_out_file).expanduser(), entries, fixed_prompt_prefix)
+            apart = read_captions(held_out_file, folder, prefix=fixed_prompt_prefix, key="held_out_file")
+            trained, held_out = entries, apart.entries
+            _check_apart(trained, held_out)
+            captions = captions.joined(apart)
         if not held_out or not trained:
             raise ValueError(
-                f"{captions}: {len(trained)} training and {len(held_out)} held-out images; there must be some of both. "
-                "Add images or change data.validation_fraction"
+                f"{captions_file}: {len(trained)} training and {len(held_out)} held-out images; there must be some of "
+                "both. Add images or change data.validation_fraction"
             )
-        self.notes = self._look(folder, entries if held_out_file is None else trained + held_out, fixed_prompt_prefix)
+        self.bad = captions.bad
+        self.notes = self._look(folder, captions, fixed_prompt_prefix)
         transform = ImageTransform(img_size, crop, flip, background, buckets, reduced_min_sizes)
         state_of = partial(_state_in, folder)  # a function of the module's: loading processes get it pickled
         self.train = Images(trained, folder.joinpath, transform, state_of=state_of)
@@ -75,27 +82,16 @@ class ImageFolder:
         self.bad += self.train.bad
         self.prompts = list(dict.fromkeys(e.caption for e in held_out))[:N_PROMPTS]
 
-    def _named(self, path: Path, trained: list[Entry], prefix: str | None) -> list[Entry]:
-        """Entries of the file of what is held out. ValueError: some of it is trained on as well."""
-        found, bad = read_captions(path, prefix=prefix, key="held_out_file")
-        self.bad += bad
-        both = sorted({entry.id for entry in found} & {entry.id for entry in trained})
-        if both:
-            raise ValueError(
-                f"held_out_file: {len(both)} of its names stand in the captions_file, too, {both[0]!r} the first: what "
-                "is held out is not trained on. Take them out of one of the two"
-            )
-        return found
-
-    def _look(self, folder: Path, entries: list[Entry], prefix: str | None) -> list[str]:
+    def _look(self, folder: Path, captions: Captions, prefix: str | None) -> list[str]:
         """Say what is odd about the names. ValueError: so many pictures are missing that a run would stop over them."""
-        listing = folder_notes.Listing(folder, [entry.id for entry in entries])
+        entries = captions.entries
+        listing = folder_notes.Listing(folder, [*(entry.id for entry in entries), *captions.pictures])
         missing, total = folder_notes.missing_of(entries, listing), len(entries) + len(self.bad)
         empty = prefixed("", prefix)
         found = folder_notes.notes(entries, ["" if e.caption == empty else e.caption for e in entries], listing)
         if len(missing) > self.max_bad_fraction * total:
-            raise ValueError(f"{found[0]} ({total} lines; max_bad_fraction={self.max_bad_fraction} may be bad)")
-        return found + folder_notes.unusable(self.bad, "lines of the captions file")
+            raise ValueError(f"{found[0]} ({total} captions; max_bad_fraction={self.max_bad_fraction} may be bad)")
+        return captions.notes + found + folder_notes.unusable(self.bad, "captions")
 
     def score(self, images: Tensor, captions: list[str]) -> dict[str, float]:
         """Nothing here reads captions back from images."""
@@ -106,30 +102,11 @@ def _state_in(folder: Path, name: str) -> Any:
     return file_state(folder / name)
 
 
-def read_captions(path: Path, *, prefix: str | None = None, key: str = "captions_file") -> tuple[list[Entry], Bad]:
-    """Entries and unusable lines (id, reason) of the file that `key` names.
-
-    ValueError: missing, not UTF-8, or without a single entry.
-    """
-    try:
-        lines = lines_of(path)
-    except FileNotFoundError as error:
-        raise ValueError(f"{key}: there is no file {path}") from error
-    except UnicodeDecodeError as error:
+def _check_apart(trained: list[Entry], held_out: list[Entry]) -> None:
+    """ValueError: some of what is held out is trained on as well."""
+    both = sorted({entry.id for entry in held_out} & {entry.id for entry in trained})
+    if both:
         raise ValueError(
-            f"{key}: {path} is not UTF-8 text (byte {error.start}); convert it, e.g. with iconv"
-        ) from error
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{key}: {path} cannot be read: {error}") from error
-    entries, bad = [], []
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        name, tab, caption = line.partition("\t")
-        if not tab or not name.strip():
-            bad.append((f"{path.name}:{number}", "no tab between name and caption" if not tab else "no name"))
-            continue
-        entries.append(Entry(name.strip(), prefixed(caption.strip(), prefix), name.strip()))
-    if not entries:
-        raise ValueError(f"{key}: {path} holds no line of the form name<TAB>caption")
-    return entries, bad
+            f"held_out_file: {len(both)} of its names stand in the captions_file, too, {both[0]!r} the first: what "
+            "is held out is not trained on. Take them out of one of the two"
+        )

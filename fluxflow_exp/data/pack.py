@@ -12,8 +12,8 @@ import webdataset
 from PIL import Image
 from rich.progress import track
 
+from fluxflow_exp.data.captions_file import read_captions
 from fluxflow_exp.data.decoding import EXTENSIONS, opened, reason
-from fluxflow_exp.data.image_folder import read_captions
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.files import naming
 from fluxflow_exp.run import failures
@@ -30,7 +30,7 @@ def cli() -> None:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     made.add_argument("data_path", type=Path, help="folder of images")
-    made.add_argument("captions_file", type=Path, help="file of name<TAB>caption lines")
+    made.add_argument("captions_file", help="file of captions, or sidecar, as of data=image_folder")
     made.add_argument("output", type=Path, help="folder for the shards; must be empty or new")
     made.add_argument("--max_megabytes", type=float, default=500.0, help="size of a shard, in MB")
     made.add_argument("--max_samples", type=int, default=10_000, help="samples a shard")
@@ -40,7 +40,7 @@ def cli() -> None:
 
 
 def pack(
-    *, data_path: Path, captions_file: Path, output: Path, max_megabytes: float, max_samples: int, seed: int
+    *, data_path: Path, captions_file: str, output: Path, max_megabytes: float, max_samples: int, seed: int
 ) -> None:
     """Write `output`/shard-NNNNNN.tar, all or none; what a killed try has left is taken away first.
 
@@ -76,10 +76,10 @@ class _Packed(NamedTuple):
     caption: str
 
 
-def _chosen(captions_file: Path, folder: Path) -> list[_Packed]:
+def _chosen(captions_file: str, folder: Path) -> list[_Packed]:
     """Return the samples to pack; those that are left out are told. UserError: images are missing, or are none."""
     try:
-        entries, bad = read_captions(captions_file)
+        entries, bad, *_ = read_captions(captions_file, folder)
     except ValueError as error:
         raise UserError(str(error)) from error
     missing = [entry.id for entry in entries if not os.path.isfile(folder / entry.place)]

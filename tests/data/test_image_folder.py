@@ -15,7 +15,6 @@ from fluxflow_exp import main
 from fluxflow_exp.config.compose import resolve
 from fluxflow_exp.config.overrides import compose_config
 from fluxflow_exp.data.folder_notes import Listing
-from fluxflow_exp.data.image_folder import read_captions
 from fluxflow_exp.data.images import Entry, Images, ImageTransform, is_held_out
 from fluxflow_exp.data.protocols import BadSampleError
 from fluxflow_exp.errors import UserError
@@ -26,22 +25,6 @@ from tests.helpers.datasets import image_folder, write_folder
 def folder(tmp_path):
     write_folder(tmp_path, [Image.new("RGB", (20, 16), (8 * i, 0, 0)) for i in range(30)])
     return tmp_path
-
-
-def test_captions_are_parsed_as_documented(tmp_path):
-    path = tmp_path / "c.tsv"
-    path.write_bytes("\ufeffa.png\tone\ttwo\r\n\n  \nb.png\tGrüße\nno tab here\n\tnameless\n".encode())
-    entries, bad = read_captions(path)
-    assert [(e.id, e.caption) for e in entries] == [("a.png", "one\ttwo"), ("b.png", "Grüße")]
-    assert bad == [("c.tsv:5", "no tab between name and caption"), ("c.tsv:6", "no name")]
-    assert read_captions(path, prefix="style anime")[0][0].caption == "style anime. one\ttwo"
-
-
-def test_only_line_feeds_separate_captions(tmp_path):
-    (tmp_path / "c.tsv").write_bytes("a.png\tone\u2028two\x0bthree\x85four\rfive\r\nb.png\tsix".encode())
-    entries, bad = read_captions(tmp_path / "c.tsv")
-    assert [e.caption for e in entries] == ["one\u2028two\x0bthree\x85four\rfive", "six"]
-    assert bad == []
 
 
 @pytest.mark.parametrize("name", ["x" * 300 + ".png", "a\0b.png", "loop.png", "folder.png", "file.png/a.png"])
@@ -92,7 +75,7 @@ def test_a_file_says_what_is_held_out(folder: Path) -> None:
     ("line", "message"),
     [
         ("3.png\tpicture 3\n4.png\tone", "held_out_file: 2 of its names stand in the captions_file, too, '3.png' the"),
-        ("gone.png\ta kite\nlost.png\ta boat", r"2 pictures are not in .*'gone.png', 'lost.png' \(32 lines"),
+        ("gone.png\ta kite\nlost.png\ta boat", r"2 pictures are not in .*'gone.png', 'lost.png' \(32 captions"),
     ],
 )
 def test_what_is_wrong_with_the_file_of_what_is_held_out_is_said(folder: Path, line: str, message: str) -> None:
@@ -200,14 +183,14 @@ def test_what_is_odd_about_names_and_captions_is_said(folder):
         "1 caption is empty: '2.png'",
         "1 line is there more than once: '0.png'",
         f"1 picture is without a caption in {folder / 'images'}, and not trained on: 'lonely.png'",
-        "1 lines of the captions file cannot be used: captions.tsv:35: no tab between name and caption",
+        "1 captions cannot be used: captions.tsv:35: no tab between name and caption",
     ]
     assert image_folder(folder, max_bad_fraction=0.2, fixed_prompt_prefix="a").notes == notes
     captions_of(folder, lines)
     (folder / "images" / "lonely.png").unlink()
     assert image_folder(folder).notes == []
     captions_of(folder, [*lines[:27], "x.png\tone", "y.png\ttwo", "27.png\tthree"])
-    with pytest.raises(ValueError, match=r"2 pictures are not in .* \(30 lines; max_bad_fraction=0.05 may be bad\)"):
+    with pytest.raises(ValueError, match=r"2 pictures are not in .* \(30 captions; max_bad_fraction=0.05 may be bad\)"):
         image_folder(folder)
 
 
@@ -243,3 +226,46 @@ def test_a_fingerprint_stays_what_it_was() -> None:
     """Runs are continued only on data of the same fingerprint: nothing renamed here may change it."""
     source = Images([Entry("a", "a cat", "a")], Path, ImageTransform(16, flip=True), state_of=lambda place: None)
     assert source.fingerprint(times=False) == "16c6efb36d4e6908124fe715acecf5e8772e20c721f22d444fc5eee1bccbee2f"
+
+
+def test_a_folder_of_folders_with_captions_beside_the_pictures_trains_and_its_plan_says_what_is_odd(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos = tmp_path / "photos"
+    for i in range(30):
+        inner = photos / f"album {i % 3}" / "deep"
+        inner.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (20, 16), (8 * i, 0, 0)).save(inner / f"{i}.png")
+        (inner / f"{i}.txt").write_bytes(f"\ufeffpicture\r\n{i}\r\n".encode())
+    (photos / "album 0" / "deep" / "0.txt").unlink()
+    (photos / "album 1" / "deep" / "1.txt").write_text(" \n")
+    (photos / "album 2" / "deep" / "2.txt").write_bytes(b"\xff")
+    (photos / "notes.txt").touch()
+    (photos / "empty").mkdir()
+    Image.new("RGB", (16, 16)).save(photos / "empty" / "lonely.png")
+    words = ["stage=vae", "stage.steps.vae.batch_size=4", "data=image_folder", f"data.data_path={photos}"]
+    words += ["data.captions_file=sidecar", "data.img_size=16", "hardware=cpu", "validate=true"]
+    main.train(resolve(compose_config([*words, f"output_root={tmp_path / 'out'}", "data.validation_fraction=0.2"])))
+    said = capsys.readouterr().out
+    assert f"note: 1 text file is without a picture in {photos}: 'notes.txt'" in said
+    assert "note: 1 caption is empty: 'album 1/deep/1.png'" in said
+    assert "note: 3 pictures are without a caption in" in said
+    assert "note: 1 captions cannot be used: album 2/deep/2.txt: is not UTF-8 text (byte 0)" in said
+    data = image_folder(tmp_path, data_path=str(photos), captions_file="sidecar", validation_fraction=0.2)
+    names = {f"album {i % 3}/deep/{i}.png" for i in range(30) if i not in (0, 2)}
+    assert {entry.id for source in (data.train, data.validation) for entry in source.entries} == names
+    assert {entry.id for entry in data.validation.entries} == {name for name in names if is_held_out(name, 0.2)}
+    assert data.train.read(0, random.Random(0)).caption == "picture 12", "the first of the first folder's"
+
+
+def test_the_form_of_the_captions_is_none_of_the_data(folder: Path) -> None:
+    """The split, the order and the digests that a run goes on by are those of names and captions."""
+    (folder / "images" / "metadata.jsonl").write_text(
+        "".join(f'{{"file_name": "{i}.png", "text": "picture {i}"}}\n' for i in range(30))
+    )
+    plain = image_folder(folder)
+    other = image_folder(folder, captions_file=str(folder / "images" / "metadata.jsonl"))
+    assert other.notes == []
+    for mine, theirs in ((plain.train, other.train), (plain.validation, other.validation)):
+        assert mine.contents() == theirs.contents()
+        assert mine.fingerprint() == theirs.fingerprint()

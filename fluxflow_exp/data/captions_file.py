@@ -1,0 +1,121 @@
+"""What the pictures of a folder show, in each form that people keep it in.
+
+`captions_file` is the word `sidecar` or a file whose suffix says what it holds: `.jsonl`, `.csv` and `.parquet` are
+Hugging Face's ImageFolder metadata, `.json` is a COCO captions file, any other one has name<TAB>caption lines.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from fluxflow_exp.data import metadata_file, sidecars
+from fluxflow_exp.data.captions import Row, lines_of, prefixed, surrogate_in
+from fluxflow_exp.data.images import Entry
+from fluxflow_exp.data.protocols import Bad
+
+SIDECAR = "sidecar"
+
+
+class Captions(NamedTuple):
+    """Entries with their captions, unusable captions as (where, reason), and what is to be said of the form."""
+
+    entries: list[Entry]
+    bad: Bad
+    notes: list[str]
+    pictures: list[str]  # known to be there, with a caption or not
+
+    def joined(self, other: "Captions") -> "Captions":
+        return Captions(
+            self.entries + other.entries,
+            self.bad + other.bad,
+            self.notes + other.notes,
+            self.pictures + other.pictures,
+        )
+
+
+class _Form(NamedTuple):
+    rows: Callable[[Path], Iterable[Row]]
+    wanted: str  # what one caption of it looks like
+
+
+_TABLE = "no row with a file_name and a text or caption"
+_FORMS = {
+    ".jsonl": _Form(metadata_file.of_jsonl, _TABLE),
+    ".csv": _Form(metadata_file.of_csv, _TABLE),
+}
+
+
+def read_captions(given: str, folder: Path, *, prefix: str | None = None, key: str = "captions_file") -> Captions:
+    """Return the captions that `given`, the value of `key`, has of the pictures of `folder`.
+
+    Names are relative to `folder`; those of metadata that stands in a subfolder of it, to that subfolder.
+    ValueError: missing, not UTF-8, not in the form that its suffix says, or without a single entry.
+    """
+    if given == SIDECAR:
+        found = sidecars.look(folder)
+        entries, bad = _sorted_out(sidecars.rows(folder, found), prefix)
+        wanted = "no picture with a caption beside it (a.txt or a.caption for a.jpg)"
+        _check_some(entries, bad, f"{key}={SIDECAR}: {folder} holds {wanted}")
+        return Captions(entries, bad, sidecars.notes(folder, found), list(found.pictures))
+    path = Path(given).expanduser()
+    form = _FORMS.get(path.suffix.lower(), _Form(_of_lines, "no line of the form name<TAB>caption"))
+    try:
+        rows = list(form.rows(path))
+    except FileNotFoundError as error:
+        raise ValueError(f"{key}: there is no file {path}") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{key}: {path} is not UTF-8 text (byte {error.start}); convert it, e.g. with iconv"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{key}: {path} cannot be read: {error}") from error
+    entries, bad = _sorted_out(rows, prefix)
+    _check_some(entries, bad, f"{key}: {path} holds {form.wanted}")
+    if form.wanted == _TABLE:
+        entries = _below(path, folder, entries)
+    return Captions(entries, bad, [], [])
+
+
+def _of_lines(path: Path) -> Iterator[Row]:
+    """The lines name<TAB>caption of a file; further tabs are caption, blank lines nothing."""
+    for number, line in enumerate(lines_of(path), start=1):
+        if line.strip():
+            name, tab, caption = line.partition("\t")
+            wrong = "" if tab else "no tab between name and caption"
+            yield Row(f"{path.name}:{number}", name.strip(), caption.strip(), wrong)
+
+
+def _sorted_out(rows: Iterable[Row], prefix: str | None) -> tuple[list[Entry], Bad]:
+    entries, bad = [], []
+    for row in rows:
+        wrong = row.wrong or _fault(row)
+        if wrong:
+            bad.append((row.where, wrong))
+        else:
+            entries.append(Entry(row.name, prefixed(row.caption, prefix), row.name))
+    return entries, bad
+
+
+def _fault(row: Row) -> str:
+    if not row.name:
+        return "no name"
+    try:
+        row.name.encode(errors="surrogateescape")  # as Python has the bytes of file names that are not UTF-8
+    except UnicodeEncodeError:
+        return "no file can have this name"
+    broken = surrogate_in(row.caption)
+    return f"its caption holds {broken}" if broken else ""
+
+
+def _check_some(entries: list[Entry], bad: Bad, message: str) -> None:
+    if not entries:
+        raise ValueError(message + (f". First: {': '.join(bad[0])}" if bad else ""))
+
+
+def _below(path: Path, folder: Path, entries: list[Entry]) -> list[Entry]:
+    """Names relative to where the metadata stands, as ImageFolder has them, become relative to `folder`."""
+    parent, top = path.resolve().parent, folder.resolve()
+    if parent == top or not parent.is_relative_to(top):
+        return entries
+    inner = parent.relative_to(top).as_posix()
+    return [Entry(f"{inner}/{entry.id}", entry.caption, f"{inner}/{entry.id}") for entry in entries]

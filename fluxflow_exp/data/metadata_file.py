@@ -1,0 +1,65 @@
+"""Hugging Face's ImageFolder metadata: a table with a column file_name, and here one named text or caption.
+
+https://huggingface.co/docs/datasets/image_dataset
+"""
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from fluxflow_exp.data.captions import Row, decoded, lines_of, one_line
+
+NAME, CAPTIONS = "file_name", ("text", "caption")
+
+
+def of_jsonl(path: Path) -> Iterator[Row]:
+    """An object a line. OSError, UnicodeDecodeError."""
+    for number, line in enumerate(lines_of(path), start=1):
+        if line.strip():
+            where = f"{path.name}:{number}"
+            try:
+                fields = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                yield Row(where, wrong=f"is no JSON: {error}")
+                continue
+            yield _row(where, fields) if isinstance(fields, dict) else Row(where, wrong="is no JSON object")
+
+
+def of_csv(path: Path) -> Iterator[Row]:
+    """A table with commas, texts in double quotes where they hold some. ValueError: it is none."""
+    reader = csv.DictReader(io.StringIO(decoded(path.read_bytes()), newline=""), strict=True)
+    try:
+        _check_columns(reader.fieldnames or [])
+        for fields in reader:
+            where = f"{path.name}:{reader.line_num}"
+            whole = None not in fields and None not in fields.values()
+            wrong = "more or fewer fields than columns: double quotes belong around a text with commas"
+            yield _row(where, fields) if whole else Row(where, wrong=wrong)
+    except csv.Error as error:
+        raise ValueError(f"line {reader.reader.line_num}: {error}") from error
+
+
+def _check_columns(columns: Iterable[str]) -> None:
+    """ValueError: there is no column of names, or not exactly one of captions."""
+    named = ", ".join(map(repr, columns)) or "none"
+    if NAME not in columns:
+        raise ValueError(
+            f"it has no column {NAME} (its columns: {named}). A file of name<TAB>caption lines is to end with .tsv"
+        )
+    if sum(each in columns for each in CAPTIONS) != 1:
+        raise ValueError(f"one column must be named text or caption, and only one (its columns: {named})")
+
+
+def _row(where: str, fields: dict[str, Any]) -> Row:
+    given = [key for key in CAPTIONS if fields.get(key) is not None]
+    if len(given) != 1:
+        return Row(where, wrong="both a text and a caption: one of them is to go" if given else "no text or caption")
+    name, caption = fields.get(NAME), fields[given[0]]
+    if not isinstance(name, str):
+        return Row(where, wrong=f"no {NAME}")
+    if not isinstance(caption, str):
+        return Row(where, wrong=f"its {given[0]} is no text")
+    return Row(where, name.strip(), one_line(caption))

@@ -1,0 +1,70 @@
+"""Captions beside the pictures: `a.txt` or `a.caption` is what `a.jpg` shows, in a folder and all below it."""
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+from rich.progress import track
+
+from fluxflow_exp.data import folder_notes
+from fluxflow_exp.data.captions import Row, decoded, one_line
+from fluxflow_exp.data.decoding import EXTENSIONS, check_regular, reason
+
+SUFFIXES = (".txt", ".caption")
+
+
+class Found(NamedTuple):
+    """Names relative to the folder."""
+
+    pictures: list[str]
+    texts: dict[str, list[str]]  # name without extension → caption files
+
+
+def look(folder: Path) -> Found:
+    """List a folder and its subfolders in the order of names; hidden ones and links to folders are left out.
+
+    ValueError: one of them may not be listed.
+    """
+    pictures, texts = [], dict[str, list[str]]()
+    for parent, folders, files in os.walk(folder, onerror=_refuse):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        inner = os.path.relpath(parent, folder)
+        for leaf in sorted(name for name in files if not name.startswith(".")):
+            name = leaf if inner == os.curdir else os.path.join(inner, leaf)
+            stem, suffix = os.path.splitext(name)
+            if suffix[1:].lower() in EXTENSIONS:
+                pictures.append(name)
+            elif suffix.lower() in SUFFIXES:
+                texts.setdefault(stem, []).append(name)
+    return Found(pictures, texts)
+
+
+def rows(folder: Path, found: Found) -> list[Row]:
+    """Return a row for each picture that has a caption file."""
+    captioned = [name for name in found.pictures if os.path.splitext(name)[0] in found.texts]
+    return [_row(folder, name, found) for name in track(captioned, description="Reading captions")]
+
+
+def notes(folder: Path, found: Found) -> list[str]:
+    """Return a line about caption files of no picture, if there are some."""
+    stems = {os.path.splitext(name)[0] for name in found.pictures}
+    lonely = [name for stem, names in found.texts.items() if stem not in stems for name in names]
+    return [folder_notes.line(lonely, "text file", f"without a picture in {folder}")] if lonely else []
+
+
+def _row(folder: Path, picture: str, found: Found) -> Row:
+    first, *others = found.texts[os.path.splitext(picture)[0]]
+    if others:
+        return Row(picture, wrong=f"has two captions, {first} and {others[0]}: one of them is to go")
+    try:
+        check_regular(folder / first)
+        text = decoded((folder / first).read_bytes())
+    except UnicodeDecodeError as error:
+        return Row(first, wrong=f"is not UTF-8 text (byte {error.start})")
+    except OSError as error:
+        return Row(first, wrong=reason(error))
+    return Row(first, picture, one_line(text))
+
+
+def _refuse(error: OSError) -> None:
+    raise ValueError(f"data_path: {error.filename} cannot be listed: {reason(error)}") from error
