@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+import shlex
 from collections.abc import Iterable
 from typing import Any
 
@@ -11,6 +12,7 @@ IDENTITY = ("model", "data", "stage", "optimizer", "scheduler", "seed")
 ASIDE = ("_path", "_file", "description", "max_bad_fraction")
 EXTENSIBLE = ("n_epochs", "max_updates")
 ABSENT = "(absent)"  # in the place of a value
+FEW = 4  # words that a message names; a run that differs in more was not meant
 
 
 def identity_differences(config: dict[str, Any], frozen: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
@@ -34,6 +36,22 @@ def is_extension(config: dict[str, Any], frozen: dict[str, Any]) -> bool:
 def tell(differing: dict[str, tuple[Any, Any]]) -> str:
     """A line for each key."""
     return "\n".join(f"    {key}: {theirs!r} there, {mine!r} asked" for key, (theirs, mine) in differing.items())
+
+
+def words_back(differing: dict[str, tuple[Any, Any]]) -> list[str]:
+    """Overrides that ask for what is there, for a shell; none if they are many.
+
+    A key that repeats name and values of a shorter one follows it.
+    """
+    leading: dict[tuple[str, str], str] = {}
+    for key in sorted(differing, key=lambda key: key.count(".")):
+        leading.setdefault((key.rpartition(".")[2], repr(differing[key])), key)
+    words = []
+    for key in leading.values() if len(leading) <= FEW else ():
+        theirs, mine = differing[key]
+        value = json.dumps(theirs, ensure_ascii=False)
+        words.append(f"~{key}" if theirs == ABSENT else f"{'+' if mine == ABSENT else ''}{key}={value}")
+    return [shlex.quote(word) for word in words]
 
 
 def identity_digest(frozen: dict[str, Any]) -> str:
