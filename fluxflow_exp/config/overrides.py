@@ -255,7 +255,9 @@ def _explain(error: Exception, override: Override, good: list[str], config_dir: 
         config = compose_config(good, config_dir=config_dir)
         known = _keys(config)
         if key not in known and not override.is_delete() and _takes(config, key):
-            return f"{text}: {key} is off, and to be added: write +{text}"
+            leaf = key.rpartition(".")[2]
+            way = f"loss@{key}={leaf}" if leaf in _choices("loss", config_dir) else text
+            return f"{text}: {key} is off, and to be added: write +{way}"
         if key not in known:
             where = "".join(f" with {line}" for line in good if key.startswith(line.partition("=")[0]))
             return f"{text}: there is no key {key!r}{where}{suggest_key(key, known)}"
@@ -278,7 +280,10 @@ def _takes(config: DictConfig, key: str) -> bool:
     """Whether `key` is an argument, left out so far, of what is built where it stands."""
     above, _, leaf = key.rpartition(".")
     target = OmegaConf.select(config, f"{above}._target_")
-    return isinstance(target, str) and is_known(target) and leaf in inspect.signature(locate(target)).parameters
+    if not isinstance(target, str) or not is_known(target):
+        return False
+    taken = inspect.signature(locate(target)).parameters.get(leaf)
+    return taken is not None and taken.default is not inspect.Parameter.empty
 
 
 def _keys(config: DictConfig) -> list[str]:

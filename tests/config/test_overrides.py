@@ -29,6 +29,11 @@ def one(text):
         ("optimizer@stage.steps.vae.optimizers.vae=rmspro", "did you mean 'rmsprop'?"),
         ("~stage.steps.vea", "did you mean 'stage.steps.vae'?"),
         ("data.n_validation=3", "data.n_validation is off, and to be added: write +data.n_validation=3"),
+        (
+            "stage.steps.vae.trainer.equivariance=true",
+            "write +loss@stage.steps.vae.trainer.equivariance=equivariance",
+        ),
+        ("stage.steps.vae.trainer.setup=3", "there is no key 'stage.steps.vae.trainer.setup'"),
         ("activation=silu", "did you mean 'model.activation'?"),
         ("what is this", "is not an override"),
         ("+hydra.launcher.x.mail-type=END,FAIL", """'+hydra.launcher.x.mail-type="END,FAIL"'"""),
