@@ -134,9 +134,13 @@ class Rehearsal:
 class _Captured(CudaGraphs):
     """The memory that graphs add to passes: arguments of their own, and gradients that stay."""
 
+    def forget(self) -> None:
+        super().forget()
+        self.arguments: dict[Hashable, list[Tensor]] = {}
+
     def run(self, pass_: Callable[..., Terms], arguments: Sequence[Tensor], *, key: Hashable = None) -> Terms:
-        self.arguments = [each.clone() for each in arguments]
-        return pass_(*self.arguments)
+        self.arguments[key] = [each.clone() for each in arguments]
+        return pass_(*self.arguments[key])
 
 
 @contextmanager
@@ -156,7 +160,7 @@ def rehearsal(config: RunConfig, name: str, length: Length, data: DataSet) -> It
                 fuse_regions(part, meter, graphs)
         trainer: Trainer = instantiate(step.trainer, setup=context)
         if uses_cuda_graphs(config.hardware, machine.precision):
-            trainer.accumulation.cuda_graphs = _Captured()
+            trainer.accumulation.replay(_Captured)
         with patch("fluxflow_exp.trainers.flow.open_cache", lambda *_: SimpleNamespace(tokens=None)):
             trainer.open_source()
         yield Rehearsal(trainer, meter, img_size=data.img_size, captions=longest)

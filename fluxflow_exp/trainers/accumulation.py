@@ -98,11 +98,11 @@ class Accumulation:
             found = {"images": size, "update": update, "on": self.machine.footprint()}
             self.setup.folder.record_micro_batch(self.setup.name, found)
 
-    def replay(self) -> None:
+    def replay(self, graphs: type[CudaGraphs] = CudaGraphs) -> None:
         """From here on keep passes, and what optimizers can, to be replayed."""
-        self.cuda_graphs = CudaGraphs()
+        self.cuda_graphs = graphs()
         for optimizer in self.replaying:
-            optimizer.graphs = CudaGraphs()
+            optimizer.graphs = graphs()
 
     def launch(self) -> None:
         """From here on replay nothing."""

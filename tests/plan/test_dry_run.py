@@ -81,6 +81,14 @@ def test_graphs_take_arguments_gradients_and_a_workspace_of_their_own(plain: Cos
     assert least <= more <= least + gradients + IMAGES
 
 
+def test_graphs_of_muon_keep_the_gradients_that_they_are_given() -> None:
+    with rehearsed("vae", EAGER, "optimizer=muon", "hardware.cuda_graphs=true") as tried:
+        tried.cost((), 8)
+        (optimizer,) = tried.trainer.accumulation.replaying
+        kept = {id(each): each.numel() for given in optimizer.graphs.arguments.values() for each in given if each.ndim}
+    assert sum(kept.values()) == sum(parameter.numel() for parameter in optimizer.hidden) > 0
+
+
 @pytest.mark.slow
 def test_compiled_regions_keep_less_than_eager_ones(plain: Cost) -> None:
     launched = "hardware.cuda_graphs=false"
