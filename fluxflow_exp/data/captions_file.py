@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from fluxflow_exp.data import metadata_file, sidecars
+from fluxflow_exp.data import coco_captions, metadata_file, sidecars
 from fluxflow_exp.data.captions import Row, lines_of, prefixed, surrogate_in
 from fluxflow_exp.data.images import Entry
 from fluxflow_exp.data.protocols import Bad
@@ -36,12 +36,16 @@ class Captions(NamedTuple):
 class _Form(NamedTuple):
     rows: Callable[[Path], Iterable[Row]]
     wanted: str  # what one caption of it looks like
+    own_folder: bool = False  # names are relative to the folder that the file stands in
+    several: bool = False  # captions a picture, of which the first is used
 
 
 _TABLE = "no row with a file_name and a text or caption"
 _FORMS = {
-    ".jsonl": _Form(metadata_file.of_jsonl, _TABLE),
-    ".csv": _Form(metadata_file.of_csv, _TABLE),
+    ".jsonl": _Form(metadata_file.of_jsonl, _TABLE, own_folder=True),
+    ".csv": _Form(metadata_file.of_csv, _TABLE, own_folder=True),
+    ".parquet": _Form(metadata_file.of_parquet, _TABLE, own_folder=True),
+    ".json": _Form(coco_captions.of_json, "no annotation with a caption of an image", several=True),
 }
 
 
@@ -71,9 +75,11 @@ def read_captions(given: str, folder: Path, *, prefix: str | None = None, key: s
         raise ValueError(f"{key}: {path} cannot be read: {error}") from error
     entries, bad = _sorted_out(rows, prefix)
     _check_some(entries, bad, f"{key}: {path} holds {form.wanted}")
-    if form.wanted == _TABLE:
+    if form.own_folder:
         entries = _below(path, folder, entries)
-    return Captions(entries, bad, [], [])
+    firsts = _firsts(entries) if form.several else entries
+    spare = f"{path.name}: {len(entries)} captions of {len(firsts)} pictures; of each picture the first is used"
+    return Captions(firsts, bad, [spare] if len(firsts) < len(entries) else [], [])
 
 
 def _of_lines(path: Path) -> Iterator[Row]:
@@ -110,6 +116,13 @@ def _fault(row: Row) -> str:
 def _check_some(entries: list[Entry], bad: Bad, message: str) -> None:
     if not entries:
         raise ValueError(message + (f". First: {': '.join(bad[0])}" if bad else ""))
+
+
+def _firsts(entries: list[Entry]) -> list[Entry]:
+    found: dict[str, Entry] = {}
+    for entry in entries:
+        found.setdefault(entry.id, entry)
+    return list(found.values())
 
 
 def _below(path: Path, folder: Path, entries: list[Entry]) -> list[Entry]:

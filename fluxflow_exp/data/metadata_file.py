@@ -42,6 +42,22 @@ def of_csv(path: Path) -> Iterator[Row]:
         raise ValueError(f"line {reader.reader.line_num}: {error}") from error
 
 
+def of_parquet(path: Path) -> Iterator[Row]:
+    """A table as `datasets` writes it. ValueError: pyarrow, which alone reads it, is not installed."""
+    try:
+        from pyarrow.parquet import ParquetFile
+    except ImportError as error:
+        raise ValueError("this format needs pyarrow, which is not installed: pip install pyarrow") from error
+    with path.open("rb") as file, ParquetFile(file) as table:
+        columns = table.schema_arrow.names
+        _check_columns(columns)
+        number = 0
+        for batch in table.iter_batches(columns=[each for each in (NAME, *CAPTIONS) if each in columns]):
+            for fields in batch.to_pylist():
+                number += 1
+                yield _row(f"{path.name}:{number}", fields)
+
+
 def _check_columns(columns: Iterable[str]) -> None:
     """ValueError: there is no column of names, or not exactly one of captions."""
     named = ", ".join(map(repr, columns)) or "none"

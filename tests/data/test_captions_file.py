@@ -1,6 +1,7 @@
 """The forms that captions of a folder come in."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -124,3 +125,94 @@ def test_a_folder_without_captions_beside_its_pictures_says_what_is_expected(tmp
     (tmp_path / "a.png.txt").touch()
     with pytest.raises(ValueError, match=r"captions_file=sidecar: .* holds no picture with a caption beside it"):
         read_captions("sidecar", tmp_path)
+
+
+def coco(path: Path, images: list[tuple[int, str]], annotations: list[tuple[int, object]]) -> Path:
+    whole = {
+        "info": {}, "licenses": [],
+        "images": [{"id": i, "file_name": name, "height": 4, "width": 4} for i, name in images],
+        "annotations": [{"id": n, "image_id": i, "caption": text} for n, (i, text) in enumerate(annotations)],
+    }  # fmt: skip
+    path.write_text(json.dumps(whole), encoding="utf-8")
+    return path
+
+
+def test_of_coco_captions_the_first_of_each_picture_is_used_and_the_others_are_counted(tmp_path: Path) -> None:
+    images = [(9, "b.jpg"), (4, "a.jpg"), (5, "bare.jpg")]
+    path = coco(tmp_path / "c.json", images, [(4, "one"), (9, "two\n"), (4, "three"), (7, "lost"), (9, None)])
+    assert pairs(path, tmp_path) == [("b.jpg", "two"), ("a.jpg", "one")]
+    found = read_captions(str(path), tmp_path)
+    assert found.notes == ["c.json: 3 captions of 2 pictures; of each picture the first is used"]
+    assert found.bad == [
+        ("c.json: annotations[4]", "no caption"),
+        ("c.json: annotations[3]", "there is no image of its image_id"),
+    ]
+    single = coco(tmp_path / "c.json", images, [(4, "one"), (9, "two")])
+    assert read_captions(str(single), tmp_path).notes == []
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[1", r"c\.json cannot be read: Expecting ',' delimiter"),
+        ('[{"image": "a.png"}]', "it is no COCO captions file: it has no list of objects named images"),
+        ('{"images": [], "annotations": [1]}', "no list of objects named annotations"),
+        ('{"images": [], "annotations": []}', "holds no annotation with a caption of an image$"),
+        ("[" * 100_000, "it is too deeply nested"),
+    ],
+)
+def test_a_json_that_holds_no_coco_captions_is_one_clear_error(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "c.json").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        read_captions(str(tmp_path / "c.json"), tmp_path)
+
+
+def test_pycocotools_finds_the_same_captions(tmp_path: Path) -> None:
+    theirs = pytest.importorskip("pycocotools.coco")
+    path = coco(tmp_path / "c.json", [(9, "b.jpg"), (4, "a.jpg")], [(4, "one"), (9, "two"), (4, "three")])
+    api = theirs.COCO(str(path))
+    found = [
+        (api.loadImgs(i)[0]["file_name"], api.loadAnns(api.getAnnIds(imgIds=i))[0]["caption"]) for i in api.getImgIds()
+    ]
+    assert found == pairs(path, tmp_path)
+
+
+def test_parquet_is_read_where_pyarrow_is(tmp_path: Path) -> None:
+    arrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    columns = {"file_name": ["a.png", "b.png", "c.png"], "text": ["a  kite", None, "Grüße"], "n": [1, 2, 3]}
+    parquet.write_table(arrow.table(columns), tmp_path / "m.parquet")
+    assert pairs(tmp_path / "m.parquet", tmp_path) == [("a.png", "a kite"), ("c.png", "Grüße")]
+    assert read_captions(str(tmp_path / "m.parquet"), tmp_path).bad == [("m.parquet:2", "no text or caption")]
+    parquet.write_table(arrow.table({"image": [b""]}), tmp_path / "m.parquet")
+    with pytest.raises(ValueError, match=r"it has no column file_name \(its columns: 'image'\)"):
+        read_captions(str(tmp_path / "m.parquet"), tmp_path)
+    (tmp_path / "m.parquet").write_bytes(b"none of it")
+    with pytest.raises(ValueError, match=r"captions_file: .*m\.parquet cannot be read"):
+        read_captions(str(tmp_path / "m.parquet"), tmp_path)
+
+
+def test_parquet_without_pyarrow_is_an_error_that_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    with pytest.raises(ValueError, match=r"m\.parquet cannot be read: this format needs pyarrow, .*: pip install"):
+        read_captions(str(tmp_path / "m.parquet"), tmp_path)
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "csv", "parquet"])
+def test_datasets_reads_the_same_of_an_image_folder(tmp_path: Path, suffix: str) -> None:
+    datasets = pytest.importorskip("datasets")
+    names = ["b.png", "deep/a.png"]
+    for name in names:
+        (tmp_path / "photos" / "train" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (4, 4)).save(tmp_path / "photos" / "train" / name)
+    table = datasets.Dataset.from_dict({"file_name": names, "text": ['a "red", round kite', "Grüße"]})
+    path = tmp_path / "photos" / "train" / f"metadata.{suffix}"
+    {"jsonl": table.to_json, "csv": table.to_csv, "parquet": table.to_parquet}[suffix](str(path))
+    theirs = datasets.load_dataset(
+        "imagefolder", data_dir=str(tmp_path / "photos"), split="train", cache_dir=str(tmp_path / "cache")
+    )
+    theirs = theirs.cast_column("image", datasets.Image(decode=False))
+    root = tmp_path / "photos"
+    found = [(str(Path(row["image"]["path"]).relative_to(root)), row["text"]) for row in theirs]
+    assert sorted(found) == sorted(pairs(path, root))

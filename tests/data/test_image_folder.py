@@ -258,6 +258,20 @@ def test_a_folder_of_folders_with_captions_beside_the_pictures_trains_and_its_pl
     assert data.train.read(0, random.Random(0)).caption == "picture 12", "the first of the first folder's"
 
 
+def test_what_is_held_out_comes_in_the_same_forms(folder: Path) -> None:
+    images = folder / "images"
+    (images / "validation").mkdir()
+    for i in range(20, 30):
+        (images / f"{i}.png").rename(images / "validation" / f"{i}.png")
+    table = "".join(f'{i}.png,"picture, {i}"\n' for i in range(20, 30))
+    (images / "validation" / "metadata.csv").write_text(f"file_name,text\n{table}")
+    captions_of(folder, [f"{i}.png\tpicture {i}" for i in range(20)])
+    data = image_folder(folder, held_out_file=str(images / "validation" / "metadata.csv"))
+    assert [entry.id for entry in data.validation.entries] == [f"validation/{i}.png" for i in range(20, 30)]
+    assert data.validation.read(9, random.Random(0)).caption == "picture, 29"
+    assert (len(data.train), data.notes) == (20, [])
+
+
 def test_the_form_of_the_captions_is_none_of_the_data(folder: Path) -> None:
     """The split, the order and the digests that a run goes on by are those of names and captions."""
     (folder / "images" / "metadata.jsonl").write_text(
