@@ -2,11 +2,12 @@
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from fluxflow_exp.compare.runs import CHOICES, NAMED, Run, listed
-from fluxflow_exp.run.identity import ABSENT, below
+from fluxflow_exp.config.schema import Evaluation
+from fluxflow_exp.run.identity import ABSENT, below, flatten
 
 THERE = "(there)"
 STEPS = "stage.steps."
@@ -20,6 +21,9 @@ ASIDE = (
     "health", "evaluation.metrics", "evaluation.raw", "cache.path", "hardware.slurm",
     "hardware.memory_gib", "hardware.bf16_tflops", "hardware.memory_bandwidth_gbs", "hardware.price_per_hour",
 )  # fmt: skip
+
+# What runs did that began before there was such a key.
+DEFAULTS = dict(flatten({"evaluation": asdict(Evaluation())}))
 
 
 @dataclass
@@ -221,7 +225,7 @@ def _made_with(run: Run) -> dict[str, str]:
 
 
 def _by_value(runs: list[Run], key: str) -> dict[str, list[str]]:
-    return _grouped(runs, lambda run: run.flat.get(key, ABSENT))
+    return _grouped(runs, lambda run: run.flat.get(key, DEFAULTS.get(key, ABSENT)))
 
 
 def _grouped(runs: list[Run], read: Any) -> dict[str, list[str]]:

@@ -158,6 +158,17 @@ def test_files_of_a_config_group_are_compared_by_its_name(make: Make, capsys: py
     assert "stage.steps.vae.optimizers.vae._target_: " in capsys.readouterr().err
 
 
+def test_a_run_from_before_a_key_of_evaluation_has_its_default(make: Make, capsys: pytest.CaptureFixture[str]) -> None:
+    make("bezier", 0, [1.0, 2.0, 3.0], config={"evaluation": {"steps": 25}})
+    path = make("silu", 0, [1.0, 2.0, 3.0], config={"evaluation": {"steps": 25, "sampler": "euler", "shift": None}})
+    assert compare.main(command(path.parent)) == 0
+    make("gelu", 0, [1.0, 2.0, 3.0], config={"evaluation": {"steps": 25, "sampler": "ab2"}})
+    assert compare.main(command(path.parent)) == 2
+    said = capsys.readouterr().err
+    assert "evaluation.sampler: " in said
+    assert "ab2 in " in said
+
+
 def test_many_differences_are_counted_not_listed(make: Make, capsys: pytest.CaptureFixture[str]) -> None:
     first = make("bezier", 0, [1.0, 2.0, 3.0], config={f"data.k{i}": 0 for i in range(20)})
     make("silu", 0, [1.0, 2.0, 3.0], config={f"data.k{i}": 1 for i in range(20)})
