@@ -102,7 +102,8 @@ def describe(
 
 
 def step_lines(index: int, name: str, step: Step, size: Length, ranks: int) -> list[str]:
-    losses = [k for k, v in step.trainer.items() if isinstance(v, dict) and "_target_" in v and k != "objective"]
+    named = [k for k, v in step.trainer.items() if isinstance(v, dict) and "_target_" in v]
+    losses = ["flow" if k == "objective" else k for k in named]
     optimizers = ", ".join(
         f"{player} {_name(node)} lr {node['lr']:g} ({_name(step.schedulers[player])})"
         for player, node in step.optimizers.items()
@@ -119,7 +120,7 @@ def step_lines(index: int, name: str, step: Step, size: Length, ranks: int) -> l
         f"  Step {index}: {name}: {step.n_epochs} epochs x {size.updates_per_epoch} = {whole} updates "
         f"of {size.batch_size} images ({split}){cut}",
         f"    trains: {', '.join(trained_parts(step))}" + (f"; uses frozen: {', '.join(still)}" if still else ""),
-        f"    losses: {', '.join(losses) or 'flow'}{guidance}; EMA {step.ema.decay if step.ema else 'off'}",
+        f"    losses: {', '.join(losses) or 'none'}{guidance}; EMA {step.ema.decay if step.ema else 'off'}",
         *_manner(step),
         f"    optimizers: {optimizers}",
         *([f"    ends early when {early_stop.describe(step.transition_on)}"] if step.transition_on.metric else []),

@@ -20,6 +20,7 @@ from fluxflow_exp.evaluation.copies import through
 from fluxflow_exp.evaluation.held_out import data_of
 from fluxflow_exp.evaluation.published_model import AUTOENCODER, Subject
 from fluxflow_exp.machine.hardware import prepare
+from fluxflow_exp.models import weights
 from fluxflow_exp.models.text_to_image import TextToImage
 from fluxflow_exp.report.command import write_card
 from fluxflow_exp.run.folder import RunFolder
@@ -347,6 +348,19 @@ def test_what_is_no_published_model_is_refused(
 ) -> None:
     assert evaluate.main([str(run / source), "--metrics", "psnr"]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_raw_weights_that_were_not_kept_are_told_before_anything_is_measured(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    read = weights.read_facts
+    monkeypatch.setattr(weights, "read_facts", lambda path: read(path) | {"best": {"flow": 2}})
+    assert evaluate.main([str(run), "--metrics", "psnr", "--raw", "--images", "4", "--device", "cpu"]) == 0
+    capsys.readouterr()
+    assert evaluate.main([str(run), "--metrics", "psnr", "flow", "--raw", "--images", "4", "--device", "cpu"]) == 2
+    out, err = capsys.readouterr()
+    assert "at update 2 of step flow, whose raw weights were not kept" in err
+    assert "Reconstructing" not in out + err
 
 
 def test_without_the_extra_one_error_says_what_to_install_and_psnr_is_measured(

@@ -14,7 +14,7 @@ from fluxflow_exp.data.shapes import Shapes
 from fluxflow_exp.data.stream import Streamed
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.step_length import Length
-from fluxflow_exp.step_plan import _left_out, cache_folder
+from fluxflow_exp.step_plan import _left_out, cache_folder, step_lines
 from tests.conftest import toy
 
 
@@ -62,6 +62,13 @@ def test_auto_does_not_encode_a_whole_set_for_less_than_an_epoch(tmp_path: Path)
     auto, on = (typed(toy(tmp_path, f"cache.mode={mode}", "cache.path=here", stage="flow")) for mode in ("auto", "on"))
     assert cache_folder(auto, "flow", shapes, part)[0] is None
     assert cache_folder(on, "flow", shapes, part) == (Path("here"), "")
+
+
+def test_a_flow_step_names_its_own_loss_beside_others(tmp_path: Path) -> None:
+    word = "+loss@stage.steps.flow.trainer.self_alignment=self_alignment"
+    step = typed(toy(tmp_path, word, "model.flow_processor.depth=3", stage="flow")).stage.steps["flow"]
+    lines = step_lines(1, "flow", step, Length(updates=4, updates_per_epoch=4, batch_size=2, micro_batch=2), 1)
+    assert "    losses: flow, self_alignment; EMA 0.999" in lines
 
 
 def test_the_plan_says_where_latents_come_from(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -147,10 +147,13 @@ def _notes(groups: list[Group], at: float, question: Question, found: Found, jud
 
 
 def _short(keys: list[str], by: str) -> list[str]:
-    """Keys of the section that `by` names as one word."""
+    """Keys of the section that `by` names, and of the players that follow it, as one word each."""
     section = by.removesuffix("name") if by.endswith(".name") else f"{by.replace('/', '.')}."
     inside = [key for key in keys if key.startswith(section)]
-    return [*([f"{len(inside)} of {section}*"] if inside else []), *(key for key in keys if key not in inside)]
+    players = [key for key in keys if key.startswith("stage.steps.") and f".{by}s." in key]
+    words = {f"{section}*": inside, f"stage.steps.*.{by}s.*": players}
+    rest = [key for key in keys if key not in inside and key not in players]
+    return [*(f"{len(found)} of {word}" for word, found in words.items() if found), *rest]
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -73,6 +73,9 @@ def why(error: Exception) -> str:
         if line and not line.startswith(LOCATION) and line != "^" and not line.startswith("Error parsing override")
     ]
     said = " ".join(kept) or type(error).__name__
+    there = re.search(r"An item is already at '([^']+)'", said)
+    if there:
+        return f"{there[1]} is in this configuration already: write it without the +"
     return re.sub(r"field '(\S+)' is not Optional", r"\1 cannot be null", said)
 
 

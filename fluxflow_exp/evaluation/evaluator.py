@@ -72,6 +72,9 @@ class Evaluator:
     def run(self) -> list[Record]:
         """All that is wanted: averaged weights, then raw ones."""
         records: list[Record] = []
+        if self.wanted.raw:
+            measured = {AUTOENCODER: self._names("reconstructions"), FLOW: self._names("flow", "samples")}
+            self.subject.check_raw(tuple(part for parts, names in measured.items() if names for part in parts))
         for ema in (True, False) if self.wanted.raw else (True,):
             if self._names("reconstructions"):
                 records += self._reconstructions(ema=ema)

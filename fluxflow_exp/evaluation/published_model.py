@@ -103,6 +103,15 @@ class Subject:
         """Whether `step` trained the expander with SPADE."""
         return bool(self._step_values(step)["trainer"].get("spade", "never") != "never")
 
+    def check_raw(self, parts: tuple[str, ...]) -> None:
+        """UserError: raw weights of one of `parts` are not kept."""
+        for part in parts:
+            file = self.holders.get(part, self.file)
+            try:
+                weights.holder(file, part, weights.read_facts(file), "raw")
+            except ValueError as error:
+                raise UserError(str(error)) from error
+
     def load(self, parts: tuple[str, ...], device: torch.device, *, raw: tuple[str, ...] = ()) -> Parts:
         """`parts`, those in `raw` as they were last trained."""
         modules = {}

@@ -117,7 +117,7 @@ def load_model(path: Path, *, kind: str) -> tuple[dict[str, nn.Module], Facts]:
         raise ValueError(f"{path}: {published.refusal(words)}")
     modules = {}
     for part in GENERATION_PARTS:
-        state = read_part(_holder(path, part, facts, kind), part)
+        state = read_part(holder(path, part, facts, kind), part)
         by_name = part == "text_encoder" and facts["text_encoder"] == "reference" and _is_pretrained(facts)
         if not state and not by_name:
             raise ValueError(
@@ -143,11 +143,11 @@ def _is_pretrained(facts: Facts) -> bool:
 def load_part(path: Path, part: str, *, kind: str) -> nn.Module:
     """Build and fill one part that `path` holds. `kind`: ema, or raw (from the file beside `path`)."""
     facts = read_facts(path)
-    return _build(path, part, facts, read_part(_holder(path, part, facts, kind), part))
+    return _build(path, part, facts, read_part(holder(path, part, facts, kind), part))
 
 
-def _holder(path: Path, part: str, facts: Facts, kind: str) -> Path:
-    """The file that holds a part's weights of `kind`."""
+def holder(path: Path, part: str, facts: Facts, kind: str) -> Path:
+    """The file that holds a part's weights of `kind`. ValueError: none does."""
     step = facts["trained"].get(part)
     if kind == "ema" or step is None:
         return path

@@ -34,8 +34,20 @@ def is_extension(config: dict[str, Any], frozen: dict[str, Any]) -> bool:
 
 
 def tell(differing: dict[str, tuple[Any, Any]]) -> str:
-    """A line for each key."""
-    return "\n".join(f"    {key}: {theirs!r} there, {mine!r} asked" for key, (theirs, mine) in differing.items())
+    """A line for each key; one for a step that only one of both has."""
+    lines: dict[str, None] = {}
+    for key, (theirs, mine) in differing.items():
+        step = re.match(r"stage\.steps\.[^.]+", key)
+        before, now = differing.get(f"{step[0]}.n_epochs", (0, 0)) if step else (0, 0)  # every step has one
+        if step and ABSENT in (before, now):
+            lines[f"    {step[0]}: {'asked' if before == ABSENT else 'there'} alone"] = None
+        else:
+            lines[f"    {key}: {_shown(theirs)} there, {_shown(mine)} asked"] = None
+    return "\n".join(lines)
+
+
+def _shown(value: Any) -> str:
+    return ABSENT if value == ABSENT else "null" if value is None else repr(value)
 
 
 def words_back(differing: dict[str, tuple[Any, Any]]) -> list[str]:

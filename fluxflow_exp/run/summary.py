@@ -43,10 +43,12 @@ def write(folder: RunFolder, console: Console) -> None:
     files.write_json(folder.summary, summary)
     console.say(f"\nPIPELINE TRAINING COMPLETE in {summary['wall_seconds']:.0f} s")
     for name, value in metrics.items():
-        console.say(f"  {name}: {value}")
+        console.say(f"  {name}: {_rounded(value)}")
     if unreadable:
         console.say(f"  unreadable: {unreadable} samples, listed with the reasons in {folder.bad_samples}")
-    console.say(f"  pictures: {folder.samples}\n  graphs:   {folder.graph}")
+    if any(folder.samples.glob("*")):
+        console.say(f"  pictures: {folder.samples}")
+    console.say(f"  graphs:   {folder.graph}")
     final = folder.weights / "final.safetensors"
     console.say(f"  weights:  {final}{_point(final)}")
     if "flow_processor" in _parts(record, folder):
@@ -54,6 +56,12 @@ def write(folder: RunFolder, console: Console) -> None:
             f"Generate: {_command(final)} --model_checkpoint {final} --text_prompts_path prompts.txt "
             f"--output_path out{_guidance(folder)}"
         )
+
+
+def _rounded(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_rounded(each)}" for name, each in value.items())
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _command(final: Path) -> str:

@@ -56,3 +56,8 @@ def test_the_reason_is_one_line_without_places() -> None:
 )
 def test_how_a_text_is_quoted(text: str, said: str) -> None:
     assert quoting(text) == said
+
+
+def test_a_key_that_is_there_needs_no_plus() -> None:
+    error = ConfigCompositionException("Could not append to config. An item is already at 'a.b'.\nEither remove it")
+    assert why(error) == "a.b is in this configuration already: write it without the +"

@@ -6,7 +6,7 @@ import pytest
 
 from fluxflow_exp.config.compose import resolve
 from fluxflow_exp.config.overrides import compose_config
-from fluxflow_exp.run.identity import identity_differences, words_back
+from fluxflow_exp.run.identity import identity_differences, tell, words_back
 
 
 def config(**changes):
@@ -53,3 +53,11 @@ def test_few_words_ask_for_the_run_that_is_there(begun: list[str]) -> None:
 def test_many_differences_are_another_run() -> None:
     there, now = (resolve(compose_config([f"model={name}"])) for name in ("tiny", "compact"))
     assert words_back(identity_differences(now, there)) == []
+
+
+def test_a_step_that_one_run_lacks_is_a_line():
+    steps = {"vae": {"n_epochs": 2, "freeze": [], "max_updates": None}, "flow": {"n_epochs": 1, "batch_size": 4}}
+    mine, theirs = config(stage={"steps": steps}), config()
+    told = ["    stage.steps.flow: asked alone", "    stage.steps.vae.max_updates: (absent) there, null asked"]
+    assert tell(identity_differences(mine, theirs)).split("\n") == told
+    assert "    stage.steps.flow: there alone" in tell(identity_differences(theirs, mine))
