@@ -25,6 +25,13 @@ Keys are joined by dots on the command line (`checkpoint.keep=3`). `GROUP=CHOICE
 key of it can be set after that. Intervals count optimizer updates unless their name says otherwise.
 `python -m fluxflow_exp --cfg job` prints the whole configuration of a command.
 """
+ARGUMENTS = """
+## Arguments of what is built
+
+What they do: [losses](../explanation.md#losses-of-the-autoencoder), [the flow](../explanation.md#the-flow).
+One that its group's file below does not have is added by a `+`: `+model.flow_processor.value_residual=true`.
+Of torch's optimizers, those whose range is checked.
+"""
 GROUPS = ("model", "model/text_encoder", "data", "stage", "loss", "optimizer", "scheduler", "hardware", "tracking")
 TARGET = re.compile(r"_target_: ([\w.]+)")
 
@@ -46,7 +53,7 @@ def text() -> str:
     ]
     for kind in classes:
         parts.append(_table(kind))
-    parts += ["\n## Arguments of what is built\n\nOf torch's optimizers, those whose range is checked.\n", _arguments()]
+    parts += [ARGUMENTS, _arguments()]
     for group in GROUPS:
         parts.append(f"\n## Group `{group}`\n")
         parts += [_choice(path) for path in sorted((Path(conf_dir()) / group).glob("*.yaml"))]

@@ -194,9 +194,7 @@ class Health:
 
 @dataclass
 class Publish:
-    weights: str = (
-        "last"  # last | best (final.safetensors has the last step as it was when its held-out loss was lowest)
-    )
+    weights: str = "last"  # last | best (what the last step trained, where its held-out loss was lowest)
     text_encoder: str = "embed"  # embed | reference (a Hugging Face encoder by its name alone)
 
 
