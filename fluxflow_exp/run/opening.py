@@ -14,7 +14,7 @@ from fluxflow_exp.errors import UserError
 from fluxflow_exp.machine import clock
 from fluxflow_exp.run import digest_list, inputs, mirror, provenance, summary, tally
 from fluxflow_exp.run.folder import RunFolder, run_path
-from fluxflow_exp.run.identity import IDENTITY, identity_differences, is_extension, tell, words_back
+from fluxflow_exp.run.identity import EXTENSIBLE, IDENTITY, identity_differences, is_extension, tell, words_back
 from fluxflow_exp.run.inputs import Inputs
 
 if TYPE_CHECKING:
@@ -257,11 +257,12 @@ def refuse_other(folder: RunFolder, values: dict[str, Any]) -> None:
     differing = differences(folder, values)
     if not differing or extends(folder, values):
         return
-    extend = ", or, for more epochs of the last step alone, resume=extend"
+    extend, unmeant = ", or, for more epochs of the last step alone, resume=extend", differing
     if values["resume"] == "extend":
         extend = "; resume=extend is for more epochs of the last step alone"
-    words = words_back(differing)
-    back = f"  To go on with that one as it was begun, say {' '.join(words)}\n" if words else ""
+        unmeant = {key: pair for key, pair in differing.items() if key.rpartition(".")[2] not in EXTENSIBLE}
+    words = words_back(unmeant)
+    back = f"  To go on with that one, say {' '.join(words)}\n" if words else ""
     raise UserError(
         f"{folder.path} holds a run with another configuration:\n{tell(differing)}\n{back}"
         f"  Give this one its own name=…, or resume=fresh (moves the old folder aside){extend}"
