@@ -38,19 +38,22 @@ def row(sampler: str, steps: int, evaluations: int, fd: float, *, seed: int = 0,
 
 
 def test_the_fewest_evaluations_that_reach_many_steps_of_euler_are_named(script: ModuleType, tmp_path: Path) -> None:
-    """Distances are means over seeds: 20 evaluations are good with one seed alone."""
+    """Differences are means over the seeds of both: 20 evaluations are good with one seed alone."""
     rows = [
         row("euler", 50, 100, 60.0), row("euler", 50, 100, 62.0, seed=1),
         row("ab2", 10, 20, 60.0), row("ab2", 10, 20, 66.0, seed=1),
-        row("ab2", 12, 22, 60.0, guidance_interval=[0, 0.8]), row("ab2", 20, 40, 59.0),
+        row("ab2", 11, 21, 61.5, seed=1), row("heun", 5, 20, 60.5), row("ab2", 20, 40, 59.0),
+        row("ab2", 12, 22, 60.0, guidance_interval=[0, 0.8]), row("ab2", 5, 10, 50.0, seed=2),  # no such reference
     ]  # fmt: skip
     first, second, third = script.verdicts(rows)
     assert "Fréchet 61.00" in first
-    assert "12 steps, guidance 3 in 0 to 0.8:  22 evaluations" in second
-    assert second.endswith("Fréchet +0.00")  # one seed: no interval
-    assert "best of at most 20: ab2    10 steps" in third
+    assert "11 steps, guidance 3:  21 evaluations" in second  # 61.5 is more than 61, and less than its own seed's 62
+    assert second.endswith("Fréchet -0.50")  # one seed: no interval
+    assert "best of at most 20: heun    5 steps" in third  # 60.5 is more than its own seed's 60, and less than 61
+    assert third.endswith("Fréchet +0.50")
     # Differences 0 and 4: mean 2, standard error 2, t of one degree of freedom 12.706.
-    assert third.endswith("Fréchet +2.00 ± 25.41 (95 %, 2 seeds)")
+    (*_, fourth) = script.verdicts(rows[:4])
+    assert fourth.endswith("Fréchet +2.00 ± 25.41 (95 %, 2 seeds)")
     script.draw(rows, tmp_path / "curve.png")
     assert (tmp_path / "curve.png").stat().st_size > 10_000
 

@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fluxflow_exp.compare.significance import paired
+from fluxflow_exp.compare.significance import Difference, paired
 from fluxflow_exp.data.captions import lines_of
 from fluxflow_exp.data.loader import read_all
 from fluxflow_exp.data.transforms import open_rgb, square
@@ -225,22 +225,27 @@ def verdicts(rows: list[Row]) -> list[str]:
             r for r in mine if r["sampler"] == "euler" and r["guidance_interval"] is None and r["steps"] == REFERENCE
         ]
         for reference in plain:
-            enough = min((r for r in mine if r["fd"] <= reference["fd"]), key=lambda r: (r["evaluations"], r["fd"]))
+            alike = [row for row in mine if row["distances"].keys() & reference["distances"].keys()]
+            reached = (row for row in alike if difference(row, reference).mean <= 0)
+            enough = min(reached, key=lambda row: (row["evaluations"], row["fd"]))
             lines += [f"to reach: {said(reference)}", f"  enough: {compared(enough, reference)}"]
-            few = [row for row in mine if row["evaluations"] <= FEW]
+            few = [row for row in alike if row["evaluations"] <= FEW]
             if few:
-                best = min(few, key=lambda row: float(row["fd"]))
+                best = min(few, key=lambda row: difference(row, reference).mean)
                 lines.append(f"  best of at most {FEW}: {compared(best, reference)}")
     return lines
 
 
-def compared(row: Row, reference: Row) -> str:
-    """Say `row`, and how its distance differs from that of `reference`, in pairs of the same noise."""
+def difference(row: Row, reference: Row) -> Difference:
+    """Return how much longer the distance of `row` is, in pairs of the same noise."""
     seeds = sorted(row["distances"].keys() & reference["distances"].keys())
-    difference = paired(*([each["distances"][seed] for seed in seeds] for each in (row, reference)))
-    width = difference.half_width
-    interval = "" if width is None else f" ± {width:.2f} (95 %, {len(seeds)} seeds)"
-    return f"{said(row)}; Fréchet {difference.mean:+.2f}{interval}"
+    return paired(*([each["distances"][seed] for seed in seeds] for each in (row, reference)))
+
+
+def compared(row: Row, reference: Row) -> str:
+    found = difference(row, reference)
+    interval = "" if found.half_width is None else f" ± {found.half_width:.2f} (95 %, {found.seeds[0]} seeds)"
+    return f"{said(row)}; Fréchet {found.mean:+.2f}{interval}"
 
 
 def draw(rows: list[Row], path: Path) -> None:
@@ -254,7 +259,13 @@ def draw(rows: list[Row], path: Path) -> None:
     kinds = list(dict.fromkeys(key[1:3] for key in found))  # interval and shift
     second = ACCURACY if ACCURACY in rows[0] else RETRIEVAL[0]
     figure, axes = plt.subplots(
-        2, len(scales), figsize=(1 + 4.2 * len(scales), 7), sharex=True, squeeze=False, layout="constrained"
+        2,
+        len(scales),
+        figsize=(1 + 4.2 * len(scales), 7),
+        sharex=True,
+        sharey="row",
+        squeeze=False,
+        layout="constrained",
     )
     for (scale, interval, shift, sampler), points in found.items():
         label = sampler + (" in {:g} to {:g}".format(*interval) if interval else "")
