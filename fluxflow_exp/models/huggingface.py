@@ -70,12 +70,16 @@ class HuggingFaceTextEncoder(nn.Module):
 
 
 def _fetch(name: str, *, local: bool) -> tuple[Any, nn.Module]:
-    from transformers import AutoModel, AutoTokenizer
+    from transformers import AutoConfig, AutoModel, AutoTokenizer
 
     from_there = {"local_files_only": local, "trust_remote_code": False}
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, **from_there)
-        model = AutoModel.from_pretrained(name, dtype=torch.float32, **from_there)
+        if torch.get_default_device().type != "cpu":  # an outline, or a plan's: shapes are wanted, and no values
+            config = AutoConfig.from_pretrained(name, **from_there)
+            model = AutoModel.from_config(config, dtype=torch.float32, trust_remote_code=False)
+        else:
+            model = AutoModel.from_pretrained(name, dtype=torch.float32, **from_there)
     except OSError as error:
         why = "not on this machine, and a file has nothing fetched" if local else "neither on this machine nor online"
         raise ValueError(

@@ -112,3 +112,12 @@ def test_missing_and_offline_says_how_to_fetch_it(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(ValueError, match=r"(?s)'someone/absent' is neither on this machine.*from_pretrained.*FOLDER"):
         HuggingFaceTextEncoder(name="someone/absent")
+
+
+def test_its_outline_has_shapes_and_counts_tokens(folder: Path) -> None:
+    target = f"{HuggingFaceTextEncoder.__module__}.HuggingFaceTextEncoder"
+    outline = weights.outline({"_target_": target, "name": str(folder), "max_length": 4})
+    whole = HuggingFaceTextEncoder(name=str(folder))
+    assert {n: p.shape for n, p in outline.named_parameters()} == {n: p.shape for n, p in whole.named_parameters()}
+    assert all(parameter.is_meta for parameter in outline.parameters())
+    assert outline.lengths(["a red circle", "a"]) == [5, 3]
