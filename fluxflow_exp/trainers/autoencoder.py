@@ -45,9 +45,11 @@ class AutoencoderTrainer(Trainer):
     MICRO_BATCH = "autoencoder"
     GIVES = ("reconstruction", "images")
     METRICS = {
-        **dict.fromkeys(("l1", "mse", "log_mse"), "reconstruction"),
+        **dict.fromkeys(("l1", "mse"), "reconstruction"),
+        "log_mse": "reconstruction.log_mse",
         **dict.fromkeys(("l1_low", "l1_high"), "frequency"),
-        **dict.fromkeys(("kl", "kl_floored"), "kl"),
+        "kl": "kl",
+        "kl_floored": "kl.free_bits",
         **dict.fromkeys(("g", "d", "r1", "g_weight"), "adversarial"),
         "vae": "reconstruction",
         "lpips": "perceptual",

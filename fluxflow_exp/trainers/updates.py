@@ -24,7 +24,7 @@ class Updates(ABC):
     NEEDS: ClassVar[tuple[str, ...]] = ()  # parts that must be there, trained or not
     AVERAGED: ClassVar[tuple[str, ...]]  # players whose weights are averaged
     MICRO_BATCH: ClassVar[str]  # which of hardware.micro_batch holds
-    METRICS: ClassVar[dict[str, str | None]]  # what may be logged → the loss that must be there for it
+    METRICS: ClassVar[dict[str, str | None]]  # what may be logged → the loss (or its key) that is on then
     REACHES: ClassVar[dict[str, tuple[str, ...]]]  # term → parts that get gradient from it where they are trained
     GIVES: ClassVar[tuple[str, ...] | None] = None  # the tensors that a loss of the user's own is called with
     CACHES: ClassVar[bool] = False  # whether it can train on what frozen parts say of the data, kept on disk

@@ -92,7 +92,8 @@ def _summed(toy: ToyTrainer, loss: str, trainer: Trainer, terms: set[str], weigh
 
     What belongs to no loss by name belongs to the trainer's one.
     """
-    own = {term for term in terms if trainer.metrics.get(term) in (loss, None) or term == loss}
+    homes = {term: (trainer.metrics.get(term) or loss).split(".")[0] for term in terms}
+    own = {term for term, home in homes.items() if loss in (home, term)}
     name = f"loss {loss} is summed"
     if not own:
         return Check(toy.step, name, False, "no update has a term of it in the sum")

@@ -16,6 +16,8 @@ from tests.conftest import toy
             "metric='val_psn' is never logged in this step; did you mean 'val_psnr'? Logged: l1, mse, kl",
         ),
         ("{metric: g, below: 1}", "trainer.adversarial is off"),
+        ("{metric: log_mse, below: 1}", "trainer.reconstruction.log_mse is off"),
+        ("{metric: kl_floored, below: 1}", "trainer.kl.free_bits is off"),
         ("{metric: vae}", "needs below, above, patience or max_epochs"),
         ("{metric: vae, below: 1, above: 2}", "below or above, not both"),
         ("{metric: vae, patience: 0}", "patience must be at least 1"),

@@ -74,7 +74,7 @@ def test_what_was_measured_is_told_before_it_is_written(
 
         name, file = "final", study / "silu-0" / "run.json"
 
-    monkeypatch.setattr(evaluate, "evaluate", lambda options: ([], {"lpips": "left out"}, Subject))
+    monkeypatch.setattr(evaluate, "evaluate", lambda options: ([], {"lpips": "left out"}, Subject, {}))
     monkeypatch.setattr(record, "table", lambda records: "psnr 31.5")
     assert evaluate.main([str(study / "silu-0")]) == 2
     told = capsys.readouterr()

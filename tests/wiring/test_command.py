@@ -21,6 +21,7 @@ SLOW = [
     "decoder_gan",
     "flow",
     "quickstart",
+    "vae_flow",
     "full",
 ]  # little beside the steps of the others
 WITH_OPTIONS = [*ALL_ON, "data.img_size=64"]
