@@ -72,9 +72,10 @@ def guided(velocity: Velocity, unconditional: Velocity, *, scale: float) -> Velo
 
 def interval_problem(interval: Sequence[float]) -> str | None:
     """Say what is wrong with an interval of guidance, for users; None: nothing."""
-    if len(interval) == 2 and 0 <= interval[0] < interval[1] <= 1:
+    given = interval if isinstance(interval, Sequence) else [interval]  # one number is a likely slip
+    if len(given) == 2 and 0 <= given[0] < given[1] <= 1:
         return None
-    shown = " ".join(f"{each:g}" for each in interval)
+    shown = " ".join(f"{each:g}" for each in given)
     return f"is two times from 0 (the picture) to 1 (noise), the lower one first, not {shown or 'empty'}"
 
 

@@ -83,7 +83,7 @@ def test_without_an_interval_the_path_is_one(scale, interval):
 
 
 @pytest.mark.parametrize(
-    "interval", [[], [0.5], [0.8, 0.2], [0.5, 0.5], [-0.1, 1], [0, 1.5], [0, math.nan], [0, 0.5, 1]]
+    "interval", [0.5, [], [0.5], [0.8, 0.2], [0.5, 0.5], [-0.1, 1], [0, 1.5], [0, math.nan], [0, 0.5, 1]]
 )
 def test_what_is_no_interval_is_said(interval):
     assert "two times from 0 (the picture) to 1 (noise)" in interval_problem(interval)

@@ -8,6 +8,7 @@ from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
 
 from fluxflow_exp.config.schema import RunConfig
 
@@ -95,3 +96,18 @@ def quoting(text: str) -> str:
 def _in_quotes(text: str) -> str:
     text = text.strip("\"'")
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def keys(config: DictConfig) -> list[str]:
+    """All keys of `config`, those of branches too, as they are written: ["model", "model.name", …]."""
+    found: list[str] = []
+
+    def walk(node: Any, path: str) -> None:
+        if isinstance(node, dict):
+            for name, child in node.items():
+                where = f"{path}.{name}" if path else str(name)
+                found.append(where)
+                walk(child, where)
+
+    walk(OmegaConf.to_container(config, resolve=False), "")
+    return found

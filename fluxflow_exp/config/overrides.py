@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fluxflow_exp.config.compose import conf_dir, resolve
-from fluxflow_exp.config.override_words import as_text, is_field, quoting, why
+from fluxflow_exp.config.override_words import as_text, is_field, keys, quoting, why
 from fluxflow_exp.config.published import is_known, locate
 from fluxflow_exp.config.schema import RunConfig
 from fluxflow_exp.errors import UserError, did_you_mean, suggest_key
@@ -253,7 +253,7 @@ def _explain(error: Exception, override: Override, good: list[str], config_dir: 
         if override.package and _choices(key, config_dir) and not (override.is_add() or override.is_delete()):
             return f"{text}: nothing stands at {override.package} yet: write +{text}"
         config = compose_config(good, config_dir=config_dir)
-        known = _keys(config)
+        known = keys(config)
         if key not in known and not override.is_delete() and _takes(config, key):
             leaf = key.rpartition(".")[2]
             way = f"loss@{key}={leaf}" if leaf in _choices("loss", config_dir) else text
@@ -284,17 +284,3 @@ def _takes(config: DictConfig, key: str) -> bool:
         return False
     taken = inspect.signature(locate(target)).parameters.get(leaf)
     return taken is not None and taken.default is not inspect.Parameter.empty
-
-
-def _keys(config: DictConfig) -> list[str]:
-    found: list[str] = []
-
-    def walk(node: Any, path: str) -> None:
-        if isinstance(node, dict):
-            for name, child in node.items():
-                where = f"{path}.{name}" if path else str(name)
-                found.append(where)
-                walk(child, where)
-
-    walk(OmegaConf.to_container(config, resolve=False), "")
-    return found
