@@ -11,6 +11,7 @@ class Row(NamedTuple):
     name: str = ""
     caption: str = ""
     wrong: str = ""  # why it cannot be used, if so
+    group: str | None = None  # the pictures that it is held out with, or trained on; None: alone
 
 
 def decoded(data: bytes) -> str:

@@ -98,7 +98,7 @@ def _sorted_out(rows: Iterable[Row], prefix: str | None) -> tuple[list[Entry], B
         if wrong:
             bad.append((row.where, wrong))
         else:
-            entries.append(Entry(row.name, prefixed(row.caption, prefix), row.name))
+            entries.append(Entry(row.name, prefixed(row.caption, prefix), row.name, row.group))
     return entries, bad
 
 
@@ -106,9 +106,10 @@ def _fault(row: Row) -> str:
     if not row.name:
         return "no name"
     try:
-        row.name.encode(errors="surrogateescape")  # as Python has the bytes of file names that are not UTF-8
+        for name in (row.name, row.group or ""):  # as Python has the bytes of file names that are not UTF-8
+            name.encode(errors="surrogateescape")
     except UnicodeEncodeError:
-        return "no file can have this name"
+        return "no file can have this name" if name == row.name else "its split_group is no text that can be written"
     broken = surrogate_in(row.caption)
     return f"its caption holds {broken}" if broken else ""
 
@@ -131,4 +132,4 @@ def _below(path: Path, folder: Path, entries: list[Entry]) -> list[Entry]:
     if parent == top or not parent.is_relative_to(top):
         return entries
     inner = parent.relative_to(top).as_posix()
-    return [Entry(f"{inner}/{entry.id}", entry.caption, f"{inner}/{entry.id}") for entry in entries]
+    return [entry._replace(id=f"{inner}/{entry.id}", place=f"{inner}/{entry.id}") for entry in entries]

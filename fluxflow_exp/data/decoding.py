@@ -9,14 +9,16 @@ from typing import IO
 
 from PIL import Image, UnidentifiedImageError
 
-# What image files are called, of all formats that Pillow reads by itself; the first one that a sample has is its image.
+# What image files are called, of all formats that Pillow reads by itself and HEIC; the first one that a sample has is
+# its image.
 EXTENSIONS = (
     "jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff",
     "apng", "avif", "avifs", "blp", "bw", "cur", "dcx", "dds", "dib", "fit", "fits", "flc", "fli", "ftc", "ftu", "gbr",
     "gif", "icb", "icns", "ico", "iim", "im", "j2c", "j2k", "jfif", "jp2", "jpc", "jpe", "jpf", "jpx", "mpo", "msp",
     "pbm", "pcd", "pcx", "pfm", "pgm", "pnm", "ppm", "psd", "pxr", "qoi", "ras", "rgb", "rgba", "sgi", "tga", "vda",
-    "vst", "xbm", "xpm",
+    "vst", "xbm", "xpm", "heic", "heif", "hif",
 )  # fmt: skip
+HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")  # ISO/IEC 23008-12; the phones'
 MAX_PIXELS = 89_478_485  # of a decoded picture: a quarter of a GiB in RGB, where Pillow's own warning begins
 LONGEST = 200  # characters of a reason
 
@@ -53,12 +55,40 @@ def opened(file: Path | IO[bytes]) -> Iterator[Image.Image]:
         warnings.simplefilter("ignore")  # metadata that cannot be read does not matter here
         if isinstance(file, Path):
             check_regular(file)
-        with Image.open(file) as image:
+        with _open(file) as image:
             if image.format == "EPS":
                 raise OSError("is a PostScript program and no picture; convert it, e.g. to PNG")
             if min(image.size) < 1:
                 raise OSError(f"has {image.width} x {image.height} pixels")
             yield image
+
+
+def _open(file: Path | IO[bytes]) -> Image.Image:
+    """Pillow's answer; where it has none to a HEIC file, that of pillow-heif."""
+    try:
+        return Image.open(file)
+    except UnidentifiedImageError:
+        if not _is_heif(file):
+            raise
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError as error:
+        raise OSError("is a HEIC picture, which pillow-heif alone reads: pip install pillow-heif") from error
+    register_heif_opener()
+    try:
+        return Image.open(file)
+    except UnidentifiedImageError as error:
+        raise OSError("is a HEIC picture that is damaged, or of a kind that pillow-heif does not read") from error
+
+
+def _is_heif(file: Path | IO[bytes]) -> bool:
+    if isinstance(file, Path):
+        with file.open("rb") as content:
+            return _is_heif(content)
+    file.seek(0)
+    start = file.read(12)
+    file.seek(0)
+    return start[4:8] == b"ftyp" and start[8:] in HEIF_BRANDS
 
 
 def decode(image: Image.Image, *, at_least: int | None) -> Image.Image:

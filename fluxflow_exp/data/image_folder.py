@@ -26,9 +26,10 @@ class ImageFolder:
     anywhere. With `buckets` (the longest aspect ratio, 2.0 say) it is instead a rectangle of about as many pixels and
     nearly the image's own shape, and a batch holds one shape. `reduced_min_sizes` adds smaller scales, each in
     batches of its own. `fixed_prompt_prefix` P makes a caption "P. caption". A name is held out when its SHA-256 falls
-    into the first `validation_fraction` of the bins, so that adding images moves none; with `held_out_file`, a second
-    one, its images are held out and all of `captions_file` are trained on. Held-out images are squares.
-    ValueError: no folder, no readable captions, a name in both files.
+    into the first `validation_fraction` of the bins, so that adding images moves none; that of its group, where
+    metadata give one (`split_group`). With `held_out_file`, a second one, its images are held out and all of the first
+    are trained on. Held-out images are squares.
+    ValueError: no folder, no readable captions, a name or a group in both files.
     """
 
     reads_back = False
@@ -59,8 +60,8 @@ class ImageFolder:
         captions = read_captions(captions_file, folder, prefix=fixed_prompt_prefix)
         entries = captions.entries
         if held_out_file is None:
-            held_out = [e for e in entries if is_held_out(e.id, validation_fraction)]
-            trained = [e for e in entries if not is_held_out(e.id, validation_fraction)]
+            held_out = [e for e in entries if is_held_out(e.side, validation_fraction)]
+            trained = [e for e in entries if not is_held_out(e.side, validation_fraction)]
         else:
             apart = read_captions(held_out_file, folder, prefix=fixed_prompt_prefix, key="held_out_file")
             trained, held_out = entries, apart.entries
@@ -110,4 +111,11 @@ def _check_apart(trained: list[Entry], held_out: list[Entry]) -> None:
         raise ValueError(
             f"held_out_file: {len(both)} of its names stand in the captions_file, too, {both[0]!r} the first: what "
             "is held out is not trained on. Take them out of one of the two"
+        )
+    groups = {entry.group for entry in trained} - {None}
+    akin = sorted(entry.id for entry in held_out if entry.group in groups)
+    if akin:
+        raise ValueError(
+            f"held_out_file: {len(akin)} of its pictures, {akin[0]!r} the first, share a split_group with some of the "
+            "captions_file, and are near copies of what is trained on. Take them out of one of the two"
         )

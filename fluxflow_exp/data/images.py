@@ -22,6 +22,12 @@ class Entry(NamedTuple):
     id: str
     caption: str
     place: Any  # what `read_bytes` needs to find it
+    group: str | None = None  # pictures of one are on the same side of the held-out split
+
+    @property
+    def side(self) -> str:
+        """The name by which it is held out or not."""
+        return self.id if self.group is None else self.group
 
 
 class ImageTransform(NamedTuple):

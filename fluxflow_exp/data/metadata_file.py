@@ -1,5 +1,7 @@
 """Hugging Face's ImageFolder metadata: a table with a column file_name, and here one named text or caption.
 
+A column split_group, where there is one, names pictures that are held out together or not at all, as
+`python -m fluxflow_exp.data.check --fix` writes it of near duplicates.
 https://huggingface.co/docs/datasets/image_dataset
 """
 
@@ -12,7 +14,7 @@ from typing import Any
 
 from fluxflow_exp.data.captions import Row, decoded, lines_of, one_line
 
-NAME, CAPTIONS = "file_name", ("text", "caption")
+NAME, CAPTIONS, GROUP = "file_name", ("text", "caption"), "split_group"
 
 
 def of_jsonl(path: Path) -> Iterator[Row]:
@@ -52,7 +54,7 @@ def of_parquet(path: Path) -> Iterator[Row]:
         columns = table.schema_arrow.names
         _check_columns(columns)
         number = 0
-        for batch in table.iter_batches(columns=[each for each in (NAME, *CAPTIONS) if each in columns]):
+        for batch in table.iter_batches(columns=[each for each in (NAME, *CAPTIONS, GROUP) if each in columns]):
             for fields in batch.to_pylist():
                 number += 1
                 yield _row(f"{path.name}:{number}", fields)
@@ -78,4 +80,7 @@ def _row(where: str, fields: dict[str, Any]) -> Row:
         return Row(where, wrong=f"no {NAME}")
     if not isinstance(caption, str):
         return Row(where, wrong=f"its {given[0]} is no text")
-    return Row(where, name.strip(), one_line(caption))
+    group = fields.get(GROUP) or None
+    if not isinstance(group, str | None):
+        return Row(where, wrong=f"its {GROUP} is no text")
+    return Row(where, name.strip(), one_line(caption), group=group)

@@ -14,6 +14,8 @@ from rich.progress import track
 
 from fluxflow_exp.data.captions_file import read_captions
 from fluxflow_exp.data.decoding import EXTENSIONS, opened, reason
+from fluxflow_exp.data.images import Entry
+from fluxflow_exp.data.protocols import Bad
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.files import naming
 from fluxflow_exp.run import failures
@@ -87,17 +89,16 @@ def _chosen(captions_file: str, folder: Path) -> list[_Packed]:
         raise UserError(f"{len(missing)} of {len(entries)} images are not in {folder}; first: {missing[0]}")
     bad += [(entry.id, "an empty caption, which no shard can have") for entry in entries if not entry.caption]
     found, unknown = [], []
-    for entry in entries:
+    for entry in _one_a_group([entry for entry in entries if entry.caption], bad):
         extension = Path(entry.place).suffix.lower().removeprefix(".")
-        if entry.caption and extension not in EXTENSIONS:
+        if extension not in EXTENSIONS:
             try:
                 extension = _by_content(folder / entry.place)
             except OSError as error:
                 bad.append((entry.id, reason(error)))
                 continue
             unknown.append(f"{entry.id} as {extension}")
-        if entry.caption:
-            found.append(_Packed(folder / entry.place, extension, entry.caption))
+        found.append(_Packed(folder / entry.place, extension, entry.caption))
     for name, why in bad:
         print(f"left out: {name}: {why}", file=sys.stderr)
     if unknown:
@@ -105,6 +106,18 @@ def _chosen(captions_file: str, folder: Path) -> list[_Packed]:
     if not found:
         raise UserError(f"{captions_file}: nothing of it can be packed")
     return found
+
+
+def _one_a_group(entries: list[Entry], bad: Bad) -> list[Entry]:
+    """Leave out near copies: shards are held out by the name of each sample, so that a group could be parted."""
+    first: dict[str, str] = {}
+    kept = []
+    for entry in entries:
+        if entry.group is None or first.setdefault(entry.group, entry.id) == entry.id:
+            kept.append(entry)
+        else:
+            bad.append((entry.id, f"shares its split_group with {first[entry.group]}, and shards would part the two"))
+    return kept
 
 
 def _by_content(path: Path) -> str:

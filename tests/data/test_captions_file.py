@@ -216,3 +216,21 @@ def test_datasets_reads_the_same_of_an_image_folder(tmp_path: Path, suffix: str)
     root = tmp_path / "photos"
     found = [(str(Path(row["image"]["path"]).relative_to(root)), row["text"]) for row in theirs]
     assert sorted(found) == sorted(pairs(path, root))
+
+
+def test_metadata_say_which_pictures_stay_together(tmp_path: Path) -> None:
+    lines = ['{"file_name": "a.png", "text": "one", "split_group": "kite"}', '{"file_name": "b.png", "text": "two"}',
+             '{"file_name": "c.png", "text": "three", "split_group": ""}',
+             '{"file_name": "d.png", "text": "four", "split_group": 3}',
+             '{"file_name": "e.png", "text": "five", "split_group": "\\ud83c"}']  # fmt: skip
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "m.jsonl").write_text("\n".join(lines))
+    found = read_captions(str(tmp_path / "in" / "m.jsonl"), tmp_path)
+    assert [(entry.id, entry.side) for entry in found.entries] == [
+        ("in/a.png", "kite"), ("in/b.png", "in/b.png"), ("in/c.png", "in/c.png"),
+    ]  # fmt: skip
+    assert [reason for _, reason in found.bad] == [
+        "its split_group is no text", "its split_group is no text that can be written",
+    ]  # fmt: skip
+    (tmp_path / "m.csv").write_text("file_name,split_group,text\na.png,kite,one\nb.png,,two\n")
+    assert [entry.group for entry in read_captions(str(tmp_path / "m.csv"), tmp_path).entries] == ["kite", None]

@@ -6,6 +6,7 @@ import random
 import resource
 import signal
 import struct
+import sys
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ from PIL import Image
 from fluxflow_exp.data import decoding
 from fluxflow_exp.data.images import Entry, Images, ImageTransform, load
 from fluxflow_exp.data.protocols import BadSampleError, Sample
-from fluxflow_exp.data.transforms import fit, open_rgb
+from fluxflow_exp.data.transforms import fit, open_rgb, upright_size
 from tests.helpers.mutated import mutations, pictures
 
 SECONDS = 10  # more than any of these files takes
@@ -138,3 +139,35 @@ def load_mutated(data: bytes) -> str | None:
     except BadSampleError as error:
         return error.reason
     return None
+
+
+def heic(path: Path) -> Path:
+    """120 x 80 pixels, darker towards the top, that metadata turn to 80 x 120."""
+    import pillow_heif
+
+    turned = Image.Exif()
+    turned[decoding.ORIENTATION] = 6
+    plain = pillow_heif.from_pillow(Image.linear_gradient("L").resize((120, 80)).convert("RGB"))
+    plain.save(path, exif=turned.tobytes())
+    return path
+
+
+def test_a_phones_heic_is_read_upright_where_pillow_heif_is_installed(tmp_path: Path) -> None:
+    path = heic(tmp_path / "a.heic")
+    assert upright_size(path) == (120, 80)
+    for file in (path, io.BytesIO(path.read_bytes())):
+        shown = open_rgb(file, at_least=16)
+        assert shown.size == (80, 120)
+        assert shown.getpixel((5, 60))[0] > 200 > 50 > shown.getpixel((75, 60))[0], "its top is at the right"
+    (tmp_path / "torn.heic").write_bytes(path.read_bytes()[:-100])
+    assert why(tmp_path, "torn.heic").startswith("is a HEIC picture that is damaged")
+
+
+def test_without_it_the_reason_names_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    heic(tmp_path / "a.heic")
+    for registered in (Image.OPEN, Image.EXTENSION):  # another test may have read one
+        monkeypatch.delitem(registered, "HEIF", raising=False)
+    monkeypatch.setattr(Image, "ID", [each for each in Image.ID if each != "HEIF"])
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    reason = "is a HEIC picture, which pillow-heif alone reads: pip install pillow-heif"
+    assert why(tmp_path, "a.heic") == reason

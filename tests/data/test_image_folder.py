@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import json
 import os
 import pickle
 import random
@@ -69,6 +70,37 @@ def test_a_file_says_what_is_held_out(folder: Path) -> None:
     assert data.prompts == [f"a. picture {i}" for i in range(20, 30)]
     assert data.bad == [("held_out.tsv:11", "no tab between name and caption")]
     assert len(data.notes) == 1, "the held-out pictures have captions"
+
+
+def grouped(folder: Path, path: str, pictures: range, groups: dict[int, str]) -> Path:
+    """Metadata of some of the pictures, with the groups that some of them are in."""
+    rows = [{"file_name": f"{i}.png", "text": f"picture {i}", "split_group": groups.get(i)} for i in pictures]
+    (folder / path).write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    return folder / path
+
+
+def test_a_group_is_never_on_both_sides_and_moves_no_other_picture(folder: Path) -> None:
+    alone = {entry.id for entry in image_folder(folder, validation_fraction=0.3).validation.entries}
+    trained = next(i for i in range(30) if f"{i}.png" not in alone)
+    groups = dict.fromkeys([*(int(name.removesuffix(".png")) for name in sorted(alone)[:2]), 11, 12, trained], "0.png")
+    path = grouped(folder, "m.jsonl", range(30), groups)
+    data = image_folder(folder, validation_fraction=0.3, captions_file=str(path))
+    sides = [{entry.id for entry in source.entries} for source in (data.train, data.validation)]
+    together = {f"{i}.png" for i in groups}
+    assert any(together <= side for side in sides)
+    assert sides[1] - together == alone - together
+    assert data.train.fingerprint() != image_folder(folder, validation_fraction=0.3).train.fingerprint()
+    plain = image_folder(folder, captions_file=str(grouped(folder, "n.jsonl", range(30), {})))
+    assert plain.train.fingerprint() == image_folder(folder).train.fingerprint(), "without groups nothing is another"
+
+
+def test_a_group_that_is_held_out_and_trained_on_is_refused(folder: Path) -> None:
+    first, second = (
+        grouped(folder, "m.jsonl", range(20), {3: "x"}),
+        grouped(folder, "n.jsonl", range(20, 30), {25: "x"}),
+    )
+    with pytest.raises(ValueError, match=r"held_out_file: 1 of its pictures, '25\.png' the first, share a split_group"):
+        image_folder(folder, captions_file=str(first), held_out_file=str(second))
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """What a folder of images trains with, shards of it do as well."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -104,3 +105,14 @@ def test_a_try_that_fails_leaves_nothing_and_one_that_is_killed_is_no_obstacle(
     shards = packed(folder)
     assert [path.name for path in shards] == [f"shard-{i:06d}.tar" for i in range(3)]
     assert all(path.stat().st_size > 1000 for path in shards)
+
+
+def test_of_a_group_that_shards_would_part_one_picture_is_packed(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = [{"file_name": name, "text": "a", "split_group": group}
+             for name, group in (("photo.0007.JPG", "x"), ("bare", None), ("photo.0010.png", "x"))]  # fmt: skip
+    (folder / "m.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    pack(data_path=folder / "images", captions_file=str(folder / "m.jsonl"), output=folder / "out",
+         max_megabytes=1.0, max_samples=9, seed=0)  # fmt: skip
+    assert "2 samples in 1 shards" in capsys.readouterr().out
