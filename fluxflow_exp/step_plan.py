@@ -7,7 +7,7 @@ from torch import nn
 
 from fluxflow_exp.config.compose import instantiate
 from fluxflow_exp.config.published import locate
-from fluxflow_exp.config.schema import RunConfig, Step
+from fluxflow_exp.config.schema import Model, RunConfig, Step
 from fluxflow_exp.data.loader import groups_of
 from fluxflow_exp.data.protocols import DataSet, Stream, notes_of
 from fluxflow_exp.errors import UserError
@@ -23,10 +23,16 @@ def trainer_class(step: Step) -> type[Trainer]:
     return found
 
 
-def trained_parts(step: Step) -> list[str]:
-    """The parts that the step's players may change."""
+def trained_parts(step: Step, model: Model) -> list[str]:
+    """The parts that the step's players may change; those that others have trained only where it unfreezes them."""
     players = trainer_class(step).PLAYERS
-    return [p for name in step.optimizers for p in players[name] if p not in step.freeze]
+    played = [p for name in step.optimizers for p in players[name] if p not in step.freeze]
+    return [p for p in played if p in step.unfreeze or not is_pretrained(getattr(model, p))]
+
+
+def is_pretrained(node: dict[str, Any]) -> bool:
+    """Whether what `node` builds comes with weights that stay as they are unless a step unfreezes them."""
+    return bool(getattr(locate(node["_target_"]), "pretrained", False))
 
 
 def needed_parts(step: Step) -> list[str]:
@@ -89,7 +95,7 @@ def describe(
         ),
     ]
     for index, (name, step) in enumerate(config.stage.steps.items(), start=1):
-        lines += step_lines(index, name, step, lengths[name], ranks)
+        lines += step_lines(index, name, step, lengths[name], ranks, config.model)
         if len(sets) > 1:
             lines.append(f"    data: {_data_label(config, step)}")
         lines += _left_out(data[name], step.batch_size)
@@ -101,12 +107,14 @@ def describe(
     return "\n".join([*lines, f"  Total: {total} updates"])
 
 
-def step_lines(index: int, name: str, step: Step, size: Length, ranks: int) -> list[str]:
+def step_lines(index: int, name: str, step: Step, size: Length, ranks: int, model: Model) -> list[str]:
+    trained = trained_parts(step, model)
     named = [k for k, v in step.trainer.items() if isinstance(v, dict) and "_target_" in v]
     losses = ["flow" if k == "objective" else k for k in named]
     optimizers = ", ".join(
         f"{player} {_name(node)} lr {node['lr']:g} ({_name(step.schedulers[player])})"
         for player, node in step.optimizers.items()
+        if not set(trained).isdisjoint(trainer_class(step).PLAYERS[player])
     )
     accumulation = size.batch_size // ranks // size.micro_batch
     split = (
@@ -114,12 +122,12 @@ def step_lines(index: int, name: str, step: Step, size: Length, ranks: int) -> l
     )
     whole = step.n_epochs * size.updates_per_epoch
     cut = "" if size.updates == whole else f", of which max_updates leaves {size.updates}"
-    still = [p for p in needed_parts(step) if p not in trained_parts(step)]
+    still = [p for p in needed_parts(step) if p not in trained]
     guidance = f", caption dropout {step.cfg_dropout_prob:g}" if step.cfg_dropout_prob else ""
     return [
         f"  Step {index}: {name}: {step.n_epochs} epochs x {size.updates_per_epoch} = {whole} updates "
         f"of {size.batch_size} images ({split}){cut}",
-        f"    trains: {', '.join(trained_parts(step))}" + (f"; uses frozen: {', '.join(still)}" if still else ""),
+        f"    trains: {', '.join(trained)}" + (f"; uses frozen: {', '.join(still)}" if still else ""),
         f"    losses: {', '.join(losses) or 'none'}{guidance}; EMA {step.ema.decay if step.ema else 'off'}",
         *_manner(step),
         f"    optimizers: {optimizers}",

@@ -66,8 +66,9 @@ def test_auto_does_not_encode_a_whole_set_for_less_than_an_epoch(tmp_path: Path)
 
 def test_a_flow_step_names_its_own_loss_beside_others(tmp_path: Path) -> None:
     word = "+loss@stage.steps.flow.trainer.self_alignment=self_alignment"
-    step = typed(toy(tmp_path, word, "model.flow_processor.depth=3", stage="flow")).stage.steps["flow"]
-    lines = step_lines(1, "flow", step, Length(updates=4, updates_per_epoch=4, batch_size=2, micro_batch=2), 1)
+    config = typed(toy(tmp_path, word, "model.flow_processor.depth=3", stage="flow"))
+    size = Length(updates=4, updates_per_epoch=4, batch_size=2, micro_batch=2)
+    lines = step_lines(1, "flow", config.stage.steps["flow"], size, 1, config.model)
     assert "    losses: flow, self_alignment; EMA 0.999" in lines
 
 
@@ -78,3 +79,16 @@ def test_the_plan_says_where_latents_come_from(tmp_path: Path, capsys: pytest.Ca
     }.items():
         pipeline.run(toy(tmp_path, "validate=true", override))
         assert said in capsys.readouterr().out
+
+
+def test_a_pretrained_encoder_is_told_as_frozen_unless_the_step_trains_it(tmp_path: Path) -> None:
+    words = ["model/text_encoder=huggingface", "model.text_encoder.name=anything", "model.text_dim=16"]
+    size = Length(updates=4, updates_per_epoch=4, batch_size=2, micro_batch=2)
+    for unfreeze, trains, players in (
+        ("[]", "flow_processor; uses frozen: compressor, expander, text_encoder", 1),
+        ("[text_encoder]", "flow_processor, text_encoder; uses frozen: compressor, expander", 2),
+    ):
+        config = typed(toy(tmp_path, *words, f"stage.steps.flow.unfreeze={unfreeze}", stage="flow"))
+        lines = step_lines(1, "flow", config.stage.steps["flow"], size, 1, config.model)
+        assert f"    trains: {trains}" in lines
+        assert sum(line.count("AdamW") for line in lines) == players

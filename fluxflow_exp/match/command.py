@@ -107,7 +107,8 @@ def _subject(overrides: list[str], asked: Asked) -> "tuple[Subject, Model]":
     if problems:
         raise UserError(*problems)
     name = _step(values, asked.step)
-    return Subject(values, name), model_of(values, trained_parts(typed(values).stage.steps[name]))
+    config = typed(values)
+    return Subject(values, name), model_of(values, trained_parts(config.stage.steps[name], config.model))
 
 
 def _step(values: dict[str, Any], asked: str | None) -> str:

@@ -59,7 +59,7 @@ def _predict(values: dict[str, Any]) -> dict[str, Any]:
         print(f"  note: {note}")
     found, lengths = [], lengths_of(config, data, ranks=ranks)
     for index, (name, step) in enumerate(config.stage.steps.items(), start=1):
-        print(step_lines(index, name, step, lengths[name], ranks)[0], flush=True)
+        print(step_lines(index, name, step, lengths[name], ranks, config.model)[0], flush=True)
         measured = None
         if _on_cpu(config):
             with warm(values, name) as times:

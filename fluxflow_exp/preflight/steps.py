@@ -157,6 +157,11 @@ def _parts(step: dict[str, Any], where: str, made: set[str], values: dict[str, A
         found.append(f"{where}.cfg_dropout_prob acts in flow steps alone: this one reads no captions")
     if "text_encoder" in step["unfreeze"] and values["publish"]["text_encoder"] == "reference":
         found.append(f"{where}.unfreeze trains the text encoder, which publish.text_encoder=reference would not keep")
+    dtype = values["model"]["text_encoder"].get("dtype", "float32")
+    if "text_encoder" in step["unfreeze"] and dtype != "float32":
+        found.append(
+            f"{where}.unfreeze trains the text encoder, whose weights are {dtype}: set model.text_encoder.dtype=float32"
+        )
     found += _losses(step["trainer"], where, values["model"])
     for group in ("optimizers", "schedulers"):
         found += [

@@ -38,9 +38,11 @@ def pretrained(values: dict[str, Any], steps: Iterable[str] | None = None) -> di
     named = values["stage"]["steps"] if steps is None else steps
     losses = [loss for name in named for loss in values["stage"]["steps"][name]["trainer"].values()]
     given = [Path(loss["weights_file"]) for loss in losses if isinstance(loss, dict) and loss.get("weights_file")]
-    folder = Path(values["model"]["text_encoder"].get("name") or "").expanduser()
+    encoder = values["model"]["text_encoder"]
+    loaded = (*LOADED, ".jinja") if encoder.get("template") == "chat" else LOADED
+    folder = Path(encoder.get("name") or "").expanduser()
     inside = folder.iterdir() if folder.name and folder.is_dir() else ()
-    found = {*(path.expanduser() for path in given), *(path for path in inside if path.suffix in LOADED)}
+    found = {*(path.expanduser() for path in given), *(path for path in inside if path.suffix in loaded)}
     return _digests({path for path in found if path.is_file()})  # who loads one that is not there says so
 
 

@@ -21,7 +21,7 @@ from fluxflow_exp.run.save_interval import SaveClock
 from fluxflow_exp.run.wandb import WandbRun
 from fluxflow_exp.seeding import seed_initialisation
 from fluxflow_exp.step_length import Length
-from fluxflow_exp.step_plan import cache_folder, needed_parts, trained_parts
+from fluxflow_exp.step_plan import cache_folder, is_pretrained, needed_parts, trained_parts
 from fluxflow_exp.trainers.base import Trainer
 from fluxflow_exp.trainers.context import RunContext, StepContext
 
@@ -106,7 +106,7 @@ def _build_parts(
 ) -> dict[str, Any]:
     """Fresh parts, filled from an earlier step or `init_from`: raw weights to train on, averaged ones to use."""
     step = config.stage.steps[name]
-    trained = trained_parts(step)
+    trained = trained_parts(step, config.model)
     made = weights.find_parts(run.folder.path, steps=list(earlier)) if earlier else {}
     parts: dict[str, Any] = {}
     for part in needed_parts(step):
@@ -115,7 +115,9 @@ def _build_parts(
         holder = given.get(part) or made.get(part)
         if holder is None:
             if earlier and not run.checkpoints.newest(name):  # a step that continues has said it before
-                run.console.say(f"Step {name}: {part} starts from fresh weights (no earlier step made it)")
+                fresh = "fresh weights (no earlier step made it)"
+                start = "its pretrained weights" if is_pretrained(getattr(config.model, part)) else fresh
+                run.console.say(f"Step {name}: {part} starts from {start}")
             continue
         raw = holder.with_name(holder.name.replace(".safetensors", ".raw.safetensors"))
         source = raw if part in trained and raw.is_file() else holder

@@ -123,6 +123,14 @@ def test_each_mistake_is_one_clear_line(override, expected):
             ["stage.steps.flow.freeze=[text_encoder]", "stage.steps.flow.unfreeze=[text_encoder]"],
             "in freeze and in unfreeze",
         ),
+        (
+            [
+                "model/text_encoder=language_model",
+                "model.text_encoder.name=x",
+                "stage.steps.flow.unfreeze=[text_encoder]",
+            ],
+            "whose weights are bfloat16: set model.text_encoder.dtype=float32",
+        ),
     ],
 )
 def test_losses_that_could_not_act_are_refused(overrides, expected):

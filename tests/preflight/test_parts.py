@@ -69,13 +69,13 @@ def test_a_word_where_something_is_built_is_one_line(override, expected):
     ],
 )
 def test_a_text_encoder_that_is_not_there_or_does_not_fit_is_one_line_of_the_plan(overrides, expected, monkeypatch):
-    monkeypatch.setattr("fluxflow_exp.models.huggingface._fetch", _nothing)
+    monkeypatch.setattr("fluxflow_exp.models.huggingface_files.fetch", _nothing)
     with pytest.raises(UserError, match=r"^model\.text_encoder") as caught:
         main.train(resolve(compose_config(["hardware=cpu", "validate=true", *overrides])))
     assert expected in str(caught.value)
 
 
-def _nothing(name, *, local):
+def _nothing(name, *, local, dtype):
     raise ValueError(f"the text encoder {name!r} is neither on this machine nor to be fetched")
 
 
