@@ -4,6 +4,7 @@ A cache is addressed by its content: its folder is named by a digest of all that
 that does not fit is never found, and nothing in it is ever changed.
 """
 
+import random
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,8 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fluxflow_exp.data.array_shards import ArrayShards
+from fluxflow_exp.data.caption_choice import chosen, heaviest
 from fluxflow_exp.data.loader import groups_of
-from fluxflow_exp.data.protocols import Indexed, Rows, Tokens
+from fluxflow_exp.data.protocols import Choices, Choosing, Indexed, Rows, Tokens
 
 FORMAT = 2  # of the files, and of how pictures are read
 SAMPLES, CAPTIONS = 256, 4096  # of a shard
@@ -72,6 +74,10 @@ class LatentCache:
         self.ids, self.captions = [""] * self.count, [""] * self.count
         self.places = [(0, 0)] * self.count  # shard, row
         self.bad: dict[int, str] = {}  # index → reason
+        self.choices: dict[int, Choices] = {}  # index → captions, of samples that have several
+        if isinstance(source, Choosing):
+            found = ((index, source.choices(index)) for index in range(self.count))
+            self.choices = {index: choices for index, choices in found if choices}
         self.tokens: TokenCache | None = None
 
     def __len__(self) -> int:
@@ -90,14 +96,28 @@ class LatentCache:
                 self.places[index] = (number, row)
             self.bad |= {members[int(row)]: reason for row, reason in entries.bad.items()}
 
+    @property
+    def chooses(self) -> bool:
+        return bool(self.choices)
+
+    def all_captions(self) -> set[str]:
+        """Every caption that a sample may have, once all shards are there."""
+        return {*self.captions, *(caption for choices in self.choices.values() for caption, _ in choices)}
+
     def bad_at(self, index: int) -> tuple[str, str] | None:
         return (self.ids[index], self.bad[index]) if index in self.bad else None
 
-    def read_rows(self, indices: list[int]) -> Rows:
+    def read_rows(self, indices: list[int], rngs: list[random.Random] | None = None) -> Rows:
         """Samples of one shape, none of them bad."""
-        captions = [self.captions[index] for index in indices]
+        captions = [self._caption(index, rngs[row] if rngs else None) for row, index in enumerate(indices)]
         tokens = self.tokens.read(captions) if self.tokens else None
         return Rows(self._moments(indices), captions, [self.ids[index] for index in indices], tokens)
+
+    def _caption(self, index: int, rng: random.Random | None) -> str:
+        choices = self.choices.get(index)
+        if not choices:
+            return self.captions[index]
+        return chosen(choices, rng) if rng else heaviest(choices)
 
     def _moments(self, indices: list[int]) -> Tensor:
         if not indices:

@@ -12,6 +12,7 @@ class Row(NamedTuple):
     caption: str = ""
     wrong: str = ""  # why it cannot be used, if so
     group: str | None = None  # the pictures that it is held out with, or trained on; None: alone
+    weight: float = 1.0  # among several captions of the picture
 
 
 def decoded(data: bytes) -> str:

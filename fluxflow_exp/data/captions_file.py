@@ -1,7 +1,8 @@
 """What the pictures of a folder show, in each form that people keep it in.
 
-`captions_file` is the word `sidecar` or a file whose suffix says what it holds: `.jsonl`, `.csv` and `.parquet` are
-Hugging Face's ImageFolder metadata, `.json` is a COCO captions file, any other one has name<TAB>caption lines.
+`captions_file` is the word `sidecar` or `sidecar_lines`, or a file whose suffix says what it holds: `.jsonl`, `.csv`
+and `.parquet` are Hugging Face's ImageFolder metadata, `.json` is a COCO captions file, any other one has
+name<TAB>caption lines. Different captions of one picture, in whatever rows, are several to choose from.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -9,11 +10,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fluxflow_exp.data import coco_captions, metadata_file, sidecars
+from fluxflow_exp.data.caption_choice import WEIGHT, weight_of
 from fluxflow_exp.data.captions import Row, lines_of, prefixed, surrogate_in
 from fluxflow_exp.data.images import Entry
 from fluxflow_exp.data.protocols import Bad
+from fluxflow_exp.data.several_captions import joined
 
-SIDECAR = "sidecar"
+SIDECARS = ("sidecar", "sidecar_lines")  # a caption a file, a caption a line
 
 
 class Captions(NamedTuple):
@@ -37,7 +40,6 @@ class _Form(NamedTuple):
     rows: Callable[[Path], Iterable[Row]]
     wanted: str  # what one caption of it looks like
     own_folder: bool = False  # names are relative to the folder that the file stands in
-    several: bool = False  # captions a picture, of which the first is used
 
 
 _TABLE = "no row with a file_name and a text or caption"
@@ -45,7 +47,7 @@ _FORMS = {
     ".jsonl": _Form(metadata_file.of_jsonl, _TABLE, own_folder=True),
     ".csv": _Form(metadata_file.of_csv, _TABLE, own_folder=True),
     ".parquet": _Form(metadata_file.of_parquet, _TABLE, own_folder=True),
-    ".json": _Form(coco_captions.of_json, "no annotation with a caption of an image", several=True),
+    ".json": _Form(coco_captions.of_json, "no annotation with a caption of an image"),
 }
 
 
@@ -55,11 +57,11 @@ def read_captions(given: str, folder: Path, *, prefix: str | None = None, key: s
     Names are relative to `folder`; those of metadata that stands in a subfolder of it, to that subfolder.
     ValueError: missing, not UTF-8, not in the form that its suffix says, or without a single entry.
     """
-    if given == SIDECAR:
+    if given in SIDECARS:
         found = sidecars.look(folder)
-        entries, bad = _sorted_out(sidecars.rows(folder, found), prefix)
+        entries, bad = _sorted_out(sidecars.rows(folder, found, lines=given == SIDECARS[1]), prefix)
         wanted = "no picture with a caption beside it (a.txt or a.caption for a.jpg)"
-        _check_some(entries, bad, f"{key}={SIDECAR}: {folder} holds {wanted}")
+        _check_some(entries, bad, f"{key}={given}: {folder} holds {wanted}")
         return Captions(entries, bad, sidecars.notes(folder, found), list(found.pictures))
     path = Path(given).expanduser()
     form = _FORMS.get(path.suffix.lower(), _Form(_of_lines, "no line of the form name<TAB>caption"))
@@ -77,29 +79,56 @@ def read_captions(given: str, folder: Path, *, prefix: str | None = None, key: s
     _check_some(entries, bad, f"{key}: {path} holds {form.wanted}")
     if form.own_folder:
         entries = _below(path, folder, entries)
-    firsts = _firsts(entries) if form.several else entries
-    spare = f"{path.name}: {len(entries)} captions of {len(firsts)} pictures; of each picture the first is used"
-    return Captions(firsts, bad, [spare] if len(firsts) < len(entries) else [], [])
+    return Captions(entries, bad, [], [])
 
 
 def _of_lines(path: Path) -> Iterator[Row]:
-    """The lines name<TAB>caption of a file; further tabs are caption, blank lines nothing."""
+    """The lines name<TAB>caption of a file; further tabs are caption, blank lines nothing.
+
+    Where the first line names the columns, the last of them is the caption's weight.
+    """
+    weighted = False
     for number, line in enumerate(lines_of(path), start=1):
-        if line.strip():
+        if number == 1 and _names_weights(line):
+            weighted = True
+        elif line.strip():
+            where = f"{path.name}:{number}"
             name, tab, caption = line.partition("\t")
-            wrong = "" if tab else "no tab between name and caption"
-            yield Row(f"{path.name}:{number}", name.strip(), caption.strip(), wrong)
+            yield (
+                _weighed(where, name, caption)
+                if weighted and tab
+                else Row(where, name.strip(), caption.strip(), "" if tab else "no tab between name and caption")
+            )
+
+
+def _names_weights(line: str) -> bool:
+    name, _, columns = line.strip().partition("\t")
+    return name in ("name", "file_name") and columns in (f"caption\t{WEIGHT}", f"text\t{WEIGHT}")
+
+
+def _weighed(where: str, name: str, rest: str) -> Row:
+    """A row of caption<TAB>weight."""
+    caption, tab, weight = rest.rpartition("\t")
+    try:
+        return Row(
+            where,
+            name.strip(),
+            caption.strip() if tab else rest.strip(),
+            weight=weight_of(weight.strip() if tab else ""),
+        )
+    except ValueError as error:
+        return Row(where, wrong=str(error))
 
 
 def _sorted_out(rows: Iterable[Row], prefix: str | None) -> tuple[list[Entry], Bad]:
-    entries, bad = [], []
+    found, bad = [], []
     for row in rows:
         wrong = row.wrong or _fault(row)
         if wrong:
             bad.append((row.where, wrong))
         else:
-            entries.append(Entry(row.name, prefixed(row.caption, prefix), row.name, row.group))
-    return entries, bad
+            found.append((Entry(row.name, prefixed(row.caption, prefix), row.name, row.group), row.weight))
+    return joined(found), bad
 
 
 def _fault(row: Row) -> str:
@@ -117,13 +146,6 @@ def _fault(row: Row) -> str:
 def _check_some(entries: list[Entry], bad: Bad, message: str) -> None:
     if not entries:
         raise ValueError(message + (f". First: {': '.join(bad[0])}" if bad else ""))
-
-
-def _firsts(entries: list[Entry]) -> list[Entry]:
-    found: dict[str, Entry] = {}
-    for entry in entries:
-        found.setdefault(entry.id, entry)
-    return list(found.values())
 
 
 def _below(path: Path, folder: Path, entries: list[Entry]) -> list[Entry]:

@@ -8,7 +8,7 @@ from annotated_types import Ge
 from torch import Tensor
 
 from fluxflow_exp.config.bounds import Fraction, PositiveInt, Share
-from fluxflow_exp.data import folder_notes, size_notes
+from fluxflow_exp.data import folder_notes, several_captions, size_notes
 from fluxflow_exp.data.captions import prefixed
 from fluxflow_exp.data.captions_file import Captions, read_captions
 from fluxflow_exp.data.images import Entry, Images, ImageTransform, check_fraction, file_state, is_held_out
@@ -20,7 +20,8 @@ N_PROMPTS = 64
 class ImageFolder:
     """Images of `data_path` and its subfolders; `captions_file` is a file of captions, or "sidecar".
 
-    What such a file may be is said in `data/captions_file.py`.
+    What such a file may be is said in `data/captions_file.py`. Of several captions of a picture one is chosen by
+    weight each time that it is trained on; of held-out pictures the heaviest stands.
 
     Each image is resized to cover `img_size` × `img_size` pixels, then a square is cut in the centre or, in training,
     anywhere. With `buckets` (the longest aspect ratio, 2.0 say) it is instead a rectangle of about as many pixels and
@@ -78,7 +79,10 @@ class ImageFolder:
         state_of = partial(_state_in, folder)  # a function of the module's: loading processes get it pickled
         self.train = Images(trained, folder.joinpath, transform, state_of=state_of)
         self.validation = Images(
-            held_out, folder.joinpath, ImageTransform(img_size, background=background), state_of=state_of
+            several_captions.single(held_out),
+            folder.joinpath,
+            ImageTransform(img_size, background=background),
+            state_of=state_of,
         )
         self.bad += self.train.bad
         self.notes += size_notes.notes(self.train)
@@ -90,10 +94,11 @@ class ImageFolder:
         listing = folder_notes.Listing(folder, [*(entry.id for entry in entries), *captions.pictures])
         missing, total = folder_notes.missing_of(entries, listing), len(entries) + len(self.bad)
         empty = prefixed("", prefix)
-        found = folder_notes.notes(entries, ["" if e.caption == empty else e.caption for e in entries], listing)
+        bare = ["" if empty in (e.caption, *dict(e.choices)) else e.caption for e in entries]
+        found = folder_notes.notes(entries, bare, listing)
         if len(missing) > self.max_bad_fraction * total:
             raise ValueError(f"{found[0]} ({total} captions; max_bad_fraction={self.max_bad_fraction} may be bad)")
-        return captions.notes + found + folder_notes.unusable(self.bad, "captions")
+        return captions.notes + found + several_captions.notes(entries) + folder_notes.unusable(self.bad, "captions")
 
     def score(self, images: Tensor, captions: list[str]) -> dict[str, float]:
         """Nothing here reads captions back from images."""

@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 from rich.progress import track
 
 from fluxflow_exp.data.buckets import Size, Variant, check_scales, variants
+from fluxflow_exp.data.caption_choice import chosen
 from fluxflow_exp.data.decoding import decoding, reason
-from fluxflow_exp.data.protocols import Bad, BadSampleError, Contents, Sample, digest
+from fluxflow_exp.data.protocols import Bad, BadSampleError, Choices, Contents, Sample, digest
 from fluxflow_exp.data.transforms import fit, open_rgb, upright_size
 
 SPLIT_BINS = 1_000_000
@@ -23,11 +24,22 @@ class Entry(NamedTuple):
     caption: str
     place: Any  # what `read_bytes` needs to find it
     group: str | None = None  # pictures of one are on the same side of the held-out split
+    choices: Choices = ()  # if it has several captions; `caption` is the heaviest of them
 
     @property
     def side(self) -> str:
         """The name by which it is held out or not."""
         return self.id if self.group is None else self.group
+
+    @property
+    def captions(self) -> Any:
+        """What digests are made of: its one caption, or all with their weights."""
+        return self.choices or self.caption
+
+    @property
+    def weighted(self) -> Choices:
+        """All its captions with their weights."""
+        return self.choices or ((self.caption, 1.0),)
 
 
 class ImageTransform(NamedTuple):
@@ -85,30 +97,36 @@ class Images:
 
     def read(self, index: int, rng: random.Random) -> Sample:
         square = (self.transform.img_size, self.transform.img_size)
-        chosen, size = (index, square) if self.variants is None else self.variants[index]
-        entry = self.entries[chosen]
-        return load(entry.id, entry.caption, lambda: self.file_of(entry.place), self.transform, size, rng)
+        entry, size = self._entry(index), square if self.variants is None else self.variants[index].size
+        return load(entry, lambda: self.file_of(entry.place), self.transform, size, rng)
+
+    def choices(self, index: int) -> Choices:
+        return self._entry(index).choices
 
     def unaugmented(self) -> "Images":
         """The same images as they are: squares cut in the middle."""
         plain = ImageTransform(self.transform.img_size, background=self.transform.background)
-        return Images(self.entries, self.file_of, plain, state_of=self.state_of)
+        entries = [entry._replace(choices=()) for entry in self.entries]
+        return Images(entries, self.file_of, plain, state_of=self.state_of)
 
     @property
     def varies(self) -> str | None:
         return self.transform.varies
 
     def fingerprint(self, *, times: bool = True) -> str:
-        entries = ((entry.id, entry.caption, self._state(entry, times=times)) for entry in self.entries)
+        entries = ((entry.id, entry.captions, self._state(entry, times=times)) for entry in self.entries)
         return digest(chain([self.transform], entries, self.variants or []))
 
     def captions(self) -> list[str]:
-        return [entry.caption for entry in self.entries]
+        return [caption for entry in self.entries for caption, _ in entry.weighted]
 
     def contents(self) -> Contents:
-        ids, captions = (entry.id for entry in self.entries), (entry.caption for entry in self.entries)
+        ids, captions = (entry.id for entry in self.entries), (entry.captions for entry in self.entries)
         states = (self._state(entry, times=False) for entry in self.entries)
         return Contents(len(self.entries), digest(ids), digest(captions), digest(states))
+
+    def _entry(self, index: int) -> Entry:
+        return self.entries[index if self.variants is None else self.variants[index].image]
 
     def _state(self, entry: Entry, *, times: bool) -> Any:
         state = self.state_of(entry.place)
@@ -134,14 +152,13 @@ class Images:
 
 
 def load(
-    name: str,
-    caption: str,
+    entry: Entry,
     opened: Callable[[], Path | io.BytesIO],
     transform: ImageTransform,
     size: Size,
     rng: random.Random,
 ) -> Sample:
-    """One image at (height, width) `size`. BadSampleError: it cannot be read."""
+    """The image of `entry` at (height, width) `size` with a caption. BadSampleError: it cannot be read."""
     # Drawn before reading, so that a bad file does not shift what the next sample draws.
     place = (rng.random(), rng.random()) if transform.crop == "random" else (0.5, 0.5)
     mirrored = transform.flip and rng.random() < 0.5
@@ -150,8 +167,10 @@ def load(
             image = open_rgb(opened(), background=transform.background, at_least=max(size))
             tensor = fit(image, size, place=place)
     except OSError as error:
-        raise BadSampleError(name, reason(error)) from error
-    return Sample(tensor.flip(2) if mirrored else tensor, caption, name)
+        raise BadSampleError(entry.id, reason(error)) from error
+    # Chosen after reading, so that a bad file, which another sample stands in for, draws nothing.
+    caption = chosen(entry.choices, rng) if entry.choices else entry.caption
+    return Sample(tensor.flip(2) if mirrored else tensor, caption, entry.id)
 
 
 def file_state(path: Path) -> tuple[int, int] | None:

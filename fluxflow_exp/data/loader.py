@@ -232,7 +232,8 @@ class _RowReader:
     """Reads all keys of a batch at once; bad samples are replaced as `_Reader` replaces them."""
 
     def __init__(self, source: Stored, seed: int, *, pin_memory: bool) -> None:
-        self.source, self.candidates, self.pin_memory = source, _Candidates(source, seed), pin_memory
+        self.source, self.seed, self.pin_memory = source, seed, pin_memory
+        self.candidates = _Candidates(source, seed)
 
     def __call__(self, keys: list[Key]) -> tuple[Rows, Bad]:
         chosen, bad = [], []
@@ -243,7 +244,9 @@ class _RowReader:
                     chosen.append(index)
                     break
                 bad.append(found)
-        rows = self.source.read_rows(chosen)
+        # As those that `_Reader` reads with, so that a cache changes no caption.
+        rngs = [random.Random(derive(self.seed, "augment", *key)) for key in keys] if self.source.chooses else None
+        rows = self.source.read_rows(chosen, rngs)
         return pinned(rows) if self.pin_memory else rows, bad
 
 

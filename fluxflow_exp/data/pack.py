@@ -6,21 +6,23 @@ import random
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import webdataset
 from PIL import Image
 from rich.progress import track
 
+from fluxflow_exp.data.caption_choice import WEIGHT, heaviest
 from fluxflow_exp.data.captions_file import read_captions
 from fluxflow_exp.data.decoding import EXTENSIONS, opened, reason
 from fluxflow_exp.data.images import Entry
-from fluxflow_exp.data.protocols import Bad
+from fluxflow_exp.data.protocols import Bad, Choices
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.files import naming
 from fluxflow_exp.run import failures
 from fluxflow_exp.seeding import derive
 
+CAPTION = "caption"  # the field of a JSON that holds several
 SCRATCH = "tmp-pack"  # in the output folder, while it is filled
 
 
@@ -28,7 +30,8 @@ SCRATCH = "tmp-pack"  # in the output folder, while it is filled
 def cli() -> None:
     made = argparse.ArgumentParser(
         prog="python -m fluxflow_exp.data.pack",
-        description="Pack a folder of images with captions into tar shards (members NUMBER.EXTENSION and NUMBER.txt).",
+        description="Pack a folder of images with captions into tar shards (members NUMBER.EXTENSION and NUMBER.txt; "
+        "where pictures have several captions, NUMBER.json with all of them, too).",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     made.add_argument("data_path", type=Path, help="folder of images")
@@ -67,15 +70,22 @@ def pack(
         with suppress(OSError):  # the first error is the one to be told
             _clear(scratch)
         raise
+    keys = f" data.label_key=json data.caption_key={CAPTION}" if _several(packed) else ""
     last = shards[-1].stem.removeprefix("shard-")
     print(f"{len(packed)} samples in {len(shards)} shards. Train on them:")
-    print(f"  data=webdataset 'data.urls=\"{output}/shard-{{000000..{last}}}.tar\"'")
+    print(f"  data=webdataset 'data.urls=\"{output}/shard-{{000000..{last}}}.tar\"'" + keys)
 
 
 class _Packed(NamedTuple):
     file: Path
     extension: str
-    caption: str
+    captions: Choices
+
+    def texts(self, *, listed: bool) -> dict[str, Any]:
+        """Its members beside the image: the heaviest caption, and where they are `listed` all of them."""
+        captions, weights = zip(*self.captions, strict=True)
+        whole = {"json": {CAPTION: captions, WEIGHT: weights}} if listed else {}
+        return {"txt": heaviest(self.captions), **whole}
 
 
 def _chosen(captions_file: str, folder: Path) -> list[_Packed]:
@@ -87,9 +97,11 @@ def _chosen(captions_file: str, folder: Path) -> list[_Packed]:
     missing = [entry.id for entry in entries if not os.path.isfile(folder / entry.place)]
     if missing:
         raise UserError(f"{len(missing)} of {len(entries)} images are not in {folder}; first: {missing[0]}")
-    bad += [(entry.id, "an empty caption, which no shard can have") for entry in entries if not entry.caption]
+    bare = [entry.id for entry in entries if not all(caption for caption, _ in entry.weighted)]
+    bad += [(name, "an empty caption, which no shard can have") for name in bare]
     found, unknown = [], []
-    for entry in _one_a_group([entry for entry in entries if entry.caption], bad):
+    captioned = [entry for entry in entries if any(caption for caption, _ in entry.weighted)]
+    for entry in _one_a_group(captioned, bad):
         extension = Path(entry.place).suffix.lower().removeprefix(".")
         if extension not in EXTENSIONS:
             try:
@@ -98,7 +110,8 @@ def _chosen(captions_file: str, folder: Path) -> list[_Packed]:
                 bad.append((entry.id, reason(error)))
                 continue
             unknown.append(f"{entry.id} as {extension}")
-        found.append(_Packed(folder / entry.place, extension, entry.caption))
+        captions = tuple((caption, weight) for caption, weight in entry.weighted if caption)
+        found.append(_Packed(folder / entry.place, extension, captions))
     for name, why in bad:
         print(f"left out: {name}: {why}", file=sys.stderr)
     if unknown:
@@ -133,12 +146,17 @@ def _by_content(path: Path) -> str:
 def _write(folder: Path, packed: list[_Packed], *, max_megabytes: float, max_samples: int) -> None:
     pattern = f"{str(folder.absolute()).replace('%', '%%')}/shard-%06d.tar"
     with webdataset.ShardWriter(pattern, maxcount=max_samples, maxsize=max_megabytes * 1e6, verbose=0) as writer:
+        listed = _several(packed)
         for number, each in enumerate(track(packed, description="Packing")):
             # A number has no dot: a sample's name ends at its first one, and files may have several.
             with naming(each.file):
                 image = each.file.read_bytes()
             with naming(folder):
-                writer.write({"__key__": f"{number:09d}", each.extension: image, "txt": each.caption})
+                writer.write({"__key__": f"{number:09d}", each.extension: image, **each.texts(listed=listed)})
+
+
+def _several(packed: list[_Packed]) -> bool:
+    return any(len(each.captions) > 1 for each in packed)
 
 
 def _clear(scratch: Path) -> None:

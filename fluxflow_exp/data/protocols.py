@@ -20,6 +20,7 @@ def digest(parts: Iterable[Any]) -> str:
 
 
 Bad = list[tuple[str, str]]  # (id, reason) of samples that cannot be read
+Choices = tuple[tuple[str, float], ...]  # the different captions of one picture, each with its weight
 
 
 class Sample(NamedTuple):
@@ -82,6 +83,15 @@ class Captioned(Protocol):
     def captions(self) -> list[str]: ...
 
 
+@runtime_checkable
+class Choosing(Protocol):
+    """A source some of whose samples have several captions, of which `read` chooses one."""
+
+    def choices(self, index: int) -> Choices:
+        """Those of the sample at `index`; (): it has one caption."""
+        ...
+
+
 class Source(Indexed, Protocol):
     """Samples by index: `read` is a function of `index` and of what it draws from `rng`."""
 
@@ -130,7 +140,14 @@ class Stored(Indexed, Protocol):
         """(id, reason), if the sample cannot be read."""
         ...
 
-    def read_rows(self, indices: list[int]) -> Rows: ...
+    @property
+    def chooses(self) -> bool:
+        """Whether some samples have several captions."""
+        ...
+
+    def read_rows(self, indices: list[int], rngs: list[random.Random] | None = None) -> Rows:
+        """The samples; `rngs`, one for each, choose among captions as those of `Source.read` do. None: the heaviest."""
+        ...
 
 
 @runtime_checkable

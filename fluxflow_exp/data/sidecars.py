@@ -1,4 +1,7 @@
-"""Captions beside the pictures: `a.txt` or `a.caption` is what `a.jpg` shows, in a folder and all below it."""
+"""Captions beside the pictures: `a.txt` or `a.caption` is what `a.jpg` shows, in a folder and all below it.
+
+Such a file is one caption, or, as some trainers have it, each of its lines is one.
+"""
 
 import os
 from pathlib import Path
@@ -39,10 +42,11 @@ def look(folder: Path) -> Found:
     return Found(pictures, texts)
 
 
-def rows(folder: Path, found: Found) -> list[Row]:
-    """Return a row for each picture that has a caption file."""
+def rows(folder: Path, found: Found, *, lines: bool = False) -> list[Row]:
+    """Return a row for each picture that has a caption file; with `lines` one for each line that is not blank."""
     captioned = [name for name in found.pictures if os.path.splitext(name)[0] in found.texts]
-    return [_row(folder, name, found) for name in track(captioned, description="Reading captions")]
+    reading = track(captioned, description="Reading captions")
+    return [row for name in reading for row in _rows(folder, name, found, lines=lines)]
 
 
 def notes(folder: Path, found: Found) -> list[str]:
@@ -52,18 +56,19 @@ def notes(folder: Path, found: Found) -> list[str]:
     return [folder_notes.line(lonely, "text file", f"without a picture in {folder}")] if lonely else []
 
 
-def _row(folder: Path, picture: str, found: Found) -> Row:
+def _rows(folder: Path, picture: str, found: Found, *, lines: bool) -> list[Row]:
     first, *others = found.texts[os.path.splitext(picture)[0]]
     if others:
-        return Row(picture, wrong=f"has two captions, {first} and {others[0]}: one of them is to go")
+        return [Row(picture, wrong=f"has two captions, {first} and {others[0]}: one of them is to go")]
     try:
         check_regular(folder / first)
         text = decoded((folder / first).read_bytes())
     except UnicodeDecodeError as error:
-        return Row(first, wrong=f"is not UTF-8 text (byte {error.start})")
+        return [Row(first, wrong=f"is not UTF-8 text (byte {error.start})")]
     except OSError as error:
-        return Row(first, wrong=reason(error))
-    return Row(first, picture, one_line(text))
+        return [Row(first, wrong=reason(error))]
+    captions = [one_line(line) for line in text.split("\n")] if lines else [one_line(text)]
+    return [Row(first, picture, caption) for caption in captions if caption] or [Row(first, picture)]
 
 
 def _refuse(error: OSError) -> None:

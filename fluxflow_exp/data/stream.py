@@ -20,6 +20,7 @@ from typing import IO, Any, cast
 from fluxflow_exp.data import tar
 from fluxflow_exp.data.images import Entry, ImageTransform, is_held_out, load
 from fluxflow_exp.data.protocols import Bad, BadSampleError, Sample
+from fluxflow_exp.data.several_captions import entry_of
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.seeding import derive
 
@@ -87,8 +88,8 @@ class Streamed:
                 seen += 1
                 if is_held_out(key, self.fraction):
                     try:
-                        caption = self.keys.caption_of(members, bytes)
-                        found.append(Entry(key, caption, self.keys.image_of(members)))
+                        captions = self.keys.captions_of(members, bytes)
+                        found.append(entry_of(key, captions, self.keys.image_of(members)))
                     except ValueError:
                         continue  # counted when training meets the like
                 if len(found) >= count or seen >= HELD_OUT_SEARCH * count:
@@ -132,11 +133,12 @@ class Streamed:
 
     def _decode(self, name: str, members: dict[str, bytes | tar.Unusable], rng: random.Random) -> Sample:
         try:
-            image, caption = self.keys.image_of(members), self.keys.caption_of(members, bytes)
+            image = self.keys.image_of(members)
+            entry = entry_of(name, self.keys.captions_of(members, bytes), image)
         except ValueError as error:
             raise BadSampleError(name, str(error)) from error
         size = (self.transform.img_size, self.transform.img_size)
-        return load(name, caption, lambda: io.BytesIO(image), self.transform, size, rng)
+        return load(entry, lambda: io.BytesIO(image), self.transform, size, rng)
 
     def _read(self, url: str, bad: Bad) -> Iterator[Raw]:
         """The samples of a shard; after a broken connection it is opened again and read on. UserError: gone."""

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
+from fluxflow_exp.data.caption_choice import WEIGHT, weight_of, weights_of
 from fluxflow_exp.data.captions import decoded, prefixed, surrogate_in
 from fluxflow_exp.data.decoding import EXTENSIONS, check_regular
 from fluxflow_exp.data.protocols import Bad
@@ -55,18 +56,26 @@ class Keys:
         """ValueError: there is none, or none that can be used."""
         return _usable(members, self.images, self.wanted)
 
-    def caption_of(self, members: dict[str, Any], read: Any) -> str:
-        """The caption; `read` gives a member's bytes. ValueError: there is none, or none that can be read."""
+    def captions_of(self, members: dict[str, Any], read: Any) -> list[tuple[str, float]]:
+        """The captions with their weights; `read` gives a member's bytes. ValueError: there is none to be read."""
         member = _usable(members, (self.label,), f"caption member {self.label}")
         try:
             text = decoded(read(member))
             fields = None if self.caption_key is None else json.loads(text)
         except (ValueError, RecursionError) as error:
             raise ValueError(f"its {self.label} member cannot be read: {error}") from error
-        if self.caption_key is not None:
-            if not isinstance(fields, dict) or not isinstance(fields.get(self.caption_key), str):
-                raise ValueError(f"no text in the field {self.caption_key!r} of its {self.label} member")
-            text = fields[self.caption_key]
+        if self.caption_key is None:
+            return [(self._caption(text), 1.0)]
+        fields = fields if isinstance(fields, dict) else {}
+        found = fields.get(self.caption_key)
+        texts = found if isinstance(found, list) else [found]
+        if not texts or not all(isinstance(each, str) for each in texts):
+            raise ValueError(f"no text in the field {self.caption_key!r} of its {self.label} member")
+        weight = fields.get(WEIGHT)
+        weights = weights_of(weight, len(texts)) if texts is found else [weight_of(weight)]
+        return [(self._caption(each), weight) for each, weight in zip(texts, weights, strict=True)]
+
+    def _caption(self, text: str) -> str:
         caption = " ".join(text.split())
         if not caption:
             raise ValueError("an empty caption")

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fluxflow_exp.config.bounds import Fraction, PositiveInt, Share
 from fluxflow_exp.config.published import REMOTE
-from fluxflow_exp.data import tar
+from fluxflow_exp.data import several_captions, tar
 from fluxflow_exp.data.decoding import reason
 from fluxflow_exp.data.folder_notes import unusable
 from fluxflow_exp.data.images import Entry, Images, ImageTransform, check_fraction, file_state, is_held_out
@@ -31,7 +31,9 @@ class WebDataset:
     `urls` is one entry or a list: local paths, globs, brace ranges ("train-{000..012}.tar"), http(s):// and hf://
     addresses, or "pipe:command" whose output is a shard. Every shard is read; a file that exists is meant by its name,
     brackets and braces in it or not. `image_key` names the image's extension ("jpg;png", by default any that Pillow
-    reads); `label_key` that of the caption: a text, or with `caption_key` a JSON of which that field is the caption.
+    reads); `label_key` that of the caption: a text, or with `caption_key` a JSON of which that field is the
+    caption, or a list of several, of which one is chosen each time that the image is trained on, by the weights that
+    its field `caption_weight` lists.
 
     Local shards: an epoch is every sample once, exact for any number of workers. Streamed ones: an epoch is
     `epoch_size` samples; `validation_images` held-out ones are read at the start. `token_env` names the environment
@@ -95,8 +97,8 @@ class WebDataset:
                 f"urls: {len(trained)} training and {len(held_out)} held-out samples with image and caption in "
                 f"{len(shards)} shards; there must be some of both" + (f". First: {self.bad[0]}" if self.bad else "")
             )
-        self.validation = Images(held_out, _file_of, square, state_of=_state_of)
-        self.notes = unusable(self.bad, "samples")
+        self.validation = Images(several_captions.single(held_out), _file_of, square, state_of=_state_of)
+        self.notes = several_captions.notes(trained) + unusable(self.bad, "samples")
         self.prompts = list(dict.fromkeys(e.caption for e in held_out))[:N_PROMPTS]
 
     def score(self, images: Tensor, captions: list[str]) -> dict[str, float]:
@@ -115,8 +117,7 @@ class WebDataset:
                 name = f"{shard.name}/{key}"
                 try:
                     image = keys.image_of(members)
-                    caption = keys.caption_of(members, tar.Member.read)
-                    entries.append(Entry(name, caption, image))
+                    entries.append(several_captions.entry_of(name, keys.captions_of(members, tar.Member.read), image))
                 except ValueError as error:
                     self.bad.append((name, str(error)))
                 except OSError as error:

@@ -3,7 +3,7 @@
 import os
 from typing import Any
 
-from fluxflow_exp.data.captions_file import SIDECAR
+from fluxflow_exp.data.captions_file import SIDECARS
 from fluxflow_exp.errors import did_you_mean
 
 
@@ -52,7 +52,7 @@ def path_problems(data: Any, where: str) -> list[str]:
         path = os.path.expanduser(value)
         if key.endswith("_path") and not os.path.isdir(path):
             found.append(f"{where}.{key}: there is no folder {path}")
-        beside = value == SIDECAR and key in ("captions_file", "held_out_file")
+        beside = value in SIDECARS and key in ("captions_file", "held_out_file")
         if key.endswith("_file") and not beside and not os.path.isfile(path):
             found.append(f"{where}.{key}: there is no file {path}")
     return found

@@ -47,7 +47,7 @@ def open_cache(setup: StepContext, root: Path, trains_text: bool) -> LatentCache
     _fill(setup, cache.shards, partial(encoder.write_latents, cache), partial(encoder.latents_need, cache))
     cache.open()
     if not trains_text:
-        captions = sorted({"", *cache.captions})
+        captions = sorted({"", *cache.all_captions()})
         folder = encoder.folder(root, "text", parts["text_encoder"], partial(digest, captions))
         cache.tokens = tokens = TokenCache(folder, captions)
         _fill(setup, tokens.shards, partial(encoder.write_tokens, tokens), partial(encoder.tokens_need, tokens))
@@ -161,7 +161,7 @@ class Encoder:
         good = [index for index in range(len(cache)) if index not in cache.bad]
         chosen = random.Random(derive(self.setup.seed, self.setup.name, "cache")).sample(good, min(CHECKED, len(good)))
         for index in chosen:
-            kept = cache.read_rows([index])
+            kept = cache.read_rows([index], [random.Random(0)])
             try:
                 sample = self.source.read(index, random.Random(0))
             except BadSampleError as error:

@@ -184,6 +184,35 @@ def test_batches_are_those_of_the_source_in_order(tmp_path: Path, options: list[
     assert [a.ids + b.ids for a, b in halves] == whole
 
 
+def test_of_several_captions_the_same_ones_are_chosen_and_all_have_tokens(tmp_path: Path) -> None:
+    overrides = pictures(tmp_path)
+    with (tmp_path / "captions.tsv").open("a") as file:
+        file.write("".join(f"\n{i}.png\tshort {i}\n{i}.png\tnumber {i}, in other words" for i in range(0, 24, 2)))
+    trainer = flow_trainer(tmp_path, *overrides, FROZEN_TEXT)
+    broken = tmp_path / "images" / trainer.source.entries[2].id
+    broken.write_bytes(broken.read_bytes()[:400])
+    source, cache = trainer.source, open_cache(trainer.setup, tmp_path / "cache", trainer.trains_text)
+    seen = set()
+    for theirs, mine in zip(read(source), read(cache), strict=True):
+        assert (mine.ids, mine.captions, mine.bad) == (theirs.ids, theirs.captions, theirs.bad)
+        assert mine.tokens is not None
+        for row, caption in enumerate(mine.captions):
+            own = mine.tokens.tokens[row, : mine.tokens.lengths[row]]
+            expected = torch.from_numpy(trainer_tokens(trainer, caption))
+            torch.testing.assert_close(own, expected, rtol=1e-4, atol=1e-5)
+        seen |= {caption.split()[0] for caption in mine.captions}
+    assert seen == {"picture", "short", "number"}
+    assert cache.read_rows([0]).captions == [source.entries[0].caption]
+
+
+def trainer_tokens(trainer: Any, caption: str) -> np.ndarray:
+    """(own length, width) of a caption by itself."""
+    with torch.no_grad():
+        text = trainer.text_encoder([caption])
+    found: np.ndarray = text.tokens[0][text.mask[0]].numpy()
+    return found
+
+
 def test_latents_are_drawn_with_the_same_noise(tmp_path: Path) -> None:
     trainer = flow_trainer(tmp_path, *pictures(tmp_path))
     trainer.prepare()

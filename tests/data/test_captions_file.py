@@ -137,18 +137,83 @@ def coco(path: Path, images: list[tuple[int, str]], annotations: list[tuple[int,
     return path
 
 
-def test_of_coco_captions_the_first_of_each_picture_is_used_and_the_others_are_counted(tmp_path: Path) -> None:
+def several(path: str | Path, folder: Path) -> dict[str, tuple[tuple[str, float], ...]]:
+    """Name → its captions with their weights."""
+    return {entry.id: entry.weighted for entry in read_captions(str(path), folder).entries}
+
+
+def test_of_coco_captions_all_of_a_picture_are_read_and_those_of_none_counted(tmp_path: Path) -> None:
     images = [(9, "b.jpg"), (4, "a.jpg"), (5, "bare.jpg")]
     path = coco(tmp_path / "c.json", images, [(4, "one"), (9, "two\n"), (4, "three"), (7, "lost"), (9, None)])
     assert pairs(path, tmp_path) == [("b.jpg", "two"), ("a.jpg", "one")]
-    found = read_captions(str(path), tmp_path)
-    assert found.notes == ["c.json: 3 captions of 2 pictures; of each picture the first is used"]
-    assert found.bad == [
+    assert several(path, tmp_path) == {"b.jpg": (("two", 1),), "a.jpg": (("one", 1), ("three", 1))}
+    assert read_captions(str(path), tmp_path).bad == [
         ("c.json: annotations[4]", "no caption"),
         ("c.json: annotations[3]", "there is no image of its image_id"),
     ]
-    single = coco(tmp_path / "c.json", images, [(4, "one"), (9, "two")])
-    assert read_captions(str(single), tmp_path).notes == []
+
+
+def test_lines_with_weights_have_a_head_that_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "c.tsv"
+    path.write_bytes(
+        "\ufefffile_name\ttext\tcaption_weight\r\na.png\tone\t2\na.png\ttwo\tthree\t0.5\nb.png\tfour\t\n"
+        "a.png\tfive\tmuch\nc.png\tsix\nno tab\n".encode()
+    )
+    assert several(path, tmp_path) == {
+        "a.png": (("one", 2), ("two\tthree", 0.5)), "b.png": (("four", 1),), "c.png": (("six", 1),),
+    }  # fmt: skip
+    assert read_captions(str(path), tmp_path).bad == [
+        ("c.tsv:5", "its caption_weight must be a number above 0, not 'much'"),
+        ("c.tsv:7", "no tab between name and caption"),
+    ]
+    path.write_text("a.png\tone\t2\na.png\tone\t0.5")
+    assert several(path, tmp_path) == {"a.png": (("one\t2", 1), ("one\t0.5", 1))}, "without it, tabs are caption"
+
+
+@pytest.mark.parametrize("form", ["rows", "lists", "parquet"])
+def test_metadata_may_have_rows_or_lists_of_captions(tmp_path: Path, form: str) -> None:
+    wanted = {"a.png": (("one", 1), ("a second one", 2.5)), "b.png": (("three", 1),)}
+    if form == "rows":
+        path = tmp_path / "m.csv"
+        path.write_text("file_name,text,caption_weight\na.png,one,1\nb.png,three,\na.png,a second  one,2.5\n")
+    else:
+        datasets = pytest.importorskip("datasets")
+        table = datasets.Dataset.from_dict(
+            {"file_name": ["a.png", "b.png"], "text": [["one", "a second\none"], ["three"]],
+             "caption_weight": [[1, 2.5], None]}
+        )  # fmt: skip
+        path = tmp_path / f"m.{'jsonl' if form == 'lists' else 'parquet'}"
+        (table.to_json if form == "lists" else table.to_parquet)(str(path))
+    assert several(path, tmp_path) == wanted
+    assert read_captions(str(path), tmp_path).bad == []
+
+
+def test_a_list_of_captions_that_is_none_is_counted_with_its_reason(tmp_path: Path) -> None:
+    bad = {
+        '"text": []': "no text or caption",
+        '"text": ["b", 3]': "its text is no text or list of texts",
+        '"text": ["b", null]': "its text is no text or list of texts",
+        '"text": ["b", "c"], "caption_weight": [1]': "its caption_weight must be a list of 2 numbers",
+        '"text": ["b", "c"], "caption_weight": 3': "its caption_weight must be a list of 2 numbers",
+        '"text": ["b", "c"], "caption_weight": [1, 0]': "its caption_weight must be a number above 0, not 0",
+        '"text": "b", "caption_weight": "x"': "its caption_weight must be a number above 0, not 'x'",
+    }
+    rows = [f'{{"file_name": "b.png", {fields}}}' for fields in bad]
+    (tmp_path / "m.jsonl").write_text("\n".join(['{"file_name": "a.png", "text": "one"}', *rows]))
+    found = read_captions(str(tmp_path / "m.jsonl"), tmp_path)
+    assert [entry.id for entry in found.entries] == ["a.png"]
+    assert [reason[: len(start)] for (_, reason), start in zip(found.bad, bad.values(), strict=True)] == [*bad.values()]
+
+
+def test_lines_beside_a_picture_are_one_caption_or_one_each(tmp_path: Path) -> None:
+    for name, text in (("a", "one kite\r\n\n two kites \n"), ("b", "a boat"), ("c", "\n")):
+        Image.new("RGB", (4, 4)).save(tmp_path / f"{name}.png")
+        (tmp_path / f"{name}.txt").write_bytes(text.encode())
+    whole = [("a.png", "one kite two kites"), ("b.png", "a boat"), ("c.png", "")]
+    assert [(entry.id, entry.caption) for entry in read_captions("sidecar", tmp_path).entries] == whole
+    assert several("sidecar_lines", tmp_path) == {
+        "a.png": (("one kite", 1), ("two kites", 1)), "b.png": (("a boat", 1),), "c.png": (("", 1),),
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -169,12 +234,13 @@ def test_a_json_that_holds_no_coco_captions_is_one_clear_error(tmp_path: Path, t
 
 def test_pycocotools_finds_the_same_captions(tmp_path: Path) -> None:
     theirs = pytest.importorskip("pycocotools.coco")
-    path = coco(tmp_path / "c.json", [(9, "b.jpg"), (4, "a.jpg")], [(4, "one"), (9, "two"), (4, "three")])
+    annotations: list[tuple[int, object]] = [(4, "one"), (9, "two"), *((4, f"words {i}") for i in range(4))]
+    path = coco(tmp_path / "c.json", [(9, "b.jpg"), (4, "a.jpg")], annotations)
     api = theirs.COCO(str(path))
-    found = [
-        (api.loadImgs(i)[0]["file_name"], api.loadAnns(api.getAnnIds(imgIds=i))[0]["caption"]) for i in api.getImgIds()
-    ]
-    assert found == pairs(path, tmp_path)
+    assert several(path, tmp_path) == {
+        api.loadImgs(i)[0]["file_name"]: tuple((a["caption"], 1) for a in api.loadAnns(api.getAnnIds(imgIds=i)))
+        for i in api.getImgIds()
+    }
 
 
 def test_parquet_is_read_where_pyarrow_is(tmp_path: Path) -> None:

@@ -135,7 +135,7 @@ def load_mutated(data: bytes) -> str | None:
     """Why it is a bad sample; None: it is not."""
     signal.alarm(SECONDS)
     try:
-        load("a", "a picture", lambda: io.BytesIO(data), ImageTransform(16), (16, 16), random.Random(0))
+        load(Entry("a", "a picture", "a"), lambda: io.BytesIO(data), ImageTransform(16), (16, 16), random.Random(0))
     except BadSampleError as error:
         return error.reason
     return None

@@ -215,6 +215,8 @@ def test_what_is_odd_about_names_and_captions_is_said(folder):
         "1 caption is empty: '2.png'",
         "1 line is there more than once: '0.png'",
         f"1 picture is without a caption in {folder / 'images'}, and not trained on: 'lonely.png'",
+        "2 of 32 pictures have several captions, 2.0 on average: one is chosen by weight each time, of held-out "
+        "pictures the heaviest stands",
         "1 captions cannot be used: captions.tsv:35: no tab between name and caption",
     ]
     assert image_folder(folder, max_bad_fraction=0.2, fixed_prompt_prefix="a").notes == notes

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,23 @@ def test_the_command_says_how_to_train_on_it(
     assert "not an empty folder" in capsys.readouterr().err
 
 
+def test_several_captions_go_into_a_json(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with (folder / "captions.tsv").open("a") as file:
+        file.write("bare\tnothing, bare\nodd.jpg_large\tan odd one\nodd.jpg_large\tan odd one\n")
+    found = {}
+    for shard in packed(folder):
+        with tarfile.open(shard) as archive:
+            whole = {member.name: archive.extractfile(member).read() for member in archive}  # type: ignore[union-attr]
+        for fields in (json.loads(data) for name, data in whole.items() if name.endswith(".json")):
+            found[tuple(fields["caption"])] = fields["caption_weight"]
+    assert len(found) == 17
+    assert found[("picture bare", "nothing, bare")] == [1, 1]
+    assert found[("picture odd.jpg_large", "an odd one")] == [1, 2]
+    assert "data.label_key=json data.caption_key=caption" in capsys.readouterr().out
+    heaviest = WebDataset(urls=f"{folder}/shards/*.tar", img_size=16, validation_fraction=0.2)
+    assert shown(heaviest).keys() >= {"picture bare", "an odd one"}
+
+
 def test_what_no_shard_can_have_is_left_out_and_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "images" / "notes.txt").write_text("no picture")
     with (folder / "captions.tsv").open("a") as file:
@@ -79,7 +97,7 @@ def test_what_no_shard_can_have_is_left_out_and_told(folder: Path, capsys: pytes
     assert "17 samples" in said.out
     with (folder / "captions.tsv").open("a") as file:
         file.write(f"{'x' * 300}.png\ta caption\n")
-    with pytest.raises(UserError, match=r"1 of 20 images are not in .*first: xxx"):
+    with pytest.raises(UserError, match=r"1 of 19 images are not in .*first: xxx"):
         packed(folder, "again")
     assert not (folder / "again").exists()
 

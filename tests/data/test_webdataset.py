@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tarfile
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -70,6 +71,33 @@ def test_captions_may_be_a_field_of_a_json(tmp_path: Path) -> None:
     assert all(c.startswith("picture ") for c in data.prompts)
     with pytest.raises(ValueError, match="no text in the field 'text'"):
         build(tmp_path, label_key="json", caption_key="text")
+
+
+@pytest.mark.parametrize("kind", ["local", "streamed"])
+def test_a_list_of_captions_is_chosen_from(tmp_path: Path, kind: str) -> None:
+    write_shards(tmp_path, several=True)
+    options: dict[str, Any] = {"label_key": "json", "caption_key": "prompt", "validation_fraction": 0.3}
+    urls = {"urls": [f"pipe:cat {path}" for path in sorted(tmp_path.glob("*.tar"))], "epoch_size": 40}
+    data = build(tmp_path, **options, **(urls if kind == "streamed" else {}))
+    assert {each.split()[0] for each in data.prompts} == {"long"}
+    assert any("have several captions, 2.0 on average" in note for note in data.notes)
+    whole = [batch.captions for batch in batches(data.train, 40, workers=1)]
+    assert [batch.captions for batch in batches(data.train, 40, first=13, workers=1)] == whole[13:]
+    counts = Counter(caption.split()[0] for captions in whole for caption in captions)
+    assert counts["long"] / 160 == pytest.approx(0.75, abs=0.14)
+    if kind == "local":
+        assert [batch.captions for batch in batches(data.train, 40, workers=2)] == whole
+
+
+def test_a_field_that_is_no_list_of_captions_loses_its_sample(tmp_path: Path) -> None:
+    faults = {"[]": "no text in the field", '["a", 1]': "no text in the field", '["a", " "]': "an empty caption",
+              '"a", "caption_weight": -1': "must be a number above 0"}  # fmt: skip
+    members = [(f"{i}.json", f'{{"prompt": {text}}}'.encode()) for i, text in enumerate(['"fine"'] * 9 + list(faults))]
+    path = one_shard(
+        tmp_path, [pair for name, data in members for pair in ((name[:-4] + "png", image(1)), (name, data))]
+    )
+    found = WebDataset(urls=str(path), label_key="json", caption_key="prompt", img_size=16, validation_fraction=0.3).bad
+    assert [fault in why for (_, why), fault in zip(found[8:], faults.values(), strict=True)] == [True] * len(faults)
 
 
 def damage(folder: Path) -> None:

@@ -25,14 +25,18 @@ def add(archive: tarfile.TarFile, name: str, data: bytes) -> None:
     archive.addfile(info, io.BytesIO(data))
 
 
-def write_shards(folder: Path, *, as_json: bool = False) -> int:
-    """Seven shards of uneven size; returns how many samples."""
+def write_shards(folder: Path, *, as_json: bool = False, several: bool = False) -> int:
+    """Seven shards of uneven size; returns how many samples. `several`: captions of each, in a JSON."""
     number = 0
     for shard, size in enumerate(SIZES):
         with tarfile.open(folder / f"train-{shard:03d}.tar", "w") as archive:
             for _ in range(size):
                 add(archive, f"{number:05d}.png", image(number))
-                if as_json:
+                if several:
+                    texts = [f"picture {number}", f"long {number}", f"picture\n{number}"]
+                    fields = {"prompt": texts, "caption_weight": [1, 6, 1]}
+                    add(archive, f"{number:05d}.json", json.dumps(fields).encode())
+                elif as_json:
                     add(archive, f"{number:05d}.json", json.dumps({"prompt": f"picture\n{number}"}).encode())
                 else:
                     add(archive, f"{number:05d}.txt", f"picture {number}".encode())
