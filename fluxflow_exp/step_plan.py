@@ -69,7 +69,12 @@ def cache_folder(config: RunConfig, name: str, data: DataSet, size: Length) -> t
         reason = "the step ends before it has used every image once (cache.mode=on: cached all the same)"
     if reason:
         return None, reason
-    return Path(config.cache.path or Path(config.output_root) / "cache").expanduser(), ""
+    return caches_folder(config), ""
+
+
+def caches_folder(config: RunConfig) -> Path:
+    """Where caches lie, whether a step uses one or not."""
+    return Path(config.cache.path or Path(config.output_root) / "cache").expanduser()
 
 
 def describe(

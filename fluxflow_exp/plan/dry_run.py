@@ -147,7 +147,8 @@ class _Captured(CudaGraphs):
 def rehearsal(config: RunConfig, name: str, length: Length, data: DataSet) -> Iterator[Rehearsal]:
     """A rehearsal of step `name`, with `length.batch_size` a rank's share; nothing fake may leave the block."""
     step = dataclasses.replace(config.stage.steps[name], init_from=None)
-    fresh = dataclasses.replace(config, stage=dataclasses.replace(config.stage, steps={name: step}))
+    cache = dataclasses.replace(config.cache, recent_gib=None)  # it takes memory of the host
+    fresh = dataclasses.replace(config, stage=dataclasses.replace(config.stage, steps={name: step}), cache=cache)
     machine = fake_machine(config.hardware)
     longest = sorted(data.prompts, key=len)[-1:]
     graphs: dict[Any, Any] = {}

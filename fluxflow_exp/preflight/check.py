@@ -9,6 +9,7 @@ from fluxflow_exp.config import published
 from fluxflow_exp.config.schema import Hardware, MicroBatch, Slurm
 from fluxflow_exp.data.captions import surrogate_in
 from fluxflow_exp.data.decoding import reason
+from fluxflow_exp.data.token_formats import FORMATS
 from fluxflow_exp.data.transforms import open_rgb
 from fluxflow_exp.evaluation import measures
 from fluxflow_exp.preflight import frame, parts, steps, targets
@@ -22,6 +23,8 @@ SECTIONS = ("model", "stage", "hardware", "tracking", "checkpoint", "samples", "
 CHOICES = {
     "resume": ("auto", "fresh", "extend", "incomplete"),
     "cache.mode": ("auto", "on", "off"),
+    "cache.text_dtype": ("auto", *FORMATS),
+    "cache.recent_on": ("memory", "disk"),
     "publish.weights": ("last", "best"),
     "publish.text_encoder": ("embed", "reference"),
     "tracking.mode": ("auto", "online", "offline", "off"),

@@ -1,6 +1,7 @@
 """A step's trainer, built from the configuration: its parts with their weights, its players' optimizers, its data."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from fluxflow_exp.run.save_interval import SaveClock
 from fluxflow_exp.run.wandb import WandbRun
 from fluxflow_exp.seeding import seed_initialisation
 from fluxflow_exp.step_length import Length
-from fluxflow_exp.step_plan import cache_folder, is_pretrained, needed_parts, trained_parts
+from fluxflow_exp.step_plan import cache_folder, caches_folder, is_pretrained, needed_parts, trained_parts
 from fluxflow_exp.trainers.base import Trainer
 from fluxflow_exp.trainers.context import RunContext, StepContext
 
@@ -94,6 +95,7 @@ def step_context(
         data=data,
         num_workers=config.hardware.num_workers,
         cache=cache_folder(config, name, data, length)[0],
+        caching=replace(config.cache, path=str(caches_folder(config))),
         log_every=config.log_every,
         samples=config.samples,
         evaluation=config.evaluation,

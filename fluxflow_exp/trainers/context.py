@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from fluxflow_exp.config.schema import Evaluation, Health, Samples, Transition
+from fluxflow_exp.config.schema import Cache, Evaluation, Health, Samples, Transition
 from fluxflow_exp.console import Console
 from fluxflow_exp.data.protocols import DataSet
 from fluxflow_exp.machine.hardware import Machine
@@ -60,6 +60,7 @@ class StepContext(RunContext):
     data: DataSet
     num_workers: int
     cache: Path | None  # folder of caches; None: none is used
+    caching: Cache  # what is asked of them; its path is where they lie, used or not
     log_every: int
     samples: Samples
     evaluation: Evaluation

@@ -25,6 +25,7 @@ from fluxflow_exp.trainers.health_check import latent_numbers
 from fluxflow_exp.trainers.latent_cache import open_cache
 from fluxflow_exp.trainers.latents import Cached, Encoded
 from fluxflow_exp.trainers.phase import Micro, Phase
+from fluxflow_exp.trainers.recent_texts import recent_texts
 
 LATENT_STATISTICS_IMAGES = 1024
 GENERATION_BATCH = 64
@@ -84,6 +85,8 @@ class FlowTrainer(Trainer):
         if self.setup.cache is not None:
             self.source = cache = open_cache(self.setup, self.setup.cache, self.trains_text)
             self.latents = Cached(cache, self.machine, self.setup.parts, trains_text=self.trains_text)
+        if not self.trains_text and not self.latents.has_tokens:
+            self.latents.recent = recent_texts(self.setup)
 
     def inputs(self, batch: Batch) -> Tensor:
         return self.latents.inputs(batch)

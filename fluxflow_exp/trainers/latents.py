@@ -8,19 +8,28 @@ from torch import Tensor
 
 from fluxflow_exp.data.cache import LatentCache
 from fluxflow_exp.data.loader import Batch
+from fluxflow_exp.data.token_formats import unpacked
 from fluxflow_exp.machine.hardware import Machine
 from fluxflow_exp.models.layers import to_device
 from fluxflow_exp.models.posterior import Posterior
 from fluxflow_exp.models.text_encoder import Text
 from fluxflow_exp.trainers.phase import Micro
+from fluxflow_exp.trainers.recent_texts import RecentTexts
 
 
 class Encoded:
     """Batches hold images and captions."""
 
+    recent: RecentTexts | None = None  # of a frozen text encoder, where it may keep some
+
     def __init__(self, machine: Machine, parts: dict[str, Any], *, trains_text: bool) -> None:
         self.machine, self.trains_text = machine, trains_text
         self.compressor, self.text_encoder = parts["compressor"], parts["text_encoder"]
+
+    @property
+    def has_tokens(self) -> bool:
+        """Whether batches hold every caption's tokens."""
+        return False
 
     def size(self, batch: Batch) -> tuple[int, int]:
         """Height and width of its latents."""
@@ -40,7 +49,7 @@ class Encoded:
     def text(self, micro: Micro, dropped: list[bool]) -> tuple[Tensor, ...]:
         """A Text of each caption, or of the empty one where it is dropped; or what a trained encoder encodes."""
         captions = ["" if drop else caption for caption, drop in zip(micro.captions, dropped, strict=True)]
-        encode = self.text_encoder.tokenise if self.trains_text else self.text_encoder
+        encode = self.recent or (self.text_encoder.tokenise if self.trains_text else self.text_encoder)
         found: tuple[Tensor, ...] = encode(captions)
         return found
 
@@ -51,7 +60,11 @@ class Cached(Encoded):
     def __init__(self, cache: LatentCache, machine: Machine, parts: dict[str, Any], *, trains_text: bool) -> None:
         super().__init__(machine, parts, trains_text=trains_text)
         empty = cache.tokens.read([""]).tokens[0] if cache.tokens else None
-        self.empty = empty.to(machine.device).float() if empty is not None else None  # (length, width)
+        self.empty = unpacked(empty.to(machine.device)) if empty is not None else None  # (length, width)
+
+    @property
+    def has_tokens(self) -> bool:
+        return self.empty is not None
 
     def size(self, batch: Batch) -> tuple[int, int]:
         height, width = batch.images.shape[-2:]
@@ -75,7 +88,7 @@ class Cached(Encoded):
         short = len(self.empty)
         lengths = [short if drop else length for length, drop in zip(self.lengths[micro.share], dropped, strict=True)]
         longest = max(lengths)
-        tokens = self.tokens[micro.share, :longest].float()
+        tokens = unpacked(self.tokens[micro.share, :longest])
         device = tokens.device
         empty = F.pad(self.empty, (0, 0, 0, longest - short))
         tokens = torch.where(to_device(torch.tensor(dropped), device)[:, None, None], empty, tokens)
