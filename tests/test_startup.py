@@ -32,7 +32,8 @@ def imported(folder: Path, *command: str) -> tuple[str, set[str]]:
 
 
 @pytest.mark.parametrize(
-    "name", ["", ".status", ".plot", ".verify", ".drill", ".sync", ".convert", ".evaluate", ".wiring", ".report"]
+    "name",
+    ["", ".status", ".plot", ".verify", ".drill", ".sync", ".convert", ".export", ".evaluate", ".wiring", ".report"],
 )
 def test_help_does_without_torch(tmp_path: Path, name: str) -> None:
     said, modules = imported(tmp_path, f"fluxflow_exp{name}", "--help")

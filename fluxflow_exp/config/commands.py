@@ -19,6 +19,7 @@ COMMANDS = {
     "verify": "whether a run folder is what was written",
     "sync": "offline W&B records sent",
     "convert": "FluxFlow Training's YAML and weights",
+    "export": "a model for diffusers or ComfyUI",
     "data.pack": "a folder of images as WebDataset shards",
 }
 

@@ -1,0 +1,122 @@
+"""The model card of an exported folder: README.md as Hugging Face's hub shows it, from what the run has recorded."""
+
+from pathlib import Path
+from typing import Any
+
+import fluxflow_exp
+from fluxflow_exp import files
+from fluxflow_exp.export.source import Source
+from fluxflow_exp.report import facts as run_facts
+from fluxflow_exp.report.facts import Card
+
+UNKNOWN = "Unknown: the weights were exported without the run that trained them."
+NO_LICENCE = (
+    "Not stated. Until who trained the model states one (`license:` in this file's head), nobody may assume that it "
+    "may be used or passed on."
+)
+PROMPT = "a red circle on a blue ground"
+# Keys of a data set that say where it lies, not what it is.
+PLACES = ("data_path", "captions_file", "urls", "token_env", "path")
+
+
+def card(source: Source, use: str, output: Path, *, licence: str | None, library: str) -> str:
+    """The text of README.md. `use`: how the folder is used, with {folder}, {name}, {prompt} and others in braces."""
+    flow, run = source.facts["flow"], source.run
+    pretrained = source.target("text_encoder").startswith("fluxflow_exp.models.huggingface.")
+    shown = run_facts.read(run) if run else None
+    text = use.format(
+        folder=output.name,
+        name=source.name,
+        prompt=PROMPT,
+        guidance=", guidance_scale=4.0" if flow["cfg_dropout_prob"] > 0 else "",
+        and_transformers=", and `transformers` for its text encoder" if pretrained else "",
+    )
+    sections = [
+        _head(licence, library),
+        f"# {source.name}\n\nText to image, {source.facts['img_size']} pixels, "
+        f"{sum(source.parameters.values()) / 1e6:,.2f} million parameters, trained with fluxflow_exp.",
+        f"## Use\n\n{text}",
+        f"## Parts\n\n{_parts(source)}",
+        f"## Data\n\n{_data(shown) if shown else UNKNOWN}",
+        f"## Metrics\n\n{_metrics(shown) if shown else UNKNOWN}",
+        f"## Licence\n\n{_licence(source, licence, pretrained)}",
+        f"## Where it is from\n\n{_origin(source, shown)}",
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def remark(output: Path, licence: str | None) -> str:
+    """What to say of the card."""
+    stated = "" if licence else "; it states no licence (--license NAME does)"
+    return f"Its model card: {output / 'README.md'}{stated}"
+
+
+def _head(licence: str | None, library: str) -> str:
+    lines = [f"license: {licence}"] if licence else []
+    lines += [f"library_name: {library}"] if library == "diffusers" else []
+    return "\n".join(["---", *lines, "pipeline_tag: text-to-image", "tags:", f"- {library}", "- fluxflow", "---"])
+
+
+def _parts(source: Source) -> str:
+    rows = [
+        (part, f"`{source.target(part).removeprefix('fluxflow_exp.models.')}`", f"{source.parameters[part]:,}",
+         source.facts["trained"].get(part, "not trained"))
+        for part in source.nodes
+    ]  # fmt: skip
+    flow = source.facts["flow"]
+    return (
+        f"{_table(('part', 'class', 'parameters', 'trained last in step'), rows)}\n\n"
+        f"Latents are 1/{source.facts['downscale']} of a picture's sides. The flow predicts {flow['objective']}, with "
+        f"shift {flow['shift']:g}, and its caption was left out {flow['cfg_dropout_prob']:.0%} of the time"
+        + (": use guidance." if flow["cfg_dropout_prob"] > 0 else ": it was not trained for guidance.")
+    )
+
+
+def _data(shown: Card) -> str:
+    sets = shown.values["data"].get("datasets") or {"": shown.values["data"]}
+    rows = [
+        (f"{name} {key}".strip(), f"`{Path(str(value)).name if key in PLACES else value}`")
+        for name, node in sets.items()
+        for key, value in node.items()
+        if value is not None and key != "token_env"
+    ]
+    rows += [(f"pictures seen in {step}", f"{done['images']:,}") for step, done in shown.record["steps"].items()]
+    return _table(("", "of the run's configuration"), rows)
+
+
+def _metrics(shown: Card) -> str:
+    rows = [
+        (str(each["title"]), f"{each['value']:.4g}", str(each.get("unit") or ""), f"{each.get('n') or ''}",
+         str(each.get("step") or ""), str(each.get("implementation") or ""))
+        for each in run_facts.results(shown)
+        if isinstance(each["value"], int | float)
+    ]  # fmt: skip
+    return _table(("on held-out data", "value", "unit", "n", "step", "measured by"), rows) if rows else "None measured."
+
+
+def _licence(source: Source, licence: str | None, pretrained: bool) -> str:
+    stated = f"`{licence}`, as stated by who exported the model." if licence else NO_LICENCE
+    encoder = source.arguments("text_encoder").get("name")
+    theirs = (
+        f" The weights of the text encoder `{Path(str(encoder)).name}` are in this folder, under their own licence."
+    )
+    return f"{stated} The code in this folder is fluxflow_exp's, under the MIT licence.{theirs if pretrained else ''}"
+
+
+def _origin(source: Source, shown: Card | None) -> str:
+    rows: list[tuple[Any, ...]] = [
+        ("weights", f"`{source.path.name}` ({source.kind}), SHA-256 `{files.digest(source.path)}`"),
+        ("exported by", f"fluxflow_exp {fluxflow_exp.__version__}"),
+    ]
+    if shown:
+        made_with = shown.record.get("made_with") or {}
+        rows += [
+            ("run", f"`{shown.name}`, commit `{shown.record.get('commit') or 'unknown'}`, seed {shown.values['seed']}")
+        ]
+        rows += [("trained on", made_with.get("machine", "unknown"))]
+    return _table(("", ""), rows)
+
+
+def _table(head: tuple[str, ...], rows: list[Any]) -> str:
+    lines = [head, ("---",) * len(head), *rows]
+    return "\n".join(f"| {' | '.join(str(each).replace('|', chr(92) + '|') for each in line)} |" for line in lines)

@@ -1,0 +1,69 @@
+"""What is exported: the parts of a published model that generate, how each is built, and the run that they are from."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fluxflow_exp.config import published
+from fluxflow_exp.config.published import TARGET
+from fluxflow_exp.errors import UserError
+from fluxflow_exp.models import weights
+from fluxflow_exp.models.facts import Facts
+from fluxflow_exp.models.weights import GENERATION_PARTS, State
+from fluxflow_exp.run.folder import RunFolder
+
+
+# One field for each thing that an exported folder tells.
+@dataclass
+class Source:
+    path: Path  # the published file
+    kind: str  # ema or raw
+    run: RunFolder | None  # None: the file stands in no run
+    facts: Facts
+    nodes: dict[str, dict[str, Any]]  # part → how it is built
+    states: dict[str, State]  # part → its tensors, and all that it is built from
+    parameters: dict[str, int]  # part → how many
+
+    @property
+    def name(self) -> str:
+        return self.run.path.absolute().name if self.run else self.path.stem
+
+    def target(self, part: str) -> str:
+        return str(self.nodes[part][TARGET])
+
+    def arguments(self, part: str) -> dict[str, Any]:
+        return {key: value for key, value in self.nodes[part].items() if key != TARGET}
+
+    def facts_alone(self) -> Facts:
+        """The facts of a file that holds these parts and no others."""
+        trained = {part: step for part, step in self.facts["trained"].items() if part in self.nodes}
+        return {**self.facts, "kind": self.kind, "trained": trained, "text_encoder": "embed"}
+
+
+def read(given: Path, *, kind: str) -> Source:
+    """The model in a run folder or a published file. UserError: there is none, or it cannot be exported."""
+    path = given / "weights" / "final.safetensors" if given.is_dir() else given
+    if given.is_dir() and not path.is_file():
+        raise UserError(f"{given} holds no weights/final.safetensors: name a run that has ended, or a published file")
+    run = RunFolder(path.absolute().parents[1])
+    try:
+        facts = weights.read_facts(path)
+        for part in GENERATION_PARTS:
+            _check(path, part, facts)
+        model, _ = weights.load_model(path, kind=kind)
+        nodes = {part: weights.node_of(path, part, facts) for part in GENERATION_PARTS}
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    states = {part: model[part].state_dict() for part in GENERATION_PARTS}
+    parameters = {part: sum(each.numel() for each in model[part].parameters()) for part in GENERATION_PARTS}
+    return Source(path, kind, run if run.exists() else None, facts, nodes, states, parameters)
+
+
+def _check(path: Path, part: str, facts: Facts) -> None:
+    """UserError: a part is built with a class whose code this package does not have."""
+    own = weights.own_words(facts, [part])
+    if own:
+        raise UserError(
+            f"{path}: its {part} is built with {published.shown(', '.join(own))}, which is none of this package's "
+            "models: only their code can be exported. Generate with fluxflow-generate --trust instead"
+        )

@@ -1,0 +1,89 @@
+"""From a run to a folder by the command, and what it refuses."""
+
+import sys
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from fluxflow_exp import pipeline
+from fluxflow_exp.export.command import cli
+from fluxflow_exp.models import weights
+from tests.conftest import toy
+from tests.helpers.exported import MODELS, publish
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("trained")
+    pipeline.run(toy(root))
+    return root / "quickstart"
+
+
+def export(monkeypatch: pytest.MonkeyPatch, *words: object) -> int | None:
+    monkeypatch.setattr(sys, "argv", ["export", *map(str, words)])
+    return cli()
+
+
+@pytest.mark.parametrize("to", ["diffusers", "comfyui"])
+def test_a_run_becomes_a_folder_whose_card_tells_what_it_recorded(
+    run: Path, tmp_path: Path, to: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "new" / "out"
+    assert export(monkeypatch, run, out, "--to", to) is None
+    said = capsys.readouterr().out
+    assert said.startswith(f"Reading {run}\n")
+    assert f"Its model card: {out}/README.md; it states no licence (--license NAME does)" in said
+    card = (out / "README.md").read_text(encoding="utf-8")
+    for told in (
+        "| _target_ | `fluxflow_exp.data.shapes.Shapes` |",
+        "| pictures seen in flow | 64 |",
+        "| PSNR | ",
+        "| flow_processor | `flow.FlowProcessor` | 31,574 | flow |",
+        "Not stated.",
+        "run | `quickstart`",
+    ):
+        assert told in card
+    assert [path.name for path in out.parent.iterdir()] == ["out"], "nothing is left over"
+
+
+def test_raw_weights_are_those_as_last_trained(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for kind in ("ema", "raw"):
+        assert export(monkeypatch, run, tmp_path / kind, "--to", "comfyui", "--weights", kind) is None
+    ema, raw = (load_file(tmp_path / kind / "model.safetensors") for kind in ("ema", "raw"))
+    trained = load_file(run / "weights" / "flow.raw.safetensors")["flow_processor.out.weight"]
+    assert raw["flow_processor.out.weight"].tolist() == trained.tolist() != ema["flow_processor.out.weight"].tolist()
+    assert weights.read_facts(tmp_path / "raw" / "model.safetensors")["kind"] == "raw"
+
+
+def test_a_folder_that_holds_something_is_left_alone(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine.txt").write_text("mine")
+    assert export(monkeypatch, run, tmp_path / "out", "--to", "diffusers") == 2
+    assert f"{tmp_path / 'out'} is there already" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine.txt"]
+    (tmp_path / "empty").mkdir()
+    assert export(monkeypatch, run, tmp_path / "empty", "--to", "diffusers") is None
+
+
+def test_what_cannot_be_exported_is_one_error(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = publish(tmp_path / "own.safetensors", "tiny", *MODELS["tiny"])
+    facts = weights.read_facts(own)
+    facts["model"]["expander"]["_target_"] = "mine.Expander"
+    weights.publish(own, {part: weights.read_part(own, part) for part in facts["trained"]}, facts)
+    (tmp_path / "empty").mkdir()
+    for source, told in (
+        (own, "its expander is built with mine.Expander, which is none of this package's models"),
+        (tmp_path / "none.safetensors", "there is no file"),
+        (tmp_path / "empty", "holds no weights/final.safetensors"),
+        (run / "weights" / "vae.safetensors", "holds no flow_processor"),
+    ):
+        assert export(monkeypatch, source, tmp_path / "out", "--to", "comfyui") == 2
+        said = capsys.readouterr().err
+        assert told in said
+        assert said.count("error") == 1
+        assert not (tmp_path / "out").exists()
