@@ -19,9 +19,9 @@ from fluxflow_exp.export.modules import Foreign, Name, find, module
 from fluxflow_exp.export.plain import plain, without_methods
 from fluxflow_exp.export.scopes import Globals
 
-# What a machine that runs exported code has beside torch.
 ANNOTATED = Foreign("typing", "Annotated", "Annotated")  # plain code has none
-LIBRARIES = frozenset({"torch", "safetensors", "numpy", "PIL", "diffusers", "transformers", "tokenizers"})
+# What a machine that runs exported code has: torch, what torch needs itself (jinja2), and diffusers' libraries.
+LIBRARIES = frozenset({"torch", "jinja2", "safetensors", "numpy", "PIL", "diffusers", "transformers", "tokenizers"})
 
 # Methods that Python or torch would call by themselves, and generation does not.
 NOT_CALLED = (

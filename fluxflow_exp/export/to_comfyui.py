@@ -10,8 +10,8 @@ from fluxflow_exp.export.source import Source
 from fluxflow_exp.models import weights
 
 REMOTE = "fluxflow_exp.export.remote.comfyui"
-# What ComfyUI itself needs; transformers and tokenizers are taken by pretrained text encoders alone.
-LIBRARIES = frozenset({"torch", "safetensors", "transformers", "tokenizers"})
+# What ComfyUI itself needs (torch needs jinja2); transformers and tokenizers are for pretrained text encoders alone.
+LIBRARIES = frozenset({"torch", "jinja2", "safetensors", "transformers", "tokenizers"})
 USE = """\
 Copy this folder into ComfyUI's `custom_nodes` and start ComfyUI again. Under "FluxFlow" there are two nodes:
 *Load {folder}* and *FluxFlow sampler*, whose images go to any node that takes images. They need only what ComfyUI has:

@@ -37,7 +37,7 @@ MODELS = {
 
 
 def bert(folder: Path) -> list[str]:
-    """The overrides of a small BERT, whose files are then in `folder`."""
+    """The overrides of a small BERT in a template, whose files are then in `folder`."""
     import transformers
     from tokenizers import Tokenizer, models, pre_tokenizers
 
@@ -47,7 +47,11 @@ def bert(folder: Path) -> list[str]:
     transformers.PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="[PAD]").save_pretrained(folder)
     sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
     transformers.BertModel(transformers.BertConfig(vocab_size=len(words), **sizes)).save_pretrained(folder)
-    return ["model/text_encoder=huggingface", f"model.text_encoder.name={folder}"]
+    options = {"name": folder, "layer": -2, "template": "'a red {caption}'", "drop": "before", "dtype": "bfloat16"}
+    return [
+        "model/text_encoder=huggingface",
+        *(f"++model.text_encoder.{key}={value}" for key, value in options.items()),
+    ]
 
 
 def publish(path: Path, model: str, *overrides: str, objective: str = "rectified_flow", shift: float = 1.0) -> Path:

@@ -43,7 +43,8 @@ class FluxFlowPart(ModelMixin, ConfigMixin):  # type: ignore[misc]
         tensors = load_file(Path(folder) / "diffusion_pytorch_model.safetensors")
         state = {name.removeprefix("part."): tensor for name, tensor in tensors.items()}
         made = cls(config["arguments"], state)
-        made.part.to(dtype or torch_dtype or torch.float32)
+        if dtype or torch_dtype:
+            made.part.to(dtype or torch_dtype)
         return cast(FluxFlowPart, made)
 
     def forward(self, *arguments: Any, **options: Any) -> Any:
