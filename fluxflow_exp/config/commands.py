@@ -20,6 +20,7 @@ COMMANDS = {
     "sync": "offline W&B records sent",
     "convert": "FluxFlow Training's YAML and weights",
     "export": "a model for diffusers or ComfyUI",
+    "data.check": "pictures and captions, before a run",
     "data.pack": "a folder of images as WebDataset shards",
 }
 

@@ -30,7 +30,7 @@ def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
     The image itself if the profile is sRGB, cannot be read, or is one of images of another kind.
     """
     conversion = _conversion(profile) if profile else None
-    if conversion is None or image.mode not in _FITTING[conversion.mode]:
+    if conversion is None or not _fits(image, conversion):
         return image
     alpha = None
     if "A" in image.getbands() or "transparency" in image.info:
@@ -41,6 +41,16 @@ def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
     if alpha is not None:
         converted.putalpha(alpha)
     return converted
+
+
+def changes(image: Image.Image, profile: bytes | None) -> bool:
+    """Whether `to_srgb` makes another image of it."""
+    conversion = _conversion(profile) if profile else None
+    return conversion is not None and _fits(image, conversion)
+
+
+def _fits(image: Image.Image, conversion: _Conversion) -> bool:
+    return image.mode in _FITTING[conversion.mode]
 
 
 @lru_cache(maxsize=16)  # most sets have one or two, a print shop's of 2 MB each

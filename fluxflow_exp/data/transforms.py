@@ -32,9 +32,12 @@ def open_rgb(file: Path | IO[bytes], *, background: str = "white", at_least: int
     to. OSError: missing, truncated, undecodable, or too large to be an honest picture.
     """
     with opened(file) as image:
-        decoded = decode(image, at_least=at_least)
-        profile = decoded.info.get("icc_profile")
-        return _flatten(to_srgb(_eight_bits(decoded), profile), background)
+        return as_rgb(decode(image, at_least=at_least), background=background)
+
+
+def as_rgb(decoded: Image.Image, *, background: str = "white") -> Image.Image:
+    """The same of a picture of any mode whose pixels are there."""
+    return _flatten(to_srgb(_eight_bits(decoded), decoded.info.get("icc_profile")), background)
 
 
 def square(image: Image.Image, size: int, *, place: tuple[float, float] = (0.5, 0.5)) -> Tensor:

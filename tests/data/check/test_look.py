@@ -1,0 +1,57 @@
+"""What is told of one picture."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fluxflow_exp.data.check.look import COLOUR, DIGEST, GREY, KEPT, look
+
+
+def test_a_plain_photograph_has_nothing_unusual(tmp_path: Path) -> None:
+    Image.effect_noise((40, 30), 60).convert("RGB").save(tmp_path / "a.jpg")
+    found = look(tmp_path / "a.jpg", at_least=16)
+    assert (found.wrong, found.size, found.kinds) == ("", (30, 40), ())
+    assert (len(found.digest), len(found.kept)) == (DIGEST, KEPT)
+
+
+def test_what_is_kept_are_brightness_and_colours_from_the_upper_left(tmp_path: Path) -> None:
+    image = Image.new("RGB", (160, 160), "white")
+    image.paste((255, 0, 0), (0, 0, 80, 160))
+    image.save(tmp_path / "a.png")
+    kept = np.frombuffer(look(tmp_path / "a.png", at_least=16).kept, np.uint8)
+    grey, colour = kept[: GREY**2].reshape(GREY, GREY), kept[GREY**2 :].reshape(COLOUR, COLOUR, 3)
+    assert (grey[:, : GREY // 2] == 76).all()
+    assert (grey[:, GREY // 2 :] == 255).all()
+    assert (colour[:, : COLOUR // 2] == (255, 0, 0)).all()
+
+
+def test_a_turned_picture_has_the_size_that_it_is_shown_at(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 8
+    Image.effect_noise((40, 30), 60).convert("RGB").save(tmp_path / "a.jpg", exif=exif)
+    found = look(tmp_path / "a.jpg", at_least=16)
+    assert (found.size, found.kinds) == ((40, 30), ("turned",))
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_transparency_counts_where_something_shines_through(tmp_path: Path, mode: str) -> None:
+    opaque = Image.linear_gradient("L").convert("RGBA").convert(mode)
+    opaque.save(tmp_path / "opaque.png")
+    assert "transparent" not in look(tmp_path / "opaque.png", at_least=16).kinds
+    clear = Image.linear_gradient("L").convert("RGBA")
+    clear.putalpha(Image.new("L", clear.size, 254))
+    if mode == "P":
+        opaque.save(tmp_path / "clear.png", transparency=0)
+    else:
+        clear.convert(mode).save(tmp_path / "clear.png")
+    assert "transparent" in look(tmp_path / "clear.png", at_least=16).kinds
+
+
+@pytest.mark.parametrize("name", ["absent.png", "folder.png", "a\0b.png"])
+def test_what_is_no_file_says_why(tmp_path: Path, name: str) -> None:
+    (tmp_path / "folder.png").mkdir()
+    found = look(tmp_path / name, at_least=16)
+    assert found.wrong
+    assert found.kept == b""
