@@ -51,10 +51,8 @@ class _Plain(ast.NodeTransformer):
         decides = isinstance(node.op, ast.Or)  # a true operand makes an `or` true, a false one an `and` false
         if any(_is(each, decides) for each in node.values):
             return ast.Constant(decides)
-        node.values = [each for each in node.values if not _is(each, not decides)]
-        if len(node.values) > 1:
-            return node
-        return node.values[0] if node.values else ast.Constant(not decides)
+        node.values = [each for each in node.values[:-1] if not _is(each, not decides)] + node.values[-1:]
+        return node if len(node.values) > 1 else node.values[0]
 
     def visit_IfExp(self, node: ast.IfExp) -> ast.expr:
         self.generic_visit(node)

@@ -15,18 +15,31 @@ class Globals(ast.NodeTransformer):
     """
 
     def __init__(self, rename: Rename) -> None:
-        self.rename, self.local = rename, frozenset[str]()
+        self.rename = rename
+        self.local = self.in_class = frozenset[str]()
 
     def visit_Name(self, node: ast.Name) -> ast.expr:
-        return self.rename(node, self.local) if isinstance(node.ctx, ast.Load) and node.id not in self.local else node
+        known = isinstance(node.ctx, ast.Load) and node.id not in self.local | self.in_class
+        return self.rename(node, self.local) if known else node
 
     def visit_Attribute(self, node: ast.Attribute) -> ast.expr:
-        if isinstance(node.value, ast.Name) and node.value.id not in self.local:
+        if isinstance(node.value, ast.Name) and node.value.id not in self.local | self.in_class:
             return self.rename(node, self.local)
         self.generic_visit(node)
         return node
 
+    def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
+        for field in ("decorator_list", "bases", "keywords"):
+            self._visit_field(node, field)
+        outside, self.in_class = self.in_class, frozenset(_of_class(node))
+        self._inside(node, set(), ("body",))
+        self.in_class = outside
+        return node
+
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
+        """A class's names are local to what is run with the class, not to the insides of its methods."""
+        of_class, self.in_class = self.in_class, frozenset[str]()
+        outside, self.local = self.local, self.local | of_class
         for field in ("decorator_list", "returns"):
             self._visit_field(node, field)
         arguments = node.args
@@ -34,7 +47,9 @@ class Globals(ast.NodeTransformer):
             self._visit_field(each, "annotation")
         for field in ("defaults", "kw_defaults"):
             self._visit_field(arguments, field)
-        self._inside(node, _bound(node), ("body",))
+        self.local = outside
+        self._inside(node, {each.arg for each in _arguments(arguments)} | _bound_by(node.body), ("body",))
+        self.in_class = of_class
         return node
 
     def visit_Lambda(self, node: ast.Lambda) -> ast.AST:
@@ -66,18 +81,23 @@ def _arguments(arguments: ast.arguments) -> list[ast.arg]:
     return [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs, *further]
 
 
-def _bound(function: ast.FunctionDef) -> set[str]:
-    """Names that a function binds; those that functions and comprehensions inside it bind count, too."""
-    inner = (each for statement in function.body for each in ast.walk(statement))
-    found = {each.arg for each in _arguments(function.args)}
-    for each in inner:
-        if isinstance(each, ast.FunctionDef):
+def _bound_by(statements: list[ast.stmt]) -> set[str]:
+    """Names that statements bind; those that functions and comprehensions inside them bind count, too."""
+    found = set().union(*map(_stored, statements))
+    for each in (each for statement in statements for each in ast.walk(statement)):
+        if isinstance(each, ast.FunctionDef | ast.ClassDef):
             found.add(each.name)
         elif isinstance(each, ast.alias):
             found.add((each.asname or each.name).split(".")[0])
         elif isinstance(each, ast.ExceptHandler) and each.name:
             found.add(each.name)
-    return found.union(*map(_stored, function.body))
+    return found
+
+
+def _of_class(node: ast.ClassDef) -> set[str]:
+    """Names that a class binds itself."""
+    methods = [each for each in node.body if isinstance(each, ast.FunctionDef | ast.ClassDef)]
+    return {each.name for each in methods}.union(*(_stored(each) for each in node.body if each not in methods))
 
 
 def _stored(node: ast.AST) -> set[str]:

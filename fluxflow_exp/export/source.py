@@ -37,7 +37,8 @@ class Source:
     def facts_alone(self) -> Facts:
         """The facts of a file that holds these parts and no others."""
         trained = {part: step for part, step in self.facts["trained"].items() if part in self.nodes}
-        return {**self.facts, "kind": self.kind, "trained": trained, "text_encoder": "embed"}
+        model = {key: value for key, value in self.facts["model"].items() if not isinstance(value, dict)} | self.nodes
+        return {**self.facts, "kind": self.kind, "model": model, "trained": trained, "text_encoder": "embed"}
 
 
 def read(given: Path, *, kind: str) -> Source:
