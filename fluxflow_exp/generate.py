@@ -19,7 +19,7 @@ from fluxflow_exp.data.captions import lines_of, surrogate_in
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.evaluation import digests
 from fluxflow_exp.machine.hardware import PRECISIONS
-from fluxflow_exp.models import infotext
+from fluxflow_exp.models import infotext, lora
 from fluxflow_exp.models.text_to_image import UNGUIDED, TextToImage, places
 from fluxflow_exp.preflight.idle import idle_problems
 from fluxflow_exp.run import failures
@@ -48,6 +48,8 @@ def parser() -> argparse.ArgumentParser:
     )
     add = made.add_argument
     add("--model_checkpoint", required=True, type=Path, help="weights/final.safetensors of a run")
+    add("--lora", type=Path, metavar="FILE", help="an adapter that was trained on it: weights/STEP.lora.safetensors")
+    add("--lora_scale", type=float, default=argparse.SUPPRESS, help="strength of --lora; 0 is without (default: 1)")
     add(
         "--text_prompts_path",
         required=True,
@@ -97,7 +99,7 @@ def generate(arguments: argparse.Namespace) -> None:
         if wrong:
             raise UserError(f"--format: {prompt.stem}: {wrong}. Shorten it, or choose png or webp")
     device = _device(arguments.device)
-    model = _load(arguments, device)
+    model = _load(arguments, device, given["lora_scale"])
     if arguments.use_cfg and not model.trained_with_dropout:
         print(UNGUIDED, file=sys.stderr)
     wanted = [p for p in prompts for _ in range(arguments.n_per_prompt)]
@@ -114,7 +116,7 @@ def generate(arguments: argparse.Namespace) -> None:
         "size": arguments.size or (model.img_size, model.img_size),
         "seed": arguments.seed,
     }
-    texts = _infotexts(wanted, sampling, _origin(arguments, model))
+    texts = _infotexts(wanted, sampling, _origin(arguments, model, given["lora_scale"]))
     try:
         arguments.output_path.mkdir(parents=True, exist_ok=True)
         made = model.generate([prompt.text for prompt in wanted], **sampling, batch_size=arguments.batch_size)
@@ -145,18 +147,30 @@ def _given(arguments: argparse.Namespace) -> dict[str, Any]:
         raise UserError(f"--guidance_interval {wrong}")
     if shift is not None and not 0 < shift < math.inf:
         raise UserError(f"--shift must be a positive number, not {shift}")
+    lora_scale = getattr(arguments, "lora_scale", None)
+    idle = idle_problems({"--lora_scale": lora_scale}, acts=arguments.lora is not None, needs="--lora")
+    if idle:
+        raise UserError(*idle)
+    if lora_scale is not None and not math.isfinite(lora_scale):
+        raise UserError(f"--lora_scale must be a finite number, not {lora_scale}")
+    given["lora_scale"] = 1.0 if lora_scale is None else lora_scale
     broken = surrogate_in(given["negative_prompt"] or "")
     if broken:
         raise UserError(f"--negative_prompt holds {broken}")
     return given
 
 
-def _origin(arguments: argparse.Namespace, model: TextToImage) -> dict[str, object]:
+def _origin(arguments: argparse.Namespace, model: TextToImage, scale: float) -> dict[str, object]:
     """Which weights make the pictures: the file, and a digest of the tensors, of which raw ones come from others."""
     name = os.fsencode(arguments.model_checkpoint.name).decode(errors="replace")
+    adapted: dict[str, object] = {}
+    if arguments.lora is not None:
+        adapter = os.fsencode(arguments.lora.name).decode(errors="replace")
+        adapted = {"Lora hash": files.digest(arguments.lora), "Lora": adapter, "Lora scale": _plain(scale)}
     return {
         "Model hash": files.digest(arguments.model_checkpoint),
         "Model": name,
+        **adapted,
         "Weights": arguments.weights,
         "Weights digest": digests.of_tensors(model.state_dict()),
         "Precision": arguments.precision,
@@ -227,9 +241,14 @@ def _lines(path: Path) -> list[str]:
         raise UserError(f"{path} cannot be read as UTF-8 text: {error}") from error
 
 
-def _load(arguments: argparse.Namespace, device: torch.device) -> TextToImage:
+def _load(arguments: argparse.Namespace, device: torch.device, scale: float) -> TextToImage:
     try:
-        return TextToImage.load(arguments.model_checkpoint, device=device, kind=arguments.weights)
+        return TextToImage.load(
+            arguments.model_checkpoint, device=device, kind=arguments.weights, adapter=arguments.lora,
+            adapter_scale=scale,
+        )  # fmt: skip
+    except lora.AdapterError as error:
+        raise UserError(f"--lora: {error}") from error
     except ValueError as error:
         raise UserError(f"--model_checkpoint: {error}") from error
 

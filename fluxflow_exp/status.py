@@ -56,7 +56,7 @@ def _values_now(run: RunFolder, config_dir: str | None) -> dict[str, Any] | None
         return None
     try:
         return resolve(compose_config(words, config_dir=config_dir), own=False) if run.config.exists() else None
-    except (*Failure, OmegaConfBaseException):
+    except (*Failure, OmegaConfBaseException, UserError):
         return None
 
 

@@ -13,7 +13,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fluxflow_exp.config import published
+from fluxflow_exp.config import published, starting_model
 from fluxflow_exp.config.published import PARTIAL, TARGET
 from fluxflow_exp.config.schema import RunConfig
 from fluxflow_exp.errors import UserError
@@ -54,7 +54,9 @@ def resolve(config: DictConfig, *, own: bool = True) -> dict[str, Any]:
     """The configuration as plain values: interpolations resolved, players given their optimizers and schedulers.
 
     `own`: it was composed from what the user of this process has typed, so that what it names may be built.
+    UserError: `init_from` names no weights that model=published can be that of.
     """
+    starting_model.fill(config)
     values = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
     values.pop("hydra", None)
     tracking = values["tracking"]
@@ -62,6 +64,7 @@ def resolve(config: DictConfig, *, own: bool = True) -> dict[str, Any]:
     for step in values["stage"]["steps"].values():
         for group, run_wide in (("optimizers", "optimizer"), ("schedulers", "scheduler")):
             step[group] = {player: _follow(node, values[run_wide]) for player, node in step[group].items()}
+    starting_model.start(values)
     if own:
         published.allow_all(values)
     return values

@@ -52,7 +52,8 @@ PUBLISHED: dict[str, frozenset[str]] = {
         f"fluxflow_exp.data.{name}" for name in ("image_folder.ImageFolder", "shapes.Shapes", "webdataset.WebDataset")
     ),
     "trainer": frozenset(
-        f"fluxflow_exp.trainers.{name}" for name in ("autoencoder.AutoencoderTrainer", "flow.FlowTrainer")
+        f"fluxflow_exp.trainers.{name}"
+        for name in ("autoencoder.AutoencoderTrainer", "finetune.FinetuneTrainer", "flow.FlowTrainer")
     ),
     "optimizer": frozenset(
         ("fluxflow_exp.optimizers.muon.Muon", *(f"torch.optim.{name}" for name in ("Adam", "AdamW", "RMSprop", "SGD")))

@@ -229,6 +229,9 @@ class RunConfig:
     output_root: str = "outputs"  # folder of run folders
     resume: str = "auto"  # auto | fresh (moves the old folder aside) | extend (more epochs) | incomplete (lost rows)
     validate: bool = False  # check, print the plan, train nothing
+    init_from: str | None = (
+        None  # published weights that the first step starts from: a run folder (its final ones) or a file
+    )
     log_every: PositiveInt = 20  # updates between lines and metric rows
     model: Model = MISSING
     data: Any = MISSING

@@ -40,6 +40,7 @@ class Mixture:
         for name, each in chosen.items():
             if isinstance(each.train, Stream) or each.train.groups is not None:
                 raise ValueError(f"{name}: streamed shards, buckets and reduced_min_sizes cannot be mixed into a batch")
+        self.sets = list(chosen)
         self.img_size = next(iter(chosen.values())).img_size
         self.max_bad_fraction = max(each.max_bad_fraction for each in chosen.values())
         self.notes = [f"{name}: {note}" for name, each in chosen.items() for note in notes_of(each)]

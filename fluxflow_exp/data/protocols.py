@@ -189,6 +189,11 @@ def notes_of(data: DataSet) -> list[str]:
     return getattr(data, "notes", [])
 
 
+def sets_of(data: DataSet) -> list[str]:
+    """Names of the sets that a data set is mixed of, with which the ids of its samples begin; [] for one alone."""
+    return getattr(data, "sets", [])
+
+
 def unaugmented(source: Any) -> Any:
     """Return the same samples as squares, without augmentation, of a `Source` that says which these are."""
     plain = getattr(source, "unaugmented", None)

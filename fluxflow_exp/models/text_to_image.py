@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from fluxflow_exp.config import published
 from fluxflow_exp.losses.flow_matching import RectifiedFlow
 from fluxflow_exp.losses.v_prediction import VPrediction
-from fluxflow_exp.models import weights
+from fluxflow_exp.models import lora, weights
 from fluxflow_exp.pictures import to_pil, to_uint8
 from fluxflow_exp.samplers import SAMPLERS, Velocity, guided, interval_problem, stretches
 from fluxflow_exp.seeding import generator
@@ -71,14 +71,19 @@ class TextToImage(nn.Module):
         device: torch.device | str = "cpu",
         kind: Literal["ema", "raw"] = "ema",
         trust: Sequence[str] = (),
+        adapter: str | Path | None = None,
+        adapter_scale: float = 1.0,
     ) -> "TextToImage":
         """A published `final.safetensors` (or a flow step's file beside its run). ValueError: not such a file.
 
+        `adapter`, a `<step>.lora.safetensors` that was trained on it, is merged into it `adapter_scale` times.
         `trust`: classes of somebody's own, "MODULE.NAME", that this file and later ones may name.
         """
         published.allow(trust)
         model, facts = weights.load_model(Path(path), kind=kind)
         flow = facts["flow"]
+        if adapter is not None:
+            lora.apply(model, Path(adapter), scale=adapter_scale)
         return (
             cls(
                 expander=model["expander"],

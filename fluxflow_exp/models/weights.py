@@ -258,14 +258,14 @@ def find_parts(source: Path, *, steps: list[str] | None = None) -> dict[str, Pat
     """
     if not source.is_dir():
         return dict.fromkeys(read_facts(source)["trained"], source)
-    holders = {
-        part: path
-        for path in sorted(files.matching(source / "weights", "*.safetensors"), key=_age)
+    found = [
+        path
+        for path in files.matching(source / "weights", "*.safetensors")
         if path.name != "final.safetensors"
-        and not path.name.endswith(".raw.safetensors")
+        and not path.name.endswith((".raw.safetensors", ".lora.safetensors"))
         and (steps is None or path.stem in steps)
-        for part in read_facts(path)["trained"]
-    }
+    ]
+    holders = {part: path for path in sorted(found, key=_age) for part in read_facts(path)["trained"]}
     if not holders:
         raise ValueError(f"{source} holds no published weights (no weights/*.safetensors)")
     return holders

@@ -17,7 +17,7 @@ from fluxflow_exp.evaluation.measures import ON_SCHEDULE
 from fluxflow_exp.losses import terms
 from fluxflow_exp.models import weights
 from fluxflow_exp.models.facts import STEP_NAME
-from fluxflow_exp.preflight import data, early_stop
+from fluxflow_exp.preflight import data, early_stop, finetune
 
 
 def problems(values: dict[str, Any]) -> list[str]:
@@ -34,7 +34,7 @@ def problems(values: dict[str, Any]) -> list[str]:
         found += data.problems(step["data"], values["data"], where)
         found += _numbers(step, where, values["hardware"], values["evaluation"])
         lines = _parts(step, where, made, values)
-        found += lines or _optimizers(step, where)
+        found += lines or finetune.problems(step, where, values) or _optimizers(step, where)
         trainer = locate(step["trainer"]["_target_"])
         for player in step["optimizers"]:
             made |= set(trainer.PLAYERS.get(player, ())) - set(step["freeze"])

@@ -12,6 +12,7 @@ from hydra.core.global_hydra import GlobalHydra
 
 from fluxflow_exp.config.compose import conf_dir, resolve
 from fluxflow_exp.config.overrides import compose_config
+from fluxflow_exp.errors import UserError
 from fluxflow_exp.run.folder import RunFolder
 from fluxflow_exp.run.identity import ABSENT, flatten
 
@@ -37,9 +38,12 @@ def find(values: dict[str, Any]) -> Parent:
             return Parent(f"the run in {run.path}, whose weights it started from", differences(run.frozen(), values))
         note = f"it started from {source}, which is not in a run folder that can be read here"
     stage = str(values["stage"]["name"])
-    if stage in {path.stem for path in Path(conf_dir(), "stage").glob("*.yaml")}:
-        return Parent(f"the shipped defaults of stage={stage}", differences(shipped(stage), values), note)
     there = f"there is no shipped stage {stage!r}"
+    if stage in {path.stem for path in Path(conf_dir(), "stage").glob("*.yaml")}:
+        try:
+            return Parent(f"the shipped defaults of stage={stage}", differences(shipped(stage), values), note)
+        except UserError:  # it has none of its model without init_from
+            there = f"stage={stage} has no defaults of a model"
     return Parent("the shipped defaults", differences(shipped(None), values), f"{note}; {there}" if note else there)
 
 

@@ -130,6 +130,8 @@ def _compose(context: HydraContext, config: DictConfig, overrides: list[str]) ->
         return {**resolve(job), "choices": choices}
     except (*Failure, OmegaConfBaseException) as error:
         return why(error)
+    except UserError as error:
+        return "; ".join(error.args)
 
 
 def _problems(labels: list[str], composed: list[dict[str, Any] | str], *, here: bool) -> list[str]:

@@ -17,6 +17,7 @@ from fluxflow_exp.losses.terms import Loss
 from fluxflow_exp.machine import clock
 from fluxflow_exp.machine.preemption import Interrupted
 from fluxflow_exp.machine.ranks import Ranks
+from fluxflow_exp.models import lora
 from fluxflow_exp.run import checkpoint, mirror, tally
 from fluxflow_exp.run.metric_log import Row
 from fluxflow_exp.trainers.best import Best
@@ -39,6 +40,10 @@ class Trainer(Validated):
 
     def facts(self) -> dict[str, Any] | None:
         return None  # what a generator must know beside the weights; nothing for parts that do not generate
+
+    def adapter_facts(self) -> lora.Facts:
+        """What is published with an adapter, by a trainer that trains one."""
+        raise NotImplementedError
 
     def fit(self) -> dict[str, float]:
         """Train from wherever the last checkpoint stands to the end of the step; returns the last held-out metrics."""

@@ -22,7 +22,14 @@ from fluxflow_exp.run.save_interval import SaveClock
 from fluxflow_exp.run.wandb import WandbRun
 from fluxflow_exp.seeding import seed_initialisation
 from fluxflow_exp.step_length import Length
-from fluxflow_exp.step_plan import cache_folder, caches_folder, is_pretrained, needed_parts, trained_parts
+from fluxflow_exp.step_plan import (
+    cache_folder,
+    caches_folder,
+    is_pretrained,
+    needed_parts,
+    trained_parts,
+    trainer_class,
+)
 from fluxflow_exp.trainers.base import Trainer
 from fluxflow_exp.trainers.context import RunContext, StepContext
 
@@ -122,7 +129,7 @@ def _build_parts(
                 run.console.say(f"Step {name}: {part} starts from {start}")
             continue
         raw = holder.with_name(holder.name.replace(".safetensors", ".raw.safetensors"))
-        source = raw if part in trained and raw.is_file() else holder
+        source = raw if part in trained and raw.is_file() and not trainer_class(step).FROM_PUBLISHED else holder
         parts[part].load_state_dict(weights.read_part(source, part))
         run.console.say(f"Step {name}: {part} from {source}")
     for module in parts.values():

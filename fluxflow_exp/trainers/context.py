@@ -1,7 +1,7 @@
 """All that a step's trainer is built from: live objects and plain values, no configuration nodes."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from fluxflow_exp.data.protocols import DataSet
 from fluxflow_exp.machine.hardware import Machine
 from fluxflow_exp.machine.preemption import StopRequest
 from fluxflow_exp.machine.ranks import Ranks
+from fluxflow_exp.models.lora import Adapter
 from fluxflow_exp.run.checkpoint import CheckpointStore
 from fluxflow_exp.run.folder import RunFolder
 from fluxflow_exp.run.live_report import LiveReport
@@ -65,3 +66,4 @@ class StepContext(RunContext):
     samples: Samples
     evaluation: Evaluation
     health: Health
+    adapters: dict[str, Adapter] = field(default_factory=dict)  # by part; what a player trains in its place

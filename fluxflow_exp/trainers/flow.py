@@ -1,6 +1,7 @@
 """Training of the flow transformer, and of a text encoder that is not frozen, on the frozen autoencoder's latents."""
 
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -38,7 +39,7 @@ class FlowTrainer(Trainer):
     """
 
     PLAYERS = {"flow": ("flow_processor",), "text_encoder": ("text_encoder",)}
-    USES = ("compressor", "expander")
+    USES: ClassVar[tuple[str, ...]] = ("compressor", "expander")
     NEEDS = ("flow_processor", "text_encoder")
     AVERAGED = ("flow", "text_encoder")
     MICRO_BATCH = "flow"
@@ -141,12 +142,10 @@ class FlowTrainer(Trainer):
     def evaluate(self, *, last: bool, raw: bool = False) -> dict[str, float]:
         """Flow loss on held-out images at fixed times and noise; after the last update also what images show."""
         evaluation, data = self.setup.evaluation, self.setup.data
-        indices = range(min(evaluation.images, len(data.validation)))
-        batch = read_all(data.validation, indices, seed=self.setup.seed)
-        self.setup.folder.report_bad(batch.bad, data, self.setup.console.say)
+        batch = self.held_out_batch()
         shows = last and evaluation.prompts > 0 and data.reads_back
         with self.averaged(raw=raw):
-            metrics = {"val_flow": self._held_out_loss(batch)}
+            metrics = self.held_out_losses(batch)
             if shows or self.validation_metrics.names:
                 prompts = [data.prompts[i % len(data.prompts)] for i in range(evaluation.prompts)]
                 images = self._generate(prompts, evaluation, said=f"Generating {len(prompts)} held-out prompts")
@@ -154,10 +153,22 @@ class FlowTrainer(Trainer):
                 metrics |= data.score(images, prompts) if shows else {}
         return metrics
 
+    def held_out_batch(self) -> Batch:
+        data = self.setup.data
+        indices = range(min(self.setup.evaluation.images, len(data.validation)))
+        batch = read_all(data.validation, indices, seed=self.setup.seed)
+        self.setup.folder.report_bad(batch.bad, data, self.setup.console.say)
+        return batch
+
+    def held_out_losses(self, batch: Batch) -> dict[str, float]:
+        """The flow loss of `batch`, first of all."""
+        return {"val_flow": sum(float(losses.sum()) for losses in self.flow_losses(batch)) / len(batch.images)}
+
     def health(self, batch: Batch) -> tuple[dict[str, float], HealthContext]:
         """Latents are those that the flow sees: of unit scale on the training set."""
         latents: list[Tensor] = []
-        self._held_out_loss(batch, seen=latents)
+        for _ in self.flow_losses(batch, seen=latents):
+            pass
         return latent_numbers(torch.cat(latents)), HealthContext(self.setup.name)
 
     def sample_pictures(self, suffix: str) -> None:
@@ -209,9 +220,8 @@ class FlowTrainer(Trainer):
         source = generator(setup.seed, setup.name, self.update_index, "drop")
         return (torch.rand(count, generator=source) < setup.cfg_dropout_prob).tolist()
 
-    def _held_out_loss(self, batch: Batch, *, seen: list[Tensor] | None = None) -> float:
-        """`seen` gets the latents, of unit scale."""
-        total = 0.0
+    def flow_losses(self, batch: Batch, *, seen: list[Tensor] | None = None) -> Iterator[Tensor]:
+        """A value an image, up to 64 at a time. `seen` gets the latents, of unit scale."""
         for first in range(0, len(batch.images), flow_loss.BATCH):
             rows = slice(first, first + flow_loss.BATCH)
             images = self.machine.to_device(batch.images[rows])
@@ -227,8 +237,7 @@ class FlowTrainer(Trainer):
                     source=source,
                     seen=seen,
                 )
-            total += float(losses.sum())
-        return total / len(batch.images)
+            yield losses
 
     def _generate(
         self, prompts: list[str], options: Any, *, size: tuple[int, int] | None = None, said: str | None = None

@@ -115,8 +115,8 @@ def build_players(
         setup.parts[part].requires_grad_(True)
     made = {}
     for name, parts in players.items():
-        trainable = {
-            part: setup.parts[part]
+        trainable: dict[str, nn.Module] = {
+            part: setup.adapters.get(part, setup.parts[part])
             for part in parts
             if part in setup.parts
             and part not in setup.freeze

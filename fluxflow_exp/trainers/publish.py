@@ -9,7 +9,7 @@ from torch import nn
 from fluxflow_exp.config.schema import RunConfig
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.machine import sharding
-from fluxflow_exp.models import weights
+from fluxflow_exp.models import lora, weights
 from fluxflow_exp.monitor.verdict import verdict
 from fluxflow_exp.run import digest_list
 from fluxflow_exp.run.checkpoint import CheckpointStore
@@ -23,9 +23,10 @@ from fluxflow_exp.trainers.context import StepContext
 def publish_step(setup: StepContext, trainer: Trainer, config: RunConfig) -> None:
     """Write `<step>.raw.safetensors`, then `<step>.safetensors` with averaged weights.
 
-    Parts of another run that the step only uses are in them too: this run's files must be enough to generate.
+    Parts of another run that the step only uses are in them too: this run's files must be enough to generate. So are
+    those that an adapter was trained for, with it merged; alone it is in `<step>.lora.safetensors`.
     """
-    parts = {part: m for player in trainer.players.values() for part, m in player.parts.items()}
+    parts = {part: setup.parts[part] for player in trainer.players.values() for part in player.parts}
     parts |= {part: setup.parts[part] for part in setup.given if part not in parts}
     if "text_encoder" in setup.parts and config.publish.text_encoder == "embed":
         parts.setdefault("text_encoder", setup.parts["text_encoder"])
@@ -40,14 +41,19 @@ def publish_step(setup: StepContext, trainer: Trainer, config: RunConfig) -> Non
     }
     if not setup.ranks.first and not trainer.sharded:
         return
-    raw = _states(parts)
+    raw = _states(parts, setup.adapters)
     with trainer.averaged():
-        averaged = _states(parts, copy=True)
+        averaged = _states(parts, setup.adapters, copy=True)
+        adapted = {part: _on_cpu(adapter.state_dict()) for part, adapter in setup.adapters.items()}
     if setup.ranks.first:
         paths = [setup.folder.weights / f"{setup.name}{kind}.safetensors" for kind in (".raw", "")]
         digest_list.forget(setup.folder, *paths)
         weights.publish(paths[0], raw, {**facts, "kind": "raw"})
         weights.publish(paths[1], averaged, {**facts, "kind": "ema"})
+        if adapted:
+            path = setup.folder.weights / f"{setup.name}{lora.SUFFIX}"
+            digest_list.forget(setup.folder, path)
+            lora.publish(path, adapted, trainer.adapter_facts())
 
 
 def finish_step(setup: StepContext, trainer: Trainer, final: dict[str, float]) -> None:
@@ -153,9 +159,12 @@ def _flow_of(path: Any) -> Any:
     return weights.read_facts(path)["flow"]
 
 
-def _states(parts: dict[str, nn.Module], *, copy: bool = False) -> dict[str, weights.State]:
+def _states(parts: dict[str, nn.Module], adapters: dict[str, lora.Adapter], *, copy: bool = False) -> Weights:
     """Whole tensors, also of what is sharded; `copy` on the CPU, for weights that are about to change."""
-    states: dict[str, weights.State] = sharding.whole({part: m.state_dict() for part, m in parts.items()})
-    if not copy:
-        return states
-    return {part: {k: v.cpu().clone() for k, v in state.items()} for part, state in states.items()}
+    plain = {part: adapters[part].merged() if part in adapters else m.state_dict() for part, m in parts.items()}
+    states: Weights = sharding.whole(plain)
+    return {part: _on_cpu(state) for part, state in states.items()} if copy else states
+
+
+def _on_cpu(state: weights.State) -> weights.State:
+    return {k: v.cpu().clone() for k, v in state.items()}
