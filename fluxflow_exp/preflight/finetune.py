@@ -50,14 +50,19 @@ def _adapter(step: dict[str, Any], where: str, values: dict[str, Any]) -> list[s
     targets = trainer.get("lora_targets") or lora.TARGETS
     for part in ("flow_processor", "text_encoder"):
         node = values["model"][part]
-        if part in step["freeze"] or getattr(locate(node["_target_"]), "pretrained", False):
+        if part not in _trained(step) or getattr(locate(node["_target_"]), "pretrained", False):
             continue
         if not lora.layers(part, weights.outline(node), targets):
             found.append(
-                f"{where}.lora_targets: {', '.join(targets)} match no linear layer of {part}: add {part}.*, or "
-                f"set stage.steps.….freeze to leave it as it is"
+                f"{where}.lora_targets: {', '.join(targets)} match no linear layer of {part}, which is trained: "
+                f"add {part}.*"
             )
     return found
+
+
+def _trained(step: dict[str, Any]) -> list[str]:
+    players = locate(step["trainer"]["_target_"]).PLAYERS
+    return [part for name in step["optimizers"] for part in players[name] if part not in step["freeze"]]
 
 
 def _objective(step: dict[str, Any], where: str, flow: dict[str, Any] | None) -> list[str]:

@@ -52,8 +52,8 @@ class FinetuneTrainer(FlowTrainer):
 
     def _adapt(self, setup: StepContext, facts: lora.Facts) -> None:
         """Put an adapter into each part that a player trains. ValueError: no layer of it is meant."""
-        for parts in self.PLAYERS.values():
-            for part in parts:
+        for player, parts in self.PLAYERS.items():
+            for part in parts if player in setup.optimizers else ():
                 module = setup.parts[part]
                 trainable = any(p.requires_grad for p in module.parameters()) or part in setup.unfreeze
                 if part in setup.freeze or not trainable:

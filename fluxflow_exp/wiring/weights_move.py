@@ -17,7 +17,9 @@ OTHER_CAPTION = "something else"
 
 def checks(toy: ToyTrainer) -> list[Check]:
     trainer, batches = toy.build(toy.config), toy.batches(toy.config)
-    before = {part: _copy(module) for part, module in trainer.setup.parts.items()}
+    played = {part: module for player in trainer.players.values() for part, module in player.parts.items()}
+    before = {part: _copy(module) for part, module in {**trainer.setup.parts, **played}.items()}
+    bases = {part: _copied(adapter.base()) for part, adapter in trainer.setup.adapters.items()}
     rates: dict[str, list[float]] = {name: [player.rate()] for name, player in trainer.players.items()}
     for turn, index in enumerate(toy.updates):
         trainer.update_index = index
@@ -28,6 +30,7 @@ def checks(toy: ToyTrainer) -> list[Check]:
     return [
         *_players(toy, trainer, before),
         *_still(toy, trainer, before),
+        *_bases(toy, trainer, bases),
         *_averages(toy, trainer, before),
         *(_rate(toy, trainer, name, followed) for name, followed in rates.items()),
         *_captions(toy, trainer),
@@ -35,7 +38,11 @@ def checks(toy: ToyTrainer) -> list[Check]:
 
 
 def _copy(module: nn.Module) -> State:
-    return {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
+    return _copied(module.state_dict())
+
+
+def _copied(state: State) -> State:
+    return {name: tensor.detach().clone() for name, tensor in state.items()}
 
 
 def _players(toy: ToyTrainer, trainer: Trainer, before: dict[str, State]) -> list[Check]:
@@ -65,6 +72,17 @@ def _still(toy: ToyTrainer, trainer: Trainer, before: dict[str, State]) -> list[
         moved = [name for name, tensor in before[part].items() if not torch.equal(tensor, after[name])]
         note = f"{len(moved)} tensors changed, e.g. {moved[0]}" if moved else f"{len(after)} tensors"
         found.append(Check(toy.step, f"frozen {part} stays", not moved, note))
+    return found
+
+
+def _bases(toy: ToyTrainer, trainer: Trainer, bases: dict[str, State]) -> list[Check]:
+    """What an adapter was put into is what it was."""
+    found = []
+    for part, before in bases.items():
+        after = trainer.setup.adapters[part].base()
+        moved = [name for name, tensor in before.items() if not torch.equal(tensor, after[name])]
+        note = f"{len(moved)} tensors changed, e.g. {moved[0]}" if moved else f"{len(after)} tensors"
+        found.append(Check(toy.step, f"{part} stays beside its adapter", not moved, note))
     return found
 
 

@@ -9,7 +9,7 @@ import torch
 from fluxflow_exp.models import lora, weights
 from fluxflow_exp.preflight import check
 from tests.conftest import toy
-from tests.trainers.test_finetune import finetuned
+from tests.trainers.test_finetune import TEXT, finetuned
 
 TRAINER = "stage.steps.finetune.trainer"
 
@@ -52,7 +52,7 @@ def test_nothing_is_wrong_with_what_the_file_is_of(base: Path, tmp_path: Path) -
         ),
         ([f"+{TRAINER}.lora_targets=[nothing.*]"], "lora_targets: nothing.* match no linear layer of flow_processor"),
         (
-            ["stage.steps.finetune.freeze=[]", f"+{TRAINER}.lora_targets=[flow*]"],
+            [*TEXT, f"+{TRAINER}.lora_targets=[flow*]"],
             "match no linear layer of text_encoder",
         ),
         (["publish.weights=best"], "the best point of an adapter is not published"),

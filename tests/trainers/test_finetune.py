@@ -29,6 +29,7 @@ SETS = [
     *(f"data.datasets.{name}.{key}" for name in ("new", "old") for key in ("img_size=16", "n_images=24")),
     "data.datasets.new.seed=1",
 ]
+TEXT = [f"+{group}@{STEP}.{group}s.text_encoder=as_run" for group in ("optimizer", "scheduler")]
 FLOW = "flow_processor"
 
 
@@ -39,7 +40,7 @@ def finetuned(base: Path, output: Path, *overrides: str, stage: str = "finetune_
         compose_config(
             [
                 f"stage={stage}", f"init_from={base}", *words, *SETS, STEP + ".data={new: 1, old: 0}",
-                f"{STEP}.max_updates=8", f"{STEP}.batch_size=8", "model.learning_rate=0.1", f"output_root={output}", *overrides,
+                f"{STEP}.max_updates=8", "model.learning_rate=0.1", f"output_root={output}", *overrides,
             ]
         )
     )  # fmt: skip
@@ -172,7 +173,7 @@ def test_killed_and_resumed_it_ends_the_same(base: Path, run: Path, tmp_path: Pa
 
 
 def test_a_whole_model_starts_from_averages_and_keeps_its_latents_scale(base: Path, tmp_path: Path) -> None:
-    values = finetuned(base, tmp_path, f"{STEP}.max_updates=2", f"{STEP}.freeze=[]", stage="finetune")
+    values = finetuned(base, tmp_path, f"{STEP}.max_updates=2", *TEXT, stage="finetune")
     pipeline.run(values)
     run = tmp_path / "finetune"
     assert not adapter(run).exists()
@@ -186,7 +187,7 @@ def test_a_whole_model_starts_from_averages_and_keeps_its_latents_scale(base: Pa
 
 def test_the_text_encoder_is_adapted_where_it_is_not_frozen(base: Path, tmp_path: Path) -> None:
     targets = "[*.attention.query,text_encoder.blocks.*.out]"
-    words = [f"{STEP}.max_updates=2", f"{STEP}.freeze=[]", f"+{STEP}.trainer.lora_targets={targets}"]
+    words = [f"{STEP}.max_updates=2", *TEXT, f"+{STEP}.trainer.lora_targets={targets}"]
     pipeline.run(finetuned(base, tmp_path, *words, f"+{STEP}.trainer.lora_alpha=8"))
     facts, parts = lora.read(adapter(tmp_path / "finetune_lora"))
     assert (facts.alpha, parts.keys(), facts.base.keys()) == (8.0, {FLOW, "text_encoder"}, {FLOW, "text_encoder"})

@@ -24,6 +24,7 @@ SLOW = [
     "vae_flow",
     "full",
 ]  # little beside the steps of the others
+ONWARD = ["finetune", "finetune_lora"]  # from published weights; here from fresh ones, which takes a model
 WITH_OPTIONS = [*ALL_ON, "data.img_size=64"]
 WITH_OPTIONS += ["stage.steps.vae_gan.trainer.perceptual.net=squeeze", "stage.steps.vae_gan.trainer.perceptual.crop=48"]
 WITH_OPTIONS += [f"+stage.steps.vae_gan.trainer.adversarial.instance_noise{key}" for key in ("=0.1", "_decay=0.9")]
@@ -44,12 +45,18 @@ def checked(*overrides: str) -> list[wiring.Check]:
 
 
 def test_every_shipped_stage_is_checked() -> None:
-    assert sorted(path.stem for path in (Path(conf_dir()) / "stage").glob("*.yaml")) == sorted(FAST + SLOW)
+    assert sorted(path.stem for path in (Path(conf_dir()) / "stage").glob("*.yaml")) == sorted(FAST + SLOW + ONWARD)
 
 
 @pytest.mark.parametrize("stage", [*FAST, *(pytest.param(stage, marks=pytest.mark.slow) for stage in SLOW)])
 def test_a_shipped_stage_passes(stage: str) -> None:
     assert failures(checked(f"stage={stage}")) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ONWARD)
+def test_a_stage_that_goes_on_passes(stage: str) -> None:
+    assert failures(checked(f"stage={stage}", "model=tiny")) == []
 
 
 @pytest.mark.slow
