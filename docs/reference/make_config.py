@@ -32,7 +32,18 @@ What they do: [losses](../explanation.md#losses-of-the-autoencoder), [the flow](
 One that its group's file below does not have is added by a `+`: `+model.flow_processor.value_residual=true`.
 Of torch's optimizers, those whose range is checked.
 """
-GROUPS = ("model", "model/text_encoder", "data", "stage", "loss", "optimizer", "scheduler", "hardware", "tracking")
+GROUPS = (
+    "model",
+    "model/autoencoder",
+    "model/text_encoder",
+    "data",
+    "stage",
+    "loss",
+    "optimizer",
+    "scheduler",
+    "hardware",
+    "tracking",
+)
 TARGET = re.compile(r"_target_: ([\w.]+)")
 
 

@@ -13,7 +13,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fluxflow_exp.config import published, starting_model
+from fluxflow_exp.config import autoencoder, published, starting_model
 from fluxflow_exp.config.published import PARTIAL, TARGET
 from fluxflow_exp.config.schema import RunConfig
 from fluxflow_exp.errors import UserError
@@ -57,8 +57,9 @@ def resolve(config: DictConfig, *, own: bool = True) -> dict[str, Any]:
     UserError: `init_from` names no weights that model=published can be that of.
     """
     starting_model.fill(config)
-    values = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
+    values = cast(dict[str, Any], OmegaConf.to_container(_with_autoencoder(config), resolve=True))
     values.pop("hydra", None)
+    values["model"].pop("autoencoder", None)  # what its parts take of it, they have
     tracking = values["tracking"]
     tracking["mode"] = WANDB_MODES.get(tracking["mode"], tracking["mode"])
     for step in values["stage"]["steps"].values():
@@ -68,6 +69,16 @@ def resolve(config: DictConfig, *, own: bool = True) -> dict[str, Any]:
     if own:
         published.allow_all(values)
     return values
+
+
+def _with_autoencoder(config: DictConfig) -> DictConfig:
+    """`config` with what its config.json of diffusers says in the place of the file's name. UserError."""
+    if OmegaConf.select(config, "model.autoencoder") is None:
+        return config
+    there = copy.deepcopy(config)
+    given = OmegaConf.to_container(there.model.autoencoder, resolve=True)
+    there.model.autoencoder.config = autoencoder.chosen(given["path"], given["config"])  # type: ignore[index, call-overload]
+    return there
 
 
 def chosen(choices: Mapping[str, Any]) -> dict[str, str]:

@@ -21,6 +21,8 @@ PUBLISHED: dict[str, frozenset[str]] = {
         for name in (
             "compact_vae.Compressor",
             "compact_vae.Expander",
+            "diffusers_vae.Compressor",
+            "diffusers_vae.Expander",
             "discriminator.PatchDiscriminator",
             "flow.FlowProcessor",
             "fluxflow_vae.Compressor",

@@ -33,6 +33,7 @@ class Model:
     vae_dim: PositiveInt = MISSING  # latent channels
     text_dim: PositiveInt = MISSING  # width of the text encoder's tokens
     learning_rate: PositiveFloat = MISSING  # what this width trains well at; the optimizer files read it
+    autoencoder: Any = None  # of model/autoencoder=diffusers: its path, or its config alone; null: another one
     compressor: Any = MISSING
     expander: Any = MISSING
     flow_processor: Any = MISSING

@@ -1,4 +1,4 @@
-"""`python -m fluxflow_exp.convert`: weights and configurations of FluxFlow."""
+"""`python -m fluxflow_exp.convert`: weights and configurations of FluxFlow, autoencoders for diffusers."""
 
 import argparse
 from pathlib import Path
@@ -14,6 +14,10 @@ def cli() -> None:
         from fluxflow_exp.convert import weights  # torch, which --help does without
 
         lines = weights.convert(arguments.source, arguments.output, to=arguments.to)
+    elif arguments.what == "autoencoder":
+        from fluxflow_exp.convert import autoencoder
+
+        lines = autoencoder.convert(arguments.source, arguments.output)
     else:
         lines = config.convert(
             arguments.source, arguments.output, text_encoder=arguments.text_encoder, model=arguments.model
@@ -25,7 +29,7 @@ def parser() -> argparse.ArgumentParser:
     shape = argparse.ArgumentDefaultsHelpFormatter
     made = argparse.ArgumentParser(
         prog="python -m fluxflow_exp.convert",
-        description="Bring FluxFlow weights and YAML along, or take weights back.",
+        description="Bring FluxFlow weights and YAML along, or take weights back; or an autoencoder to diffusers.",
     )
     kinds = made.add_subparsers(dest="what", required=True)
     text = "FluxFlow 0.3 compressor and expander, to and from this project's files"
@@ -35,6 +39,10 @@ def parser() -> argparse.ArgumentParser:
     )
     weights.add_argument("output", type=Path, metavar="OUT", help="file to write (.safetensors)")
     weights.add_argument("--to", choices=("ours", "fluxflow"), required=True, help="whose form OUT has")
+    text = "An autoencoder of model/autoencoder=diffusers, to a folder that from_pretrained loads"
+    vae = kinds.add_parser("autoencoder", help=text, description=text, formatter_class=shape)
+    vae.add_argument("source", type=Path, metavar="IN", help="a run or file of ours")
+    vae.add_argument("output", type=Path, metavar="OUT", help="folder to write")
     text = "A YAML of FluxFlow Training becomes a stage file"
     config = kinds.add_parser("config", help=text, description=text, formatter_class=shape)
     config.add_argument("source", type=Path, metavar="IN", help="flat or training.pipeline.steps YAML")

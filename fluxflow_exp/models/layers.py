@@ -1,5 +1,6 @@
 """Layers that several models share."""
 
+from abc import ABCMeta
 from typing import Any, Literal
 
 import torch
@@ -21,8 +22,11 @@ def make_activation(name: ActivationName, *, dim: int) -> tuple[nn.Module, int]:
     return {"silu": nn.SiLU, "gelu": nn.GELU, "relu": nn.ReLU}[name](), 1
 
 
-class Region(nn.Module):
-    """A module that `torch.compile` takes as one piece, where `hardware.compile` asks for it."""
+class Region(nn.Module, metaclass=ABCMeta):
+    """A module that `torch.compile` takes as one piece, where `hardware.compile` asks for it.
+
+    A class of another library becomes one by `Region.register`.
+    """
 
 
 class Chain(nn.Sequential, Region):

@@ -8,14 +8,19 @@ from torch import Tensor
 
 
 class Posterior(NamedTuple):
-    """A diagonal Gaussian, (batch, vae_dim, h, w) each, and what turns its values into latents, if anything does."""
+    """A diagonal Gaussian, (batch, vae_dim, h, w) each, and what turns its values into latents, if anything does.
+
+    With a `logvar` of None it is one point, the mean.
+    """
 
     mean: Tensor
-    logvar: Tensor
+    logvar: Tensor | None
     finish: Callable[[Tensor], Tensor] | None = None
 
     def sample(self, noise: Tensor) -> Tensor:
         """Latents of mean + σ·noise for standard normal `noise` of the same shape."""
+        if self.logvar is None:
+            return self.mode()
         return self._finished(self.mean + torch.exp(0.5 * self.logvar) * noise)
 
     def mode(self) -> Tensor:

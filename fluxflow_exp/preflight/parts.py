@@ -37,6 +37,7 @@ def problems(values: dict[str, Any]) -> list[str]:
     for name, step in steps.items():
         found += _sizes(step, f"stage.steps.{name}", values, outlines)
         found += _unaligned(step, f"stage.steps.{name}.trainer.self_alignment", outlines)
+        found += _unconditioned(step, f"stage.steps.{name}.trainer.spade", outlines)
     return list(dict.fromkeys(found))
 
 
@@ -68,6 +69,10 @@ def _unlike(model: dict[str, Any], needed: list[str]) -> list[str]:
         if len(set(given.values())) > 1:
             shown = ", ".join(f"{name}={value}" for name, value in given.items())
             found.append(f"{shown} must be the same: model.{key} sets all of them")
+    latents, flow = (model[part] for part in ("compressor", "flow_processor"))
+    there = (latents.get("config") or {}).get("latent_channels")
+    if there and "flow_processor" in needed and flow.get("vae_dim", there) != there:
+        found.append(f"model.vae_dim={flow['vae_dim']}: the autoencoder has {there} latent channels: leave it out")
     return found
 
 
@@ -91,6 +96,14 @@ def _unaligned(step: dict[str, Any], where: str, outlines: dict[str, nn.Module])
     except ValueError as error:
         return [f"{where}: {error}"]
     return []
+
+
+def _unconditioned(step: dict[str, Any], where: str, outlines: dict[str, nn.Module]) -> list[str]:
+    """SPADE asked of an expander that has no such layers."""
+    asked = step["trainer"].get("spade", "never")
+    if asked == "never" or getattr(outlines.get("expander"), "has_spade", True):
+        return []
+    return [f"{where}={asked}: this expander has no SPADE layers (those of compact, fluxflow and tiny have)"]
 
 
 def _sizes(step: dict[str, Any], where: str, values: dict[str, Any], outlines: dict[str, nn.Module]) -> list[str]:

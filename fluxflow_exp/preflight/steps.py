@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch.optim import Optimizer
 
+from fluxflow_exp.config.autoencoder import begins_trained, deterministic
 from fluxflow_exp.config.compose import PARTS, instantiate
 from fluxflow_exp.config.published import locate
 from fluxflow_exp.errors import UserError, did_you_mean
@@ -180,11 +181,14 @@ def _parts(step: dict[str, Any], where: str, made: set[str], values: dict[str, A
     if set(trainer.PLAYERS[first]) <= set(step["freeze"]) or first not in step["optimizers"]:
         found.append(f"{where} trains nothing of {' and '.join(trainer.PLAYERS[first])}: see its freeze and optimizers")
     given = _given(step["init_from"], where, values["model"], found)
-    uses = trainer.USES
+    given |= {part for part in PARTS if begins_trained(values["model"][part])}
+    uses, spread = trainer.USES, not deterministic(values["model"]["compressor"])
+    if _reconstructs(step) and step["trainer"].get("kl") and not spread:
+        found.append(f"{where}.trainer.kl acts on a distribution, and AutoencoderDC gives none: set it to null")
     if _reconstructs(step) and not step["trainer"].get("kl"):
         if "compressor" in step["freeze"]:
             uses = ("compressor",)
-        else:
+        elif spread:
             found.append(f"{where}.trainer.kl is missing: without it {where}.freeze must have the compressor")
     lacking = [part for part in uses if part not in made | given]
     if lacking:

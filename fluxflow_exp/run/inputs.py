@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 # Where a run's data are at hand, torch is: looking at records does without.
 
-LOADED = (".json", ".txt", ".model", ".safetensors", ".bin")  # of a text encoder's folder
+# Part → its key that may name a folder.
+FOLDERS = {"text_encoder": "name", "compressor": "weights_path", "expander": "weights_path"}
+LOADED = (".json", ".txt", ".model", ".safetensors", ".bin")  # of such a folder
 SHOWN = {"names": "names", "captions": "captions", "files": "sizes of files"}
 
 Contents = dict[str, Any]
@@ -34,14 +36,13 @@ def upstream(values: dict[str, Any], steps: Iterable[str] | None = None) -> dict
 
 
 def pretrained(values: dict[str, Any], steps: Iterable[str] | None = None) -> dict[str, str]:
-    """File → digest of what losses and the text encoder are loaded from, where the configuration names files."""
+    """File → digest of what losses and parts are loaded from, where the configuration names files."""
     named = values["stage"]["steps"] if steps is None else steps
     losses = [loss for name in named for loss in values["stage"]["steps"][name]["trainer"].values()]
     given = [Path(loss["weights_file"]) for loss in losses if isinstance(loss, dict) and loss.get("weights_file")]
-    encoder = values["model"]["text_encoder"]
-    loaded = (*LOADED, ".jinja") if encoder.get("template") == "chat" else LOADED
-    folder = Path(encoder.get("name") or "").expanduser()
-    inside = folder.iterdir() if folder.name and folder.is_dir() else ()
+    loaded = (*LOADED, ".jinja") if values["model"]["text_encoder"].get("template") == "chat" else LOADED
+    folders = {Path(values["model"][part].get(key) or "").expanduser() for part, key in FOLDERS.items()}
+    inside = [path for folder in folders if folder.name and folder.is_dir() for path in folder.iterdir()]
     found = {*(path.expanduser() for path in given), *(path for path in inside if path.suffix in loaded)}
     return _digests({path for path in found if path.is_file()})  # who loads one that is not there says so
 

@@ -257,6 +257,7 @@ class AutoencoderTrainer(Trainer):
             terms |= self.equivariance(latents, images, turns, lambda z: self.expander(z, conditioned))
             weights["equivariance"] = self.equivariance.weight
         if self.kl:
+            assert posterior.logvar is not None
             terms |= self.kl(posterior.mean, posterior.logvar)
             weights[self.kl.summed] = beta
         gan = self._gan(self.update_index)

@@ -5,8 +5,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from fluxflow_exp.config.autoencoder import begins_trained
 from fluxflow_exp.config.compose import instantiate
-from fluxflow_exp.config.schema import RunConfig
+from fluxflow_exp.config.schema import RunConfig, Step
 from fluxflow_exp.console import Console
 from fluxflow_exp.data.protocols import DataSet
 from fluxflow_exp.machine import sharding
@@ -90,7 +91,7 @@ def step_context(
         seed=config.seed,
         length=length,
         parts=_build_parts(config, name, run, earlier, given),
-        given=[part for part in needed_parts(step) if part in given],
+        given=_given(config, step, given, run, earlier),
         optimizers={player: instantiate(node) for player, node in step.optimizers.items()},
         schedulers={player: instantiate(node) for player, node in step.schedulers.items()},
         freeze=step.freeze,
@@ -110,6 +111,13 @@ def step_context(
     )
 
 
+def _given(config: RunConfig, step: Step, given: dict[str, Path], run: RunContext, earlier: Sequence[str]) -> list[str]:
+    """Parts of a step that neither it nor an earlier one has made."""
+    made = weights.find_parts(run.folder.path, steps=list(earlier)) if earlier else {}
+    begun = [p for p in needed_parts(step) if begins_trained(getattr(config.model, p)) and p not in made]
+    return [part for part in needed_parts(step) if part in given or part in begun]
+
+
 def _build_parts(
     config: RunConfig, name: str, run: RunContext, earlier: Sequence[str], given: dict[str, Path]
 ) -> dict[str, Any]:
@@ -122,6 +130,9 @@ def _build_parts(
         seed_initialisation(config.seed, part)
         parts[part] = instantiate(getattr(config.model, part))
         holder = given.get(part) or made.get(part)
+        if holder is None and begins_trained(getattr(config.model, part)):
+            run.console.say(f"Step {name}: {part} from {getattr(config.model, part)['weights_path']}")
+            continue
         if holder is None:
             if earlier and not run.checkpoints.newest(name):  # a step that continues has said it before
                 fresh = "fresh weights (no earlier step made it)"

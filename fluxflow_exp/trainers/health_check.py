@@ -83,7 +83,7 @@ class Activity(ExitStack):
 
     def __init__(self, parts: list[nn.Module]) -> None:
         super().__init__()  # keeps the hooks, and removes them at the end of the block
-        self.seen: dict[nn.Module, _Range] = {}
+        self.seen: dict[tuple[nn.Module, int], _Range] = {}  # an activation may act at several widths
         self._parts = parts
 
     def __enter__(self) -> Activity:
@@ -125,10 +125,11 @@ class _RangeHook:
         dim = module.dim if isinstance(module, BezierActivation | TrainableBezier) else 1 if output.ndim == 4 else -1
         rows = output.detach().float().movedim(dim, 0).flatten(1)[: self.own]
         low, high = rows.amin(1), rows.amax(1)
-        if module in self.activity.seen:
-            before = self.activity.seen[module]
+        place = module, len(rows)
+        if place in self.activity.seen:
+            before = self.activity.seen[place]
             low, high = torch.minimum(low, before.low), torch.maximum(high, before.high)
-        self.activity.seen[module] = _Range(low, high)
+        self.activity.seen[place] = _Range(low, high)
 
 
 def _own_channels(before: nn.Module | None, module: nn.Module) -> int | None:

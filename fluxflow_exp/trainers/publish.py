@@ -32,7 +32,7 @@ def publish_step(setup: StepContext, trainer: Trainer, config: RunConfig) -> Non
         parts.setdefault("text_encoder", setup.parts["text_encoder"])
     facts = {
         "index": setup.index,
-        "model": asdict(config.model),
+        "model": {key: value for key, value in asdict(config.model).items() if key != "autoencoder"},
         "trained": dict.fromkeys(parts, setup.name),
         "text_encoder": config.publish.text_encoder,
         "img_size": setup.data.img_size,

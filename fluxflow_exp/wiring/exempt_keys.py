@@ -31,6 +31,14 @@ INERT = {
     "stage.steps.*.trainer.perceptual.weights_file": "is left out: random weights reach the same parts",
     "*._target_": "names what is built, of which every argument is checked",
     "*._partial_": "says how it is built",
+    **dict.fromkeys(
+        ("model.compressor.config.*", "model.expander.config.*"),
+        "is diffusers' own description of its autoencoder, of which both halves are built",
+    ),
+    **dict.fromkeys(
+        ("model.compressor.weights_path", "model.expander.weights_path"),
+        "is left out: fresh weights reach the same parts",
+    ),
     "data.max_bad_fraction": "says when unreadable samples are too many",
     "data.datasets.*.max_bad_fraction": "says when unreadable samples are too many",
 }

@@ -7,6 +7,7 @@ updates stay, so that what begins late or happens seldom still does.
 import copy
 from typing import Any
 
+from fluxflow_exp.config import autoencoder
 from fluxflow_exp.config.compose import PARTS
 from fluxflow_exp.models import weights
 
@@ -62,6 +63,8 @@ def _widths(model: dict[str, Any]) -> list[Change]:
     for part in PARTS:
         node = model[part]
         smaller: dict[str, Any] = {key: min(node[key], most) for key, most in CHANNELS.items() if key in node}
+        if isinstance(node.get("config"), dict):
+            smaller |= {"config": autoencoder.narrowed(node["config"], CHANNELS["vae_dim"]), "weights_path": None}
         if "widths" in node:
             smaller["widths"] = _scaled(node["widths"])
         if "width" in node:
