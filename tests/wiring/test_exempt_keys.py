@@ -2,6 +2,7 @@
 
 import ast
 import dataclasses
+import json
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -12,6 +13,7 @@ from fluxflow_exp.config.compose import conf_dir, resolve
 from fluxflow_exp.config.overrides import compose_config
 from fluxflow_exp.run.identity import flatten
 from fluxflow_exp.wiring import exempt_keys
+from tests.helpers.autoencoders import KL
 
 PACKAGE = Path(fluxflow_exp.__file__).parent
 LPIPS = "+loss@stage.steps.vae_gan.trainer.perceptual=lpips"
@@ -22,10 +24,13 @@ CHOICES = [
 CHOICES[1] += ["data.datasets.mine.captions_file=x"]
 
 
-def test_every_listed_key_exists() -> None:
+def test_every_listed_key_exists(tmp_path: Path) -> None:
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps({"_class_name": "AutoencoderKL", **KL}))
+    theirs = ["stage=vae", "model/autoencoder=diffusers", f"model.autoencoder.config={config}"]
     keys = {
         key
-        for overrides in CHOICES
+        for overrides in [*CHOICES, theirs]
         for section, node in resolve(compose_config(overrides)).items()
         for key, _ in flatten(node, section)
     }
