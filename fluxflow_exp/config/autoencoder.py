@@ -73,6 +73,11 @@ def begins_trained(node: Any) -> bool:
     return isinstance(node, dict) and node.get("weights_path") is not None
 
 
+def without_folder(node: Any) -> Any:
+    """The `node` of a part whose weights stand elsewhere than in a folder of diffusers."""
+    return {key: value for key, value in node.items() if key != "weights_path"} if isinstance(node, dict) else node
+
+
 def downscale(config: Config, half: int) -> int:
     """By how much a half (0: the encoder, 1: the decoder) changes height and width."""
     return int(2 ** (len(config[STAGES[config["_class_name"]][half][0]]) - 1))

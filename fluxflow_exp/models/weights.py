@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from fluxflow_exp import files
-from fluxflow_exp.config import published
+from fluxflow_exp.config import autoencoder, published
 from fluxflow_exp.config.compose import PARTS, instantiate
 from fluxflow_exp.config.published import ENCODER, PARTIAL, TARGET
 from fluxflow_exp.models.facts import FORMAT, Facts, parse
@@ -188,7 +188,7 @@ def node_of(path: Path, part: str, facts: Facts) -> dict[str, Any]:
     node = facts["model"].get(part)
     if part not in PARTS or not isinstance(node, dict):
         raise ValueError(f"{path}: its metadata does not say how to build {part}")
-    node = {key: value for key, value in node.items() if key != "weights_path"}  # the file has its weights
+    node = autoencoder.without_folder(node)  # the file has its weights
     name = node.get(TARGET)
     if not (isinstance(name, str) and published.is_known(name, "part")):
         raise ValueError(

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+from fluxflow_exp.config.autoencoder import without_folder
 from fluxflow_exp.config.schema import RunConfig
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.machine import sharding
@@ -32,7 +33,7 @@ def publish_step(setup: StepContext, trainer: Trainer, config: RunConfig) -> Non
         parts.setdefault("text_encoder", setup.parts["text_encoder"])
     facts = {
         "index": setup.index,
-        "model": {key: value for key, value in asdict(config.model).items() if key != "autoencoder"},
+        "model": {key: without_folder(node) for key, node in asdict(config.model).items() if key != "autoencoder"},
         "trained": dict.fromkeys(parts, setup.name),
         "text_encoder": config.publish.text_encoder,
         "img_size": setup.data.img_size,
