@@ -188,7 +188,7 @@ def node_of(path: Path, part: str, facts: Facts) -> dict[str, Any]:
     node = facts["model"].get(part)
     if part not in PARTS or not isinstance(node, dict):
         raise ValueError(f"{path}: its metadata does not say how to build {part}")
-    node = autoencoder.without_folder(node)  # the file has its weights
+    node = dict(autoencoder.without_folder(node))  # the file has its weights
     name = node.get(TARGET)
     if not (isinstance(name, str) and published.is_known(name, "part")):
         raise ValueError(
