@@ -170,7 +170,7 @@ def _data_label(config: RunConfig, step: Step) -> str:
 
 
 def _place(node: dict[str, Any]) -> str:
-    found = node.get("data_path", node.get("urls", ""))
+    found = node.get("data_path") or node.get("dataset_name") or node.get("urls", "")
     return found if isinstance(found, str) else ", ".join(found)
 
 

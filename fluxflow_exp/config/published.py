@@ -51,7 +51,8 @@ PUBLISHED: dict[str, frozenset[str]] = {
         )
     ),
     "data set": frozenset(
-        f"fluxflow_exp.data.{name}" for name in ("image_folder.ImageFolder", "shapes.Shapes", "webdataset.WebDataset")
+        f"fluxflow_exp.data.{name}"
+        for name in ("hf_dataset.HFDataset", "image_folder.ImageFolder", "shapes.Shapes", "webdataset.WebDataset")
     ),
     "trainer": frozenset(
         f"fluxflow_exp.trainers.{name}"
@@ -68,6 +69,7 @@ PUBLISHED: dict[str, frozenset[str]] = {
 TARGET, PARTIAL = "_target_", "_partial_"  # the only keys of a node that are not arguments
 
 ENCODER, PERCEPTUAL = f"{_MODELS}huggingface.HuggingFaceTextEncoder", f"{_LOSSES}perceptual.Perceptual"
+HUB_SET = "fluxflow_exp.data.hf_dataset.HFDataset"
 # The networks of `evaluation.features` that are no stranger's choice.
 FEATURES = ("efficientnet_lite0", "inception")
 REMOTE = ("http://", "https://", "hf://", "pipe:")  # shards that are streamed begin with one of these
@@ -160,8 +162,9 @@ def nodes(value: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def addresses(values: Any, path: str = "") -> Iterator[tuple[str, str]]:
-    """Dotted key and word of what is fetched, and from where: what data sets stream from (an address, a command), the
-    environment variable that they send there, a pretrained encoder that may be fetched, and the network of metrics."""
+    """Dotted key and word of what is fetched, and from where: what data sets stream from (an address, a command) or
+    are of the hub, the environment variable that they send there, a pretrained encoder that may be fetched, and the
+    network of metrics."""
     measured = values.get("evaluation") if isinstance(values, dict) else None
     metrics = measured.get("metrics") if isinstance(measured, dict) else None
     if isinstance(measured, dict) and isinstance(metrics, list) and any(name in metrics for name in SETS):
@@ -173,6 +176,8 @@ def addresses(values: Any, path: str = "") -> Iterator[tuple[str, str]]:
         for url in urls if isinstance(urls, list) else [urls]:
             if isinstance(url, str) and url.startswith(REMOTE):
                 yield f"{key}.urls", url
+        if node[TARGET] == HUB_SET and isinstance(node.get("dataset_name"), str):
+            yield f"{key}.dataset_name", node["dataset_name"]
         if isinstance(node.get("token_env"), str):
             yield f"{key}.token_env", node["token_env"]
         if node[TARGET] == ENCODER and isinstance(node.get("name"), str) and node.get("local") is not True:

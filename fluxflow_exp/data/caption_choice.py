@@ -26,8 +26,8 @@ def heaviest(choices: Choices) -> str:
     return max(choices, key=lambda each: each[1])[0]
 
 
-def weight_of(given: Any) -> float:
-    """A caption's weight as a file has it; nothing is 1. ValueError: it is no number above 0."""
+def weight_of(given: Any, column: str = WEIGHT) -> float:
+    """A caption's weight as a `column` has it; nothing is 1. ValueError: it is no number above 0."""
     if given is None or given == "":
         return 1.0
     try:
@@ -35,14 +35,14 @@ def weight_of(given: Any) -> float:
     except (TypeError, ValueError):
         weight = math.nan
     if not 0 < weight < math.inf:
-        raise ValueError(f"its {WEIGHT} must be a number above 0, not {given!r}")
+        raise ValueError(f"its {column} must be a number above 0, not {given!r}")
     return weight
 
 
-def weights_of(given: Any, count: int) -> list[float]:
+def weights_of(given: Any, count: int, column: str = WEIGHT) -> list[float]:
     """The weights of `count` captions that stand in a list. ValueError: they are not as many numbers above 0."""
     if given is None:
         return [1.0] * count
     if not isinstance(given, list) or len(given) != count:
-        raise ValueError(f"its {WEIGHT} must be a list of {count} numbers, one for each caption, not {given!r}")
-    return [weight_of(each) for each in given]
+        raise ValueError(f"its {column} must be a list of {count} numbers, one for each caption, not {given!r}")
+    return [weight_of(each, column) for each in given]
