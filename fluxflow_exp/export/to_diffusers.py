@@ -9,8 +9,6 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from rich.progress import track
-
 from fluxflow_exp import files
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.export import card
@@ -38,7 +36,8 @@ def write(source: Source, folder: Path, output: Path, *, licence: str | None) ->
     pipeline = bundle(f"{REMOTE}.pipeline")
     flow, called = source.facts["flow"], attributes(pipeline)
     index: dict[str, Any] = {"_class_name": [_add(folder, "pipeline", pipeline), "FluxFlowPipeline"]}
-    for part in track(source.nodes, description="Writing", transient=True):
+    for part in source.nodes:
+        print(f"Writing {part} ({source.parameters[part]:,} parameters)")
         index[part] = [_write_part(source, part, folder / part, called), "FluxFlowPart"]
     scheduler = bundle(f"{REMOTE}.scheduler", called=called)
     settings = {"objective": flow["objective"], "shift": flow["shift"]}

@@ -52,6 +52,9 @@ for wrong in ({"output_type": "tensor"}, {"seed": 1, "generator": torch.Generato
         pipeline(prompts[0], **wrong)
     except ValueError as error:
         print(error)
+pipeline.save_pretrained(f"{root}/again", variant="mine")
+again = DiffusionPipeline.from_pretrained(f"{root}/again", trust_remote_code=True, variant="mine")
+assert (np.asarray(again(prompts[0], **once).images[0]) == image).all(), "what is saved again is whole"
 half = DiffusionPipeline.from_pretrained(f"{root}/tiny/exported", trust_remote_code=True, dtype=torch.bfloat16)
 near = np.asarray(half(prompts[0], **once).images[0]).astype(float)
 assert half.dtype == torch.bfloat16 and 0 < abs(near - image).mean() < 8, abs(near - image).mean()

@@ -5,6 +5,7 @@ INPUT_TYPES, RETURN_TYPES, FUNCTION and CATEGORY. Images are (batch, height, wid
 """
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from fluxflow_exp.export.remote.building import built
-from fluxflow_exp.models.text_to_image import OBJECTIVES, TextToImage
+from fluxflow_exp.models.text_to_image import OBJECTIVES, UNGUIDED, TextToImage
 from fluxflow_exp.models.weights import KEY
 from fluxflow_exp.samplers import SAMPLERS
 
@@ -46,7 +47,13 @@ class LoadFluxFlow:
             state = {key.removeprefix(f"{part}."): tensors[key] for key in tensors if key.startswith(f"{part}.")}
             made[part] = built(make, arguments, state)
         objective = OBJECTIVES[facts["flow"]["objective"]](shift=facts["flow"]["shift"])
-        model = TextToImage(**made, downscale=facts["downscale"], objective=objective, img_size=facts["img_size"])
+        model = TextToImage(
+            **made,
+            downscale=facts["downscale"],
+            objective=objective,
+            img_size=facts["img_size"],
+            trained_with_dropout=facts["flow"]["cfg_dropout_prob"] > 0,
+        )
         chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
         return (model.to(chosen).eval(),)
 
@@ -88,6 +95,8 @@ class FluxFlowSampler:
         negative_prompt: str = "", width: int = 0, height: int = 0, shift: float = 0.0,
         guided_from: float = 0.0, guided_to: float = 1.0, precision: str = "fp32",
     ) -> tuple[Tensor]:  # fmt: skip
+        if guidance_scale != 1.0 and not model.trained_with_dropout:
+            warnings.warn(UNGUIDED.removeprefix("warning: "), stacklevel=2)
         made = model.generate(
             [prompt] * count,
             guidance_scale=guidance_scale,

@@ -33,14 +33,16 @@ class FluxFlowPart(ModelMixin, ConfigMixin):  # type: ignore[misc]
         *,
         dtype: torch.dtype | None = None,
         torch_dtype: torch.dtype | None = None,
+        variant: str | None = None,
         **_: Any,
     ) -> "FluxFlowPart":
-        """The part in `folder`: config.json and diffusion_pytorch_model.safetensors.
+        """The part in `folder`: config.json and diffusion_pytorch_model.safetensors, with the `variant` in its name.
 
         `torch_dtype` is what earlier versions of diffusers call `dtype`.
         """
         config = json.loads((Path(folder) / cls.config_name).read_text(encoding="utf-8"))
-        tensors = load_file(Path(folder) / "diffusion_pytorch_model.safetensors")
+        name = ".".join(filter(None, ["diffusion_pytorch_model", variant, "safetensors"]))
+        tensors = load_file(Path(folder) / name)
         state = {name.removeprefix("part."): tensor for name, tensor in tensors.items()}
         made = cls(config["arguments"], state)
         if dtype or torch_dtype:

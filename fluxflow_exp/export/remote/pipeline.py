@@ -1,7 +1,11 @@
 """The pipeline of an exported model for diffusers: written into its folder, and run from there."""
 
+import inspect
+import json
+import shutil
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -85,6 +89,22 @@ class FluxFlowPipeline(DiffusionPipeline):  # type: ignore[misc]
         else:
             images = images / 255 if output_type == "pt" else (images.permute(0, 2, 3, 1) / 255).numpy()
         return ImagePipelineOutput(images=images) if return_dict else (images,)
+
+    def save_pretrained(self, save_directory: str | Path, **options: Any) -> None:
+        """As diffusers does it, and the code beside it, so that the folder can be opened as this one was.
+
+        ValueError: `push_to_hub` is asked for here.
+        """
+        if options.get("push_to_hub"):
+            raise ValueError("call the pipeline's push_to_hub instead: this one would send the folder without its code")
+        super().save_pretrained(save_directory, **options)
+        path = Path(save_directory) / "model_index.json"
+        index = json.loads(path.read_text(encoding="utf-8"))
+        for name, each in {"": self, **self.components}.items():
+            code = Path(inspect.getfile(type(each)))
+            shutil.copy(code, path.parent / name)
+            index[name or "_class_name"] = [code.stem, type(each).__name__]
+        path.write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
     def _model(self) -> TextToImage:
         return TextToImage(
