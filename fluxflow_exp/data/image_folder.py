@@ -8,7 +8,7 @@ from annotated_types import Ge
 from torch import Tensor
 
 from fluxflow_exp.config.bounds import Fraction, PositiveInt, Share
-from fluxflow_exp.data import folder_notes, several_captions, size_notes
+from fluxflow_exp.data import copy_notes, folder_notes, several_captions, size_notes
 from fluxflow_exp.data.captions import prefixed
 from fluxflow_exp.data.captions_file import Captions, read_captions
 from fluxflow_exp.data.images import Entry, Images, ImageTransform, check_fraction, file_state, is_held_out
@@ -85,7 +85,7 @@ class ImageFolder:
             state_of=state_of,
         )
         self.bad += self.train.bad
-        self.notes += size_notes.notes(self.train)
+        self.notes += size_notes.notes(self.train) + copy_notes.notes(self.train, self.validation)
         self.prompts = list(dict.fromkeys(e.caption for e in held_out))[:N_PROMPTS]
 
     def _look(self, folder: Path, captions: Captions, prefix: str | None) -> list[str]:

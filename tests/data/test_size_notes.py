@@ -7,7 +7,7 @@ from PIL import Image
 
 from fluxflow_exp.data import size_notes
 from fluxflow_exp.data.images import Entry, Images, ImageTransform
-from tests.helpers.datasets import image_folder, write_folder
+from tests.helpers.datasets import image_folder, noise, write_folder
 
 SIZES = {"a.png": (64, 64), "b.png": (63, 200), "c.png": (193, 64), "d.png": (64, 192), "e.png": (32, 128)}
 
@@ -47,7 +47,7 @@ def test_a_sample_of_many_is_looked_at_and_what_has_no_header_is_left_to_the_rea
 
 
 def test_a_folder_says_it_in_its_notes(tmp_path: Path) -> None:
-    write_folder(tmp_path, [Image.new("RGB", (20, 16)) for _ in range(30)])
+    write_folder(tmp_path, noise(30, (20, 16)))
     assert image_folder(tmp_path).notes == []
     (note,) = image_folder(tmp_path, img_size=32).notes
     assert "are smaller than img_size=32 and enlarged" in note

@@ -103,12 +103,13 @@ def _url(path: Path) -> str | None:
 
 def _histograms(sizes: Array) -> dict[str, list[tuple[str, int, float]]]:
     """Caption of a table → its rows: from where a bar goes, how many pictures, its length in per cent."""
-    wide = _bars(sizes[:, 1] / sizes[:, 0], RATIOS, [f"{each:.2f}:1" for each in RATIOS])
-    short = _bars(sizes.min(1), SIDES, [f"{each} px" for each in SIDES])
+    wide = bars(sizes[:, 1] / sizes[:, 0], RATIOS, [f"{each:.2f}:1" for each in RATIOS])
+    short = bars(sizes.min(1), SIDES, [f"{each} px" for each in SIDES])
     return {"Width to height": wide, "Shortest side": short}
 
 
-def _bars(values: Array, edges: tuple[float, ...], names: list[str]) -> list[tuple[str, int, float]]:
+def bars(values: Array, edges: tuple[float, ...], names: list[str]) -> list[tuple[str, int, float]]:
+    """Rows of a table: where a bar begins, how many values it has, its length in per cent of the longest."""
     counts = np.bincount(np.searchsorted(edges, values, side="right"), minlength=len(edges) + 1).tolist()
     rows = list(zip([f"below {names[0]}", *names], counts, strict=True))
     return [(name, count, round(100 * count / max(counts), 1)) for name, count in rows if count]
