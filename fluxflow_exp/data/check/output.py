@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fluxflow_exp.config.published import shown
 from fluxflow_exp.data.buckets import variants
 from fluxflow_exp.data.check import proportions
 from fluxflow_exp.data.check.findings import Finding
@@ -14,11 +15,12 @@ from fluxflow_exp.data.check.survey import Survey
 from fluxflow_exp.preflight.remarks import FEW_PICTURES, OFTEN
 
 SHOWN = 2  # examples in a line
+LONGEST = 120  # characters of one
 
 
 def report(survey: Survey, found: list[Finding]) -> str:
     """The table of what was found, then sizes, captions, and how long training will be."""
-    lines = [f"{survey.wanted.folder}: {head(survey)}"]
+    lines = [f"{shown(str(survey.wanted.folder))}: {head(survey)}"]
     for rank, kinds in groupby(found, key=lambda finding: finding.rank):
         lines += ["", rank, *(line for finding in kinds for line in _lines(finding))]
     sections = {"sizes": sizes(survey), "captions": captions(survey), "training": training(survey)}
@@ -30,15 +32,16 @@ def report(survey: Survey, found: list[Finding]) -> str:
 def head(survey: Survey) -> str:
     """How much was read, and how fast."""
     wanted, count = survey.wanted, len(survey.names)
-    said = f"{len(survey.said):,} captions ({wanted.captions_file})" if wanted.captions_file else "no captions"
+    said = f"{len(survey.said):,} captions ({shown(wanted.captions_file)})" if wanted.captions_file else "no captions"
     rate = count / max(survey.seconds, 1e-9)
     return f"{count:,} pictures, {said}; read in {survey.seconds:,.1f} s, {rate:,.0f} a second"
 
 
 def _lines(finding: Finding) -> list[str]:
-    items, more = finding.items[:SHOWN], "; …" if len(finding.items) > SHOWN else ""
-    examples = "; ".join(f"{each.name}: {each.detail}" if each.detail else each.name for each in items)
-    lines = [f"{len(finding.items):>9,}  {finding.title}", f"{'':11}e.g. {examples}{more}"]
+    examples = [f"{each.name}: {each.detail}" if each.detail else each.name for each in finding.items[:SHOWN]]
+    said = "; ".join(shown(each if len(each) <= LONGEST else f"{each[:LONGEST]} …") for each in examples)
+    more = "; …" if len(finding.items) > SHOWN else ""
+    lines = [f"{len(finding.items):>9,}  {finding.title}", f"{'':11}e.g. {said}{more}"]
     return [*lines, f"{'':11}{finding.advice}"] if finding.advice else lines
 
 

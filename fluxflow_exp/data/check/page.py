@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from fluxflow_exp import files
+from fluxflow_exp.config.published import shown
 from fluxflow_exp.data.check import output, proportions
 from fluxflow_exp.data.check.duplicates import Array
 from fluxflow_exp.data.check.findings import LOST, Finding, Item
@@ -27,13 +28,14 @@ SIDES = (64, 128, 192, 256, 384, 512, 768, 1024, 2048)  # pixels of the shortest
 
 def write(survey: Survey, found: list[Finding], path: Path) -> None:
     """Write the page. UserError: the disk does not take it."""
+    folder = shown(str(survey.wanted.folder))
     told = {"captions": output.captions(survey), "training": output.training(survey)}
     parts = {"found": "what was found", **{_id(each.rank): each.rank for each in found}}
     parts |= {key: key for key in ("sizes", *told) if told.get(key, survey.at)}
     made = page.write(
         "check.html",
-        title=f"Data check: {survey.wanted.folder}",
-        folder=str(survey.wanted.folder),
+        title=f"Data check: {folder}",
+        folder=folder,
         lead=output.head(survey),
         tiles=_tiles(survey, found),
         parts={key: f"{heading[0].upper()}{heading[1:]}" for key, heading in parts.items()},
@@ -85,7 +87,11 @@ def _shown(finding: Finding, folder: Path) -> dict[str, Any]:
 
 def _item(item: Item, folder: Path) -> dict[str, Any]:
     urls = [url for name in item.pictures if (url := _url(folder / name))]
-    return {"name": item.name, "detail": item.detail, "urls": urls if len(urls) == len(item.pictures) else []}
+    return {
+        "name": shown(item.name),
+        "detail": shown(item.detail),
+        "urls": urls if len(urls) == len(item.pictures) else [],
+    }
 
 
 def _url(path: Path) -> str | None:

@@ -1,6 +1,7 @@
 """A folder with many kinds of trouble, each of which is named; and what is written of it."""
 
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable
@@ -271,3 +272,21 @@ def test_captions_are_found_where_they_stand(tmp_path: Path, capsys: pytest.Capt
     (tmp_path / "metadata.csv").write_text("file_name,text\n0.png,a\n1.png,b\n")
     assert cli(words) == 0
     assert "2 pictures, 2 captions" in capsys.readouterr().out
+
+
+def test_names_that_are_no_text_and_captions_that_a_terminal_would_obey_are_shown_escaped(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    odd = os.fsdecode(b"\xff.png")
+    (tmp_path / "images").mkdir()
+    for name in (odd, "1.png"):
+        picture(0).save(tmp_path / "images" / name)
+    rows = [{"file_name": name, "text": "\x1b[2J" * 60} for name in (odd, "1.png")]
+    (tmp_path / "rows.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    words = [str(tmp_path / "images"), str(tmp_path / "rows.jsonl"), "--fix", str(tmp_path / "clean.jsonl")]
+    assert cli([*words, "--output", str(tmp_path / "page.html")]) == 0
+    said = capsys.readouterr().out
+    assert "\\udcff.png" in said
+    assert "\x1b[2J" not in said
+    (row,) = map(json.loads, (tmp_path / "clean.jsonl").read_text("utf-8").splitlines())
+    assert row == rows[0]

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fluxflow_exp.data.check.look import COLOUR, DIGEST, GREY, KEPT, look
+from fluxflow_exp.data.check.look import COLOUR, DIGEST, GREY, KEPT, KINDS, look
+from tests.helpers.mutated import mutations, pictures
 
 
 def test_a_plain_photograph_has_nothing_unusual(tmp_path: Path) -> None:
@@ -55,3 +56,13 @@ def test_what_is_no_file_says_why(tmp_path: Path, name: str) -> None:
     found = look(tmp_path / name, at_least=16)
     assert found.wrong
     assert found.kept == b""
+
+
+def test_no_file_whatever_it_holds_ends_in_anything_but_a_reason(tmp_path: Path) -> None:
+    whole = list(pictures().values())
+    for data in [*whole[::12], *mutations(whole, count=60, seed=5)]:
+        (tmp_path / "a").write_bytes(data)
+        found = look(tmp_path / "a", at_least=16)
+        assert bool(found.wrong) != (len(found.kept) == KEPT)
+        assert "\n" not in found.wrong
+        assert set(found.kinds) <= set(KINDS)
