@@ -107,7 +107,10 @@ def describe(
         if trainer_class(step).CACHES:  # it reads captions
             told = remarks.remarks(step, lengths[name], data[name], modules["text_encoder"])
             lines += [f"    note: {line}" for line in told]
-        lines += _cache_line(*cache_folder(config, name, data[name], lengths[name]))
+        folder, reason = cache_folder(config, name, data[name], lengths[name])
+        lines += _cache_line(folder, reason) + _teacher_lines(
+            step, lengths[name], data[name], modules, kept=bool(folder)
+        )
     total = sum(each.updates for each in lengths.values())
     return "\n".join([*lines, f"  Total: {total} updates"])
 
@@ -144,6 +147,24 @@ def _cache_line(folder: Path | None, reason: str) -> list[str]:
     if folder is not None:
         return [f"    latents: encoded once, kept in {folder}"]
     return [f"    latents: encoded at every update, since {reason}"] if reason else []
+
+
+def _teacher_lines(step: Step, size: Length, data: DataSet, modules: dict[str, Any], *, kept: bool) -> list[str]:
+    """What a flow step is aligned with. UserError: its features would take more disk than is allowed."""
+    node = step.trainer.get("repa")
+    if not node:
+        return []
+    repa = instantiate(node)
+    teacher, last = repa.teacher(), sum(repa.is_on(update, size.updates) for update in range(size.updates))
+    (block,) = repa.blocks(modules["flow_processor"])
+    until = "" if last == size.updates else f", until update {last} of {size.updates}"
+    how = "seen at every update"
+    if kept:
+        side = data.img_size // (modules["compressor"].downscale * modules["flow_processor"].patch_size)
+        need = len(data.train) * teacher.channels * side**2 * 2  # of rectangles it is about that
+        repa.check_size(len(data.train), need)
+        how = f"seen once, its features kept in {need / 2**30:.2g} GiB"
+    return [f"    teacher: {repa.folder}, {teacher.channels} channels, for block {block}{until}; each image {how}"]
 
 
 def _left_out(data: DataSet, batch_size: int) -> list[str]:

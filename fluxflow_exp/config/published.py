@@ -46,6 +46,7 @@ PUBLISHED: dict[str, frozenset[str]] = {
             "lecam.LeCam",
             "perceptual.Perceptual",
             "reconstruction.Reconstruction",
+            "repa.Repa",
             "self_alignment.SelfAlignment",
             "v_prediction.VPrediction",
         )

@@ -79,6 +79,7 @@ class LatentCache:
             found = ((index, source.choices(index)) for index in range(self.count))
             self.choices = {index: choices for index, choices in found if choices}
         self.tokens: TokenCache | None = None
+        self.features: LatentCache | None = None  # of a teacher, for the same samples
 
     def __len__(self) -> int:
         return self.count
@@ -111,7 +112,8 @@ class LatentCache:
         """Samples of one shape, none of them bad."""
         captions = [self._caption(index, rngs[row] if rngs else None) for row, index in enumerate(indices)]
         tokens = self.tokens.read(captions) if self.tokens else None
-        return Rows(self._moments(indices), captions, [self.ids[index] for index in indices], tokens)
+        features = self.features.values(indices) if self.features else None
+        return Rows(self.values(indices), captions, [self.ids[index] for index in indices], tokens, features)
 
     def _caption(self, index: int, rng: random.Random | None) -> str:
         choices = self.choices.get(index)
@@ -119,7 +121,7 @@ class LatentCache:
             return self.captions[index]
         return chosen(choices, rng) if rng else heaviest(choices)
 
-    def _moments(self, indices: list[int]) -> Tensor:
+    def values(self, indices: list[int]) -> Tensor:
         if not indices:
             return torch.empty(0)
         sample = self.shards.array(self.places[indices[0]][0])
@@ -127,4 +129,14 @@ class LatentCache:
         for row, index in enumerate(indices):
             number, place = self.places[index]
             found[row] = self.shards.array(number)[place]
-        return torch.from_numpy(found)
+        return tensor_of(found)
+
+
+def array_of(values: Tensor) -> NDArray[Any]:
+    """`values` for NumPy, which has no bfloat16: int16 stands for it."""
+    return (values.view(torch.int16) if values.dtype == torch.bfloat16 else values).numpy()
+
+
+def tensor_of(array: NDArray[Any]) -> Tensor:
+    found = torch.from_numpy(array)
+    return found.view(torch.bfloat16) if found.dtype == torch.int16 else found

@@ -41,6 +41,7 @@ class Batch(NamedTuple):
     ids: list[str]
     bad: Bad  # met while this batch was filled
     tokens: Tokens | None = None  # of the captions, if the source has them
+    features: Tensor | None = None  # of a teacher, if the source has them
 
 
 def updates_per_epoch(source: Indexed | Stream, batch_size: int) -> int:
@@ -147,7 +148,12 @@ def _batches(read: Iterable[tuple[Rows, Bad]], share: int) -> Iterator[Batch]:
                 "data.data_path is the folder that the names in data.captions_file stand in"
             )
         yield Batch(
-            rows.values, list(rows.captions), list(rows.ids), [(name, reason) for name, reason in bad], rows.tokens
+            rows.values,
+            list(rows.captions),
+            list(rows.ids),
+            [(name, reason) for name, reason in bad],
+            rows.tokens,
+            rows.features,
         )
 
 

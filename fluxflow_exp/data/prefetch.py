@@ -34,4 +34,5 @@ def read_ahead(read: Callable[[Item], Result], items: Iterable[Item], *, gpu: bo
 def pinned(rows: Rows) -> Rows:
     """The same, where a GPU can fetch it while the host goes on."""
     tokens = rows.tokens and rows.tokens._replace(tokens=rows.tokens.tokens.pin_memory())
-    return rows._replace(values=rows.values.pin_memory(), tokens=tokens)
+    features = None if rows.features is None else rows.features.pin_memory()
+    return rows._replace(values=rows.values.pin_memory(), tokens=tokens, features=features)

@@ -130,6 +130,7 @@ class Rows(NamedTuple):
     captions: list[str]
     ids: list[str]
     tokens: Tokens | None
+    features: Tensor | None = None  # (batch, channels, rows, columns) bfloat16, of a teacher
 
 
 @runtime_checkable

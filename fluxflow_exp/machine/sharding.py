@@ -6,6 +6,7 @@ there is no state yet, so that a save would change what follows.
 Torch's FSDP and DTensor are imported where they are used: a check of a configuration does without that half second.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -14,13 +15,13 @@ from torch import Tensor, nn
 from fluxflow_exp.machine.ranks import Ranks
 
 
-def shard(module: nn.Module, ranks: Ranks, device: torch.device) -> None:
+def shard(module: nn.Module, ranks: Ranks, device: torch.device, *, blocks: Iterable[nn.Module]) -> None:
     """Spread `module`, block by block, over all ranks. Its gradients are summed over them, not averaged."""
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import FSDPModule, fully_shard
 
     mesh = init_device_mesh(device.type, (ranks.count,))
-    for block in module.blocks:  # type: ignore[union-attr]
+    for block in blocks:
         fully_shard(block, mesh=mesh)
     # Without this the root would keep gathered weights after a forward pass, and evaluate with those of before a swap.
     fully_shard(module, mesh=mesh, reshard_after_forward=True)

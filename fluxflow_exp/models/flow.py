@@ -64,7 +64,7 @@ class FlowProcessor(nn.Module):
                 raise ValueError(f"{name} needs a depth of at least {least}, not {depth}: it would join nothing")
         if width % heads or (width // heads) % 4:
             raise ValueError(f"width / heads must be a multiple of 4 for 2-D rotary positions: {width} / {heads}")
-        self.patch_size, self.head_dim, self.text_dim = patch_size, width // heads, text_dim
+        self.patch_size, self.width, self.head_dim, self.text_dim = patch_size, width, width // heads, text_dim
         self.checkpointing = False
         self.skips = long_skips_of(depth) if long_skips else {}
         self.value_residual, self.absolute_positions = value_residual, absolute_positions

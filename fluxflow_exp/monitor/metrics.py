@@ -38,6 +38,7 @@ METRICS = {
     "equivariance": Metric("Equivariance"),
     "flow": Metric("Flow loss", console="Flow"),
     "self_alignment": Metric("Self-alignment, 1 - cosine"),
+    "repa": Metric("Alignment with the teacher, 1 - cosine"),
     "active_units": Metric("Active latent channels"),
     "latent_std": Metric("Latents' standard deviation"),
     "latent_max": Metric("Latents' largest value"),

@@ -66,6 +66,7 @@ class Rehearsal:
         with torch.no_grad(), meter.off(), trainer.machine.autocast():
             images = torch.zeros(1, 3, img_size, img_size, device=DEVICE)
             self.moments = compressor.moments(images).to(STORED[trainer.machine.precision])
+            self.features = trainer.features(images)
         shown = images if trainer.setup.cache is None else self.moments
         self.shape = shown.shape[1:]  # of what a batch holds
         self.dtype = torch.uint8 if trainer.setup.cache is None else self.moments.dtype
@@ -110,9 +111,9 @@ class Rehearsal:
         return sum(2 * each.numel() * each.element_size() for part in parts for each in part.state_dict().values())
 
     def cached_bytes(self) -> int:
-        """Size of an image's entry in a cache of moments."""
-        size: int = self.moments.numel() * self.moments.element_size()
-        return size
+        """Size of an image's entry in a cache of moments, and of a teacher's features."""
+        kept = [self.moments] if self.features is None else [self.moments, self.features]
+        return sum(each.numel() * each.element_size() for each in kept)
 
     def _first(self, kind: Kind) -> int:
         return next(i for i in range(self.trainer.length.updates) if self.trainer.kind(i) == kind)
@@ -125,7 +126,10 @@ class Rehearsal:
         trainer.update_index = index
         gc.collect()
         self.meter.restart()
-        trainer.update(Batch(images, captions, captions, []))
+        kept = self.features if trainer.setup.cache is not None else None
+        if kept is not None:
+            kept = torch.empty(length.batch_size, *kept.shape[1:], dtype=kept.dtype)
+        trainer.update(Batch(images, captions, captions, [], features=kept))
         trainer.metric_buffer.updates = []  # fake numbers are never read
         streams = 1 if trainer.accumulation.cuda_graphs is None else 2
         return Cost(self.meter.peak + streams * WORKSPACE, self.meter.operations)

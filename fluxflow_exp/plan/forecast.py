@@ -58,6 +58,9 @@ def forecast(
         known = [shares[kind] * time for kind, time in times.items() if time is not None]
         average = measured if measured is not None else sum(known) if known else None
         hours = None if average is None else average * length.updates / 3600
+        modules = dict(tried.trainer.setup.parts)
+        for player in tried.trainer.players.values():
+            modules |= player.beside
         saved = config.checkpoint.keep + 1  # one is being written
         return Forecast(
             step=name,
@@ -65,7 +68,7 @@ def forecast(
             updates=length.updates,
             batch_size=length.batch_size,
             micro_batch=length.micro_batch,
-            parameters={part: _count(module) for part, module in tried.trainer.setup.parts.items()},
+            parameters={part: _count(module) for part, module in modules.items()},
             trained=sum(p.numel() for player in tried.trainer.players.values() for p in player.parameters),
             tflop=ranks * sum(shares[kind] * each.flops for kind, each in costs.items()) / 1e12,
             peak_gib=peak,

@@ -6,7 +6,6 @@ from typing import Any
 from torch import nn
 
 from fluxflow_exp import pictures
-from fluxflow_exp.config.compose import instantiate
 from fluxflow_exp.config.published import locate
 from fluxflow_exp.config.schema import Model
 from fluxflow_exp.data.buckets import bucket_sizes
@@ -14,6 +13,7 @@ from fluxflow_exp.errors import UserError
 from fluxflow_exp.evaluation.measures import MEASURES
 from fluxflow_exp.losses.perceptual import SMALLEST
 from fluxflow_exp.models import weights
+from fluxflow_exp.preflight import alignment
 
 SHARED = ("vae_dim", "text_dim")  # arguments that must be the same in all parts that have them
 
@@ -36,7 +36,7 @@ def problems(values: dict[str, Any]) -> list[str]:
     found = _unlike(model, list(needed)) + _unlike_scales(outlines)
     for name, step in steps.items():
         found += _sizes(step, f"stage.steps.{name}", values, outlines)
-        found += _unaligned(step, f"stage.steps.{name}.trainer.self_alignment", outlines)
+        found += alignment.problems(step, f"stage.steps.{name}", outlines, values["evaluation"])
         found += _unconditioned(step, f"stage.steps.{name}.trainer.spade", outlines)
     return list(dict.fromkeys(found))
 
@@ -84,18 +84,6 @@ def _unlike_scales(outlines: dict[str, nn.Module]) -> list[str]:
     if down is None or up is None or down == up:
         return []
     return [f"model.expander enlarges {up} times what model.compressor reduces {down} times"]
-
-
-def _unaligned(step: dict[str, Any], where: str, outlines: dict[str, nn.Module]) -> list[str]:
-    """Let self-alignment look for its blocks."""
-    node = step["trainer"].get("self_alignment")
-    if not node or "flow_processor" not in outlines:
-        return []
-    try:
-        instantiate(node).blocks(outlines["flow_processor"])
-    except ValueError as error:
-        return [f"{where}: {error}"]
-    return []
 
 
 def _unconditioned(step: dict[str, Any], where: str, outlines: dict[str, nn.Module]) -> list[str]:

@@ -41,7 +41,9 @@ def pretrained(values: dict[str, Any], steps: Iterable[str] | None = None) -> di
     losses = [loss for name in named for loss in values["stage"]["steps"][name]["trainer"].values()]
     given = [Path(loss["weights_file"]) for loss in losses if isinstance(loss, dict) and loss.get("weights_file")]
     loaded = (*LOADED, ".jinja") if values["model"]["text_encoder"].get("template") == "chat" else LOADED
-    folders = {Path(values["model"][part].get(key) or "").expanduser() for part, key in FOLDERS.items()}
+    places = [values["model"][part].get(key) for part, key in FOLDERS.items()]
+    places += [loss.get("teacher_path") for loss in losses if isinstance(loss, dict)]
+    folders = {Path(name or "").expanduser() for name in places}
     inside = [path for folder in folders if folder.name and folder.is_dir() for path in folder.iterdir()]
     found = {*(path.expanduser() for path in given), *(path for path in inside if path.suffix in loaded)}
     return _digests({path for path in found if path.is_file()})  # who loads one that is not there says so

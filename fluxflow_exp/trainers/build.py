@@ -148,5 +148,6 @@ def _build_parts(
         if config.hardware.activation_checkpointing and hasattr(module, "checkpointing"):
             module.checkpointing = True
     if config.hardware.parallel == "fsdp" and run.ranks.count > 1 and "flow_processor" in trained:
-        sharding.shard(parts["flow_processor"], run.ranks, run.machine.device)
+        flow = parts["flow_processor"]
+        sharding.shard(flow, run.ranks, run.machine.device, blocks=flow.blocks)
     return parts

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fluxflow_exp import pictures
 from fluxflow_exp.data.loader import Batch, read_all
@@ -13,6 +13,7 @@ from fluxflow_exp.evaluation.copies import through
 from fluxflow_exp.evaluation.during_training import ValidationMetrics
 from fluxflow_exp.evaluation.measures import MEASURES, ON_SCHEDULE
 from fluxflow_exp.losses.flow_matching import RectifiedFlow
+from fluxflow_exp.losses.repa import Repa
 from fluxflow_exp.losses.self_alignment import SelfAlignment
 from fluxflow_exp.losses.terms import Loss, Terms, Weights, computed
 from fluxflow_exp.models.posterior import Posterior
@@ -20,6 +21,7 @@ from fluxflow_exp.models.text_encoder import Text, padded
 from fluxflow_exp.models.text_to_image import TextToImage
 from fluxflow_exp.monitor.health import HealthContext
 from fluxflow_exp.seeding import generator
+from fluxflow_exp.trainers.alignment import Alignment
 from fluxflow_exp.trainers.base import Trainer
 from fluxflow_exp.trainers.context import StepContext
 from fluxflow_exp.trainers.health_check import latent_numbers
@@ -47,10 +49,11 @@ class FlowTrainer(Trainer):
     METRICS = {
         "flow": None,
         "self_alignment": "self_alignment",
+        "repa": "repa",
         "val_flow": None,
         **{f"val_{name}": None for name in ON_SCHEDULE if MEASURES[name].of == "samples"},
     }
-    REACHES = {"flow": NEEDS, "self_alignment": NEEDS}
+    REACHES = dict.fromkeys(("flow", "self_alignment", "repa"), NEEDS)
     CACHES = True
 
     def __init__(
@@ -59,8 +62,10 @@ class FlowTrainer(Trainer):
         *,
         objective: RectifiedFlow,
         self_alignment: SelfAlignment | None = None,
+        repa: Repa | None = None,
         **losses: Loss,
     ) -> None:
+        self.alignment = Alignment(repa, setup) if repa else None
         super().__init__(setup, losses)
         self.objective, self.self_alignment = objective, self_alignment
         self.compressor: Any = setup.parts["compressor"]
@@ -84,10 +89,20 @@ class FlowTrainer(Trainer):
 
     def open_source(self) -> None:
         if self.setup.cache is not None:
-            self.source = cache = open_cache(self.setup, self.setup.cache, self.trains_text)
+            self.source = cache = open_cache(self.setup, self.setup.cache, self.trains_text, self.alignment)
             self.latents = Cached(cache, self.machine, self.setup.parts, trains_text=self.trains_text)
         if not self.trains_text and not self.latents.has_tokens:
             self.latents.recent = recent_texts(self.setup)
+
+    def beside(self) -> dict[str, dict[str, nn.Module]]:
+        return {"flow": {"repa": self.alignment.projector}} if self.alignment else {}
+
+    def features(self, images: Tensor) -> Tensor | None:
+        return self.alignment.of(images) if self.alignment else None
+
+    def kind(self, update: int) -> tuple[str, ...]:
+        aligned = self.alignment is not None and self.alignment.repa.is_on(update, self.length.updates)
+        return ("repa",) if aligned else ()
 
     def inputs(self, batch: Batch) -> Tensor:
         return self.latents.inputs(batch)
@@ -134,6 +149,8 @@ class FlowTrainer(Trainer):
         self.times = self.objective.times(self.noise((count,), "time"))
         self.dropped = self._drops(count)
         self.latents.begin_update(batch)
+        if self.alignment:
+            self.alignment.begin_update(batch, self.update_index)
 
     def _latent_shape(self, batch: Batch) -> tuple[int, ...]:
         """Return the shape for the whole global batch, of which `batch` is this rank's share."""
@@ -194,19 +211,25 @@ class FlowTrainer(Trainer):
         text = self.latents.text(micro, self.dropped[micro.rows])
         if data.is_cuda and not self.trains_text:
             text = padded(Text(*text))
-        return data, self.flow_noise[micro.rows], self.times[micro.rows], *text
+        # Empty is off: shapes then tell a GPU which of its graphs a pass replays.
+        features = self.alignment.features(micro) if self.alignment else data.new_empty(0)
+        return data, self.flow_noise[micro.rows], self.times[micro.rows], features, *text
 
-    def _loss(self, data: Tensor, noise: Tensor, times: Tensor, *words: Tensor) -> tuple[Terms, Weights]:
+    def _loss(
+        self, data: Tensor, noise: Tensor, times: Tensor, features: Tensor, *words: Tensor
+    ) -> tuple[Terms, Weights]:
         text = self.text_encoder.encode(*words) if self.trains_text else Text(*words)
         noisy = self.objective.interpolate(data, noise, times)
         weights: Weights = {"flow": 1.0}
         aligned: Terms = {}
+        taps = (*self.aligned, *([self.alignment.block] if self.alignment and features.numel() else []))
+        velocity, tokens = self.flow(noisy, times, text, taps=taps) if taps else (self.flow(noisy, times, text), [])
         if self.self_alignment:
-            velocity, tokens = self.flow(noisy, times, text, taps=self.aligned)
-            aligned = self.self_alignment(*tokens)
+            aligned |= self.self_alignment(*tokens[:2])
             weights |= self.self_alignment.weights
-        else:
-            velocity = self.flow(noisy, times, text)
+        if self.alignment and features.numel():
+            aligned |= self.alignment.terms(tokens[-1], features)
+            weights |= self.alignment.repa.weights
         own, own_weights = computed(self.losses, velocity, data, noise, times)
         return self.objective(velocity, data, noise, times) | aligned | own, weights | own_weights
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import random
-import shutil
 from collections.abc import Callable, Generator
 from contextlib import closing
 from functools import partial
@@ -14,14 +13,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fluxflow_exp.data.array_shards import ArrayShards
-from fluxflow_exp.data.cache import FORMAT, Entries, LatentCache, TokenCache
+from fluxflow_exp.data.cache import FORMAT, Entries, LatentCache, TokenCache, array_of
 from fluxflow_exp.data.protocols import BadSampleError, Source, Stream, digest
 from fluxflow_exp.data.sequential import read_lists
 from fluxflow_exp.errors import UserError
-from fluxflow_exp.machine.preemption import Interrupted
 from fluxflow_exp.seeding import derive
 from fluxflow_exp.trainers.accumulation import attempt
+from fluxflow_exp.trainers.alignment import Alignment
+from fluxflow_exp.trainers.cache_files import fill, wrong
 from fluxflow_exp.trainers.context import StepContext
 
 # At two bytes float16 keeps three bits more than bfloat16 of numbers from 6e-5 to 65504, where moments and tokens lie.
@@ -33,28 +32,52 @@ CHECKED = 4  # entries encoded again at a start
 PROBED = 100  # samples of a shape that are tried until one can be read
 
 
-def open_cache(setup: StepContext, root: Path, trains_text: bool) -> LatentCache:
-    """The cache of a step's data and frozen parts below `root`; what it lacks is written first.
+def open_cache(setup: StepContext, root: Path, trains_text: bool, alignment: Alignment | None = None) -> LatentCache:
+    """The cache of a step's data and frozen parts, a teacher among them, below `root`; what it lacks is written first.
 
     UserError: no room, numbers that float16 cannot hold, or a cache that does not hold what it should.
     Interrupted: a signal came before it was whole; what was written stays.
     """
     source, parts = setup.data.train, setup.parts
     assert not isinstance(source, Stream)  # nothing is cached of what varies
-    encoder = Encoder(setup, source)
-    folder = encoder.folder(root, "latents", parts["compressor"], source.fingerprint)
-    cache = LatentCache(folder, source)
-    _fill(setup, cache.shards, partial(encoder.write_latents, cache), partial(encoder.latents_need, cache))
-    cache.open()
+    compressor: Any = parts["compressor"]
+    encoder = Encoder(setup, source, compressor.moments, STORED[setup.machine.precision], "Latent cache")
+    cache = _filled(encoder, encoder.folder(root, "latents", compressor, source.fingerprint))
     if not trains_text:
         captions = sorted({"", *cache.all_captions()})
         folder = encoder.folder(root, "text", parts["text_encoder"], partial(digest, captions))
         cache.tokens = tokens = TokenCache(folder, captions)
-        _fill(setup, tokens.shards, partial(encoder.write_tokens, tokens), partial(encoder.tokens_need, tokens))
+        fill(setup, tokens.shards, partial(encoder.write_tokens, tokens), partial(encoder.tokens_need, tokens))
         tokens.open()
     if setup.ranks.first:
         encoder.check(cache)
     setup.ranks.meet()
+    if alignment:
+        cache.features = _features(setup, source, root, alignment)
+        cache.bad |= cache.features.bad
+    return cache
+
+
+def _features(setup: StepContext, source: Source, root: Path, alignment: Alignment) -> LatentCache:
+    """What a teacher sees of each image, on the grid of tokens. UserError: it would be more than is allowed."""
+    encoder = Encoder(setup, source, alignment.of, torch.bfloat16, "Feature cache")
+    folder = encoder.folder(
+        root, "features", alignment.teacher, lambda: digest([source.fingerprint(), alignment.token])
+    )
+    alignment.repa.check_size(len(source), encoder.need(LatentCache(folder, source), None)[1])
+    cache = _filled(encoder, folder)
+    if setup.ranks.first:
+        encoder.check(cache)
+    setup.ranks.meet()
+    alignment.teacher.cpu()
+    return cache
+
+
+def _filled(encoder: "Encoder", folder: Path) -> LatentCache:
+    """The cache in `folder`, whole."""
+    cache = LatentCache(folder, encoder.source)
+    fill(encoder.setup, cache.shards, partial(encoder.write, cache), partial(encoder.need, cache))
+    cache.open()
     return cache
 
 
@@ -69,11 +92,16 @@ def weights_digest(module: nn.Module) -> str:
 
 class Encoder:
     """A step's frozen parts, run over its training set in the shapes of training: there is one way to compile and
-    one way to round."""
+    one way to round.
 
-    def __init__(self, setup: StepContext, source: Source) -> None:
+    `of` gives of images (n, 3, height, width) in [-1, 1] what is kept of them, as `kept`; `what` names it.
+    """
+
+    def __init__(
+        self, setup: StepContext, source: Source, of: Callable[[Tensor], Tensor], kept: torch.dtype, what: str
+    ) -> None:
         self.setup, self.source, self.machine = setup, source, setup.machine
-        self.compressor: Any = setup.parts["compressor"]
+        self.of, self.kept, self.what = of, kept, what
         self.precision = self.machine.precision
         self.micro_batch = self.at_once = setup.length.micro_batch
 
@@ -84,20 +112,20 @@ class Encoder:
             key = digest([FORMAT, kind, self.precision, weights_digest(part), fingerprint()])[:16]
         return root / f"{kind}-{self.setup.ranks.from_first(key)}"
 
-    def latents_need(self, cache: LatentCache, missing: list[int]) -> tuple[str, int]:
-        """Return what is to be written, in words, and its bytes."""
+    def need(self, cache: LatentCache, missing: list[int] | None) -> tuple[str, int]:
+        """Return what is to be written, in words, and its bytes; None: all."""
         images, need = 0, 0
         sizes: dict[Any, int] = {}
-        for members in (cache.contents[number] for number in missing):
+        for members in cache.contents if missing is None else [cache.contents[number] for number in missing]:
             group = cache.groups[members[0]] if cache.groups else None
             if group not in sizes:
-                moments = self.moments(self._probe(group))
-                sizes[group] = moments[0].numel() * moments.element_size()
+                values = self.values(self._probe(group))
+                sizes[group] = values[0].numel() * values.element_size()
             images += len(members)
             need += len(members) * sizes[group]
-        return f"Latent cache: {images:,} images", need
+        return f"{self.what}: {images:,} images", need
 
-    def write_latents(self, cache: LatentCache, numbers: list[int]) -> Generator[None]:
+    def write(self, cache: LatentCache, numbers: list[int]) -> Generator[None]:
         """Write these shards, one at each step."""
         micro = self.micro_batch
         parts = {
@@ -114,14 +142,14 @@ class Encoder:
                 for read in islice(batches, len(parts[number])):
                     first = len(entries.ids)
                     if read.rows:
-                        moments = self.moments(read.images, [read.ids[row] for row in read.rows])
+                        values = self.values(read.images, [read.ids[row] for row in read.rows])
                         if not found.numel():
-                            found = moments.new_zeros((count, *moments.shape[1:]))
-                        found[[first + row for row in read.rows]] = moments
+                            found = values.new_zeros((count, *values.shape[1:]))
+                        found[[first + row for row in read.rows]] = values
                     entries.ids.extend(read.ids)
                     entries.captions.extend(read.captions)
                     entries.bad.update({str(first + row): reason for row, reason in read.bad.items()})
-                cache.write(number, found.numpy(), entries)
+                cache.write(number, array_of(found), entries)
                 yield
 
     def tokens_need(self, cache: TokenCache, missing: list[int]) -> tuple[str, int]:
@@ -141,19 +169,20 @@ class Encoder:
             yield
 
     @torch.no_grad()
-    def moments(self, images: Tensor, ids: list[str] | None = None) -> Tensor:
+    def values(self, images: Tensor, ids: list[str] | None = None) -> Tensor:
         """uint8 images of one shape, a micro-batch at most → (images, channels, h, w) as stored, on the CPU."""
         more = self.micro_batch - len(images)
         with self.machine.autocast():
             found = self._encode(torch.cat([images, images[-1:].expand(more, -1, -1, -1)]))
-        return self._stored(found[: len(images)], "latents", ids)
+        return self._stored(found[: len(images)].to(self.kept), self.what, ids)
 
     @torch.no_grad()
     def tokens(self, captions: list[str]) -> list[NDArray[Any]]:
         """(own length, width) of each caption as stored."""
         with self.machine.autocast():
             text = self.setup.parts["text_encoder"](captions)
-        stored, masks = self._stored(text.tokens, "tokens", captions), text.mask.cpu()
+        kept = text.tokens.to(STORED[self.precision])
+        stored, masks = self._stored(kept, "Text cache", captions), text.mask.cpu()
         return [tokens[mask].numpy() for tokens, mask in zip(stored, masks, strict=True)]
 
     def check(self, cache: LatentCache) -> None:
@@ -165,25 +194,25 @@ class Encoder:
             try:
                 sample = self.source.read(index, random.Random(0))
             except BadSampleError as error:
-                raise _wrong(cache.shards.folder, str(error)) from error
+                raise wrong(cache.shards.folder, str(error)) from error
             if (sample.id, sample.caption) != (kept.ids[0], kept.captions[0]):
-                raise _wrong(cache.shards.folder, f"it has {kept.ids[0]!r} in the place of {sample.id!r}")
-            self._compare(self.moments(sample.image[None])[0], kept.values[0], cache.shards.folder, sample.id)
+                raise wrong(cache.shards.folder, f"it has {kept.ids[0]!r} in the place of {sample.id!r}")
+            self._compare(self.values(sample.image[None])[0], kept.values[0], cache.shards.folder, sample.id)
             if cache.tokens and kept.tokens:
                 fresh = torch.from_numpy(self.tokens([sample.caption])[0])
                 own = kept.tokens.tokens[0, : kept.tokens.lengths[0]]
                 self._compare(fresh, own, cache.tokens.shards.folder, sample.caption)
         if chosen:
             self.setup.console.say(
-                f"Latent cache: {len(cache):,} images in {cache.shards.folder}; {len(chosen)} encoded again agree"
+                f"{self.what}: {len(cache):,} images in {cache.shards.folder}; {len(chosen)} encoded again agree"
             )
 
     def _encode(self, images: Tensor) -> Tensor:
-        """Their moments, fewer at once where memory does not suffice. OutOfMemoryError: not even for one."""
+        """What is to be kept of them, fewer at once where memory does not suffice. OutOfMemoryError: not for one."""
 
         def passes() -> Tensor:
             parts = torch.split(images, self.at_once)
-            return torch.cat([self.compressor.moments(self.machine.to_device(part)) for part in parts])
+            return torch.cat([self.of(self.machine.to_device(part)) for part in parts])
 
         while self.at_once > 1:
             done = attempt(passes)
@@ -196,19 +225,18 @@ class Encoder:
 
     def _compare(self, fresh: Tensor, kept: Tensor, folder: Path, name: str) -> None:
         if fresh.shape != kept.shape:
-            raise _wrong(folder, f"{name!r} has the shape {tuple(kept.shape)} there and {tuple(fresh.shape)} here")
+            raise wrong(folder, f"{name!r} has the shape {tuple(kept.shape)} there and {tuple(fresh.shape)} here")
         error = float((kept.float() - fresh.float()).norm() / fresh.float().norm())
         if not error <= TOLERANCE[self.precision]:
-            raise _wrong(
+            raise wrong(
                 folder, f"{name!r} encoded again differs by {error:.2g} (tolerance {TOLERANCE[self.precision]:g})"
             )
 
-    def _stored(self, values: Tensor, what: str, names: list[str] | None) -> Tensor:
-        found = values.to(STORED[self.precision])
+    def _stored(self, found: Tensor, what: str, names: list[str] | None) -> Tensor:
         finite = found.isfinite().flatten(1).all(1).tolist()
         if not all(finite):
             name = names[finite.index(False)] if names else "a sample"
-            raise UserError(f"the {what} of {name!r} are not finite in {found.dtype}: set cache.mode=off")
+            raise UserError(f"{what}: that of {name!r} is not finite in {found.dtype}: set cache.mode=off")
         return found.cpu()
 
     def _probe(self, group: Any) -> Tensor:
@@ -221,50 +249,3 @@ class Encoder:
             except BadSampleError as error:
                 reason = str(error)
         raise UserError(f"none of the first {PROBED} images can be read; the last: {reason}. Check data.data_path")
-
-
-def _fill(
-    setup: StepContext,
-    shards: ArrayShards,
-    write: Callable[[list[int]], Generator[None]],
-    need: Callable[[list[int]], tuple[str, int]],
-) -> None:
-    """Write the shards that are missing, each rank every n-th of them."""
-    ranks = setup.ranks
-    missing = ranks.from_first(shards.missing() if ranks.first else [])
-    if not missing:
-        return
-    if ranks.first:
-        _make_room(setup.console.say, shards.folder, *need(missing))
-    ranks.meet()
-    writing = write(missing[ranks.rank :: ranks.count])
-    rounds = -(-len(missing) // ranks.count)
-    with closing(writing):
-        for _ in setup.console.track(range(rounds), f"Writing {shards.folder.name}", total=rounds):
-            next(writing, None)
-            (signum,) = ranks.largest([setup.stop.signum or 0])
-            if signum:
-                raise Interrupted(signum)
-    ranks.meet()
-    if ranks.first:
-        shards.tidy()
-
-
-def _make_room(say: Callable[[str], None], folder: Path, what: str, need: int) -> None:
-    """Say what will be written. UserError: the disk has not the room."""
-    say(f"{what}, {_megabytes(need)}, in {folder}")
-    folder.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(folder).free
-    if free < need:
-        raise UserError(
-            f"{folder} needs {_megabytes(need)}, and its disk has {_megabytes(free)} free: make room, set cache.path "
-            "to another disk, or set cache.mode=off"
-        )
-
-
-def _wrong(folder: Path, what: str) -> UserError:
-    return UserError(f"the cache {folder} does not hold what it should: {what}. Delete that folder; it is written anew")
-
-
-def _megabytes(count: int) -> str:
-    return f"{count / 1e6:,.0f} MB" if count >= 1e6 else f"{count / 1e3:,.0f} kB"

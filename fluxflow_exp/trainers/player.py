@@ -15,7 +15,10 @@ from fluxflow_exp.trainers.ema import EMA
 
 
 class Player:
-    """`parts` are trained from the step's update `start` on; only parameters that require gradients are."""
+    """`parts` are trained from the step's update `start` on; only parameters that require gradients are.
+
+    `beside` are modules that a loss needs: trained with the parts, and neither averaged nor published.
+    """
 
     def __init__(
         self,
@@ -27,10 +30,13 @@ class Player:
         ema_decay: float | None,
         clip: float | None,
         start: int = 0,
+        beside: dict[str, nn.Module] | None = None,
     ) -> None:
         self.name, self.parts, self.clip, self.start = name, parts, clip, start
+        self.beside = beside or {}
+        modules = {**parts, **self.beside}
         self.keeps_gradients = False  # where they are in memory, zeroed, from one update to the next
-        named = [(f"{part}.{n}", p) for part, m in parts.items() for n, p in m.named_parameters() if p.requires_grad]
+        named = [(f"{part}.{n}", p) for part, m in modules.items() for n, p in m.named_parameters() if p.requires_grad]
         self.parameters = [parameter for _, parameter in named]
         self.sharded = any(sharding.is_sharded(m) for m in parts.values())
         self.optimizer = optimizer(named)
@@ -81,14 +87,15 @@ class Player:
                 "optimizer": self.optimizer.state_dict(),
                 "schedule": self.schedule.state_dict(),
                 "ema": self.ema.state_dict() if self.ema else None,
+                **({"beside": {n: m.state_dict() for n, m in self.beside.items()}} if self.beside else {}),
             }
         )
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        for name, module in self.parts.items():
-            mine = module.state_dict()
-            module.load_state_dict({k: sharding.like(v, mine[k]) for k, v in state["parts"][name].items()})
+        for name, module in [*self.parts.items(), *self.beside.items()]:
+            mine, saved = module.state_dict(), state["beside" if name in self.beside else "parts"][name]
+            module.load_state_dict({k: sharding.like(v, mine[k]) for k, v in saved.items()})
         saved = state["optimizer"]
         moments = {  # they are numbered as the parameters are
             i: {k: sharding.like(v, self.parameters[i]) for k, v in each.items()} for i, each in saved["state"].items()
@@ -105,8 +112,11 @@ def build_players(
     *,
     averaged: tuple[str, ...],
     starts_at: Callable[[str], int],
+    beside: dict[str, dict[str, nn.Module]],
 ) -> dict[str, Player]:
     """The players (name → parts) that have an optimizer and something to train, all parts still.
+
+    `beside`: player → modules that are trained with its parts for a loss alone.
 
     Afterwards nothing but what is sharded requires gradients; players' parts are in training mode, what is only used
     in eval mode.
@@ -133,6 +143,7 @@ def build_players(
             ema_decay=setup.ema_decay if name in averaged else None,
             clip=setup.gradient_clip,
             start=starts_at(name),
+            beside=beside.get(name),
         )
     for part, module in setup.parts.items():
         trained = any(part in player.parts for player in made.values())

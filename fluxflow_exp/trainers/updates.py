@@ -5,7 +5,7 @@ from contextlib import ExitStack
 from typing import ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fluxflow_exp.data.loader import Batch
 from fluxflow_exp.losses.terms import Loss, Terms, names
@@ -38,7 +38,9 @@ class Updates(ABC):
         self.reaches = {**self.REACHES, **dict.fromkeys(self.own_terms, self.NEEDS)}
         self.setup, self.machine, self.ranks = setup, setup.machine, setup.ranks
         self.length = setup.length  # as planned, until the step ends early
-        self.players = build_players(setup, self.PLAYERS, averaged=self.AVERAGED, starts_at=self.starts_at)
+        self.players = build_players(
+            setup, self.PLAYERS, averaged=self.AVERAGED, starts_at=self.starts_at, beside=self.beside()
+        )
         self.sharded = any(player.sharded for player in self.players.values())
         self.scalers = {name: self.machine.scaler() for name in self.players}
         self.accumulation = Accumulation(setup, self.players, self.scalers, kind=self.MICRO_BATCH)
@@ -74,6 +76,14 @@ class Updates(ABC):
 
     def starts_at(self, player: str) -> int:
         return 0  # the update at which a player begins
+
+    def beside(self) -> dict[str, dict[str, nn.Module]]:
+        """Player → modules that a loss has trained with its parts, by names that no part has."""
+        return {}
+
+    def features(self, images: Tensor) -> Tensor | None:
+        """What a teacher would give of `images` (n, 3, height, width) in [-1, 1], to be kept; None: there is none."""
+        return None
 
     def noise(self, shape: tuple[int, ...], purpose: str) -> Tensor:
         """Standard normal numbers for the whole global batch of this update, on the device."""

@@ -93,4 +93,7 @@ def _steps(steps: dict[str, Any]) -> list[Change]:
         if perceptual:
             wanted = {"pretrained": False, "weights_file": None, "crop": CROP if perceptual.get("crop") else None}
             found += [(f"{where}.trainer.perceptual", perceptual, key, value) for key, value in wanted.items()]
+        repa = step["trainer"].get("repa")
+        if repa and "width" in repa:
+            found.append((f"{where}.trainer.repa", repa, "width", min(repa["width"], WIDEST)))
     return found

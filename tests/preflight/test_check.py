@@ -15,6 +15,7 @@ from fluxflow_exp.config.overrides import compose_config
 from fluxflow_exp.evaluation import measures
 from fluxflow_exp.preflight.check import problems
 from tests.conftest import toy
+from tests.helpers.networks import small_timm
 from tests.preflight.conftest import check
 
 
@@ -36,10 +37,11 @@ PLACES = {"lpips": "perceptual", "v_prediction": "objective"}
 
 
 @pytest.mark.parametrize("loss", group("loss"))
-def test_every_shipped_loss_can_be_put_into_a_step(loss):
-    step = "flow" if loss in ("self_alignment", "v_prediction") else "vae_gan"
+def test_every_shipped_loss_can_be_put_into_a_step(loss, tmp_path):
+    step = "flow" if loss in ("self_alignment", "repa", "v_prediction") else "vae_gan"
     place = f"stage.steps.{step}.trainer.{PLACES.get(loss, loss)}"
-    values = resolve(compose_config(["stage=quickstart", "hardware=cpu", f"+loss@{place}={loss}"]))
+    more = [f"{place}.teacher_path={small_timm(tmp_path)}"] if loss == "repa" else []
+    values = resolve(compose_config(["stage=quickstart", "hardware=cpu", f"+loss@{place}={loss}", *more]))
     assert problems(values) == []
     node = values["stage"]["steps"][step]["trainer"][PLACES.get(loss, loss)]
     head = (Path(conf_dir()) / "loss" / f"{loss}.yaml").read_text().splitlines()[1]

@@ -1,0 +1,60 @@
+"""A flow step's alignment with a trained image model: the teacher, what it sees of each picture, and the projector."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fluxflow_exp.data.loader import Batch
+from fluxflow_exp.losses.repa import Repa
+from fluxflow_exp.losses.terms import Terms
+from fluxflow_exp.machine import sharding
+from fluxflow_exp.models.patch_encoder import on_grid
+from fluxflow_exp.seeding import seed_initialisation
+from fluxflow_exp.trainers.context import StepContext
+from fluxflow_exp.trainers.phase import Micro
+
+
+class Alignment:
+    """Features come from the teacher at each use, or with a batch, if they were kept on disk.
+
+    UserError: the teacher cannot be had. ValueError: the flow transformer has not the block.
+    """
+
+    def __init__(self, repa: Repa, setup: StepContext) -> None:
+        self.repa, self.setup, self.machine = repa, setup, setup.machine
+        flow: Any = setup.parts["flow_processor"]
+        (self.block,) = repa.blocks(flow)
+        compressor: Any = setup.parts["compressor"]
+        self.token = compressor.downscale * flow.patch_size  # pixels a side
+        self.teacher = repa.teacher()
+        self.machine.place(self.teacher)
+        with torch.random.fork_rng(devices=[]):
+            seed_initialisation(setup.seed, "repa")
+            self.projector: nn.Module = repa.projector(flow.width, self.teacher.channels)
+        self.machine.place(self.projector)
+        if sharding.is_sharded(flow):  # an optimizer takes no whole weights beside such ones
+            sharding.shard(self.projector, setup.ranks, self.machine.device, blocks=())
+        self.kept: Tensor | None = None
+        self.on = True
+
+    def begin_update(self, batch: Batch, update: int) -> None:
+        """Take what was kept of this rank's share of the global batch."""
+        self.on = self.repa.is_on(update, self.setup.length.updates)
+        kept = batch.features
+        self.kept = None if kept is None else kept.to(self.machine.device, non_blocking=True)
+
+    def features(self, micro: Micro) -> Tensor:
+        """(micro-batch, channels, rows, columns) on the grid of tokens, bfloat16; (0,) where alignment is off."""
+        if not self.on:
+            return torch.empty(0, device=self.machine.device)
+        return self.of(micro.images) if self.kept is None else self.kept[micro.share]
+
+    def of(self, images: Tensor) -> Tensor:
+        """The teacher's features of pictures (n, 3, height, width) in [-1, 1], on the grid of tokens, bfloat16."""
+        height, width = images.shape[-2:]
+        return on_grid(self.teacher(images), height // self.token, width // self.token)
+
+    def terms(self, tokens: Tensor, features: Tensor) -> Terms:
+        """Of the block's tokens (micro-batch, rows · columns, width)."""
+        return self.repa(self.projector(tokens), features)
