@@ -76,7 +76,7 @@ class LatentCache:
         self.bad: dict[int, str] = {}  # index → reason
         self.choices: dict[int, Choices] = {}  # index → captions, of samples that have several
         if isinstance(source, Choosing):
-            found = ((index, source.choices(index)) for index in range(self.count))
+            found = ((index, source.caption_choices(index)) for index in range(self.count))
             self.choices = {index: choices for index, choices in found if choices}
         self.tokens: TokenCache | None = None
         self.features: LatentCache | None = None  # of a teacher, for the same samples

@@ -16,7 +16,8 @@ from fluxflow_exp.data.images import Entry
 from fluxflow_exp.data.protocols import Bad
 from fluxflow_exp.data.several_captions import joined
 
-SIDECARS = ("sidecar", "sidecar_lines")  # a caption a file, a caption a line
+SIDECAR = "sidecar"  # a caption a file
+SIDECARS = (SIDECAR, "sidecar_lines")  # or a caption a line
 
 
 class Captions(NamedTuple):
@@ -59,10 +60,14 @@ def read_captions(given: str, folder: Path, *, prefix: str | None = None, key: s
     """
     if given in SIDECARS:
         found = sidecars.look(folder)
-        entries, bad = _sorted_out(sidecars.rows(folder, found, lines=given == SIDECARS[1]), prefix)
+        rows, notes = sidecars.rows(folder, found), sidecars.notes(folder, found)
+        if given == SIDECAR:
+            rows, more = sidecars.whole(rows)
+            notes += more
+        entries, bad = _sorted_out(rows, prefix)
         wanted = "no picture with a caption beside it (a.txt or a.caption for a.jpg)"
         _check_some(entries, bad, f"{key}={given}: {folder} holds {wanted}")
-        return Captions(entries, bad, sidecars.notes(folder, found), list(found.pictures))
+        return Captions(entries, bad, notes, list(found.pictures))
     path = Path(given).expanduser()
     form = _FORMS.get(path.suffix.lower(), _Form(_of_lines, "no line of the form name<TAB>caption"))
     try:

@@ -100,7 +100,7 @@ class Images:
         entry, size = self._entry(index), square if self.variants is None else self.variants[index].size
         return load(entry, lambda: self.file_of(entry.place), self.transform, size, rng)
 
-    def choices(self, index: int) -> Choices:
+    def caption_choices(self, index: int) -> Choices:
         return self._entry(index).choices
 
     def unaugmented(self) -> "Images":

@@ -87,7 +87,7 @@ class Captioned(Protocol):
 class Choosing(Protocol):
     """A source some of whose samples have several captions, of which `read` chooses one."""
 
-    def choices(self, index: int) -> Choices:
+    def caption_choices(self, index: int) -> Choices:
         """Those of the sample at `index`; (): it has one caption."""
         ...
 

@@ -4,6 +4,7 @@ Such a file is one caption, or, as some trainers have it, each of its lines is o
 """
 
 import os
+from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
@@ -42,11 +43,25 @@ def look(folder: Path) -> Found:
     return Found(pictures, texts)
 
 
-def rows(folder: Path, found: Found, *, lines: bool = False) -> list[Row]:
-    """Return a row for each picture that has a caption file; with `lines` one for each line that is not blank."""
+def rows(folder: Path, found: Found) -> list[Row]:
+    """Return a row for each line, if it is not blank, of each picture's caption file; of an empty file one."""
     captioned = [name for name in found.pictures if os.path.splitext(name)[0] in found.texts]
     reading = track(captioned, description="Reading captions")
-    return [row for name in reading for row in _rows(folder, name, found, lines=lines)]
+    return [row for name in reading for row in _rows(folder, name, found)]
+
+
+def whole(rows: list[Row]) -> tuple[list[Row], list[str]]:
+    """The lines of each file as one caption, and a line about files that have several, if there are some."""
+    made, several = [], []
+    for (where, name, wrong), group in groupby(rows, key=lambda row: (row.where, row.name, row.wrong)):
+        lines = list(group)
+        if wrong:
+            made += lines
+            continue
+        made.append(Row(where, name, " ".join(row.caption for row in lines)))
+        several += [where] if len(lines) > 1 else []
+    what = "of several lines, and read as one caption (captions_file=sidecar_lines: each line is one)"
+    return made, [folder_notes.line(several, "text file", what)] if several else []
 
 
 def notes(folder: Path, found: Found) -> list[str]:
@@ -56,7 +71,7 @@ def notes(folder: Path, found: Found) -> list[str]:
     return [folder_notes.line(lonely, "text file", f"without a picture in {folder}")] if lonely else []
 
 
-def _rows(folder: Path, picture: str, found: Found, *, lines: bool) -> list[Row]:
+def _rows(folder: Path, picture: str, found: Found) -> list[Row]:
     first, *others = found.texts[os.path.splitext(picture)[0]]
     if others:
         return [Row(picture, wrong=f"has two captions, {first} and {others[0]}: one of them is to go")]
@@ -67,7 +82,7 @@ def _rows(folder: Path, picture: str, found: Found, *, lines: bool) -> list[Row]
         return [Row(first, wrong=f"is not UTF-8 text (byte {error.start})")]
     except OSError as error:
         return [Row(first, wrong=reason(error))]
-    captions = [one_line(line) for line in text.split("\n")] if lines else [one_line(text)]
+    captions = [one_line(line) for line in text.split("\n")]
     return [Row(first, picture, caption) for caption in captions if caption] or [Row(first, picture)]
 
 

@@ -117,7 +117,8 @@ def test_captions_stand_beside_their_pictures_in_the_order_of_names(tmp_path: Pa
         ("b.jpg", "a kite, red"), ("c.webp", ""), ("a/z.JPG", "Grüße"), ("a/z.png", "Grüße"),
     ]  # fmt: skip
     assert found.bad == [("twice.png", "has two captions, twice.caption and twice.txt: one of them is to go")]
-    assert found.notes == [f"1 text file is without a picture in {tmp_path}: 'README.txt'"]
+    assert found.notes[0] == f"1 text file is without a picture in {tmp_path}: 'README.txt'"
+    assert len(found.notes) == 2, "one has several lines"
 
 
 def test_a_folder_without_captions_beside_its_pictures_says_what_is_expected(tmp_path: Path) -> None:
@@ -210,7 +211,11 @@ def test_lines_beside_a_picture_are_one_caption_or_one_each(tmp_path: Path) -> N
         Image.new("RGB", (4, 4)).save(tmp_path / f"{name}.png")
         (tmp_path / f"{name}.txt").write_bytes(text.encode())
     whole = [("a.png", "one kite two kites"), ("b.png", "a boat"), ("c.png", "")]
-    assert [(entry.id, entry.caption) for entry in read_captions("sidecar", tmp_path).entries] == whole
+    found = read_captions("sidecar", tmp_path)
+    assert [(entry.id, entry.caption) for entry in found.entries] == whole
+    (note,) = found.notes
+    assert note.startswith("1 text file is of several lines, and read as one caption (captions_file=sidecar_lines: ")
+    assert read_captions("sidecar_lines", tmp_path).notes == []
     assert several("sidecar_lines", tmp_path) == {
         "a.png": (("one kite", 1), ("two kites", 1)), "b.png": (("a boat", 1),), "c.png": (("", 1),),
     }  # fmt: skip
