@@ -12,6 +12,8 @@ from fluxflow_exp.run import failures
 if TYPE_CHECKING:
     from fluxflow_exp.data.check.wanted import Wanted
 
+OF_A_RUN = ("img_size", "batch_size", "epochs", "text_limit")  # options that the words of a run say otherwise
+
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
@@ -72,7 +74,10 @@ def _wanted(options: argparse.Namespace) -> Wanted:
         if value is not None and value < 1:
             raise UserError(f"--{name} must be at least 1, not {value}")
     words = options.words
-    if any("=" in word for word in words):
+    if any("=" in word for word in words) and not Path(words[0]).is_dir():
+        set_twice = [f"--{name}" for name in OF_A_RUN if getattr(options, name) != _parser().get_default(name)]
+        if set_twice:
+            raise UserError(f"{', '.join(set_twice)}: with the words of a training command, these are its own")
         return wanted.of_overrides(words, config_dir=options.config_dir)
     if len(words) > 2:
         raise UserError(f"a folder and one file of captions, not {len(words)} words: {' '.join(words)}")

@@ -56,18 +56,20 @@ def _copies(survey: Survey) -> list[Finding]:
     for pair in survey.pairs:
         first, second = names[pair.first], names[pair.second]
         how = f"{'mirrored, ' if pair.mirrored else ''}{pair.distance:.1f} of 255 apart"
-        item = Item(second, f"is {first}" if pair.exact else f"is nearly {first} ({how})", (first, second))
+        item = Item(second, f"is {first}" if pair.exact else f"is nearly {first} ({how})", (second, first))
         (exact if pair.exact else near).append(item)
+    sizes = [len(group) for group in survey.groups]
+    together = f"copies are in {len(sizes):,} groups, the largest of {max(sizes, default=0):,}"
     parted = []
     for group in survey.parted():
         held_out = [name for name in group if name in survey.held_out]
         trained = next(name for name in group if name not in survey.held_out)
-        parted += [Item(name, f"is held out, and {trained} is trained on", (trained, name)) for name in held_out]
+        parted += [Item(name, f"is held out, and {trained} is trained on", (name, trained)) for name in held_out]
     return [
         Finding(DOUBTFUL, "held-out pictures that are trained on as a copy", parted,
                 "held-out measures are too good by these: --fix puts copies on one side"),
         Finding(DOUBTFUL, "copies, byte for byte", exact, "--fix drops those with the same caption"),
-        Finding(DOUBTFUL, "near copies", near, "--fix keeps them on one side of the split"),
+        Finding(DOUBTFUL, "near copies", near, f"{together}; --fix keeps each on one side of the split"),
     ]  # fmt: skip
 
 

@@ -71,7 +71,8 @@ def _tiles(survey: Survey, found: list[Finding]) -> list[tuple[str, str, str | N
 
 def _shown(finding: Finding, folder: Path) -> dict[str, Any]:
     """A kind of trouble with some examples; those that are pictures have their addresses."""
-    rows = [_item(each, folder) for each in finding.items[: SHOWN if finding.items[0].pictures else LINES]]
+    most = SHOWN if finding.items[0].pictures else LINES
+    rows = [_item(each, folder) for each in spread(finding.items, most)]
     rows = [each for each in rows if each["urls"]] or rows  # those of a strip are pictures, unless none can be read
     return {
         "id": _id(finding.title),
@@ -83,6 +84,12 @@ def _shown(finding: Finding, folder: Path) -> dict[str, Any]:
         "count": len(finding.items),
         "rows": rows,
     }
+
+
+def spread(items: list[Item], most: int) -> list[Item]:
+    """At most so many, at even distances, the first and the last among them: the nearest copies and the furthest."""
+    last = len(items) - 1
+    return items if last < most else [items[round(i * last / (most - 1))] for i in range(most)]
 
 
 def _item(item: Item, folder: Path) -> dict[str, Any]:

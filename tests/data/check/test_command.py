@@ -245,6 +245,10 @@ def test_the_words_of_a_run_are_taken_and_its_length_is_foretold(
         ([".", "--workers", "0"], "--workers must be at least 1, not 0"),
         (["stage=vae", "data=shapes"], "say data=image_folder"),
         (["stage=vae", "data=image_folder"], "data.data_path is not set"),
+        (
+            ["stage=vae", "--img_size", "9", "--epochs", "2"],
+            "--img_size, --epochs: with the words of",
+        ),
         (["stage=vae", "data=image_folder", "data.data_path=none", "data.captions_file=sidecar"], "no folder none"),
         ([".", "--fix", "a.tsv"], "--fix a.tsv: its name is to end with .jsonl"),
         ([".", "--fix", "there.jsonl"], "there.jsonl is there already"),

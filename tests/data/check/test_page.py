@@ -36,6 +36,7 @@ def test_copies_are_shown_side_by_side_as_far_as_a_page_holds_them(made: str) ->
     sources = re.findall(r'<img src="([^"]+)"', copies)
     assert len(sources) == 2 * page.SHOWN
     assert sources[::2] == sources[1::2]
+    assert all(f">copy {number}.png</code> is {number}.png<" in copies for number in (0, page.SHOWN + 3)), "the ends"
 
 
 def test_it_asks_for_nothing_and_no_name_becomes_markup(made: str) -> None:
