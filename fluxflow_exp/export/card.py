@@ -15,8 +15,6 @@ NO_LICENCE = (
     "may be used or passed on."
 )
 PROMPT = "a red circle on a blue ground"
-# Keys of a data set that say where it lies, not what it is.
-PLACES = ("data_path", "captions_file", "urls", "token_env", "path")
 
 
 def card(source: Source, use: str, output: Path, *, licence: str | None, library: str) -> str:
@@ -75,13 +73,20 @@ def _parts(source: Source) -> str:
 def _data(shown: Card) -> str:
     sets = shown.values["data"].get("datasets") or {"": shown.values["data"]}
     rows = [
-        (f"{name} {key}".strip(), f"`{Path(str(value)).name if key in PLACES else value}`")
+        (f"{name} {key}".strip(), f"`{_shown(value)}`")
         for name, node in sets.items()
         for key, value in node.items()
         if value is not None and key != "token_env"
     ]
     rows += [(f"pictures seen in {step}", f"{done['images']:,}") for step, done in shown.record["steps"].items()]
     return _table(("", "of the run's configuration"), rows)
+
+
+def _shown(value: Any) -> Any:
+    """A value of the configuration; of a place on this machine its last name."""
+    if isinstance(value, list):
+        return ", ".join(str(_shown(each)) for each in value)
+    return Path(value).name if isinstance(value, str) and value.startswith(("/", "~", ".")) else value
 
 
 def _metrics(shown: Card) -> str:
@@ -95,12 +100,16 @@ def _metrics(shown: Card) -> str:
 
 
 def _licence(source: Source, licence: str | None, pretrained: bool) -> str:
-    stated = f"`{licence}`, as stated by who exported the model." if licence else NO_LICENCE
-    encoder = source.arguments("text_encoder").get("name")
-    theirs = (
-        f" The weights of the text encoder `{Path(str(encoder)).name}` are in this folder, under their own licence."
-    )
-    return f"{stated} The code in this folder is fluxflow_exp's, under the MIT licence.{theirs if pretrained else ''}"
+    said = [f"`{licence}`, as stated by who exported the model." if licence else NO_LICENCE]
+    said.append("The code in this folder is fluxflow_exp's, under the MIT licence.")
+    if pretrained:
+        encoder = Path(str(source.arguments("text_encoder").get("name"))).name
+        said.append(f"The weights of the text encoder `{encoder}` are in this folder, under their own licence.")
+    if source.target("expander").startswith("fluxflow_exp.models.diffusers_vae."):
+        said.append(
+            "The autoencoder is in the format of diffusers: if it began as somebody's, their licence holds, too."
+        )
+    return " ".join(said)
 
 
 def _origin(source: Source, shown: Card | None) -> str:
@@ -108,7 +117,12 @@ def _origin(source: Source, shown: Card | None) -> str:
         ("weights", f"`{source.path.name}` ({source.kind}), SHA-256 `{files.digest(source.path)}`"),
         ("exported by", f"fluxflow_exp {fluxflow_exp.__version__}"),
     ]
+    if source.adapter:
+        merged = f"`{source.adapter.name}`, {source.adapter_scale:g} times, SHA-256 `{files.digest(source.adapter)}`"
+        rows += [("with the adapter", merged)]
     if shown:
+        upstream = shown.record.get("upstream") or {}
+        rows += [("started from", f"`{Path(path).name}`, SHA-256 `{digest}`") for path, digest in upstream.items()]
         made_with = shown.record.get("made_with") or {}
         rows += [
             ("run", f"`{shown.name}`, commit `{shown.record.get('commit') or 'unknown'}`, seed {shown.values['seed']}")

@@ -1,11 +1,13 @@
 """`python -m fluxflow_exp.export`: a trained model for diffusers or ComfyUI, without this package."""
 
 import argparse
+import math
 import os
 import shutil
 from pathlib import Path
 
 from fluxflow_exp.errors import UserError
+from fluxflow_exp.preflight.idle import idle_problems
 from fluxflow_exp.run import failures
 
 
@@ -20,7 +22,14 @@ def cli() -> None:
 
     write = {"diffusers": to_diffusers.write, "comfyui": to_comfyui.write}[arguments.to]
     print(f"Reading {arguments.source}")
-    source = read(arguments.source, kind=arguments.weights)
+    scale = getattr(arguments, "lora_scale", None)
+    idle = idle_problems({"--lora_scale": scale}, acts=arguments.lora is not None, needs="--lora")
+    if idle:
+        raise UserError(*idle)
+    scale = 1.0 if scale is None else scale
+    if not math.isfinite(scale):
+        raise UserError(f"--lora_scale must be a finite number, not {scale}")
+    source = read(arguments.source, kind=arguments.weights, adapter=arguments.lora, adapter_scale=scale)
     temporary = output.absolute().with_name(f"tmp-{os.getpid()}-{output.absolute().name}")
     with failures.output("Name an OUT that can be written, or free space"):
         try:
@@ -45,5 +54,7 @@ def parser() -> argparse.ArgumentParser:
         "--to", required=True, choices=("diffusers", "comfyui"), help="a pipeline folder, or a folder of custom_nodes"
     )
     made.add_argument("--weights", choices=("ema", "raw"), default="ema", help="averaged, or as last trained")
+    made.add_argument("--lora", type=Path, metavar="FILE", help="an adapter to merge: weights/STEP.lora.safetensors")
+    made.add_argument("--lora_scale", type=float, default=argparse.SUPPRESS, help="strength of --lora (default: 1)")
     made.add_argument("--license", metavar="NAME", help="of the model, for its card: e.g. mit, cc-by-4.0, other")
     return made

@@ -7,7 +7,7 @@ from typing import Any
 from fluxflow_exp.config import published
 from fluxflow_exp.config.published import TARGET
 from fluxflow_exp.errors import UserError
-from fluxflow_exp.models import weights
+from fluxflow_exp.models import lora, weights
 from fluxflow_exp.models.facts import Facts
 from fluxflow_exp.models.weights import GENERATION_PARTS, State
 from fluxflow_exp.run.folder import RunFolder
@@ -23,6 +23,8 @@ class Source:
     nodes: dict[str, dict[str, Any]]  # part → how it is built
     states: dict[str, State]  # part → its tensors, and all that it is built from
     parameters: dict[str, int]  # part → how many
+    adapter: Path | None  # what is merged into the weights, `adapter_scale` times
+    adapter_scale: float
 
     @property
     def name(self) -> str:
@@ -41,8 +43,11 @@ class Source:
         return {**self.facts, "kind": self.kind, "model": model, "trained": trained, "text_encoder": "embed"}
 
 
-def read(given: Path, *, kind: str) -> Source:
-    """The model in a run folder or a published file. UserError: there is none, or it cannot be exported."""
+def read(given: Path, *, kind: str = "ema", adapter: Path | None = None, adapter_scale: float = 1.0) -> Source:
+    """The model in a run folder or a published file, with an adapter merged into it if one is given.
+
+    UserError: there is none, or it cannot be exported.
+    """
     path = given / "weights" / "final.safetensors" if given.is_dir() else given
     if given.is_dir() and not path.is_file():
         raise UserError(f"{given} holds no weights/final.safetensors: name a run that has ended, or a published file")
@@ -52,12 +57,15 @@ def read(given: Path, *, kind: str) -> Source:
         for part in GENERATION_PARTS:
             _check(path, part, facts)
         model, _ = weights.load_model(path, kind=kind)
+        if adapter:
+            lora.apply(model, adapter, scale=adapter_scale)
         nodes = {part: weights.node_of(path, part, facts) for part in GENERATION_PARTS}
     except ValueError as error:
         raise UserError(str(error)) from error
     states = {part: model[part].state_dict() for part in GENERATION_PARTS}
     parameters = {part: sum(each.numel() for each in model[part].parameters()) for part in GENERATION_PARTS}
-    return Source(path, kind, run if run.exists() else None, facts, nodes, states, parameters)
+    there = run if run.exists() else None
+    return Source(path, kind, there, facts, nodes, states, parameters, adapter, adapter_scale)
 
 
 def _check(path: Path, part: str, facts: Facts) -> None:

@@ -25,7 +25,9 @@ def write(source: Source, folder: Path, output: Path, *, licence: str | None) ->
     try:
         code = bundle(REMOTE, given=given, libraries=LIBRARIES)
     except ImportError as error:
-        raise UserError(f"{source.path} cannot be exported to ComfyUI: {error}") from error
+        raise UserError(
+            f"{source.path} cannot be exported to ComfyUI: {error}, which ComfyUI has not. Export it --to diffusers"
+        ) from error
     print(f"Writing {', '.join(source.nodes)} ({sum(source.parameters.values()):,} parameters)")
     files.write_text(folder / "__init__.py", code)
     weights.publish(folder / "model.safetensors", source.states, source.facts_alone())

@@ -4,11 +4,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from fluxflow_exp import pipeline
 from fluxflow_exp.export.command import cli
-from fluxflow_exp.models import weights
+from fluxflow_exp.models import lora, weights
 from tests.conftest import toy
 from tests.helpers.exported import MODELS, publish
 
@@ -54,6 +55,29 @@ def test_raw_weights_are_those_as_last_trained(run: Path, tmp_path: Path, monkey
     trained = load_file(run / "weights" / "flow.raw.safetensors")["flow_processor.out.weight"]
     assert raw["flow_processor.out.weight"].tolist() == trained.tolist() != ema["flow_processor.out.weight"].tolist()
     assert weights.read_facts(tmp_path / "raw" / "model.safetensors")["kind"] == "raw"
+
+
+def test_an_adapter_is_merged(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    final, name = run / "weights" / "final.safetensors", "blocks.0.mlp.0"
+    state = weights.read_part(final, "flow_processor")
+    wide, narrow = state[f"{name}.weight"].shape
+    pair = {f"{name}.lora_A.weight": torch.randn(2, narrow), f"{name}.lora_B.weight": torch.randn(wide, 2)}
+    facts = lora.Facts(rank=2, alpha=4.0, targets=[], base={"flow_processor": lora.base_digest(state)})
+    adapter = tmp_path / "mine.lora.safetensors"
+    lora.publish(adapter, {"flow_processor": pair}, facts)
+    words = (run, tmp_path / "out", "--to", "comfyui", "--lora", adapter, "--lora_scale", "0.5")
+    assert export(monkeypatch, *words) is None
+    found = load_file(tmp_path / "out" / "model.safetensors")[f"flow_processor.{name}.weight"]
+    change = pair[f"{name}.lora_B.weight"] @ pair[f"{name}.lora_A.weight"]
+    torch.testing.assert_close(found, state[f"{name}.weight"] + change)  # 0.5 · alpha / rank is 1
+    assert "| with the adapter | `mine.lora.safetensors`, 0.5 times, " in (tmp_path / "out" / "README.md").read_text()
+    capsys.readouterr()
+    assert export(monkeypatch, run, tmp_path / "two", "--to", "comfyui", "--lora_scale", "0.5") == 2
+    assert "--lora_scale" in capsys.readouterr().err
+    assert export(monkeypatch, run, tmp_path / "two", "--to", "comfyui", "--lora", final) == 2
+    assert "is no adapter" in capsys.readouterr().err
 
 
 def test_a_folder_that_holds_something_is_left_alone(

@@ -10,10 +10,11 @@ import pytest
 import torch
 from PIL import Image
 
+from fluxflow_exp.errors import UserError
 from fluxflow_exp.export.source import read
 from fluxflow_exp.export.to_comfyui import write
 from fluxflow_exp.models.text_to_image import TextToImage
-from tests.helpers.exported import MODELS, PROMPTS, bert, elsewhere, generated, publish
+from tests.helpers.exported import MODELS, PROMPTS, SMALL, autoencoder_kl, bert, elsewhere, generated, publish
 
 # Libraries of this process that the nodes do without.
 WITHOUT = ("PIL", "diffusers", "transformers", "pydantic", "annotated_types", "numpy", "triton")
@@ -82,7 +83,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, overrides in MODELS.items():
         path = publish(root / name / "final.safetensors", name, *overrides)
         folder = root / name / f"exported of {name}"
-        write(read(path, kind="ema"), folder, folder, licence=None)
+        write(read(path), folder, folder, licence=None)
     words = (json.dumps(each) for each in (list(MODELS), PROMPTS, INPUTS))
     said = elsewhere(root / "elsewhere", CODE, str(root), *words, without=WITHOUT)
     assert {"torch", "safetensors"} <= set(said.split())
@@ -103,12 +104,19 @@ def test_the_pictures_are_those_of_generate(root: Path, tmp_path: Path, name: st
 def test_a_pretrained_text_encoder_comes_along(tmp_path: Path) -> None:
     path = publish(tmp_path / "bert.safetensors", "tiny", *MODELS["tiny"], *bert(tmp_path / "encoder"))
     shutil.rmtree(tmp_path / "encoder")
-    write(read(path, kind="ema"), tmp_path / "node", tmp_path / "node", licence=None)
+    write(read(path), tmp_path / "node", tmp_path / "node", licence=None)
     classes = runpy.run_path(str(tmp_path / "node" / "__init__.py"))["NODE_CLASS_MAPPINGS"]
     (model,) = classes["LoadFluxFlow node"]().load("cpu")
     (images,) = classes["FluxFlowSampler"]().sample(model, PROMPTS[0], 0, 2, 1.0, "euler", 2)
     expected = TextToImage.load(path)([PROMPTS[0]] * 2, steps=2)
     assert (images.numpy() * 255).round().tolist() == np.stack([np.asarray(each) for each in expected]).tolist()
+
+
+def test_what_needs_more_than_comfyui_has_is_told(tmp_path: Path) -> None:
+    pytest.importorskip("diffusers")
+    path = publish(tmp_path / "kl.safetensors", "compact", *SMALL, *autoencoder_kl(tmp_path / "config.json"))
+    with pytest.raises(UserError, match=r"cannot be exported to ComfyUI: its code needs diffusers.*--to diffusers"):
+        write(read(path), tmp_path / "node", tmp_path / "node", licence=None)
 
 
 def test_the_folder_is_one_file_of_code_and_weights_that_generate_here_too(root: Path) -> None:

@@ -10,10 +10,10 @@ from PIL import Image
 
 from fluxflow_exp.export.source import read
 from fluxflow_exp.export.to_diffusers import write
-from tests.helpers.exported import MODELS, PROMPTS, bert, elsewhere, generated, publish
+from tests.helpers.exported import MODELS, PROMPTS, SMALL, autoencoder_kl, bert, elsewhere, generated, publish
 
 pytest.importorskip("diffusers")
-NAMES = [*MODELS, "bert"]
+NAMES = [*MODELS, "bert", "kl"]
 PLAIN = ["--steps", "3"]
 GUIDED = [
     "--steps", "4", "--seed", "7", "--use_cfg", "--guidance_scale", "3", "--guidance_interval", "0.2", "0.9",
@@ -68,10 +68,12 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, overrides in MODELS.items():
         kind = {"objective": "v_prediction"} if name == "fluxflow_silu" else {}
         path = publish(root / name / f"{name}.safetensors", name, *overrides, shift=0.7, **kind)
-        write(read(path, kind="ema"), root / name / "exported", root / name / "exported", licence="mit")
+        write(read(path), root / name / "exported", root / name / "exported", licence="mit")
     path = publish(root / "bert" / "bert.safetensors", "tiny", *MODELS["tiny"], *bert(root / "encoder"))
     shutil.rmtree(root / "encoder")
-    write(read(path, kind="ema"), root / "bert" / "exported", root / "bert" / "exported", licence="mit")
+    write(read(path), root / "bert" / "exported", root / "bert" / "exported", licence="mit")
+    path = publish(root / "kl" / "kl.safetensors", "compact", *SMALL, *autoencoder_kl(root / "config.json"))
+    write(read(path), root / "kl" / "exported", root / "kl" / "exported", licence="mit")
     words = (json.dumps(each) for each in (NAMES, PROMPTS, CALLS))
     said = elsewhere(root / "elsewhere", CODE, str(root), *words)
     assert said.splitlines()[0] == "output_type is pil, pt or np, not 'tensor'"

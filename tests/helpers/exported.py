@@ -1,5 +1,6 @@
 """Published models without training, and Python processes that know nothing of this package."""
 
+import json
 import site
 import subprocess
 import sys
@@ -52,6 +53,16 @@ def bert(folder: Path) -> list[str]:
         "model/text_encoder=huggingface",
         *(f"++model.text_encoder.{key}={value}" for key, value in options.items()),
     ]
+
+
+def autoencoder_kl(path: Path) -> list[str]:
+    """The overrides of a small AutoencoderKL of diffusers, whose configuration is then in `path`."""
+    config = {
+        "_class_name": "AutoencoderKL", "block_out_channels": [8, 8], "latent_channels": 4, "norm_num_groups": 4,
+        "down_block_types": ["DownEncoderBlock2D"] * 2, "up_block_types": ["UpDecoderBlock2D"] * 2,
+    }  # fmt: skip
+    path.write_text(json.dumps(config))
+    return ["model/autoencoder=diffusers", f"model.autoencoder.config={path}"]
 
 
 def publish(path: Path, model: str, *overrides: str, objective: str = "rectified_flow", shift: float = 1.0) -> Path:
