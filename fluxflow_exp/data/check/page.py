@@ -42,7 +42,7 @@ def write(survey: Survey, found: list[Finding], path: Path) -> None:
         found=[_shown(each, survey.wanted.folder) for each in found],
         told=told,
         sizes=output.sizes(survey),
-        histograms=_histograms(survey.sizes) if len(survey.sizes) else {},
+        histograms=_histograms(survey),
     )
     with failures.output("--output FILE writes the page elsewhere"):
         files.write_text(path, made)
@@ -114,11 +114,21 @@ def _url(path: Path) -> str | None:
     return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def _histograms(sizes: Array) -> dict[str, list[tuple[str, int, float]]]:
-    """Caption of a table → its rows: from where a bar goes, how many pictures, its length in per cent."""
-    wide = bars(sizes[:, 1] / sizes[:, 0], RATIOS, [f"{each:.2f}:1" for each in RATIOS])
-    short = bars(sizes.min(1), SIDES, [f"{each} px" for each in SIDES])
-    return {"Width to height": wide, "Shortest side": short}
+def _histograms(survey: Survey) -> dict[str, list[tuple[str, int, float]]]:
+    """Caption of a table → its rows: what a bar is of, how many pictures, its length in per cent."""
+    sizes, img_size = survey.sizes, survey.wanted.img_size
+    if not len(sizes):
+        return {}
+    best = proportions.proposed(sizes, img_size)
+    most = max(best.counts.values())
+    by_width = sorted(best.counts.items(), key=lambda each: each[0][1])
+    return {
+        "Width to height, from": bars(sizes[:, 1] / sizes[:, 0], RATIOS, [f"{each:.2f}:1" for each in RATIOS]),
+        "Shortest side, from": bars(sizes.min(1), SIDES, [f"{each} px" for each in SIDES]),
+        f"Shapes of {proportions.overrides(best, img_size)}": [
+            (f"{width} x {height} px", count, round(100 * count / most, 1)) for (height, width), count in by_width
+        ],
+    }
 
 
 def bars(values: Array, edges: tuple[float, ...], names: list[str]) -> list[tuple[str, int, float]]:
