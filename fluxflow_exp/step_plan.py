@@ -7,7 +7,7 @@ from torch import nn
 
 from fluxflow_exp.config.compose import instantiate
 from fluxflow_exp.config.published import locate
-from fluxflow_exp.config.schema import Model, RunConfig, Step
+from fluxflow_exp.config.schema import Cache, Model, RunConfig, Step
 from fluxflow_exp.data.loader import groups_of
 from fluxflow_exp.data.protocols import DataSet, Stream, notes_of
 from fluxflow_exp.errors import UserError
@@ -111,6 +111,9 @@ def describe(
         lines += _cache_line(folder, reason) + _teacher_lines(
             step, lengths[name], data[name], modules, kept=bool(folder)
         )
+        if trainer_class(step).CACHES and is_pretrained(config.model.text_encoder):
+            trained = "text_encoder" in trained_parts(step, config.model)
+            lines.append(_text_line(modules["text_encoder"], config.cache, trained=trained, cached=folder is not None))
     total = sum(each.updates for each in lengths.values())
     return "\n".join([*lines, f"  Total: {total} updates"])
 
@@ -165,6 +168,19 @@ def _teacher_lines(step: Step, size: Length, data: DataSet, modules: dict[str, A
         repa.check_size(len(data.train), need)
         how = f"seen once, its features kept in {need / 2**30:.2g} GiB"
     return [f"    teacher: {repa.folder}, {teacher.channels} channels, for block {block}{until}; each image {how}"]
+
+
+def _text_line(text_encoder: nn.Module, asked: Cache, *, trained: bool, cached: bool) -> str:
+    """What a pretrained text encoder takes of memory, and when it computes."""
+    size = sum(p.numel() * p.element_size() for p in text_encoder.parameters()) / 2**30
+    how = "captions are encoded at every update"
+    if trained:
+        how = "trained"
+    elif cached:
+        how = "captions are encoded once, and it leaves the GPU"
+    elif asked.recent_gib is not None:
+        how += f", recent ones kept in {asked.recent_gib:g} GiB of {asked.recent_on}"
+    return f"    text: {size:.2f} GiB of text_encoder's weights; {how}"
 
 
 def _left_out(data: DataSet, batch_size: int) -> list[str]:

@@ -16,6 +16,7 @@ from fluxflow_exp.errors import UserError
 from fluxflow_exp.step_length import Length
 from fluxflow_exp.step_plan import _left_out, cache_folder, step_lines
 from tests.conftest import toy
+from tests.helpers.text_encoders import save
 
 
 def pictures(folder: Path) -> dict[str, str]:
@@ -92,3 +93,22 @@ def test_a_pretrained_encoder_is_told_as_frozen_unless_the_step_trains_it(tmp_pa
         lines = step_lines(1, "flow", config.stage.steps["flow"], size, 1, config.model)
         assert f"    trains: {trains}" in lines
         assert sum(line.count("AdamW") for line in lines) == players
+
+
+@pytest.mark.parametrize(
+    ("words", "how"),
+    [
+        (["cache.mode=on"], "captions are encoded once, and it leaves the GPU"),
+        (["cache.mode=off"], "captions are encoded at every update"),
+        (["cache.mode=off", "cache.recent_gib=2", "cache.recent_on=disk"], "update, recent ones kept in 2 GiB of disk"),
+        (["stage.steps.flow.unfreeze=[text_encoder]"], "trained"),
+    ],
+)
+def test_the_plan_says_what_a_pretrained_encoder_takes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], how: str
+) -> None:
+    name = f"model.text_encoder.name={save(tmp_path / 'qwen', 'qwen2')}"
+    pipeline.run(toy(tmp_path, "model/text_encoder=huggingface", name, "model.text_dim=16", "validate=true", *words))
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "    text:" in line]
+    assert line.startswith("    text: 0.00 GiB of text_encoder's weights; ")
+    assert line.endswith(how)

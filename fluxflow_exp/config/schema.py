@@ -205,6 +205,9 @@ class Cache:
 
     mode: str = "auto"  # auto (where it can and pays: an epoch or more) | on (an error where it cannot) | off
     path: str | None = None  # folder of caches, which several runs may share; null: OUTPUT_ROOT/cache
+    max_gib: PositiveFloat | None = (
+        None  # of a step's caches; what exceeds it is encoded at each update; null: no bound
+    )
     text_dtype: str = "auto"  # of kept tokens: float32 | float16 | bfloat16 | float8; auto: as cached latents
     recent_gib: PositiveFloat | None = None  # a rank's, of recent captions' tokens where not all are cached; null: none
     recent_on: str = "memory"  # memory | disk (below path)

@@ -119,6 +119,11 @@ class HuggingFaceTextEncoder(nn.Module):
         """Stays in eval mode, trained or not: dropout would draw numbers that a resumed run could not draw again."""
         return super().train(False)
 
+    def extra_repr(self) -> str:
+        """What decides on tokens beside weights and template, and is not as it is by default: caches go by it."""
+        known = {"max_length": (self.max_length, 77), "layer": (self.layer, None), "drop": (self.drop, None)}
+        return ", ".join(f"{key}={value}" for key, (value, default) in known.items() if value != default)
+
     def _set_up_tokenizer(self, name: str) -> None:
         """What a caption becomes depends on nothing but the caption: padding and cuts are on the right."""
         mine = self.tokenizer

@@ -84,6 +84,8 @@ def _reservations(config: RunConfig) -> list[str]:
         found.append("memory is that of a GPU: a CPU takes more, and nothing of it is predicted")
     if config.model.activation == "bezier" and find_spec("triton") is None:
         found.append("without the package triton a Bezier activation is predicted as it is on a CPU: with more memory")
+    if config.cache.max_gib is not None:
+        found.append("cache.max_gib is left out: what exceeds it takes memory and time at each update")
     if hardware.parallel == "fsdp":
         found.append("hardware.parallel=fsdp is predicted as ddp: with more memory")
     return found

@@ -23,7 +23,8 @@ from torch.utils._pytree import tree_leaves
 from fluxflow_exp.config.compose import instantiate
 from fluxflow_exp.config.schema import Hardware, RunConfig
 from fluxflow_exp.data.loader import Batch
-from fluxflow_exp.data.protocols import DataSet
+from fluxflow_exp.data.protocols import DataSet, Tokens
+from fluxflow_exp.data.token_formats import form_of, packed
 from fluxflow_exp.losses.terms import Terms
 from fluxflow_exp.machine.cuda_graphs import CudaGraphs
 from fluxflow_exp.machine.hardware import Machine, uses_cuda_graphs
@@ -34,6 +35,7 @@ from fluxflow_exp.run.folder import RunFolder
 from fluxflow_exp.step_length import Length
 from fluxflow_exp.trainers.base import Trainer
 from fluxflow_exp.trainers.build import run_context, step_context
+from fluxflow_exp.trainers.context import StepContext
 from fluxflow_exp.trainers.latent_cache import STORED
 
 Kind = tuple[str, ...]
@@ -57,8 +59,10 @@ class Cost:
 class Rehearsal:
     """A step's trainer on a fake GPU."""
 
-    def __init__(self, trainer: Trainer, meter: Meter, *, img_size: int, captions: list[str]) -> None:
-        self.trainer, self.meter, self.captions = trainer, meter, captions
+    def __init__(
+        self, trainer: Trainer, meter: Meter, *, img_size: int, captions: list[str], tokens: Tokens | None
+    ) -> None:
+        self.trainer, self.meter, self.captions, self.tokens = trainer, meter, captions, tokens
         self.share = trainer.length.batch_size
         self.kept = meter.live  # bytes of weights and averages
         self.ready = False
@@ -115,6 +119,10 @@ class Rehearsal:
         kept = [self.moments] if self.features is None else [self.moments, self.features]
         return sum(each.numel() * each.element_size() for each in kept)
 
+    def token_bytes(self) -> int | None:
+        """Size of the longest caption's entry in a cache of tokens; None: they are not cached."""
+        return None if self.tokens is None else self.tokens.tokens[0].numel() * self.tokens.tokens.element_size()
+
     def _first(self, kind: Kind) -> int:
         return next(i for i in range(self.trainer.length.updates) if self.trainer.kind(i) == kind)
 
@@ -129,7 +137,10 @@ class Rehearsal:
         kept = self.features if trainer.setup.cache is not None else None
         if kept is not None:
             kept = torch.empty(length.batch_size, *kept.shape[1:], dtype=kept.dtype)
-        trainer.update(Batch(images, captions, captions, [], features=kept))
+        tokens = self.tokens and Tokens(
+            self.tokens.tokens.repeat_interleave(length.batch_size, 0), self.tokens.lengths * length.batch_size
+        )
+        trainer.update(Batch(images, captions, captions, [], tokens, kept))
         trainer.metric_buffer.updates = []  # fake numbers are never read
         streams = 1 if trainer.accumulation.cuda_graphs is None else 2
         return Cost(self.meter.peak + streams * WORKSPACE, self.meter.operations)
@@ -166,9 +177,21 @@ def rehearsal(config: RunConfig, name: str, length: Length, data: DataSet) -> It
         trainer: Trainer = instantiate(step.trainer, setup=context)
         if uses_cuda_graphs(config.hardware, machine.precision):
             trainer.accumulation.replay(_Captured)
-        with patch("fluxflow_exp.trainers.flow.open_cache", lambda *_: SimpleNamespace(tokens=None)):
+        tokens = _tokens(context, longest, trained="text_encoder" in trainer.players, meter=meter)
+        kept = SimpleNamespace(read=lambda _: tokens) if tokens else None
+        with patch("fluxflow_exp.trainers.flow.open_cache", lambda *_: SimpleNamespace(tokens=kept)):
             trainer.open_source()
-        yield Rehearsal(trainer, meter, img_size=data.img_size, captions=longest)
+        yield Rehearsal(trainer, meter, img_size=data.img_size, captions=longest, tokens=tokens)
+
+
+def _tokens(context: StepContext, captions: list[str], *, trained: bool, meter: Meter) -> Tokens | None:
+    """What a cache holds of a caption, on the host; None: the step caches no tokens."""
+    if context.cache is None or trained or "text_encoder" not in context.parts:
+        return None
+    with torch.no_grad(), meter.off(), context.machine.autocast():
+        shape = context.parts["text_encoder"](captions).tokens.shape
+    kept = packed(torch.zeros(shape), form_of(context.caching.text_dtype, context.machine.precision))
+    return Tokens(kept, [shape[1]])
 
 
 def fake_machine(hardware: Hardware) -> Machine:

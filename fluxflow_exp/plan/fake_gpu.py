@@ -86,7 +86,9 @@ def _attention(
         return made
     bias = None
     if attn_mask is not None:
-        bias = torch.zeros_like(attn_mask, dtype=query.dtype).masked_fill(~attn_mask, -torch.inf)
+        bias = attn_mask.to(query.dtype)  # T5's is a number for each place
+        if attn_mask.dtype == torch.bool:
+            bias = torch.zeros_like(attn_mask, dtype=query.dtype).masked_fill(~attn_mask, -torch.inf)
         bias = bias.expand(query.shape[0], query.shape[1], query.shape[2], key.shape[2])
     keep = torch.is_grad_enabled() and any(each.requires_grad for each in (query, key, value))
     made = torch.ops.aten._scaled_dot_product_efficient_attention(query, key, value, bias, keep)[0]

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from fluxflow_exp.config.schema import Hardware, RunConfig
-from fluxflow_exp.data.protocols import DataSet
+from fluxflow_exp.data.protocols import Captioned, DataSet
 from fluxflow_exp.plan import roofline
 from fluxflow_exp.plan.dry_run import Rehearsal, rehearsal
 from fluxflow_exp.step_length import Length
@@ -36,6 +36,7 @@ class Forecast:
     dollars: float | None
     checkpoints_gib: float  # on the disk, at most
     latent_cache_gib: float | None  # of a flow step
+    text_cache_gib: float | None  # the same, of a frozen text encoder; at most
     measured: bool = False  # whether `seconds` were, on this machine
 
 
@@ -80,6 +81,7 @@ def forecast(
             dollars=roofline.money(None if hours is None else 3600 * hours, hardware, cards=ranks),
             checkpoints_gib=(saved * tried.checkpoint_bytes() + tried.weights_bytes()) / GIB,
             latent_cache_gib=_cache(tried, data),
+            text_cache_gib=_text_cache(tried, data),
             measured=measured is not None,
         )
 
@@ -101,7 +103,8 @@ def lines(found: Forecast, hardware: Hardware) -> list[str]:
         f"    time:       {_time(found)}",
         f"    money:      {_dollars(found.dollars, found.hours)}",
         f"    disk:       checkpoints and weights {found.checkpoints_gib:.2f} GiB"
-        + (f", latent cache {found.latent_cache_gib:.2f} GiB" if found.latent_cache_gib is not None else ""),
+        + (f", latent cache {found.latent_cache_gib:.2f} GiB" if found.latent_cache_gib is not None else "")
+        + (f", text cache at most {found.text_cache_gib:.2f} GiB" if found.text_cache_gib is not None else ""),
     ]
 
 
@@ -116,7 +119,9 @@ def total(found: list[Forecast]) -> dict[str, Any]:
         "fits": None if any(each.fits is None for each in found) else all(each.fits for each in found),
         "hours": sum(hours) if len(hours) == len(found) else None,
         "dollars": sum(dollars) if len(dollars) == len(found) else None,
-        "disk_gib": sum(each.checkpoints_gib + (each.latent_cache_gib or 0.0) for each in found),
+        "disk_gib": sum(
+            each.checkpoints_gib + (each.latent_cache_gib or 0.0) + (each.text_cache_gib or 0.0) for each in found
+        ),
     }
 
 
@@ -156,6 +161,15 @@ def _cache(tried: Rehearsal, data: DataSet) -> float | None:
     if tried.trainer.setup.cache is None:
         return None
     return len(data.train) * tried.cached_bytes() / GIB
+
+
+def _text_cache(tried: Rehearsal, data: DataSet) -> float | None:
+    """GiB of the captions' tokens, if each is another one and as long as the longest."""
+    size = tried.token_bytes()
+    if size is None:
+        return None
+    count = len(set(data.train.captions())) if isinstance(data.train, Captioned) else len(data.train)
+    return count * size / GIB
 
 
 def _room(found: Forecast, hardware: Hardware) -> str:

@@ -16,6 +16,7 @@ from fluxflow_exp.losses.flow_matching import RectifiedFlow
 from fluxflow_exp.losses.repa import Repa
 from fluxflow_exp.losses.self_alignment import SelfAlignment
 from fluxflow_exp.losses.terms import Loss, Terms, Weights, computed
+from fluxflow_exp.machine.visitor import make_visitor
 from fluxflow_exp.models.posterior import Posterior
 from fluxflow_exp.models.text_encoder import Text, padded
 from fluxflow_exp.models.text_to_image import TextToImage
@@ -88,10 +89,14 @@ class FlowTrainer(Trainer):
             )
 
     def open_source(self) -> None:
-        if self.setup.cache is not None:
-            self.source = cache = open_cache(self.setup, self.setup.cache, self.trains_text, self.alignment)
+        place = self.setup.cache
+        cache = None if place is None else open_cache(self.setup, place, self.trains_text, self.alignment)
+        if cache is not None:
+            self.source = cache
             self.latents = Cached(cache, self.machine, self.setup.parts, trains_text=self.trains_text)
-        if not self.trains_text and not self.latents.has_tokens:
+        if self.latents.has_tokens:
+            make_visitor(self.text_encoder, self.machine)
+        elif not self.trains_text:
             self.latents.recent = recent_texts(self.setup)
 
     def beside(self) -> dict[str, dict[str, nn.Module]]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +12,7 @@ from fluxflow_exp.data.build import build_data
 from fluxflow_exp.plan.dry_run import WORKSPACE, Cost, Rehearsal, rehearsal
 from fluxflow_exp.step_length import length_of
 from tests.conftest import TOY
+from tests.helpers.text_encoders import save
 
 IMAGES = 8 * 3 * 64 * 64 * 4  # bytes of a batch
 EAGER = "hardware.compile=false"  # fewer graphs to trace
@@ -103,6 +105,21 @@ def test_a_cached_flow_step_encodes_nothing() -> None:
     with rehearsed("flow", EAGER) as tried:
         assert tried.cost((), 8).flops < encoding.flops
         assert tried.cached_bytes() == 2 * 4 * 16 * 16 * 2  # mean and log-variance of 4 channels, half precision
+
+
+@pytest.mark.parametrize("kind", ["qwen3", "t5"])
+def test_a_text_encoder_whose_tokens_are_cached_is_not_on_the_card(tmp_path: Path, kind: str) -> None:
+    name = f"model.text_encoder.name={save(tmp_path / kind, kind)}"
+    chosen = ["model/text_encoder=huggingface", name, "model.text_dim=16", "+model.text_encoder.dtype=bfloat16"]
+    with rehearsed("flow", EAGER, *chosen, "cache.mode=off") as asked:
+        weights = [2 * p.numel() for p in asked.trainer.text_encoder.parameters()]
+        kept, work = asked.kept, asked.cost((), 8).flops
+        assert asked.token_bytes() is None
+    with rehearsed("flow", EAGER, *chosen, "cache.text_dtype=float8") as cached:
+        assert kept - cached.kept >= sum(weights)
+        assert cached.cost((), 8).flops < work
+        tokens = cached.trainer.text_encoder.lengths(cached.captions)[0]
+        assert cached.token_bytes() == tokens * (16 + 4)
 
 
 def test_many_micro_batches_are_reckoned_from_few() -> None:

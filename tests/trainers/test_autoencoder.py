@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from fluxflow_exp.trainers.latent_cache import weights_digest
+from fluxflow_exp.trainers.cache_files import weights_digest
 from fluxflow_exp.wiring.gradients import reached
 from tests.helpers.trainers import ALL_ON, GAN_ONLY, PERCEPTUAL, PERCEPTUAL_ON, START, build, updated
 
