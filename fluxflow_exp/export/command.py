@@ -3,6 +3,7 @@
 import argparse
 import math
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -14,7 +15,9 @@ from fluxflow_exp.run import failures
 @failures.command
 def cli() -> None:
     arguments = parser().parse_args()
-    output = arguments.output
+    output, licence = arguments.output, arguments.license
+    if licence is not None and not re.fullmatch(r"[\w.+-]+", licence):
+        raise UserError(f"--license is one word as the Hugging Face hub lists them, e.g. mit or other, not {licence!r}")
     if os.path.lexists(output) and not (output.is_dir() and not any(output.iterdir())):
         raise UserError(f"{output} is there already: name a folder that is not, or remove it first")
     from fluxflow_exp.export import to_comfyui, to_diffusers  # torch, which --help does without
@@ -34,7 +37,7 @@ def cli() -> None:
     with failures.output("Name an OUT that can be written, or free space"):
         try:
             temporary.mkdir(parents=True)
-            said = write(source, temporary, output, licence=arguments.license)
+            said = write(source, temporary, output, licence=licence)
             temporary.replace(output.absolute())
         finally:
             shutil.rmtree(temporary, ignore_errors=True)

@@ -90,6 +90,8 @@ def test_a_folder_that_holds_something_is_left_alone(
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine.txt"]
     (tmp_path / "empty").mkdir()
     assert export(monkeypatch, run, tmp_path / "empty", "--to", "diffusers") is None
+    assert export(monkeypatch, run, tmp_path / "new", "--to", "diffusers", "--license", "do: what") == 2
+    assert "--license is one word" in capsys.readouterr().err
 
 
 def test_what_cannot_be_exported_is_one_error(

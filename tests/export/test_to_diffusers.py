@@ -47,7 +47,8 @@ assert tensor.shape == (3, 16, 16) and array.shape == (16, 16, 3) and (tensor.pe
 assert (np.round(array * 255) == image).all()
 drawn = pipeline(prompts[0], num_inference_steps=2, generator=torch.Generator().manual_seed(5), return_dict=False)
 assert (np.asarray(drawn[0][0]) == image).all(), "a generator's seed is a seed"
-for wrong in ({"output_type": "tensor"}, {"seed": 1, "generator": torch.Generator()}, {"width": 10}, {"sampler": "x"}):
+for wrong in ({"output_type": "tensor"}, {"seed": 1, "generator": torch.Generator()}, {"width": 10}, {"sampler": "x"},
+              {"negative_prompt": ["x"]}):
     try:
         pipeline(prompts[0], **wrong)
     except ValueError as error:
@@ -77,7 +78,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     words = (json.dumps(each) for each in (NAMES, PROMPTS, CALLS))
     said = elsewhere(root / "elsewhere", CODE, str(root), *words)
     assert said.splitlines()[0] == "output_type is pil, pt or np, not 'tensor'"
-    assert len(said.splitlines()) == 4
+    assert len(said.splitlines()) == 5
     return root
 
 

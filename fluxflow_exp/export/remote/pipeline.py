@@ -68,7 +68,9 @@ class FluxFlowPipeline(DiffusionPipeline):  # type: ignore[misc]
             raise ValueError("give a seed or a generator, not both")
         if guidance_scale != 1.0 and not self.config.trained_with_dropout:
             warnings.warn(UNGUIDED.removeprefix("warning: "), stacklevel=2)
-        given = [prompt] if isinstance(prompt, str) else prompt
+        given = [prompt] if isinstance(prompt, str) else list(prompt)
+        if not given or not isinstance(negative_prompt, str):
+            raise ValueError("give at least one prompt, and one negative_prompt for all of them")
         size, kind = self.config.img_size, self.flow_processor.dtype
         made = self._model().generate(
             [each for each in given for _ in range(num_images_per_prompt)],
@@ -96,7 +98,7 @@ class FluxFlowPipeline(DiffusionPipeline):  # type: ignore[misc]
         ValueError: `push_to_hub` is asked for here.
         """
         if options.get("push_to_hub"):
-            raise ValueError("call the pipeline's push_to_hub instead: this one would send the folder without its code")
+            raise ValueError("it would be sent without its code: save it, and `hf upload NAME FOLDER`")
         super().save_pretrained(save_directory, **options)
         path = Path(save_directory) / "model_index.json"
         index = json.loads(path.read_text(encoding="utf-8"))
