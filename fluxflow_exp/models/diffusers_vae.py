@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from fluxflow_exp.config import autoencoder
 from fluxflow_exp.config.autoencoder import Config
-from fluxflow_exp.models.layers import Chain, Region, run
+from fluxflow_exp.models.diffusers_layers import Stage, adapt
 from fluxflow_exp.models.posterior import Posterior
 
 
@@ -27,10 +26,7 @@ class _Half(nn.Module):
         super().__init__()
         self.add_module(name, half)
         self._name, self._checkpointing = name, False
-        for inner, module in list(half.named_modules()):
-            if isinstance(module, nn.Dropout) and module.p == 0:  # it would draw numbers all the same
-                half.set_submodule(inner, nn.Identity())
-        _mark_regions(half)
+        adapt(half)
 
     @property
     def checkpointing(self) -> bool:
@@ -45,7 +41,7 @@ class _Half(nn.Module):
             half.gradient_checkpointing = on
             half._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
         for module in half.modules():
-            if isinstance(module, _Stage):
+            if isinstance(module, Stage):
                 module.checkpointing = on
 
     def train(self, mode: bool = True) -> "_Half":
@@ -121,24 +117,6 @@ class Expander(_Half):
         return images
 
 
-class _Stage(Chain):
-    """Layers that are compiled together, or computed again one by one."""
-
-    checkpointing = False
-
-    def forward(self, x: Tensor) -> Tensor:
-        for layer in self:
-            x = run(layer, x, checkpointing=self.checkpointing)
-        return x
-
-
-class _NormSiLU(nn.GroupNorm, Region):
-    """A group norm and the SiLU after it."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.silu(super().forward(x))
-
-
 def whole(config: Config, compressor: dict[str, Tensor], expander: dict[str, Tensor]) -> Any:
     """The library's model with the states of both halves. ValueError: they are not those of `config`."""
     made = _built(config, None)
@@ -190,20 +168,3 @@ def _read(kind: Any, folder: Path) -> Any:
     if lacking:
         raise ValueError(f"the weights in {folder} are not those of its config.json: see {lacking[0]}")
     return made
-
-
-def _mark_regions(half: Any) -> None:
-    """Stages, and the norm before the last convolution, are compiled as one piece each."""
-    stages = half.down_blocks if hasattr(half, "down_blocks") else half.up_blocks
-    for index, stage in enumerate(stages):
-        if isinstance(stage, nn.Sequential):
-            stages[index] = _Stage(*stage)
-        else:
-            Region.register(type(stage))
-    if hasattr(half, "mid_block"):
-        Region.register(type(half.mid_block))
-    norm = getattr(half, "conv_norm_out", None)
-    if isinstance(norm, nn.GroupNorm) and isinstance(half.conv_act, nn.SiLU):
-        half.conv_norm_out = _NormSiLU(norm.num_groups, norm.num_channels, norm.eps)
-        half.conv_norm_out.weight, half.conv_norm_out.bias = norm.weight, norm.bias
-        half.conv_act = nn.Identity()
