@@ -69,6 +69,7 @@ def _chosen(options: argparse.Namespace, subject: Subject) -> tuple[list[str], d
     unknown = measures.name_problems(asked, known=tuple(measures.MEASURES), where="--metrics")
     if unknown:
         raise UserError(*unknown)
+    taught = _taught(options, subject)
     reasons = {}
     for name, measure in measures.MEASURES.items():
         autoencoder = measure.of == "reconstructions"
@@ -76,9 +77,22 @@ def _chosen(options: argparse.Namespace, subject: Subject) -> tuple[list[str], d
         if lacking:
             trained = "" if autoencoder else f": {name} needs a run with a flow step"
             reasons[name] = f"{subject.file} comes with no {' and no '.join(lacking)}{trained}"
+        elif name in taught:
+            reasons[name] = f"{options.features} taught this model, and does not judge it: --features ANOTHER"
         elif name == "clip_score" and options.clip is None:
             reasons[name] = "no CLIP was given (--clip NAME_OR_FOLDER)"
     return _sorted_out(list(measures.MEASURES), asked, reasons)
+
+
+def _taught(options: argparse.Namespace, subject: Subject) -> tuple[str, ...]:
+    """The metrics in features of the very network that the model was aligned with."""
+    teacher = (subject.facts["flow"] or {}).get("teacher")
+    if teacher is None or measures.lacking(list(measures.SETS), features=options.features):
+        return ()
+    from fluxflow_exp.evaluation.features import load
+    from fluxflow_exp.models.patch_encoder import fingerprint
+
+    return measures.SETS if fingerprint(load(options.features).model) == teacher else ()
 
 
 def _fitting(

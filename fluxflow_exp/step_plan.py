@@ -1,5 +1,6 @@
 """The plan of a run, before it starts: what its steps are going to do, in facts and in words."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -164,7 +165,8 @@ def _teacher_lines(step: Step, size: Length, data: DataSet, modules: dict[str, A
     how = "seen at every update"
     if kept:
         side = data.img_size // (modules["compressor"].downscale * modules["flow_processor"].patch_size)
-        need = len(data.train) * teacher.channels * side**2 * 2  # of rectangles it is about that
+        # Of rectangles it is about that.
+        need = len(data.train) * teacher.channels * min(side**2, math.prod(teacher.grid)) * 2
         repa.check_size(len(data.train), need)
         how = f"seen once, its features kept in {need / 2**30:.2g} GiB"
     return [f"    teacher: {repa.folder}, {teacher.channels} channels, for block {block}{until}; each image {how}"]

@@ -19,6 +19,7 @@ class _Flow:
     objective: Literal["rectified_flow", "v_prediction"]
     shift: Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
     cfg_dropout_prob: _Share
+    teacher: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None  # that it was aligned with: its fingerprint
 
 
 @dataclass

@@ -37,7 +37,7 @@ class Preprocessing(NamedTuple):
 
 
 class PatchEncoder(nn.Module):
-    """Pictures (n, 3, height, width) in [-1, 1] → features (n, `channels`, rows, columns), float32; frozen.
+    """Pictures (n, 3, height, width) in [-1, 1] → features (n, `channels`, *`grid`), float32; frozen.
 
     ValueError: `model` gives no map of features.
     """
@@ -54,7 +54,7 @@ class PatchEncoder(nn.Module):
         found = self(torch.zeros(1, 3, *wanted.size))
         if found.ndim != 4 or found.shape[-1] * found.shape[-2] < 2:
             raise ValueError(f"it gives no map of features, but {tuple(found.shape)}")
-        self.channels = int(found.shape[1])
+        self.channels, self.grid = int(found.shape[1]), (int(found.shape[2]), int(found.shape[3]))
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
@@ -71,10 +71,10 @@ class PatchEncoder(nn.Module):
 
 
 def on_grid(features: Tensor, rows: int, columns: int) -> Tensor:
-    """(n, channels, h, w) → (n, channels, rows, columns), bilinear; bfloat16, as they are kept on disk."""
+    """(n, channels, h, w) → (n, channels, rows, columns), bilinear; in bfloat16."""
     size = (rows, columns)
     if features.shape[-2:] != size:
-        features = F.interpolate(features, size, mode="bilinear", antialias=True)
+        features = F.interpolate(features.float(), size, mode="bilinear", antialias=True)
     return features.bfloat16()
 
 

@@ -1,5 +1,6 @@
 """A flow step's alignment with a trained image model: the teacher, what it sees of each picture, and the projector."""
 
+import math
 from typing import Any
 
 import torch
@@ -26,7 +27,7 @@ class Alignment:
         flow: Any = setup.parts["flow_processor"]
         (self.block,) = repa.blocks(flow)
         compressor: Any = setup.parts["compressor"]
-        self.token = compressor.downscale * flow.patch_size  # pixels a side
+        self.patch, self.token = flow.patch_size, compressor.downscale * flow.patch_size  # latents, pixels a side
         self.teacher = repa.teacher()
         self.machine.place(self.teacher)
         with torch.random.fork_rng(devices=[]):
@@ -36,24 +37,29 @@ class Alignment:
         if sharding.is_sharded(flow):  # an optimizer takes no whole weights beside such ones
             sharding.shard(self.projector, setup.ranks, self.machine.device, blocks=())
         self.kept: Tensor | None = None
-        self.on = True
+        self.on, self.grid = True, (1, 1)
 
-    def begin_update(self, batch: Batch, update: int) -> None:
-        """Take what was kept of this rank's share of the global batch."""
+    def begin_update(self, batch: Batch, update: int, *, latents: tuple[int, int]) -> None:
+        """Take what was kept of this rank's share of the global batch, whose latents have this height and width."""
         self.on = self.repa.is_on(update, self.setup.length.updates)
+        self.grid = latents[0] // self.patch, latents[1] // self.patch
         kept = batch.features
         self.kept = None if kept is None else kept.to(self.machine.device, non_blocking=True)
 
     def features(self, micro: Micro) -> Tensor:
-        """(micro-batch, channels, rows, columns) on the grid of tokens, bfloat16; (0,) where alignment is off."""
+        """(micro-batch, channels, *grid of tokens), bfloat16; (0,) where alignment is off."""
         if not self.on:
             return torch.empty(0, device=self.machine.device)
-        return self.of(micro.images) if self.kept is None else self.kept[micro.share]
+        return on_grid(self.of(micro.images) if self.kept is None else self.kept[micro.share], *self.grid)
 
     def of(self, images: Tensor) -> Tensor:
-        """The teacher's features of pictures (n, 3, height, width) in [-1, 1], on the grid of tokens, bfloat16."""
-        height, width = images.shape[-2:]
-        return on_grid(self.teacher(images), height // self.token, width // self.token)
+        """The teacher's features of pictures (n, 3, height, width) in [-1, 1], to be kept: bfloat16.
+
+        They are on its own grid, or on that of tokens where these are fewer.
+        """
+        rows, columns = (side // self.token for side in images.shape[-2:])
+        fewer = rows * columns < math.prod(self.teacher.grid)
+        return on_grid(self.teacher(images), *((rows, columns) if fewer else self.teacher.grid))
 
     def terms(self, tokens: Tensor, features: Tensor) -> Terms:
         """Of the block's tokens (micro-batch, rows · columns, width)."""

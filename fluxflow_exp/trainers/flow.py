@@ -17,6 +17,7 @@ from fluxflow_exp.losses.repa import Repa
 from fluxflow_exp.losses.self_alignment import SelfAlignment
 from fluxflow_exp.losses.terms import Loss, Terms, Weights, computed
 from fluxflow_exp.machine.visitor import make_visitor
+from fluxflow_exp.models.patch_encoder import fingerprint
 from fluxflow_exp.models.posterior import Posterior
 from fluxflow_exp.models.text_encoder import Text, padded
 from fluxflow_exp.models.text_to_image import TextToImage
@@ -140,7 +141,8 @@ class FlowTrainer(Trainer):
         return mean.cpu(), deviation.clamp_min(1e-4).cpu()
 
     def facts(self) -> dict[str, Any]:
-        return {**self.objective.facts(), "cfg_dropout_prob": self.setup.cfg_dropout_prob}
+        teacher = {"teacher": fingerprint(self.alignment.teacher.model)} if self.alignment else {}
+        return {**self.objective.facts(), "cfg_dropout_prob": self.setup.cfg_dropout_prob, **teacher}
 
     def phases(self) -> list[Phase]:
         # A pretrained encoder may ask the GPU for what it does next, which a graph cannot hold.
@@ -155,7 +157,7 @@ class FlowTrainer(Trainer):
         self.dropped = self._drops(count)
         self.latents.begin_update(batch)
         if self.alignment:
-            self.alignment.begin_update(batch, self.update_index)
+            self.alignment.begin_update(batch, self.update_index, latents=self.latents.size(batch))
 
     def _latent_shape(self, batch: Batch) -> tuple[int, ...]:
         """Return the shape for the whole global batch, of which `batch` is this rank's share."""

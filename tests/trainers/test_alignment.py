@@ -8,10 +8,11 @@ import pytest
 import torch
 from PIL import Image
 
-from fluxflow_exp import pipeline
+from fluxflow_exp import evaluate, pipeline
 from fluxflow_exp.config.compose import resolve
 from fluxflow_exp.config.overrides import compose_config
 from fluxflow_exp.errors import UserError
+from fluxflow_exp.evaluation.arguments import parser
 from fluxflow_exp.models import weights
 from fluxflow_exp.models.patch_encoder import on_grid
 from tests.conftest import TOY_WITHOUT_DATA, toy
@@ -118,7 +119,7 @@ def test_a_mirrored_picture_is_seen_mirrored(tmp_path: Path, on: list[str]) -> N
     (batch,) = batches(trainer.source, 1)
     pictures = trainer.machine.to_device(batch.images)
     parts = torch.split(pictures, 2)
-    expected = torch.cat([on_grid(trainer.alignment.teacher(part), *trainer.latents.size(batch)) for part in parts])
+    expected = torch.cat([on_grid(trainer.alignment.teacher(part), 4, 4) for part in parts])
     assert torch.equal(seen(trainer, batch), expected)
 
 
@@ -133,9 +134,10 @@ def test_features_that_were_kept_are_those_of_each_picture_in_its_own_shape(tmp_
     shapes = set()
     for batch in batches(trainer.source, 5):
         assert batch.features is not None
-        assert batch.features.shape[-2:] == batch.images.shape[-2:]  # moments: a token a latent
+        assert batch.features.shape[-2:] == (5, 5)  # the network's own
         for name, features in zip(batch.ids, seen(trainer, batch), strict=True):
             torch.testing.assert_close(features, wanted[name])
+            assert features.shape[1:] == batch.images.shape[-2:]  # moments: a token a latent
             shapes.add(tuple(features.shape[1:]))
     assert len(shapes) == 3
 
@@ -187,6 +189,16 @@ def test_after_its_stop_nothing_is_aligned_and_no_projector_is_published(undistu
     ]
     assert names
     assert not any("repa" in name for name in names)
+
+
+def test_its_teacher_does_not_judge_what_it_has_taught(tmp_path: Path, undisturbed: Path, on: list[str]) -> None:
+    teacher, words = on[1].partition("=")[2], ["--device", "cpu", "--steps", "1"]
+    with pytest.raises(UserError, match="taught this model, and does not judge"):
+        evaluate.evaluate(parser().parse_args([str(undisturbed), *words, "--features", teacher, "--metrics", "fd"]))
+    other = small_timm(tmp_path / "other", seed=1)
+    given = [str(undisturbed), *words, "--metrics", "fd"]
+    found = evaluate.evaluate(parser().parse_args([*given, "--features", str(other)]))[0]
+    assert {each.metric for each in found} == {"fd"}
 
 
 def test_killed_before_and_after_its_stop_a_run_ends_with_the_same_bytes(
