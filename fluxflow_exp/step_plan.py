@@ -154,7 +154,7 @@ def _cache_line(folder: Path | None, reason: str) -> list[str]:
 
 
 def _teacher_lines(step: Step, size: Length, data: DataSet, modules: dict[str, Any], *, kept: bool) -> list[str]:
-    """What a flow step is aligned with. UserError: its features would take more disk than is allowed."""
+    """What a flow step is aligned with, and what its features take."""
     node = step.trainer.get("repa")
     if not node:
         return []
@@ -167,7 +167,6 @@ def _teacher_lines(step: Step, size: Length, data: DataSet, modules: dict[str, A
         side = data.img_size // (modules["compressor"].downscale * modules["flow_processor"].patch_size)
         # Of rectangles it is about that.
         need = len(data.train) * teacher.channels * min(side**2, math.prod(teacher.grid)) * 2
-        repa.check_size(len(data.train), need)
         how = f"seen once, its features kept in {need / 2**30:.2g} GiB"
     return [f"    teacher: {repa.folder}, {teacher.channels} channels, for block {block}{until}; each image {how}"]
 

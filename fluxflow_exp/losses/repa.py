@@ -14,7 +14,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fluxflow_exp.config.bounds import Fraction, PositiveFloat, PositiveInt
-from fluxflow_exp.errors import UserError
 from fluxflow_exp.losses.terms import Terms, per_sample
 from fluxflow_exp.models import patch_encoder
 from fluxflow_exp.models.patch_encoder import PatchEncoder
@@ -25,8 +24,7 @@ class Repa:
 
     `teacher_path`: folder of an image model of timm or transformers. `block` is counted from 1; None: a third of the
     depth, rounded. `stop`: share of the step's updates after which it is off; None: never. `width`: of the projector's
-    two hidden layers. `cache_gib`: features that are kept on disk take no more. ValueError: the folder cannot be a
-    teacher's.
+    two hidden layers. ValueError: the folder cannot be a teacher's.
     """
 
     def __init__(
@@ -37,10 +35,9 @@ class Repa:
         block: PositiveInt | None = None,
         stop: Fraction | None = None,
         width: PositiveInt = 2048,
-        cache_gib: PositiveFloat = 50.0,
     ) -> None:
         self.folder, self.block, self.stop = Path(teacher_path).expanduser(), block, stop
-        self.width, self.cache_gib = width, cache_gib
+        self.width = width
         self.weights = {"repa": weight}
         try:
             patch_encoder.check(self.folder)
@@ -63,15 +60,6 @@ class Repa:
     def is_on(self, update: int, updates: int) -> bool:
         """Whether `update`, counted from 0, of so many is aligned."""
         return self.stop is None or update < self.stop * updates
-
-    def check_size(self, images: int, need: int) -> None:
-        """UserError: features of so many images, `need` bytes, are more than may be kept."""
-        if need > self.cache_gib * 2**30:
-            raise UserError(
-                f"features of {images:,} images take {need / 2**30:.3g} GiB, above trainer.repa.cache_gib="
-                f"{self.cache_gib:g}: raise it, or set cache.mode=off: images then go through compressor and teacher "
-                "at every update"
-            )
 
     def teacher(self) -> PatchEncoder:
         """On the CPU. UserError: the folder holds none."""

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fluxflow_exp.data.cache import Entries, LatentCache, array_of
-from fluxflow_exp.data.protocols import BadSampleError, Source, Stream, digest
+from fluxflow_exp.data.protocols import BadSampleError, Source, Stream
 from fluxflow_exp.data.sequential import read_lists
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.seeding import derive
@@ -40,48 +40,42 @@ def open_cache(
     assert not isinstance(source, Stream)  # nothing is cached of what varies
     compressor: Any = parts["compressor"]
     encoder = Encoder(setup, source, compressor.moments, STORED[setup.machine.precision], "Latent cache")
-    folder = folder_of(setup, root, "latents", compressor, source.fingerprint)
-    left = _left(encoder, LatentCache(folder, source))
+    encoders = {folder_of(setup, root, "latents", compressor, source.fingerprint): encoder}
+    if alignment:
+        seen = Encoder(setup, source, alignment.of, torch.bfloat16, "Feature cache")
+        place = folder_of(setup, root, "features", alignment.teacher, source.fingerprint, alignment.token)
+        encoders[place] = seen
+    left = _left(setup, encoders)
     if left is not None and left < 0:
         return None
-    cache = _filled(encoder, folder)
+    cache, *features = (_filled(each, folder) for folder, each in encoders.items())
     if not trains_text:
         cache.tokens = open_tokens(setup, root, sorted({"", *cache.all_captions()}), left)
     if alignment:
-        cache.features = _features(setup, source, root, alignment)
+        (cache.features,) = features
         cache.bad |= cache.features.bad
+        alignment.teacher.cpu()
     return cache
 
 
-def _left(encoder: "Encoder", cache: LatentCache) -> int | None:
-    """Bytes of cache.max_gib that latents leave; negative: they do not fit; None: there is no bound.
+def _left(setup: StepContext, encoders: dict[Path, "Encoder"]) -> int | None:
+    """Bytes of cache.max_gib that latents and features leave; negative: they do not fit; None: there is no bound.
 
     UserError: they do not fit, and cache.mode=on asks for them.
     """
-    setup = encoder.setup
     most = setup.caching.max_gib
     if most is None:
         return None
-    need = setup.ranks.from_first(encoder.need(cache, None)[1] if setup.ranks.first else 0)
+    caches = [(each, LatentCache(folder, each.source)) for folder, each in encoders.items()]
+    need = setup.ranks.from_first(sum(each.need(c, None)[1] for each, c in caches) if setup.ranks.first else 0)
     left = int(most * 2**30) - need
     if left < 0:
-        said = f"latents of {len(cache):,} images take {megabytes(need)}, more than cache.max_gib={most:g}"
+        kept = "latents" if len(caches) == 1 else "latents and a teacher's features"
+        said = f"{kept} of {len(caches[0][1]):,} images take {megabytes(need)}, more than cache.max_gib={most:g}"
         if setup.caching.mode == "on":
             raise UserError(f"{said}: raise it, or set cache.mode=auto, which encodes images at every update then")
         setup.console.say(f"Nothing is cached: {said}. Images are encoded at every update")
     return left
-
-
-def _features(setup: StepContext, source: Source, root: Path, alignment: Alignment) -> LatentCache:
-    """What a teacher sees of each image, on the grid of tokens. UserError: it would be more than is allowed."""
-    encoder = Encoder(setup, source, alignment.of, torch.bfloat16, "Feature cache")
-    folder = folder_of(
-        setup, root, "features", alignment.teacher, lambda: digest([source.fingerprint(), alignment.token])
-    )
-    alignment.repa.check_size(len(source), encoder.need(LatentCache(folder, source), None)[1])
-    cache = _filled(encoder, folder)
-    alignment.teacher.cpu()
-    return cache
 
 
 def _filled(encoder: "Encoder", folder: Path) -> LatentCache:

@@ -29,7 +29,6 @@ INERT = {
     "stage.steps.*.optimizers.*.fused": "says how an update is computed",
     "stage.steps.*.trainer.perceptual.pretrained": "is left out: random weights reach the same parts",
     "stage.steps.*.trainer.perceptual.weights_file": "is left out: random weights reach the same parts",
-    "stage.steps.*.trainer.repa.cache_gib": "says how much may be kept",
     "*._target_": "names what is built, of which every argument is checked",
     "*._partial_": "says how it is built",
     **dict.fromkeys(

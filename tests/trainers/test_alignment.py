@@ -151,12 +151,18 @@ def test_a_picture_that_cannot_be_read_is_replaced(tmp_path: Path, on: list[str]
     assert list(trainer.source.bad) == list(trainer.source.features.bad) != []
 
 
-def test_more_than_may_be_kept_is_refused_before_anything_is_written(tmp_path: Path, on: list[str]) -> None:
-    trainer = folder_trainer(tmp_path, *on, f"{TRAINER}.cache_gib=1e-6")
+def test_what_exceeds_the_bound_is_not_kept_and_refused_where_it_was_asked_for(tmp_path: Path, on: list[str]) -> None:
+    latents = 2 * 4 * 4 * 4 * 4  # bytes of a picture's moments: k, channels, rows, columns, float32
+    trainer = folder_trainer(tmp_path, *on, f"cache.max_gib={23 * (latents + 100) / 2**30}")
     trainer.setup.cache = tmp_path / "cache"
-    with pytest.raises(UserError, match=r"features of 23 images take .* GiB, above trainer\.repa\.cache_gib=1e-06"):
+    trainer.open_source()
+    assert trainer.source is trainer.setup.data.train
+    (batch,) = batches(trainer.source, 1)
+    assert len(seen(trainer, batch)) == len(batch.ids)
+    trainer.setup.caching.mode = "on"
+    with pytest.raises(UserError, match=r"latents and a teacher's features of 23 images take .* than cache\.max_gib="):
         trainer.open_source()
-    assert not list((tmp_path / "cache").glob("features-*"))
+    assert not (tmp_path / "cache").exists()
 
 
 def test_features_are_kept_in_two_bytes_each(tmp_path: Path, on: list[str], capsys: pytest.CaptureFixture[str]) -> None:
