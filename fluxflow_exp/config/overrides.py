@@ -258,6 +258,8 @@ def _explain(error: Exception, override: Override, good: list[str], config_dir: 
             leaf = key.rpartition(".")[2]
             way = f"loss@{key}={leaf}" if leaf in _choices("loss", config_dir) else text
             return f"{text}: {key} is off, and to be added: write +{way}"
+        if key.startswith("model.autoencoder.") and "model.autoencoder.path" not in known:
+            return f"{text}: {key} is of diffusers' autoencoders: write model/autoencoder=diffusers with it"
         if key not in known:
             where = "".join(f" with {line}" for line in good if key.startswith(line.partition("=")[0]))
             return f"{text}: there is no key {key!r}{where}{suggest_key(key, known)}"

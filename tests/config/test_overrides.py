@@ -24,6 +24,7 @@ def one(text):
     [
         ("stage.steps.vae.n_epoch=3", "did you mean 'stage.steps.vae.n_epochs'?"),
         ("model.activaton=silu", "did you mean 'model.activation'?"),
+        ("model.autoencoder.path=vae", "write model/autoencoder=diffusers with it"),
         ("hardware=h20", "did you mean 'h200'?"),
         ("data=somewhere_else", "there is no data named 'somewhere_else'. The choices: hf_dataset, image_folder"),
         ("optimizer@stage.steps.vae.optimizers.vae=rmspro", "did you mean 'rmsprop'?"),
