@@ -10,7 +10,7 @@ from fluxflow_exp.config.compose import instantiate
 from fluxflow_exp.config.published import locate
 from fluxflow_exp.config.schema import Cache, Model, RunConfig, Step
 from fluxflow_exp.data.loader import groups_of
-from fluxflow_exp.data.protocols import DataSet, Stream, notes_of
+from fluxflow_exp.data.protocols import DataSet, Drawing, Stream, notes_of
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.machine.hardware import Machine
 from fluxflow_exp.monitor import early_stop
@@ -59,14 +59,18 @@ def cache_folder(config: RunConfig, name: str, data: DataSet, size: Length) -> t
 
     UserError: it cannot, and cache.mode=on asks for it.
     """
-    mode, reason = config.cache.mode, data.train.varies
-    if mode == "off" or not trainer_class(config.stage.steps[name]).CACHES:
+    mode, reason, trainer = config.cache.mode, data.train.varies, trainer_class(config.stage.steps[name])
+    if mode == "off" or not trainer.CACHES:
         return None, ""
+    once = size.updates_per_epoch
+    if trainer.CACHES_DRAWN and isinstance(data.train, Drawing):
+        pool = data.train.pool()
+        reason, once = pool.varies, len(pool) // size.batch_size
     if mode == "on" and reason:
         raise UserError(
             f"cache.mode=on: step {name} cannot train on cached latents: {reason}. Change that, or set cache.mode=auto"
         )
-    if mode == "auto" and not reason and size.updates < size.updates_per_epoch:
+    if mode == "auto" and not reason and size.updates < once:
         reason = "the step ends before it has used every image once (cache.mode=on: cached all the same)"
     if reason:
         return None, reason

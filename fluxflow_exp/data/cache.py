@@ -16,7 +16,7 @@ from torch import Tensor
 from fluxflow_exp.data.array_shards import ArrayShards
 from fluxflow_exp.data.caption_choice import chosen, heaviest
 from fluxflow_exp.data.loader import groups_of
-from fluxflow_exp.data.protocols import Choices, Choosing, Indexed, Rows, Tokens
+from fluxflow_exp.data.protocols import Choices, Choosing, Drawing, Indexed, Rows, Tokens
 
 FORMAT = 2  # of the files, and of how pictures are read
 SAMPLES, CAPTIONS = 256, 4096  # of a shard
@@ -105,6 +105,9 @@ class LatentCache:
         """Every caption that a sample may have, once all shards are there."""
         return {*self.captions, *(caption for choices in self.choices.values() for caption, _ in choices)}
 
+    def place(self, index: int, rng: random.Random | None) -> int:
+        return index
+
     def bad_at(self, index: int) -> tuple[str, str] | None:
         return (self.ids[index], self.bad[index]) if index in self.bad else None
 
@@ -130,6 +133,31 @@ class LatentCache:
             number, place = self.places[index]
             found[row] = self.shards.array(number)[place]
         return tensor_of(found)
+
+
+class DrawnCache:
+    """A `Stored` of what `source` draws of its pool, whose samples are in `cache`."""
+
+    groups: list[Any] | None = None
+    chooses = True
+
+    def __init__(self, cache: LatentCache, source: Drawing, count: int) -> None:
+        """`count`: samples that are drawn in an epoch."""
+        self.cache, self.source, self.count = cache, source, count
+        self.tokens = cache.tokens
+
+    def __len__(self) -> int:
+        return self.count
+
+    def place(self, index: int, rng: random.Random | None) -> int:
+        assert rng is not None
+        return self.source.draw(rng)
+
+    def bad_at(self, index: int) -> tuple[str, str] | None:
+        return self.cache.bad_at(index)
+
+    def read_rows(self, indices: list[int], rngs: list[random.Random] | None = None) -> Rows:
+        return self.cache.read_rows(indices, rngs)
 
 
 def array_of(values: Tensor) -> NDArray[Any]:

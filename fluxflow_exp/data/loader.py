@@ -243,15 +243,16 @@ class _RowReader:
 
     def __call__(self, keys: list[Key]) -> tuple[Rows, Bad]:
         chosen, bad = [], []
-        for key in keys:
-            for index in self.candidates(key):
-                found = self.source.bad_at(index)
-                if found is None:
-                    chosen.append(index)
-                    break
-                bad.append(found)
         # As those that `_Reader` reads with, so that a cache changes no caption.
         rngs = [random.Random(derive(self.seed, "augment", *key)) for key in keys] if self.source.chooses else None
+        for number, key in enumerate(keys):
+            for index in self.candidates(key):
+                place = self.source.place(index, rngs[number] if rngs else None)
+                found = self.source.bad_at(place)
+                if found is None:
+                    chosen.append(place)
+                    break
+                bad.append(found)
         rows = self.source.read_rows(chosen, rngs)
         return pinned(rows) if self.pin_memory else rows, bad
 

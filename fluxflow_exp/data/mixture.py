@@ -1,6 +1,7 @@
 """Several data sets as one: each image comes from one of them, drawn by weight."""
 
 import random
+from functools import cached_property
 from typing import Any
 
 from torch import Tensor
@@ -8,6 +9,8 @@ from torch import Tensor
 from fluxflow_exp.data.protocols import (
     BadSampleError,
     Captioned,
+    Choices,
+    Choosing,
     Contents,
     DataSet,
     Sample,
@@ -66,9 +69,25 @@ class _Drawn:
         return sum(len(source) for source in self.sources.values())
 
     def read(self, index: int, rng: random.Random) -> Sample:
+        name, place = self._drawn(rng)
+        return _named(name, self.sources[name], place, rng)
+
+    def pool(self) -> "_InTurn":
+        return _InTurn({name: self.sources[name] for name in self._used()})
+
+    def draw(self, rng: random.Random) -> int:
+        return self._numbers[self._drawn(rng)]
+
+    @cached_property
+    def _numbers(self) -> dict[tuple[str, int], int]:
+        return {place: number for number, place in enumerate(self.pool().places)}
+
+    def _drawn(self, rng: random.Random) -> tuple[str, int]:
         (name,) = rng.choices(self.names, self.weights)
-        source = self.sources[name]
-        return _named(name, source, rng.randrange(len(source)), rng)
+        return name, rng.randrange(len(self.sources[name]))
+
+    def _used(self) -> list[str]:
+        return [name for name, weight in zip(self.names, self.weights, strict=True) if weight > 0]
 
     def captions(self) -> list[str]:
         """Those of the sources that have them."""
@@ -76,8 +95,7 @@ class _Drawn:
 
     def unaugmented(self) -> "_InTurn":
         """The samples of all sets that are drawn from."""
-        drawn = [name for name, weight in zip(self.names, self.weights, strict=True) if weight > 0]
-        return _InTurn({name: unaugmented(self.sources[name]) for name in drawn})
+        return _InTurn({name: unaugmented(self.sources[name]) for name in self._used()})
 
     def fingerprint(self, *, times: bool = True) -> str:
         return digest([self.weights, *(source.fingerprint(times=times) for source in self.sources.values())])
@@ -101,6 +119,11 @@ class _InTurn:
     def read(self, index: int, rng: random.Random) -> Sample:
         name, place = self.places[index]
         return _named(name, self.sources[name], place, rng)
+
+    def choices(self, index: int) -> Choices:
+        name, place = self.places[index]
+        source = self.sources[name]
+        return source.choices(place) if isinstance(source, Choosing) else ()
 
     @property
     def varies(self) -> str | None:

@@ -116,6 +116,19 @@ class Source(Indexed, Protocol):
         ...
 
 
+@runtime_checkable
+class Drawing(Protocol):
+    """A source whose `read` draws one of the samples of a pool anew each time, whatever the index."""
+
+    def pool(self) -> Source:
+        """All samples that may be drawn, each once."""
+        ...
+
+    def draw(self, rng: random.Random) -> int:
+        """The index in the pool of the sample that `read` would give with `rng`, which goes on with it from there."""
+        ...
+
+
 class Tokens(NamedTuple):
     """Captions through a text encoder."""
 
@@ -143,7 +156,11 @@ class Stored(Indexed, Protocol):
 
     @property
     def chooses(self) -> bool:
-        """Whether some samples have several captions."""
+        """Whether anything is drawn of a sample: one of several captions, or which one it is."""
+        ...
+
+    def place(self, index: int, rng: random.Random | None) -> int:
+        """What `bad_at` and `read_rows` take for `index`: itself, or what is drawn in its place."""
         ...
 
     def read_rows(self, indices: list[int], rngs: list[random.Random] | None = None) -> Rows:

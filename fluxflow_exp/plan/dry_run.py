@@ -17,7 +17,7 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from fluxflow_exp.config.compose import instantiate
@@ -106,13 +106,14 @@ class Rehearsal:
     def checkpoint_bytes(self) -> int:
         """Size of a saved state, once the optimizers have moments."""
         tensors = {id(each): each for each in tree_leaves(self.trainer.state_dict()) if isinstance(each, Tensor)}
-        best = self.weights_bytes() // 2 if self.trainer.loss_tells else 0  # none was evaluated here
+        played = [module for player in self.trainer.players.values() for module in player.parts.values()]
+        best = _bytes(played) if self.trainer.loss_tells else 0  # none was evaluated here
         return best + sum(each.numel() * each.element_size() for each in tensors.values())
 
     def weights_bytes(self) -> int:
-        """Size of the parts that the step trains, as they are published: averaged and raw."""
-        parts = [part for player in self.trainer.players.values() for part in player.parts.values()]
-        return sum(2 * each.numel() * each.element_size() for part in parts for each in part.state_dict().values())
+        """Size of the parts that the step trains, as they are published: averaged and raw; an adapter is in its part."""
+        players = self.trainer.players.values()
+        return 2 * _bytes([self.trainer.setup.parts[part] for player in players for part in player.parts])
 
     def cached_bytes(self) -> int:
         """Size of an image's entry in a cache of moments, and of a teacher's features."""
@@ -198,6 +199,10 @@ def fake_machine(hardware: Hardware) -> Machine:
     """The choices of `hardware` on a card that is not there; regions are compiled in another way (fusion.py)."""
     precision = "bf16" if hardware.precision == "auto" else hardware.precision
     return Machine(DEVICE, precision, exact=bool(hardware.exact))
+
+
+def _bytes(modules: list[nn.Module]) -> int:
+    return sum(each.numel() * each.element_size() for module in modules for each in module.state_dict().values())
 
 
 def _difference(more: list[Operation], fewer: list[Operation]) -> list[Operation]:

@@ -53,7 +53,13 @@ class _RealHost(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return func(*args, **kwargs)
 
 
-def _move(module: nn.Module, device: torch.device, *, memory_format: torch.memory_format) -> nn.Module:
+def _move(
+    module: nn.Module,
+    device: torch.device,
+    *,
+    memory_format: torch.memory_format = torch.preserve_format,
+    dtype: torch.dtype | None = None,
+) -> nn.Module:
     """`Module.to`, which cannot swap fake parameters."""
     for each in module.modules():
         held: list[dict[str, Any]] = [each._parameters, each._buffers]
@@ -62,7 +68,7 @@ def _move(module: nn.Module, device: torch.device, *, memory_format: torch.memor
                 if tensor is None:
                     continue
                 layout = memory_format if tensor.ndim == 4 else torch.preserve_format
-                moved = tensor.detach().to(device, memory_format=layout)
+                moved = tensor.detach().to(device, dtype, memory_format=layout)
                 parameter = isinstance(tensor, nn.Parameter)
                 kept[name] = nn.Parameter(moved, tensor.requires_grad) if parameter else moved
     return module

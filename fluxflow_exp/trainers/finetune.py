@@ -33,6 +33,7 @@ class FinetuneTrainer(FlowTrainer):
 
     USES = ("compressor", "expander", "flow_processor")
     FROM_PUBLISHED = True
+    CACHES_DRAWN = True
 
     def __init__(
         self,

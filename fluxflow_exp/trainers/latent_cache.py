@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fluxflow_exp.data.cache import Entries, LatentCache, array_of
-from fluxflow_exp.data.protocols import BadSampleError, Source, Stream
+from fluxflow_exp.data.cache import DrawnCache, Entries, LatentCache, array_of
+from fluxflow_exp.data.protocols import BadSampleError, Drawing, Source, Stream
 from fluxflow_exp.data.sequential import read_lists
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.seeding import derive
@@ -29,15 +29,17 @@ PROBED = 100  # samples of a shape that are tried until one can be read
 
 def open_cache(
     setup: StepContext, root: Path, trains_text: bool, alignment: Alignment | None = None
-) -> LatentCache | None:
+) -> LatentCache | DrawnCache | None:
     """The cache of a step's data and frozen parts, a teacher among them, below `root`; what it lacks is written first.
 
+    Of data that draw their samples all that may be drawn are in it.
     Within cache.max_gib, where it is set: tokens that do not fit are not cached, and None is latents that do not.
     UserError: no room, numbers that float16 cannot hold, or a cache that does not hold what it should.
     Interrupted: a signal came before it was whole; what was written stays.
     """
-    source, parts = setup.data.train, setup.parts
-    assert not isinstance(source, Stream)  # nothing is cached of what varies
+    trained, parts = setup.data.train, setup.parts
+    assert not isinstance(trained, Stream)  # nothing is cached of what varies
+    source = trained.pool() if isinstance(trained, Drawing) else trained
     compressor: Any = parts["compressor"]
     encoder = Encoder(setup, source, compressor.moments, STORED[setup.machine.precision], "Latent cache")
     encoders = {folder_of(setup, root, "latents", compressor, source.fingerprint): encoder}
@@ -55,7 +57,7 @@ def open_cache(
         (cache.features,) = features
         cache.bad |= cache.features.bad
         alignment.teacher.cpu()
-    return cache
+    return DrawnCache(cache, trained, len(trained)) if isinstance(trained, Drawing) else cache
 
 
 def _left(setup: StepContext, encoders: dict[Path, "Encoder"]) -> int | None:

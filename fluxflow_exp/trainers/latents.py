@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fluxflow_exp.data.cache import LatentCache
+from fluxflow_exp.data.cache import DrawnCache, LatentCache
 from fluxflow_exp.data.loader import Batch
 from fluxflow_exp.data.token_formats import unpacked
 from fluxflow_exp.machine.hardware import Machine
@@ -57,7 +57,9 @@ class Encoded:
 class Cached(Encoded):
     """Batches hold moments and, where the text encoder is frozen, tokens."""
 
-    def __init__(self, cache: LatentCache, machine: Machine, parts: dict[str, Any], *, trains_text: bool) -> None:
+    def __init__(
+        self, cache: LatentCache | DrawnCache, machine: Machine, parts: dict[str, Any], *, trains_text: bool
+    ) -> None:
         super().__init__(machine, parts, trains_text=trains_text)
         empty = cache.tokens.read([""]).tokens[0] if cache.tokens else None
         self.empty = unpacked(empty.to(machine.device)) if empty is not None else None  # (length, width)

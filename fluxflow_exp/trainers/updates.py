@@ -28,6 +28,7 @@ class Updates(ABC):
     REACHES: ClassVar[dict[str, tuple[str, ...]]]  # term → parts that get gradient from it where they are trained
     GIVES: ClassVar[tuple[str, ...] | None] = None  # the tensors that a loss of the user's own is called with
     FROM_PUBLISHED: ClassVar[bool] = False  # goes on from averaged weights, as published, and not from raw ones
+    CACHES_DRAWN: ClassVar[bool] = False  # of a mixture, too: elsewhere runs began without, and go on as they are
     CACHES: ClassVar[bool] = False  # whether it can train on what frozen parts say of the data, kept on disk
 
     def __init__(self, setup: StepContext, losses: dict[str, Loss]) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +16,8 @@ from fluxflow_exp import pipeline
 from fluxflow_exp.config.compose import resolve
 from fluxflow_exp.config.overrides import compose_config
 from fluxflow_exp.data.array_shards import ArrayShards
-from fluxflow_exp.data.cache import LatentCache
+from fluxflow_exp.data.cache import DrawnCache, LatentCache
+from fluxflow_exp.data.mixture import Mixture
 from fluxflow_exp.data.shapes import Shapes
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.machine.preemption import Interrupted
@@ -203,6 +205,27 @@ def test_of_several_captions_the_same_ones_are_chosen_and_all_have_tokens(tmp_pa
         seen |= {caption.split()[0] for caption in mine.captions}
     assert seen == {"picture", "short", "number"}
     assert cache.read_rows([0]).captions == [source.entries[0].caption]
+
+
+def test_a_mixture_draws_the_same_samples_from_its_cache(tmp_path: Path) -> None:
+    trainer = flow_trainer(tmp_path, *pictures(tmp_path), FROZEN_TEXT)
+    for entry in trainer.source.entries[:6]:
+        broken = tmp_path / "images" / entry.id
+        broken.write_bytes(broken.read_bytes()[:400])
+    folder = trainer.setup.data
+    mixed = Mixture({"a": folder, "b": folder, "c": folder}, {"a": 1, "b": 3, "c": 0})
+    cache = open_cache(replace(trainer.setup, data=mixed), tmp_path / "cache", trainer.trains_text)
+    assert len(cache) == len(mixed.train)
+    bad = 0
+    for theirs, mine in zip(read(mixed.train), read(cache), strict=True):
+        assert (mine.ids, mine.captions, mine.bad) == (theirs.ids, theirs.captions, theirs.bad)
+        with torch.no_grad():
+            expected = trainer.compressor.moments(trainer.machine.to_device(theirs.images))
+        torch.testing.assert_close(mine.images, expected, rtol=1e-5, atol=1e-6)
+        bad += len(mine.bad)
+    assert bad > 0
+    assert isinstance(cache, DrawnCache)
+    assert len(cache.cache) == 2 * len(folder.train)
 
 
 def trainer_tokens(trainer: Any, caption: str) -> np.ndarray:
