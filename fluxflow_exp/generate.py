@@ -1,6 +1,7 @@
 """`fluxflow-generate`: images from prompts and one published weights file."""
 
 import argparse
+import json
 import math
 import os
 import re
@@ -63,6 +64,7 @@ def parser() -> argparse.ArgumentParser:
         default="webp",
         help="of the images; each says in its metadata how it was made; webp and png are lossless, jpg of quality 95",
     )
+    add("--captions", action="store_true", help="write metadata.jsonl, too: the images are data for training then")
     add("--use_cfg", action="store_true", help="classifier-free guidance")
     add("--guidance_scale", type=float, default=argparse.SUPPRESS, help="strength of it, with --use_cfg (default: 5)")
     add(
@@ -206,15 +208,20 @@ def _write(
 ) -> None:
     shown: list[torch.Tensor] = []
     output, form = arguments.output_path, arguments.format
-    named = zip(_stems(prompts), texts, strict=True)
+    names = [f"{stem}_gen.{form}" for stem in _stems(prompts)]
+    named = zip(names, texts, strict=True)
     for images in made:
         for image in images:
-            stem, text = next(named)
-            pictures.save_picture(pictures.to_pil(image), output / f"{stem}_gen.{form}", **infotext.options(form, text))
+            name, text = next(named)
+            pictures.save_picture(pictures.to_pil(image), output / name, **infotext.options(form, text))
         shown += list(images[: max(GRID_LIMIT - len(shown), 0)])
     captions = [prompt.text for prompt in prompts[: len(shown)]]
     grid = pictures.captioned(torch.stack(shown), captions)
     pictures.save_picture(grid, output / f"grid.{form}", quality=95, subsampling=0)
+    if arguments.captions:
+        pairs = [{"file_name": name, "text": prompt.text} for name, prompt in zip(names, prompts, strict=True)]
+        lines = [json.dumps(pair, ensure_ascii=False) + "\n" for pair in pairs]
+        files.write_text(output / "metadata.jsonl", "".join(lines))
 
 
 def read_prompts(path: Path) -> list[Prompt]:

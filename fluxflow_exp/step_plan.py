@@ -18,6 +18,8 @@ from fluxflow_exp.preflight import parts, remarks
 from fluxflow_exp.step_length import Length
 from fluxflow_exp.trainers.base import Trainer
 
+OFTEN = 20  # updates between looks at the model, below which looking takes longer than training
+
 
 def trainer_class(step: Step) -> type[Trainer]:
     found: type[Trainer] = locate(step.trainer["_target_"])
@@ -112,6 +114,7 @@ def describe(
         if trainer_class(step).CACHES:  # it reads captions
             told = remarks.remarks(step, lengths[name], data[name], modules["text_encoder"])
             lines += [f"    note: {line}" for line in told]
+        lines += _short_epochs(config, name, lengths[name])
         folder, reason = cache_folder(config, name, data[name], lengths[name])
         lines += _cache_line(folder, reason) + _teacher_lines(
             step, lengths[name], data[name], modules, kept=bool(folder)
@@ -143,11 +146,30 @@ def step_lines(index: int, name: str, step: Step, size: Length, ranks: int, mode
     return [
         f"  Step {index}: {name}: {step.n_epochs} epochs x {size.updates_per_epoch} = {whole} updates "
         f"of {size.batch_size} images ({split}){cut}",
-        f"    trains: {', '.join(trained)}" + (f"; uses frozen: {', '.join(still)}" if still else ""),
+        f"    trains: {_adapter(step)}{', '.join(trained)}" + (f"; uses frozen: {', '.join(still)}" if still else ""),
         f"    losses: {', '.join(losses) or 'none'}{guidance}; EMA {step.ema.decay if step.ema else 'off'}",
         *_manner(step),
         f"    optimizers: {optimizers}",
         *([f"    ends early when {early_stop.describe(step.transition_on)}"] if step.transition_on.metric else []),
+    ]
+
+
+def _adapter(step: Step) -> str:
+    rank = step.trainer.get("lora_rank")
+    return f"an adapter of rank {rank} of " if rank else ""
+
+
+def _short_epochs(config: RunConfig, name: str, length: Length) -> list[str]:
+    """Where a few new pictures are the data, epochs are short: what happens at their ends takes longer than they do."""
+    if not trainer_class(config.stage.steps[name]).FROM_PUBLISHED:
+        return []
+    epochs = {f"{section}.every_epochs": getattr(config, section).every_epochs for section in ("samples", "evaluation")}
+    often = [key for key, every in epochs.items() if every and every * length.updates_per_epoch < OFTEN]
+    if not often or length.updates < OFTEN:
+        return []
+    return [
+        f"    note: an epoch is {length.updates_per_epoch} updates: give {' '.join(f'{key}=20' for key in often)}, "
+        "or more time goes into pictures and evaluation than into training"
     ]
 
 

@@ -9,6 +9,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from fluxflow_exp import __version__, files, pipeline
+from fluxflow_exp.data.image_folder import ImageFolder
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.evaluation import digests
 from fluxflow_exp.generate import generate, parser, read_prompts
@@ -48,6 +49,17 @@ def test_a_file_of_prompts_becomes_images_and_a_grid(final: Path, tmp_path: Path
     first, second = (Image.open(tmp_path / "out" / f"{s}_gen.webp") for s in stems[:2])
     assert first.size == (24, 16)
     assert first.tobytes() != second.tobytes()
+
+
+def test_images_with_captions_are_data_for_training(final: Path, tmp_path: Path) -> None:
+    (tmp_path / "p.txt").write_text("a red circle\n\na blue star\na red circle\n")
+    folder = tmp_path / "out"
+    generate(parser().parse_args(options(final, tmp_path / "p.txt", folder, "--captions", "--n_per_prompt", "4")))
+    data = ImageFolder(data_path=str(folder), captions_file=str(folder / "metadata.jsonl"), validation_fraction=0.5)
+    names = {entry.id: entry.caption for source in (data.train, data.validation) for entry in source.entries}
+    assert len(names) == 12
+    assert all(("blue" in name) == (caption == "a blue star") for name, caption in names.items())
+    assert "'grid.webp'" in data.notes[0]  # it has no caption, and is left out
 
 
 PROMPT = 'ein roter „Kreis", 🎈\nSteps: 9, "x"\n日本'

@@ -111,7 +111,7 @@ class Rehearsal:
         return best + sum(each.numel() * each.element_size() for each in tensors.values())
 
     def weights_bytes(self) -> int:
-        """Size of the parts that the step trains, as they are published: averaged and raw; an adapter is in its part."""
+        """Size of the parts that the step trains, as they are published: averaged and raw, an adapter in its part."""
         players = self.trainer.players.values()
         return 2 * _bytes([self.trainer.setup.parts[part] for player in players for part in player.parts])
 

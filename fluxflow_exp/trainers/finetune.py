@@ -89,6 +89,15 @@ class FinetuneTrainer(FlowTrainer):
         self.before = self.ranks.from_first(measured)
         self.setup.console.say(f"Step {self.setup.name}: the published model has {_listed(self.before)}")
 
+    def fit(self) -> dict[str, float]:
+        final = super().fit()
+        for name in ["val_flow", *(f"val_flow_{each}" for each in sets_of(self.setup.data))]:
+            if name in self.before and name in final:
+                first, last = self.before[name], final[name]
+                change = f" ({100 * (last / first - 1):+.2f} %)" if first else ""
+                self.setup.console.say(f"Step {self.setup.name}: {name} {first:.4g} → {last:.4g}{change}")
+        return final
+
     def held_out_losses(self, batch: Batch) -> dict[str, float]:
         now = self.losses_by_set(batch)
         drift = {
