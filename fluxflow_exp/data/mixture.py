@@ -120,10 +120,10 @@ class _InTurn:
         name, place = self.places[index]
         return _named(name, self.sources[name], place, rng)
 
-    def choices(self, index: int) -> Choices:
+    def caption_choices(self, index: int) -> Choices:
         name, place = self.places[index]
         source = self.sources[name]
-        return source.choices(place) if isinstance(source, Choosing) else ()
+        return source.caption_choices(place) if isinstance(source, Choosing) else ()
 
     @property
     def varies(self) -> str | None:

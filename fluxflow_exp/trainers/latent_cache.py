@@ -32,7 +32,7 @@ def open_cache(
 ) -> LatentCache | DrawnCache | None:
     """The cache of a step's data and frozen parts, a teacher among them, below `root`; what it lacks is written first.
 
-    Of data that draw their samples all that may be drawn are in it.
+    All samples that may be drawn are in it, where data draw theirs.
     Within cache.max_gib, where it is set: tokens that do not fit are not cached, and None is latents that do not.
     UserError: no room, numbers that float16 cannot hold, or a cache that does not hold what it should.
     Interrupted: a signal came before it was whole; what was written stays.
