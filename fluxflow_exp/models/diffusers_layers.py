@@ -16,7 +16,7 @@ Layer = TypeVar("Layer", bound=nn.Module)
 
 
 def adapt(half: Any) -> None:
-    """Put these layers into an encoder or a decoder, and mark what of it is compiled as one piece: each stage."""
+    """Put these layers into an encoder or a decoder, and mark what is compiled as one piece: its stages and ends."""
     for name, module in list(half.named_modules()):
         replaced = _replaced(module)
         if replaced is not None:
@@ -110,7 +110,7 @@ class Upsample(nn.Module):
         return torch.stack([tall[..., :columns].sum(3), tall[..., columns:].sum(3)], 3)
 
 
-class EndConv2d(AlignedConv2d):
+class EndConv2d(AlignedConv2d, Region):
     """A convolution from or to few channels, which a GPU computes with multiples of 8."""
 
     def forward(self, x: Tensor) -> Tensor:

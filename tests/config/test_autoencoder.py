@@ -1,6 +1,7 @@
 """config.json of an autoencoder: what is taken, and what is said of the rest."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -107,3 +108,11 @@ def test_a_narrowed_one_has_the_same_stages(kind: str, small: dict[str, Any]) ->
     assert autoencoder.problem(found) is None
     assert autoencoder.downscale(found, 0) == autoencoder.downscale(config, 0) == 2
     assert autoencoder.narrowed({**config, "latent_channels": 128}, 16)["latent_channels"] == 16
+
+
+def test_the_configuration_of_the_how_to_is_one_of_f8() -> None:
+    page = Path(__file__).parents[2] / "docs" / "how-to" / "pretrained-autoencoder.md"
+    (text,) = re.findall(r"```json\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    config = json.loads(text)
+    assert autoencoder.problem(config) is None
+    assert (autoencoder.downscale(config, 0), autoencoder.downscale(config, 1)) == (8, 8)
