@@ -137,3 +137,15 @@ def test_a_model_is_trained_and_generates_where_it_is_trusted(capsys: pytest.Cap
         generate.generate(generate.parser().parse_args(words))
     generate.generate(generate.parser().parse_args([*words, "--trust", "my_model.Expander"]))
     assert list(Path("out").iterdir())
+
+
+def test_the_page_of_language_models_makes_one_and_reads_captions_by_it(capsys: pytest.CaptureFixture[str]) -> None:
+    text = (PAGES / "language-model-captions.md").read_text(encoding="utf-8")
+    (made,) = re.findall(r"```bash\npython - <<'END'\n(.*?)END\n```", text, re.DOTALL)
+    exec(made, {})
+    command = re.findall(r"\npython -m fluxflow_exp (.*?[^\\])\n", text, re.DOTALL)[0].replace("\\\n", " ")
+    values = resolve(compose_config([*shlex.split(command), "hardware=cpu", "validate=true"]))
+    assert check.problems(values) == []
+    pipeline.run(values)
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("    text: ")]
+    assert line in text

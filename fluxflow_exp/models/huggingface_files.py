@@ -137,9 +137,11 @@ def _fast(tokenizer: Any, name: str) -> Any:
 def _why(name: str, folder: Path, error: Exception, *, local: bool) -> str:
     said = str(error).strip().split("\n")[0] or type(error).__name__
     if folder.is_dir():
+        lacking = [file for file in ("config.json", "tokenizer.json") if not (folder / file).is_file()]
+        wrong = f"lacks {' and '.join(lacking)}" if lacking else f"cannot be loaded: {said}"
         return (
-            f"the text encoder's folder {name!r} cannot be loaded: {said}. It must hold what save_pretrained writes of "
-            "a transformers model and of its tokenizer: config.json, model.safetensors, tokenizer.json"
+            f"the text encoder's folder {name!r} {wrong}. It must hold what save_pretrained writes of a transformers "
+            "model and of its tokenizer: config.json, model.safetensors, tokenizer.json"
         )
     if name.startswith(("/", ".", "~")):
         return f"there is no folder {name!r} with a text encoder"

@@ -235,6 +235,13 @@ def _given(source: str | None, where: str, model: dict[str, Any], found: list[st
         differing = sorted(k for k in {*wanted, *have} if wanted.get(k) != have.get(k))
         if wanted and differing:
             key = differing[0]
+            if key in weights.ASSETS:
+                found.append(
+                    f"{where}.init_from={source} holds another text encoder than model.text_encoder, or one that "
+                    "reads captions otherwise: make it the same, or name the file of a step without one "
+                    "(RUN/weights/STEP.safetensors)"
+                )
+                continue
             found.append(
                 f"{where}.init_from={source}: {part} does not fit model={model['name']}: {part}.{key} is "
                 f"{have.get(key, 'absent')} there and {wanted.get(key, 'absent')} here "

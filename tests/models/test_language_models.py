@@ -173,7 +173,7 @@ def test_folders_that_hold_no_text_encoder_are_one_clear_error(folders: dict[str
     with pytest.raises(ValueError, match="there is no folder '/no/such/place' with a text encoder"):
         HuggingFaceTextEncoder(name="/no/such/place")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match=r"folder '.*empty' cannot be loaded: .*config.json, model.safetensors"):
+    with pytest.raises(ValueError, match=r"folder '.*empty' lacks config.json and tokenizer.json. It must"):
         HuggingFaceTextEncoder(name=str(tmp_path / "empty"))
     picture = transformers.ViTConfig(
         hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32, image_size=8, patch_size=4
@@ -184,6 +184,9 @@ def test_folders_that_hold_no_text_encoder_are_one_clear_error(folders: dict[str
     with pytest.raises(ValueError, match="vit' is no text encoder: a ViTModel does not read tokens"):
         HuggingFaceTextEncoder(name=str(tmp_path / "vit"))
     wrong = save(tmp_path / "wrong", "qwen2")
+    (wrong / "model.safetensors").write_bytes(b"cut off")
+    with pytest.raises(ValueError, match=r"folder '.*wrong' cannot be loaded: "):
+        HuggingFaceTextEncoder(name=str(wrong))
     (wrong / "model.safetensors").write_bytes((folders["t5"] / "model.safetensors").read_bytes())
     with pytest.raises(ValueError, match=r"its weights lack .* tensors of a Qwen2Model, .* another model's"):
         HuggingFaceTextEncoder(name=str(wrong))

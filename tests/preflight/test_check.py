@@ -13,9 +13,11 @@ import torch
 from fluxflow_exp.config.compose import conf_dir, instantiate, resolve
 from fluxflow_exp.config.overrides import compose_config
 from fluxflow_exp.evaluation import measures
+from fluxflow_exp.models import weights
 from fluxflow_exp.preflight.check import problems
 from tests.conftest import toy
 from tests.helpers.networks import small_timm
+from tests.helpers.text_encoders import save
 from tests.preflight.conftest import check
 
 
@@ -181,6 +183,18 @@ def test_an_output_below_a_file_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     (line,) = check(f"output_root={tmp_path}/file/outputs")
     assert "is a file, so nothing can be written below it" in line
+
+
+def test_init_from_with_another_text_encoder_says_how_to_do_without(tmp_path):
+    facts = {
+        "index": 1, "kind": "ema", "model": {}, "trained": {"text_encoder": "flow"}, "text_encoder": "embed",
+        "img_size": 32, "downscale": 8, "flow": None,
+    }  # fmt: skip
+    state = {name: torch.zeros(3, dtype=torch.uint8) for name in weights.ASSETS}
+    weights.publish(tmp_path / "final.safetensors", {"text_encoder": state}, facts)
+    chosen = ["model/text_encoder=language_model", f"model.text_encoder.name={save(tmp_path / 'qwen', 'qwen2')}"]
+    found = check(*chosen, "stage=full", f"stage.steps.flow.init_from={tmp_path / 'final.safetensors'}")
+    assert any("holds another text encoder" in line and "weights/STEP.safetensors" in line for line in found), found
 
 
 def test_init_from_of_another_shape_is_refused(tmp_path):
