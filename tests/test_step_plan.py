@@ -16,6 +16,7 @@ from fluxflow_exp.errors import UserError
 from fluxflow_exp.step_length import Length
 from fluxflow_exp.step_plan import _left_out, cache_folder, step_lines
 from tests.conftest import toy
+from tests.helpers.networks import small_timm
 from tests.helpers.text_encoders import save
 
 
@@ -112,3 +113,17 @@ def test_the_plan_says_what_a_pretrained_encoder_takes(
     (line,) = [line for line in capsys.readouterr().out.splitlines() if "    text:" in line]
     assert line.startswith("    text: 0.00 GiB of text_encoder's weights; ")
     assert line.endswith(how)
+
+
+def test_the_plan_says_what_a_step_is_aligned_with_and_what_that_takes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    aligned, folder = "stage.steps.flow.trainer.repa", small_timm(tmp_path / "teacher")
+    words = [f"+loss@{aligned}=repa", f"{aligned}.teacher_path={folder}", f"{aligned}.stop=0.3", "data.n_images=65536"]
+    for mode, how in {
+        "auto": f"once, its features kept in {65536 * 96 * 16 * 2 / 2**30:.2g} GiB",
+        "off": "at every update",
+    }.items():
+        pipeline.run(toy(tmp_path, "validate=true", f"cache.mode={mode}", *words))
+        said = f"teacher: {folder}, 96 channels, for block 1, until update 4916 of 16384; each image seen {how}"
+        assert said in capsys.readouterr().out

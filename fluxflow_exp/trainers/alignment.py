@@ -1,6 +1,7 @@
 """A flow step's alignment with a trained image model: the teacher, what it sees of each picture, and the projector."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -39,9 +40,17 @@ class Alignment:
         self.kept: Tensor | None = None
         self.on, self.grid = True, (1, 1)
 
-    def begin_update(self, batch: Batch, update: int, *, latents: tuple[int, int]) -> None:
+    def begin_update(
+        self, batch: Batch, update: int, *, latents: tuple[int, int], forget_graphs: Callable[[], None]
+    ) -> None:
         """Take what was kept of this rank's share of the global batch, whose latents have this height and width."""
         self.on = self.repa.is_on(update, self.setup.length.updates)
+        held = [] if self.on else [p for p in self.projector.parameters() if p.grad is not None]
+        if held:
+            # Zeros that stayed would alter the last bits of a norm, and a process that begins here has none.
+            forget_graphs()  # which add to what is taken away
+            for parameter in held:
+                parameter.grad = None
         self.grid = latents[0] // self.patch, latents[1] // self.patch
         kept = batch.features
         self.kept = None if kept is None else kept.to(self.machine.device, non_blocking=True)

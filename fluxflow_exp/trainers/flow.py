@@ -157,7 +157,8 @@ class FlowTrainer(Trainer):
         self.dropped = self._drops(count)
         self.latents.begin_update(batch)
         if self.alignment:
-            self.alignment.begin_update(batch, self.update_index, latents=self.latents.size(batch))
+            latents, forget = self.latents.size(batch), self.accumulation.forget_graphs
+            self.alignment.begin_update(batch, self.update_index, latents=latents, forget_graphs=forget)
 
     def _latent_shape(self, batch: Batch) -> tuple[int, ...]:
         """Return the shape for the whole global batch, of which `batch` is this rank's share."""

@@ -12,6 +12,7 @@ from fluxflow_exp.data.build import build_data
 from fluxflow_exp.plan.dry_run import WORKSPACE, Cost, Rehearsal, rehearsal
 from fluxflow_exp.step_length import length_of
 from tests.conftest import TOY
+from tests.helpers.networks import small_timm
 from tests.helpers.text_encoders import save
 
 IMAGES = 8 * 3 * 64 * 64 * 4  # bytes of a batch
@@ -127,3 +128,23 @@ def test_many_micro_batches_are_reckoned_from_few() -> None:
         reckoned, run = tried.cost(("gan",), 2), tried._run(1, 2, 4)
     assert reckoned.peak == pytest.approx(run.peak, rel=1e-3)
     assert reckoned.flops == run.flops
+
+
+@pytest.mark.parametrize("mode", ["on", "off"])
+def test_a_teacher_computes_where_its_features_are_not_kept_and_its_projector_is_trained(
+    tmp_path: Path, mode: str
+) -> None:
+    aligned = "stage.steps.flow.trainer.repa"
+    words = [f"+loss@{aligned}=repa", f"{aligned}.teacher_path={small_timm(tmp_path)}", f"{aligned}.width=16"]
+    given = [EAGER, f"cache.mode={mode}", "stage.steps.flow.n_epochs=2"]
+    with rehearsed("flow", *given) as plain, rehearsed("flow", *given, *words, f"{aligned}.stop=0.5") as tried:
+        count = sum(p.numel() for p in tried.trainer.alignment.projector.parameters())
+        trained = [sum(p.numel() for p in each.trainer.players["flow"].parameters) for each in (plain, tried)]
+        assert trained[1] == trained[0] + count
+        assert dict(tried.kinds()) == {("repa",): 4, (): 4}
+        flops = {kind: tried.flops(kind) for kind in tried.kinds()}
+        kept = tried.cached_bytes() - plain.cached_bytes()
+        assert kept == 2 * tried.trainer.alignment.teacher.channels * 5 * 5
+        seen = flops["repa",] - flops[()]
+        projected = 3 * 2 * 8 * 16**2 * count  # of eight pictures' tokens, forwards and backwards
+        assert (seen > 1.5 * projected) == (mode == "off")

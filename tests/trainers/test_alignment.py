@@ -1,5 +1,6 @@
 """A flow step aligned with a teacher: what it sees of each picture, kept or not, and that a run goes on bit for bit."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from fluxflow_exp.config.compose import resolve
 from fluxflow_exp.config.overrides import compose_config
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.evaluation.arguments import parser
+from fluxflow_exp.machine.cuda_graphs import CudaGraphs
 from fluxflow_exp.models import weights
 from fluxflow_exp.models.patch_encoder import on_grid
 from tests.conftest import TOY_WITHOUT_DATA, toy
@@ -111,6 +113,55 @@ def test_a_state_without_it_is_what_it_was(tmp_path: Path, on: list[str]) -> Non
     assert list(aligned.players["flow"].state_dict()["beside"]) == ["repa"]
     assert plain.kind(0) == ()
     assert aligned.kind(0) == ("repa",)
+
+
+class Calls(CudaGraphs):
+    """In place of graphs where there is no GPU: passes by what would tell them apart."""
+
+    passed: Counter[Any] = Counter()
+
+    def run(self, pass_: Any, arguments: Any, *, key: Any = None) -> Any:
+        self.passed[key, tuple((each.shape, each.dtype) for each in arguments)] += 1
+        return pass_(*arguments)
+
+
+def test_before_and_after_its_stop_other_graphs_would_be_replayed_with_the_same_bits(
+    tmp_path: Path, on: list[str]
+) -> None:
+    words = [*on, f"{TRAINER}.stop=0.5", "stage.steps.flow.n_epochs=1"]  # four updates
+    launched, batch = build(tmp_path / "launched", "flow", *words)
+    replayed, _ = build(tmp_path / "replayed", "flow", *words)
+    replayed.accumulation.replay(Calls)
+    for trainer in (launched, replayed):
+        for index in range(4):
+            trainer.update_index = index
+            assert ("repa" in updated(trainer, batch)) == (index < 2)
+    for part in ("flow_processor", "text_encoder"):
+        ours, theirs = (trainer.setup.parts[part].state_dict() for trainer in (launched, replayed))
+        assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert sorted(Calls.passed.values()) == [2, 2]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("compiled", [True, False])
+def test_a_replayed_step_ends_with_the_bits_of_one_that_was_launched(
+    tmp_path: Path, on: list[str], compiled: bool
+) -> None:
+    words = [*on, f"{TRAINER}.stop=0.5", "stage.steps.flow.n_epochs=4", "hardware.device=cuda", "hardware.exact=true"]
+    words += ["hardware.precision=bf16", f"hardware.compile={str(compiled).lower()}"]
+    found = []
+    for graphs in ("false", "true"):
+        trainer, batch = build(tmp_path / graphs, "flow", *words, f"hardware.cuda_graphs={graphs}")
+        trainer.prepare()
+        for index in range(16):
+            trainer.update_index = index
+            trainer.update(batch)
+        trainer.settle()
+        found.append(trainer)
+    assert len(found[1].accumulation.cuda_graphs.graphs) == 1  # that with the projector is forgotten
+    for part in ("flow_processor", "text_encoder"):
+        ours, theirs = (trainer.setup.parts[part].state_dict() for trainer in found)
+        assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
 def test_a_mirrored_picture_is_seen_mirrored(tmp_path: Path, on: list[str]) -> None:
