@@ -28,7 +28,7 @@ from fluxflow_exp.trainers.base import Trainer
 from fluxflow_exp.trainers.context import StepContext
 from fluxflow_exp.trainers.health_check import latent_numbers
 from fluxflow_exp.trainers.latent_cache import open_cache
-from fluxflow_exp.trainers.latents import Cached, Encoded
+from fluxflow_exp.trainers.latents import Cached, Encoded, statistics
 from fluxflow_exp.trainers.phase import Micro, Phase
 from fluxflow_exp.trainers.recent_texts import recent_texts
 
@@ -115,17 +115,16 @@ class FlowTrainer(Trainer):
 
     def prepare(self) -> None:
         """Measure each latent channel's mean and deviation on training images, so that the flow sees unit scale."""
-        measured = self._latent_statistics() if self.setup.ranks.first else None
+        measured = statistics(self._measured()) if self.setup.ranks.first else None
         mean, deviation = self.setup.ranks.from_first(measured) or (None, None)
         assert mean is not None
         self.flow.latent_mean.copy_(mean)
         self.flow.latent_std.copy_(deviation)
 
-    def _latent_statistics(self) -> tuple[Tensor, Tensor]:
-        """Mean and deviation, (channels,), on the CPU."""
+    def _measured(self) -> Iterator[Tensor]:
+        """Latents of training images, a micro-batch at a time."""
         length = self.length
         wanted = min(-(-LATENT_STATISTICS_IMAGES // length.batch_size), length.updates_per_epoch)
-        means, squares = [], []
         for index, batch in enumerate(self.batches(0, wanted, alone=True)):
             self.setup.folder.report_bad(batch.bad, self.setup.data, self.setup.console.say)
             noise = self.noise(self._latent_shape(batch), f"statistics {index}")
@@ -133,12 +132,8 @@ class FlowTrainer(Trainer):
                 rows = slice(first, first + micro)
                 with torch.no_grad(), self.machine.autocast():
                     posterior = self.latents.posterior(self.inputs(batch._replace(images=batch.images[rows])))
-                    latents = posterior.sample(noise[rows]).double()
-                means.append(latents.mean((2, 3)))
-                squares.append(latents.square().mean((2, 3)))
-        mean = torch.cat(means).mean(0)
-        deviation = (torch.cat(squares).mean(0) - mean.square()).sqrt()
-        return mean.cpu(), deviation.clamp_min(1e-4).cpu()
+                    latents = posterior.sample(noise[rows])
+                yield latents
 
     def facts(self) -> dict[str, Any]:
         teacher = {"teacher": fingerprint(self.alignment.teacher.model)} if self.alignment else {}

@@ -1,5 +1,6 @@
 """Where a flow step's latents and tokens come from: encoded at each use, or read from a cache."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -96,3 +97,15 @@ class Cached(Encoded):
         tokens = torch.where(to_device(torch.tensor(dropped), device)[:, None, None], empty, tokens)
         mask = torch.arange(longest, device=device) < to_device(torch.tensor(lengths), device)[:, None]
         return Text(tokens, mask)
+
+
+def statistics(parts: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
+    """Mean and deviation, (channels,), on the CPU, of latents (n, channels, h, w) that come in `parts`."""
+    means, squares = [], []
+    for part in parts:
+        latents = part.double()
+        means.append(latents.mean((2, 3)))
+        squares.append(latents.square().mean((2, 3)))
+    mean = torch.cat(means).mean(0)
+    deviation = (torch.cat(squares).mean(0) - mean.square()).sqrt()
+    return mean.cpu(), deviation.clamp_min(1e-4).cpu()
