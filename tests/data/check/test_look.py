@@ -1,5 +1,6 @@
 """What is told of one picture."""
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -66,3 +67,18 @@ def test_no_file_whatever_it_holds_ends_in_anything_but_a_reason(tmp_path: Path)
         assert bool(found.wrong) != (len(found.kept) == KEPT)
         assert "\n" not in found.wrong
         assert set(found.kinds) <= set(KINDS)
+
+
+@pytest.mark.slow
+def test_a_core_looks_at_three_hundred_pictures_a_second(tmp_path: Path) -> None:
+    """JPEGs of 512 px and 60 to 150 kB, as photographs have; seconds are those of the processor."""
+    smooth = [np.random.default_rng(seed).integers(0, 256, (64, 64, 3), np.uint8) for seed in range(100)]
+    for number, cells in enumerate(smooth):
+        image = Image.fromarray(cells).resize((512, 512), Image.Resampling.BICUBIC)
+        image.save(tmp_path / f"{number}.jpg", quality=92)
+    assert 60_000 < (tmp_path / "0.jpg").stat().st_size < 150_000
+    look(tmp_path / "0.jpg", at_least=256)
+    started = time.process_time()
+    for number in range(100):
+        assert not look(tmp_path / f"{number}.jpg", at_least=256).wrong
+    assert 100 / (time.process_time() - started) >= 300
