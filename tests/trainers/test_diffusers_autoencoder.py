@@ -42,6 +42,8 @@ def test_a_flow_step_that_is_killed_goes_on_bit_for_bit(tmp_path: Path, kind: st
     assert finish(values, log, KillDuring("fluxflow_exp.trainers.base:Trainer", "update", 5)) == SIGKILL, (
         log.read_text()
     )
+    (tmp_path / "vae").rename(tmp_path / "moved")  # weights may lie elsewhere, as data may
+    values = toy(tmp_path / "killed", "flow", begun(tmp_path / "moved"), *words[1:])
     assert finish(values, log) == 0, log.read_text()
     assert "continuing after update" in log.read_text()
     whole, killed = (tmp_path / name / "run" for name in ("whole", "killed"))
