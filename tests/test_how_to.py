@@ -149,3 +149,15 @@ def test_the_page_of_language_models_makes_one_and_reads_captions_by_it(capsys: 
     pipeline.run(values)
     (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("    text: ")]
     assert line in text
+
+
+def test_the_commands_of_fine_tuning_compose() -> None:
+    text = (PAGES / "fine-tuning.md").read_text(encoding="utf-8").replace("\\\n", "")
+    commands = re.findall(r"^python -m fluxflow_exp (.*)$", text, re.MULTILINE)
+    assert len(commands) == 3
+    for command in commands:
+        config = compose_config(shlex.split(command))
+        assert (config.model.name, config.init_from) == ("published", "outputs/base")
+    keys = [word for cell in re.findall(r"^\| `(.*?)` \|", text, re.MULTILINE) for word in shlex.split(cell)]
+    assert len([word for word in keys if "=" in word]) == 8
+    compose_config(["stage=finetune_lora", *(word for word in keys if "=" in word)])

@@ -51,6 +51,8 @@ def write(folder: RunFolder, console: Console) -> None:
     console.say(f"  graphs:   {folder.graph}")
     final = folder.weights / "final.safetensors"
     console.say(f"  weights:  {final}{_point(final)}")
+    for adapter in files.matching(folder.path / "weights", "*.lora.safetensors"):
+        console.say(f"  adapter:  {adapter}")
     if "flow_processor" in _parts(record, folder):
         console.say(
             f"Generate: {_command(final)} --model_checkpoint {final} --text_prompts_path prompts.txt "

@@ -20,7 +20,8 @@ from fluxflow_exp.run.diff import differences
 from fluxflow_exp.run.folder import RunFolder
 from fluxflow_exp.run.metric_log import read_rows
 from tests.conftest import TOY_WITHOUT_DATA, toy
-from tests.helpers.children import KillDuring, finish
+from tests.helpers.children import KillDuring, finish, finish_ranks
+from tests.helpers.outcomes import losses
 
 STEP = "stage.steps.finetune"
 SETS = [
@@ -194,3 +195,13 @@ def test_the_text_encoder_is_adapted_where_it_is_not_frozen(base: Path, tmp_path
     assert {name.rpartition(".lora_")[0] for name in parts[FLOW]} == {"blocks.0.attention.query"}
     assert {name.rpartition(".lora_")[0] for name in parts["text_encoder"]} == {"blocks.0.out"}
     TextToImage.load(final(base), adapter=adapter(tmp_path / "finetune_lora"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("stage", "parallel"), [("finetune_lora", "ddp"), ("finetune", "fsdp")])
+def test_on_two_ranks_it_trains_alike(base: Path, tmp_path: Path, stage: str, parallel: str) -> None:
+    pipeline.run(finetuned(base, tmp_path / "alone", "model.learning_rate=0.01", stage=stage))
+    values = finetuned(base, tmp_path, "model.learning_rate=0.01", f"hardware.parallel={parallel}", stage=stage)
+    assert finish_ranks(values, tmp_path / "log", 2) == [0, 0], (tmp_path / "log.0").read_text()
+    alone, together = losses(tmp_path / "alone" / stage), losses(tmp_path / stage)
+    assert together == pytest.approx(alone, rel=2e-3, abs=2e-3)
