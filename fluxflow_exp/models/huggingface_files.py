@@ -36,7 +36,7 @@ def fetch(name: str, *, local: bool, dtype: torch.dtype) -> Loaded:
     folder = Path(name).expanduser()
     place = str(folder) if folder.is_dir() else name
     try:
-        with _quiet():
+        with quiet():
             tokenizer = AutoTokenizer.from_pretrained(place, **from_there)
             config = AutoConfig.from_pretrained(place, **from_there)
             if torch.get_default_device().type != "cpu":  # an outline, or a plan's: shapes are wanted, and no values
@@ -154,7 +154,7 @@ def _why(name: str, folder: Path, error: Exception, *, local: bool) -> str:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without transformers' bars, and its report of a decoder's weights that are left out."""
     from transformers.utils import logging
 

@@ -7,8 +7,7 @@ folder is run.
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fluxflow_exp.errors import UserError
+from fluxflow_exp.models.huggingface_files import quiet
 
 CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
 WEIGHTS = ("*.safetensors", "*.bin")
@@ -150,7 +150,7 @@ def _transformers(folder: Path) -> PatchEncoder:
     from transformers import AutoImageProcessor, AutoModel
 
     processor = AutoImageProcessor.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    with _quiet():
+    with quiet():
         whole, said = AutoModel.from_pretrained(
             folder, dtype=torch.float32, trust_remote_code=False, local_files_only=True, output_loading_info=True
         )
@@ -179,20 +179,6 @@ def _transformers(folder: Path) -> PatchEncoder:
         return _map(found[:, first:], rows, columns)
 
     return PatchEncoder(model, wanted, patches)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without transformers' bars and its table of tensors that are not used here."""
-    from transformers.utils import logging
-
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    yield
-    logging.set_verbosity(level)
-    if bars:
-        logging.enable_progress_bar()
 
 
 def _processed(processor: Any) -> Preprocessing:

@@ -59,6 +59,14 @@ def test_a_transformer_that_hands_nothing_out_is_refused(folder: Path) -> None:
         Repa(teacher_path=str(folder)).blocks(nn.Linear(1, 1))
 
 
+def test_a_transformer_that_does_not_say_how_wide_it_is_is_refused(folder: Path) -> None:
+    class Own(nn.Module):
+        def forward(self, taps: object = ()) -> None: ...
+
+    with pytest.raises(ValueError, match="Own has no width, by which its tokens are projected"):
+        Repa(teacher_path=str(folder)).blocks(Own())
+
+
 @pytest.mark.parametrize(
     ("overrides", "expected"),
     [
