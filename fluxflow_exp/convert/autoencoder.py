@@ -1,5 +1,6 @@
 """An autoencoder of diffusers that was trained here, to a folder that the library loads."""
 
+import math
 import os
 import shutil
 from pathlib import Path
@@ -11,11 +12,13 @@ from fluxflow_exp.models import weights
 TARGETS = {part: f"fluxflow_exp.models.diffusers_vae.{part.capitalize()}" for part in ("compressor", "expander")}
 
 
-def convert(source: Path, output: Path) -> list[str]:
+def convert(source: Path, output: Path, *, scaling_factor: float | None = None) -> list[str]:
     """Write the averaged weights of `source`, a run or file of ours, to the folder `output`; return what to say of it.
 
-    UserError: it cannot be done.
+    `scaling_factor` is one over the deviation of its latents; None: its configuration's. UserError: it cannot be done.
     """
+    if scaling_factor is not None and not 0 < scaling_factor < math.inf:
+        raise UserError(f"--scaling_factor must be a positive number, not {scaling_factor}")
     if output.exists():
         raise UserError(f"{output} exists; remove it or name another folder")
     try:
@@ -34,6 +37,7 @@ def convert(source: Path, output: Path) -> list[str]:
 
         states = {part: weights.read_part(holders[part], part) for part in TARGETS}
         config = nodes["expander"]["config"]
+        config |= {} if scaling_factor is None else {"scaling_factor": scaling_factor}
         made = diffusers_vae.whole(config, states["compressor"], states["expander"])
     except ValueError as error:
         raise UserError(str(error)) from error
@@ -42,8 +46,12 @@ def convert(source: Path, output: Path) -> list[str]:
     return [
         f"{output}: {kind}, {len(made.state_dict())} tensors",
         f"use it: diffusers.{kind}.from_pretrained({str(output)!r}), or here model.autoencoder.path={output}",
-        f"scaling_factor {factors[0]} and shift_factor {factors[1]} are its config's: where the encoder was trained "
-        "here, they say nothing of its latents",
+        f"its scaling_factor is {factors[0]}, its shift_factor {factors[1]}",
+        *(
+            []
+            if scaling_factor
+            else ["where its encoder was trained: --scaling_factor X, one over the run's latent_std"]
+        ),
     ]
 
 

@@ -17,7 +17,7 @@ def cli() -> None:
     elif arguments.what == "autoencoder":
         from fluxflow_exp.convert import autoencoder
 
-        lines = autoencoder.convert(arguments.source, arguments.output)
+        lines = autoencoder.convert(arguments.source, arguments.output, scaling_factor=arguments.scaling_factor)
     else:
         lines = config.convert(
             arguments.source, arguments.output, text_encoder=arguments.text_encoder, model=arguments.model
@@ -43,6 +43,9 @@ def parser() -> argparse.ArgumentParser:
     vae = kinds.add_parser("autoencoder", help=text, description=text, formatter_class=shape)
     vae.add_argument("source", type=Path, metavar="IN", help="a run or file of ours")
     vae.add_argument("output", type=Path, metavar="OUT", help="folder to write")
+    vae.add_argument(
+        "--scaling_factor", type=float, metavar="X", help="one over the deviation of its latents, for its config.json"
+    )
     text = "A YAML of FluxFlow Training becomes a stage file"
     config = kinds.add_parser("config", help=text, description=text, formatter_class=shape)
     config.add_argument("source", type=Path, metavar="IN", help="flat or training.pipeline.steps YAML")

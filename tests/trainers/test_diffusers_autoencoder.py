@@ -103,6 +103,11 @@ def loads_there(run: Path, folder: Path, kind: str) -> dict[str, Any]:
     assert all(torch.equal(tensor, halves[name]) for name, tensor in state.items())
     with pytest.raises(UserError, match="exists"):
         convert(run, folder)
+    convert(run, folder.with_name("scaled"), scaling_factor=0.5)
+    scaled = getattr(diffusers, kind).from_pretrained(folder.with_name("scaled"))
+    assert (scaled.config.scaling_factor, model.config.scaling_factor != 0.5) == (0.5, True)
+    with pytest.raises(UserError, match="must be a positive number, not 0"):
+        convert(run, folder, scaling_factor=0)
     return state
 
 
