@@ -33,6 +33,16 @@ def trained_parts(step: Step, model: Model) -> list[str]:
     return [p for p in played if p in step.unfreeze or not is_pretrained(getattr(model, p))]
 
 
+def idle_players(step: Step, model: Model) -> list[str]:
+    """Players that have an optimizer and whose parts all stay as others have trained them."""
+    players = trainer_class(step).PLAYERS
+    return [
+        name
+        for name in step.optimizers
+        if all(part not in step.unfreeze and is_pretrained(getattr(model, part)) for part in players[name])
+    ]
+
+
 def is_pretrained(node: dict[str, Any]) -> bool:
     """Whether what `node` builds comes with weights that stay as they are unless a step unfreezes them."""
     return bool(getattr(locate(node["_target_"]), "pretrained", False))

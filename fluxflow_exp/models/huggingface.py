@@ -62,6 +62,7 @@ class HuggingFaceTextEncoder(nn.Module):
             else huggingface_files.rebuild(assets, dtype=kind)
         )
         self.tokenizer, self.model = loaded.tokenizer, loaded.model
+        backend = json.loads(self.tokenizer.backend_tokenizer.to_str())  # as it was loaded: a use may change it
         self._set_up_tokenizer(name)
         kept = huggingface_files.decode(assets["tokenizer_json"]).get("template") if assets else None
         self.template = (
@@ -77,7 +78,7 @@ class HuggingFaceTextEncoder(nn.Module):
         self.register_buffer(
             "config_json", assets["config_json"] if assets else huggingface_files.encode(loaded.config)
         )
-        self.register_buffer("tokenizer_json", assets["tokenizer_json"] if assets else self._tokenizer_json())
+        self.register_buffer("tokenizer_json", assets["tokenizer_json"] if assets else self._tokenizer_json(backend))
         self.model.requires_grad_(False).eval()
 
     def forward(self, captions: list[str]) -> Text:
@@ -132,8 +133,7 @@ class HuggingFaceTextEncoder(nn.Module):
         if mine.pad_token is None:
             raise ValueError(f"the tokenizer of {name!r} has neither a padding nor an end token: give it a pad_token")
 
-    def _tokenizer_json(self) -> Tensor:
-        backend = json.loads(self.tokenizer.backend_tokenizer.to_str())
+    def _tokenizer_json(self, backend: dict[str, Any]) -> Tensor:
         kept = {"template": list(self.template)} if self.template != PromptTemplate() else {}
         return huggingface_files.encode({"backend": backend, "pad": self.tokenizer.pad_token, **kept})
 

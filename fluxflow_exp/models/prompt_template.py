@@ -55,6 +55,9 @@ def read(
     start = len(template.before)
     for row, caption in enumerate(captions):
         tokens, end = found["input_ids"][row], start + len(caption)
+        if drop is None and 0 < len(tokens) <= max_length:  # where the caption stands in them does not matter
+            prompts.append(Prompt(tokens, 0, len(tokens)))
+            continue
         own = [not each for each in found["special_tokens_mask"][row]]
         places = found["offset_mapping"][row]
         words = [i for i in range(len(tokens)) if own[i]]

@@ -58,6 +58,7 @@ SELDOM = {
         f"stage.steps.*.optimizers.{player}.momentum": "Muon makes no matrix of this player orthogonal"
         for player in ("discriminator", "text_encoder")
     },
+    "model.text_encoder.max_length": "it acts on captions that are longer",
     "model.expander.spade": "it acts where pictures are generated; in training the trainer's own spade decides",
 }
 

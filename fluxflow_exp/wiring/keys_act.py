@@ -22,7 +22,7 @@ from fluxflow_exp.config.published import locate
 from fluxflow_exp.config.schema import RunConfig, Step
 from fluxflow_exp.monitor.finite import NonFiniteError
 from fluxflow_exp.run.identity import flatten
-from fluxflow_exp.step_plan import needed_parts
+from fluxflow_exp.step_plan import idle_players, needed_parts
 from fluxflow_exp.wiring import exempt_keys
 from fluxflow_exp.wiring.check import ACTS, Check
 from fluxflow_exp.wiring.other_values import at, hints_of, others, replaced
@@ -44,10 +44,16 @@ class Effects:
 
     def checks(self) -> list[Check]:
         """One for each key of the step, its parts and its data that is set to something and should act."""
+        step = self.toy.config.stage.steps[self.toy.step]
+        still = tuple(
+            f"stage.steps.{self.toy.step}.{group}.{player}."
+            for player in idle_players(step, self.toy.config.model)
+            for group in ("optimizers", "schedulers")
+        )
         keys = [
             (key, value)
             for key, value in keys_of(self.values, self.toy.config, self.toy.step)
-            if not exempt_keys.reason(key)
+            if not exempt_keys.reason(key) and not key.startswith(still)
         ]
         shown = track(keys, f"Step {self.toy.step}", transient=True, disable=not sys.stdout.isatty())
         return [check for key, value in shown for check in self.check(key, value)]

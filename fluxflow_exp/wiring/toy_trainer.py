@@ -140,5 +140,5 @@ def digest(trainer: Trainer) -> str:
     for state in [*states, *(each for average in averages for each in average.values())]:
         for name, tensor in state.items():
             found.update(name.encode())
-            found.update(tensor.detach().contiguous().numpy().tobytes())
+            found.update(tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return found.hexdigest()

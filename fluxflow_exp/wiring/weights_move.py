@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from fluxflow_exp.config.compose import instantiate
+from fluxflow_exp.step_plan import idle_players
 from fluxflow_exp.trainers.base import Trainer
 from fluxflow_exp.wiring.check import Check
 from fluxflow_exp.wiring.other_values import replaced
@@ -48,8 +49,12 @@ def _copied(state: State) -> State:
 def _players(toy: ToyTrainer, trainer: Trainer, before: dict[str, State]) -> list[Check]:
     """Every optimizer that is configured moves each of its parts."""
     found = []
-    for name in toy.config.stage.steps[toy.step].optimizers:
+    step = toy.config.stage.steps[toy.step]
+    idle = idle_players(step, toy.config.model)
+    for name in step.optimizers:
         player = trainer.players.get(name)
+        if player is None and name in idle:
+            continue  # pretrained, and still
         if player is None:
             found.append(Check(toy.step, f"optimizer of {name} moves its parts", False, "it has nothing to train"))
             continue

@@ -1,14 +1,18 @@
 """Text encoders of every kind, saved by their real classes: each caption's embedding is its own."""
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from tokenizers import Tokenizer
 
 from fluxflow_exp import pipeline
 from fluxflow_exp.config.published import ENCODER
 from fluxflow_exp.models import weights
 from fluxflow_exp.models.huggingface import HuggingFaceTextEncoder
+from fluxflow_exp.models.huggingface_files import decode
 from fluxflow_exp.models.text_to_image import TextToImage
 from tests.conftest import toy
 from tests.helpers.text_encoders import KINDS, LAYERS, SAID, WIDTH, save
@@ -96,6 +100,30 @@ def test_without_a_template_captions_are_cut_as_transformers_does(
     theirs = encoder.tokenizer(SAID, padding=True, truncation=True, max_length=length, return_tensors="pt")
     for mine, name in zip(encoder.tokenise(SAID), ("input_ids", "attention_mask"), strict=True):
         assert torch.equal(mine, theirs[name])
+
+
+def test_what_a_tokenizer_file_says_of_cuts_and_padding_changes_nothing(
+    folders: dict[str, Path], tmp_path: Path
+) -> None:
+    plain = HuggingFaceTextEncoder(name=str(folders["qwen2"]))
+    shutil.copytree(folders["qwen2"], tmp_path / "cut")
+    backend = Tokenizer.from_file(str(tmp_path / "cut" / "tokenizer.json"))
+    backend.enable_truncation(3)
+    backend.enable_padding(direction="left", length=20)
+    backend.save(str(tmp_path / "cut" / "tokenizer.json"))
+    cut = HuggingFaceTextEncoder(name=str(tmp_path / "cut"))
+    again = HuggingFaceTextEncoder(name="/gone", assets={name: cut.state_dict()[name] for name in ASSETS})
+    for encoder in (cut, again):
+        assert encoder.lengths(SAID) == plain.lengths(SAID)
+        for mine, expected in zip(encoder.tokenise([*SAID, ""]), plain.tokenise([*SAID, ""]), strict=True):
+            assert torch.equal(mine, expected)
+
+
+def test_the_encoder_half_of_t5_is_described_as_that_of_the_whole(folders: dict[str, Path]) -> None:
+    whole = transformers.T5Model.from_pretrained(folders["t5"], dtype=torch.float32).get_encoder()
+    encoder = HuggingFaceTextEncoder(name=str(folders["t5"]))
+    assert decode(encoder.config_json) == json.loads(whole.config.to_json_string(use_diff=False))
+    assert str(encoder.model) == str(whole)
 
 
 def _words(encoder: HuggingFaceTextEncoder, caption: str) -> tuple[str, str]:

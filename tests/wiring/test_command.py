@@ -12,6 +12,7 @@ from fluxflow_exp.run.folder import RunFolder
 from fluxflow_exp.wiring import command as wiring
 from fluxflow_exp.wiring import keys_act
 from tests.conftest import TOY, toy
+from tests.helpers.text_encoders import save
 from tests.helpers.trainers import ALL_ON, EVERY
 
 FAST = ["vae", "vae_gan", "flow_cfg"]
@@ -51,6 +52,16 @@ def test_every_shipped_stage_is_checked() -> None:
 @pytest.mark.parametrize("stage", [*FAST, *(pytest.param(stage, marks=pytest.mark.slow) for stage in SLOW)])
 def test_a_shipped_stage_passes(stage: str) -> None:
     assert failures(checked(f"stage={stage}")) == []
+
+
+@pytest.mark.slow
+def test_a_frozen_language_model_passes_and_nothing_is_asked_of_its_optimizer(tmp_path: Path) -> None:
+    chosen = ["model/text_encoder=language_model", f"model.text_encoder.name={save(tmp_path / 'qwen', 'qwen3')}"]
+    found = checked("stage=flow_cfg", *chosen, "model.text_dim=16")
+    assert failures(found) == []
+    names = [each.check for each in found]
+    assert "frozen text_encoder stays" in names
+    assert not any("optimizers.text_encoder." in name for name in names)
 
 
 @pytest.mark.slow
