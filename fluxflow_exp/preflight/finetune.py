@@ -8,30 +8,38 @@ from fluxflow_exp.models import lora, weights
 from fluxflow_exp.preflight.idle import idle_problems
 
 
+def other_model(step: dict[str, Any], model: dict[str, Any]) -> list[str]:
+    """One line if the model that is asked for is not that of the weights which the step goes on from."""
+    for part, holder in _holders(step).items():
+        there = weights.read_facts(holder)["model"].get(part) or {}
+        differing = sorted(key for key in model[part] if key in there and there[key] != model[part][key])
+        if differing and part != "text_encoder":  # which may lie elsewhere now
+            key = differing[0]
+            return [
+                f"model={model['name']} has model.{part}.{key}={model[part][key]!r}, and {holder} was trained with "
+                f"{there[key]!r}: leave model=… out, and it is the file's"
+            ]
+    return []
+
+
 def problems(step: dict[str, Any], where: str, values: dict[str, Any]) -> list[str]:
-    """One line for each thing wrong; none for a step of another trainer."""
+    """One line for each thing else that is wrong; none for a step of another trainer."""
     if not locate(step["trainer"]["_target_"]).FROM_PUBLISHED:
         return []
     found = _adapter(step, f"{where}.trainer", values)
-    if step["init_from"] is None:
-        return [*found, f"{where} goes on from published weights: give init_from=RUN_FOLDER_OR_FILE"]
+    holder = _holders(step).get("flow_processor")
+    flow = weights.read_facts(holder)["flow"] if holder else None
+    return found + _objective(step, f"{where}.trainer.objective", flow)
+
+
+def _holders(step: dict[str, Any]) -> dict[str, Path]:
+    """The files that a step goes on from, by part; none where that is another trainer's, or said elsewhere."""
+    if step["init_from"] is None or not locate(step["trainer"]["_target_"]).FROM_PUBLISHED:
+        return {}
     try:
-        holders = weights.find_parts(Path(step["init_from"]).expanduser())
-        facts = weights.read_facts(holders["flow_processor"]) if "flow_processor" in holders else None
+        return weights.find_parts(Path(step["init_from"]).expanduser())
     except ValueError:
-        return found  # said where the file is looked into
-    if facts is None:
-        return found  # said with the parts that it lacks
-    for part in dict.fromkeys(("compressor", "expander", "flow_processor", *holders)):
-        asked, there = values["model"][part], facts["model"].get(part) or {}
-        differing = sorted(key for key in asked if key in there and there[key] != asked[key])
-        if part in holders and part != "text_encoder" and differing:
-            key = differing[0]
-            found.append(
-                f"model.{part}.{key} is {asked[key]!r}, and {holders[part]} was trained with {there[key]!r}: leave "
-                "model=… out, and it is the file's"
-            )
-    return found + _objective(step, f"{where}.trainer.objective", facts["flow"])
+        return {}
 
 
 def _adapter(step: dict[str, Any], where: str, values: dict[str, Any]) -> list[str]:

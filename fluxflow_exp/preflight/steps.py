@@ -34,7 +34,7 @@ def problems(values: dict[str, Any]) -> list[str]:
             found.append(f"stage.steps: {name!r} names files: write letters, digits, - and _")
         found += data.problems(step["data"], values["data"], where)
         found += _numbers(step, where, values["hardware"], values["evaluation"])
-        lines = _parts(step, where, made, values)
+        lines = finetune.other_model(step, values["model"]) or _parts(step, where, made, values)
         found += lines or finetune.problems(step, where, values) or _optimizers(step, where)
         trainer = locate(step["trainer"]["_target_"])
         for player in step["optimizers"]:

@@ -73,8 +73,10 @@ def test_another_model_than_that_of_the_file_is_told_by_its_key(base: Path, tmp_
     words += ["model.flow_processor.width=32", "model.flow_processor.heads=2"]
     assert problems(base, tmp_path, "model=tiny", *words) == []
     (line,) = problems(base, tmp_path, "model=tiny", *words, "model.flow_processor.absolute_positions=false")
-    assert line.startswith("model.flow_processor.absolute_positions is False, and ")
+    assert line.startswith("model=tiny has model.flow_processor.absolute_positions=False, and ")
     assert line.endswith("was trained with True: leave model=… out, and it is the file's")
+    (line,) = problems(base, tmp_path, "model=compact")
+    assert line.startswith("model=compact has model.compressor.blocks=2, and ")
 
 
 def test_without_peft_its_extra_is_named(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
