@@ -70,7 +70,7 @@ ON_CONSOLE = {name: metric.console for name, metric in METRICS.items() if metric
 HIGHER = {"psnr", "ssim", "accuracy", "clip", "precision", "recall", "retrieval"}
 LOWER = {
     "loss", "lpips", "l1", "l2", "mse", "mae", "flow", "kl", "vae", "fid", "fd", "rfd", "kid", "distance", "dist",
-    "error", "copies",
+    "error", "copies", "drift",
 }  # fmt: skip
 
 
