@@ -136,6 +136,8 @@ def train(values: dict[str, Any], *, swept: str = "", started: float | None = No
     from fluxflow_exp.preflight import check
     from fluxflow_exp.run import opening
 
+    if not values["validate"]:
+        values = ranks.with_started_nodes(values)
     # The plan of another machine's run is one, too: it says what is lacking here.
     problems = check.problems(values, here=not values["validate"]) or opening.sharing_problems(values, swept=swept)
     if problems:

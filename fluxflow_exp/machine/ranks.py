@@ -158,6 +158,23 @@ def started() -> bool:
     return "RANK" in os.environ
 
 
+def with_started_nodes(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the configuration with as many nodes as a launcher has started.
+
+    UserError: it asks for several, and nothing has started them.
+    """
+    slurm, nodes = values["hardware"]["slurm"], 1
+    if started():
+        count = int(os.environ.get("WORLD_SIZE", "1"))
+        nodes = max(1, count // int(os.environ.get("LOCAL_WORLD_SIZE", str(count))))
+    elif slurm["nodes"] > 1:
+        raise UserError(
+            f"hardware.slurm.nodes={slurm['nodes']} needs a command that starts processes on {slurm['nodes']} nodes: "
+            "-m hydra/launcher=slurm, or torchrun; on this machine alone set hardware.slurm.nodes=1"
+        )
+    return {**values, "hardware": {**values["hardware"], "slurm": {**slurm, "nodes": nodes}}}
+
+
 def _export_submitit() -> None:
     """Several tasks of a submitit job are ranks: give them the variables that torchrun would."""
     if "RANK" in os.environ or "SUBMITIT_EXECUTOR" not in os.environ:

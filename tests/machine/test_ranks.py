@@ -180,6 +180,18 @@ def test_as_many_ranks_as_devices(monkeypatch: pytest.MonkeyPatch) -> None:
         distributed.start_ranks(torch.device("cpu"), 1)
 
 
+def test_there_are_as_many_nodes_as_a_launcher_has_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = {"hardware": {"devices": 2, "slurm": {"nodes": 2, "minutes": 60}}, "seed": 0}
+    with pytest.raises(UserError, match=r"hardware\.slurm\.nodes=2 needs a command .* set hardware\.slurm\.nodes=1"):
+        distributed.with_started_nodes(values)
+    for name, count in {"RANK": 0, "WORLD_SIZE": 6, "LOCAL_WORLD_SIZE": 2}.items():
+        monkeypatch.setenv(name, str(count))
+    started = distributed.with_started_nodes(values)
+    assert started == {"hardware": {"devices": 2, "slurm": {"nodes": 3, "minutes": 60}}, "seed": 0}
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "6")
+    assert distributed.with_started_nodes(values)["hardware"]["slurm"]["nodes"] == 1
+
+
 def test_alone_everything_is_the_identity() -> None:
     ranks = Ranks()
     assert ranks.first

@@ -4,117 +4,16 @@
 """
 
 import json
-import os
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from fluxflow_exp.run import diff
-from tests.conftest import TOY
+from tests.helpers.slurm_jobs import LONG, MIDDLE, PAUSE, PLANTED, RARELY, Sweep, assert_bit_identical, undisturbed
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(280)]
 
-HERE = Path(__file__).parent
-COMMON = ["stage=vae", *TOY, "stage.steps.vae.batch_size=8", "hydra/launcher=slurm"]
-RARELY = ["evaluation.every_epochs=100000", "samples.every_epochs=null", "log_every=5"]
-PLANTED = ["data._target_=tests.helpers.planted.Planted"]
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """The environment in which commands talk to the cluster."""
-    root = tmp_path_factory.mktemp("slurm")
-    script = ["bash", str(HERE / "slurm_cluster.sh")]
-    up = subprocess.run([*script, "up", str(root)], capture_output=True, text=True, timeout=240)
-    if up.returncode == 77:
-        pytest.skip(up.stderr.strip().splitlines()[-1])
-    assert up.returncode == 0, up.stderr
-    yield {
-        **os.environ,
-        "SLURM_CONF": str(root / "slurm.conf"),
-        "PYTHONPATH": str(HERE.parents[1]),
-        "OMP_NUM_THREADS": "1",
-    }
-    subprocess.run([*script, "down", str(root)], timeout=120, check=True)
-
-
-class Sweep:
-    """The command in a folder of its own, and what SLURM says of its jobs."""
-
-    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
-        self.folder, self.environment = folder, environment
-
-    def start(self, *overrides: str) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "fluxflow_exp", "-m", *COMMON, *overrides]
-        return subprocess.Popen(
-            command, cwd=self.folder, env=self.environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-        )
-
-    def finish(self, *overrides: str, timeout: float = 240) -> tuple[int, str]:
-        """Exit code, and what was said."""
-        child = self.start(*overrides)
-        said = child.communicate(timeout=timeout)[0]
-        return child.returncode, said
-
-    def slurm(self, *command: str) -> str:
-        done = subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=60, check=True)
-        return done.stdout
-
-    def state(self, job: str) -> list[str]:
-        """SLURM's word for the job, and its exit code."""
-        facts = dict(word.split("=", 1) for word in self.slurm("scontrol", "show", "job", job).split() if "=" in word)
-        return [facts["JobState"], facts["ExitCode"]]
-
-    def run(self, pattern: str = "*") -> Path:
-        (found,) = self.folder.glob(f"outputs/*/{pattern}/run.json")
-        return found.parent
-
-    def wait_until_it_trains(self, child: subprocess.Popen[str], times: int = 1) -> str:
-        """The job's number, once `times` processes have trained for a while."""
-        until = time.monotonic() + 120
-        while time.monotonic() < until:
-            logs = list(self.folder.glob("outputs/*/*/log.txt"))
-            if logs and logs[0].read_text().count("Batch") >= 3 and logs[0].read_text().count("---") >= times:
-                return str(json.loads((logs[0].parent / "submitted.json").read_text())["job"])
-            assert child.poll() is None, child.communicate()[0]
-            time.sleep(0.2)
-        raise AssertionError("no job trains")
-
-
-@pytest.fixture
-def sweep(cluster: dict[str, str], tmp_path: Path) -> Iterator[Sweep]:
-    made = Sweep(tmp_path, cluster)
-    yield made
-    made.slurm("scancel", f"--user={os.getuid()}")  # what a failed test leaves would be in the way of the next one
-
-
-PAUSE = [*PLANTED, "+data.plant=pause", *RARELY]  # an update takes 0.4 s
-LONG = [*PAUSE, "stage.steps.vae.n_epochs=24"]
-MIDDLE = [*PAUSE, "stage.steps.vae.n_epochs=8"]
-
-
-def undisturbed(cluster: dict[str, str], folder: Path, overrides: list[str]) -> Path:
-    """The run folder of a run in one piece, without SLURM."""
-    local = [o for o in COMMON if not o.startswith("hydra/")]
-    command = [sys.executable, "-m", "fluxflow_exp", *local, *overrides, f"output_root={folder}"]
-    subprocess.run(command, cwd=folder, env=cluster, check=True, capture_output=True, timeout=240)
-    return folder / "vae"
-
-
-@pytest.fixture(scope="module")
-def middle(cluster: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return undisturbed(cluster, tmp_path_factory.mktemp("middle"), MIDDLE)
-
-
-def assert_bit_identical(run: Path, undisturbed: Path) -> None:
-    differing, counts = diff.differences(run, undisturbed)
-    assert differing == []
-    assert counts["tensors"] > 50
-    assert counts["rows"] >= 8
+REPOSITORY = Path(__file__).parents[2]
 
 
 def test_a_sweep_of_four(sweep: Sweep) -> None:
@@ -236,7 +135,7 @@ def test_a_sweep_of_twelve_with_planted_ends(sweep: Sweep) -> None:
     """Crash, time-out, preemption, memory: the second launch runs what is unfinished, and an edit makes jobs stale."""
     groups = sweep.folder / "groups" / "scheduler"
     groups.mkdir(parents=True)
-    text = (HERE.parents[1] / "conf" / "scheduler" / "cosine.yaml").read_text()
+    text = (REPOSITORY / "conf" / "scheduler" / "cosine.yaml").read_text()
     (groups / "mine.yaml").write_text(text)
     plants = ["crash", "hangs", "preempted", "killed", *(f"none{i}" for i in range(8))]
     twelve = [
