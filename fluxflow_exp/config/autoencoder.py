@@ -26,6 +26,7 @@ SUPPORTED = (
 )
 INSTALL = "the library diffusers is not installed: pip install 'fluxflow-exp[diffusers]'"
 WEIGHTS = "diffusion_pytorch_model"
+HALVES = tuple(f"fluxflow_exp.models.diffusers_vae.{half}" for half in ("Compressor", "Expander"))
 Config = dict[str, Any]
 
 
@@ -62,20 +63,25 @@ def variant(folder: Path) -> str | None:
     raise _refusal(f"model.autoencoder.path={folder}: there are no weights ({why})")
 
 
+def is_half(node: Any) -> bool:
+    """Whether the part that `node` builds is half of an autoencoder of diffusers; other parts may have its keys."""
+    return isinstance(node, dict) and node.get("_target_") in HALVES
+
+
 def deterministic(node: Any) -> bool:
     """Whether the compressor that `node` builds gives latents, and no distribution over them."""
-    config = node.get("config") if isinstance(node, dict) else None
+    config = node.get("config") if is_half(node) else None
     return isinstance(config, dict) and config.get("_class_name") == "AutoencoderDC"
 
 
 def begins_trained(node: Any) -> bool:
     """Whether the part that `node` builds begins with weights of a folder of diffusers."""
-    return isinstance(node, dict) and node.get("weights_path") is not None
+    return is_half(node) and node.get("weights_path") is not None
 
 
 def without_folder(node: Any) -> Any:
     """The `node` of a part whose weights stand elsewhere than in a folder of diffusers."""
-    return {key: value for key, value in node.items() if key != "weights_path"} if isinstance(node, dict) else node
+    return {key: value for key, value in node.items() if key != "weights_path"} if is_half(node) else node
 
 
 def downscale(config: Config, half: int) -> int:

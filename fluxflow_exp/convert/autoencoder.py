@@ -6,10 +6,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from fluxflow_exp.config.autoencoder import HALVES
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.models import weights
 
-TARGETS = {part: f"fluxflow_exp.models.diffusers_vae.{part.capitalize()}" for part in ("compressor", "expander")}
+TARGETS = dict(zip(("compressor", "expander"), HALVES, strict=True))
 
 
 def convert(source: Path, output: Path, *, scaling_factor: float | None = None) -> list[str]:

@@ -68,7 +68,7 @@ class Compressor(_Half):
         super().__init__("encoder", model.encoder)
         self.quant_conv = getattr(model, "quant_conv", None)
         self.vae_dim, self.downscale = int(config["latent_channels"]), autoencoder.downscale(config, 0)
-        self.deterministic = autoencoder.deterministic({"config": config})
+        self.deterministic = config["_class_name"] == "AutoencoderDC"
 
     def forward(self, images: Tensor) -> Posterior:
         return self.posterior(self.moments(images))

@@ -6,6 +6,7 @@ from typing import Any
 from torch import nn
 
 from fluxflow_exp import pictures
+from fluxflow_exp.config import autoencoder
 from fluxflow_exp.config.published import locate
 from fluxflow_exp.config.schema import Model
 from fluxflow_exp.data.buckets import bucket_sizes
@@ -70,7 +71,7 @@ def _unlike(model: dict[str, Any], needed: list[str]) -> list[str]:
             shown = ", ".join(f"{name}={value}" for name, value in given.items())
             found.append(f"{shown} must be the same: model.{key} sets all of them")
     latents, flow = (model[part] for part in ("compressor", "flow_processor"))
-    there = (latents.get("config") or {}).get("latent_channels")
+    there = (latents.get("config") or {}).get("latent_channels") if autoencoder.is_half(latents) else None
     if there and "flow_processor" in needed and flow.get("vae_dim", there) != there:
         found.append(f"model.vae_dim={flow['vae_dim']}: the autoencoder has {there} latent channels: leave it out")
     return found

@@ -11,15 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fluxflow_exp import files
+from fluxflow_exp.config import autoencoder
 
 if TYPE_CHECKING:
     from fluxflow_exp.data.protocols import DataSet
 
 # Where a run's data are at hand, torch is: looking at records does without.
 
-# Part → its key that may name a folder.
-FOLDERS = {"text_encoder": "name", "compressor": "weights_path", "expander": "weights_path"}
-LOADED = (".json", ".txt", ".model", ".safetensors", ".bin")  # of such a folder
+LOADED = (".json", ".txt", ".model", ".safetensors", ".bin")  # of a pretrained part's folder
 SHOWN = {"names": "names", "captions": "captions", "files": "sizes of files"}
 
 Contents = dict[str, Any]
@@ -41,7 +40,9 @@ def pretrained(values: dict[str, Any], steps: Iterable[str] | None = None) -> di
     losses = [loss for name in named for loss in values["stage"]["steps"][name]["trainer"].values()]
     given = [Path(loss["weights_file"]) for loss in losses if isinstance(loss, dict) and loss.get("weights_file")]
     loaded = (*LOADED, ".jinja") if values["model"]["text_encoder"].get("template") == "chat" else LOADED
-    places = [values["model"][part].get(key) for part, key in FOLDERS.items()]
+    model = values["model"]
+    halves = [model[part] for part in ("compressor", "expander") if autoencoder.begins_trained(model[part])]
+    places = [model["text_encoder"].get("name"), *(half["weights_path"] for half in halves)]
     places += [loss.get("teacher_path") for loss in losses if isinstance(loss, dict)]
     folders = {Path(name or "").expanduser() for name in places}
     inside = [path for folder in folders if folder.name and folder.is_dir() for path in folder.iterdir()]

@@ -63,7 +63,7 @@ def _widths(model: dict[str, Any]) -> list[Change]:
     for part in PARTS:
         node = model[part]
         smaller: dict[str, Any] = {key: min(node[key], most) for key, most in CHANNELS.items() if key in node}
-        if isinstance(node.get("config"), dict):
+        if autoencoder.is_half(node):
             smaller |= {"config": autoencoder.narrowed(node["config"], CHANNELS["vae_dim"]), "weights_path": None}
         if "widths" in node:
             smaller["widths"] = _scaled(node["widths"])

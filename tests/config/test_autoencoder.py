@@ -100,6 +100,17 @@ def test_an_autoencoder_goes_with_another_models_flow() -> None:
     assert values["flow_processor"]["vae_dim"] == 16
 
 
+def test_a_part_of_ones_own_may_have_the_same_keys() -> None:
+    own = {"_target_": "my_model.Compressor", "config": "some.yaml", "weights_path": "some", "vae_dim": 4}
+    assert autoencoder.without_folder(own) == own
+    assert not autoencoder.begins_trained(own)
+    assert not autoencoder.deterministic({**own, "config": {"_class_name": "AutoencoderDC"}})
+    half = {**own, "_target_": "fluxflow_exp.models.diffusers_vae.Compressor"}
+    assert "weights_path" not in autoencoder.without_folder(half)
+    assert autoencoder.begins_trained(half)
+    assert autoencoder.deterministic({**half, "config": {"_class_name": "AutoencoderDC"}})
+
+
 @pytest.mark.parametrize(("kind", "small"), [("AutoencoderKL", KL), ("AutoencoderDC", DC)])
 def test_a_narrowed_one_has_the_same_stages(kind: str, small: dict[str, Any]) -> None:
     config = {"_class_name": kind, **small, "latent_channels": 12}
