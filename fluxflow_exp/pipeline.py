@@ -1,6 +1,7 @@
 """For each step of the stage: done? then go on; else build its parts and trainer, fit, publish weights."""
 
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from fluxflow_exp import step_plan, verify
@@ -8,6 +9,7 @@ from fluxflow_exp.config.compose import instantiate, typed
 from fluxflow_exp.config.schema import RunConfig
 from fluxflow_exp.console import Console
 from fluxflow_exp.data.build import build_data
+from fluxflow_exp.data.protocols import DataSet
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.machine import clock
 from fluxflow_exp.machine.hardware import Machine, prepare
@@ -15,13 +17,13 @@ from fluxflow_exp.machine.preemption import Interrupted, StopRequest
 from fluxflow_exp.machine.ranks import Ranks, local_rank, start_ranks
 from fluxflow_exp.monitor.finite import NonFiniteError
 from fluxflow_exp.preflight.hardware import hardware_problems
-from fluxflow_exp.run import failures, mirror, summary
+from fluxflow_exp.run import failures, mirror, summary, time_budget
 from fluxflow_exp.run.folder import Mirror, RunFolder, run_path
 from fluxflow_exp.run.live_report import draw_graphs, write_card
 from fluxflow_exp.run.opening import open_run
 from fluxflow_exp.run.wandb import WandbRun, final_metrics
 from fluxflow_exp.step_length import Length, lengths_of
-from fluxflow_exp.trainers import nonfinite_report, publish
+from fluxflow_exp.trainers import nonfinite_report, pace, publish
 from fluxflow_exp.trainers.base import Trainer
 from fluxflow_exp.trainers.build import run_context, step_context
 from fluxflow_exp.trainers.context import RunContext
@@ -154,12 +156,53 @@ def _train_steps(config: RunConfig, run: RunContext, lengths: dict[str, Length],
     earlier: list[str] = []
     for name in config.stage.steps:
         if not summary.is_finished(record["steps"].get(name), record["planned"][name]):
-            _train_step(config, name, run, lengths[name], data[name], earlier)
+            length = lengths[name]
+            if time_budget.is_timed(config, name):
+                length = _timed(config, name, run, length, data[name], earlier)
+            _train_step(config, name, run, length, data[name], earlier)
         earlier.append(name)
     if run.ranks.first:
         publish.publish_final(run.folder, earlier, choice=config.publish.weights)
         run.live_report.wait()
         draw_graphs(run.folder, run.console)
+
+
+def _timed(config: RunConfig, name: str, run: RunContext, length: Length, data: DataSet, earlier: list[str]) -> Length:
+    """The length of a step that was given minutes: as the record has it, or measured now and entered there."""
+    known = run.ranks.from_first(run.folder.read_record().get("minutes", {}).get(name) if run.ranks.first else None)
+    if known:
+        return replace(length, updates=known["updates"])
+    began = clock.now()
+
+    def seconds_left() -> float:
+        run.folder.count_time()
+        begun = clock.now() - began
+        taken = time_budget.spent(run.folder.read_record(), earlier, begun)
+        return time_budget.seconds_left(config, name, run=taken, begun=begun)
+
+    state = (seconds_left(), run.checkpoints.newest(name) is not None) if run.ranks.first else (0.0, False)
+    seconds, begun = run.ranks.from_first(state)
+    if begun:
+        raise UserError(f"step {name} has begun without minutes; it can be given some when it has finished")
+    updates, each = pace.updates_within(config, name, run, seconds_left, length=length, data=data, earlier=earlier)
+    if updates < 1:
+        raise UserError(
+            f"step {name}: {max(seconds, 0) / 60:.3g} min hold no update beside what comes before and after. "
+            f"Ask for more: resume=extend {'minutes' if config.minutes else f'stage.steps.{name}.minutes'}=… (caches "
+            "that were made stay)"
+        )
+    if run.ranks.first:
+        left = seconds_left()
+        record = run.folder.read_record()
+        record.setdefault("minutes", {})[name] = {"updates": updates, "seconds": round(seconds, 3)}
+        record["planned"][name]["updates"] = updates
+        run.folder.write_record(record)
+        dollars = time_budget.dollars(left, config.hardware, run.ranks.count)
+        run.console.say(
+            f"Step {name}: {updates} updates of {each:.3g} s, and evaluation, pictures and saves, until "
+            f"{time_budget.moment(left)}" + ("" if dollars is None else f" ({dollars:.2f} USD)")
+        )
+    return replace(length, updates=updates)
 
 
 def _train_step(config: RunConfig, name: str, run: RunContext, length: Length, data: Any, earlier: list[str]) -> None:
@@ -174,7 +217,12 @@ def _train_step(config: RunConfig, name: str, run: RunContext, length: Length, d
     except ValueError as error:
         raise UserError(f"stage.steps.{name}: {error}") from error
     run.console.open_step(
-        name, length, index=context.index, steps=context.steps, description=step.description, epochs=step.n_epochs
+        name,
+        length,
+        index=context.index,
+        steps=context.steps,
+        description=step.description,
+        epochs=length.epoch(length.updates) if time_budget.is_timed(config, name) else step.n_epochs,
     )
     try:
         final = trainer.fit()

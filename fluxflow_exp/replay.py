@@ -101,7 +101,7 @@ def _trainer(folder: RunFolder, name: str, update: int, precision: str | None) -
     from fluxflow_exp.data.build import build_data
     from fluxflow_exp.machine.hardware import prepare
     from fluxflow_exp.preflight import check
-    from fluxflow_exp.run import frozen
+    from fluxflow_exp.run import frozen, time_budget
     from fluxflow_exp.step_length import lengths_of
     from fluxflow_exp.trainers.build import build_trainer, run_context
 
@@ -115,7 +115,7 @@ def _trainer(folder: RunFolder, name: str, update: int, precision: str | None) -
     if wrong:
         raise UserError(*wrong)
     machine, data = prepare(config.hardware), build_data(config)
-    lengths = lengths_of(config, data)
+    lengths = time_budget.fixed(folder.read_record(), values, lengths_of(config, data))
     if update > lengths[name].updates:
         raise UserError(f"--update {update}: step {name} has {lengths[name].updates} updates")
     run, steps = run_context(config, folder, machine), list(config.stage.steps)

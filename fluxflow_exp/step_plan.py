@@ -1,6 +1,7 @@
 """The plan of a run, before it starts: what its steps are going to do, in facts and in words."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from fluxflow_exp.errors import UserError
 from fluxflow_exp.machine.hardware import Machine
 from fluxflow_exp.monitor import early_stop
 from fluxflow_exp.preflight import parts, remarks
+from fluxflow_exp.run import time_budget
 from fluxflow_exp.step_length import Length
 from fluxflow_exp.trainers.base import Trainer
 
@@ -82,7 +84,7 @@ def cache_folder(config: RunConfig, name: str, data: DataSet, size: Length) -> t
         raise UserError(
             f"cache.mode=on: step {name} cannot train on cached latents: {reason}. Change that, or set cache.mode=auto"
         )
-    if mode == "auto" and not reason and size.updates < once:
+    if mode == "auto" and not reason and size.updates < once and not time_budget.is_timed(config, name):
         reason = "the step ends before it has used every image once (cache.mode=on: cached all the same)"
     if reason:
         return None, reason
@@ -117,26 +119,31 @@ def describe(
         ),
     ]
     for index, (name, step) in enumerate(config.stage.steps.items(), start=1):
-        lines += step_lines(index, name, step, lengths[name], ranks, config.model)
+        minutes = time_budget.asked(config, name)
+        lines += step_lines(index, name, step, lengths[name], ranks, config.model, minutes=minutes)
         if len(sets) > 1:
             lines.append(f"    data: {_data_label(config, step)}")
         lines += _left_out(data[name], step.batch_size)
         if trainer_class(step).CACHES:  # it reads captions
-            told = remarks.remarks(step, lengths[name], data[name], modules["text_encoder"])
+            seen = lengths[name] if minutes is None else replace(lengths[name], updates=0)  # how often is not known
+            told = remarks.remarks(step, seen, data[name], modules["text_encoder"])
             lines += [f"    note: {line}" for line in told]
         lines += _short_epochs(config, name, lengths[name])
         folder, reason = cache_folder(config, name, data[name], lengths[name])
         lines += _cache_line(folder, reason) + _teacher_lines(
-            step, lengths[name], data[name], modules, kept=bool(folder)
+            step, lengths[name], data[name], modules, kept=bool(folder), timed=minutes is not None
         )
         if trainer_class(step).CACHES and is_pretrained(config.model.text_encoder):
             trained = "text_encoder" in trained_parts(step, config.model)
             lines.append(_text_line(modules["text_encoder"], config.cache, trained=trained, cached=folder is not None))
-    total = sum(each.updates for each in lengths.values())
-    return "\n".join([*lines, f"  Total: {total} updates"])
+    return "\n".join([*lines, f"  Total: {time_budget.total(config, lengths, ranks)}"])
 
 
-def step_lines(index: int, name: str, step: Step, size: Length, ranks: int, model: Model) -> list[str]:
+# All that its lines are about.
+def step_lines(
+    index: int, name: str, step: Step, size: Length, ranks: int, model: Model, *, minutes: float | None = None
+) -> list[str]:
+    """What a step is going to do; `minutes`: what it was given in the place of epochs."""
     trained = trained_parts(step, model)
     named = [k for k, v in step.trainer.items() if isinstance(v, dict) and "_target_" in v]
     losses = ["flow" if k == "objective" else k for k in named]
@@ -149,13 +156,16 @@ def step_lines(index: int, name: str, step: Step, size: Length, ranks: int, mode
     split = (
         f"{ranks} ranks x {accumulation} x {size.micro_batch}" if ranks > 1 else f"{accumulation} x {size.micro_batch}"
     )
+    images = f"of {size.batch_size} images ({split})"
     whole = step.n_epochs * size.updates_per_epoch
     cut = "" if size.updates == whole else f", of which max_updates leaves {size.updates}"
     still = [p for p in needed_parts(step) if p not in trained]
     guidance = f", caption dropout {step.cfg_dropout_prob:g}" if step.cfg_dropout_prob else ""
+    long = f"{step.n_epochs} epochs x {size.updates_per_epoch} = {whole} updates {images}{cut}"
+    if minutes is not None:
+        long = f"{minutes:.3g} min of updates {images}, {size.updates_per_epoch} an epoch; how many is measured first"
     return [
-        f"  Step {index}: {name}: {step.n_epochs} epochs x {size.updates_per_epoch} = {whole} updates "
-        f"of {size.batch_size} images ({split}){cut}",
+        f"  Step {index}: {name}: {long}",
         f"    trains: {_adapter(step)}{', '.join(trained)}" + (f"; uses frozen: {', '.join(still)}" if still else ""),
         f"    losses: {', '.join(losses) or 'none'}{guidance}; EMA {step.ema.decay if step.ema else 'off'}",
         *_manner(step),
@@ -189,7 +199,9 @@ def _cache_line(folder: Path | None, reason: str) -> list[str]:
     return [f"    latents: encoded at every update, since {reason}"] if reason else []
 
 
-def _teacher_lines(step: Step, size: Length, data: DataSet, modules: dict[str, Any], *, kept: bool) -> list[str]:
+def _teacher_lines(
+    step: Step, size: Length, data: DataSet, modules: dict[str, Any], *, kept: bool, timed: bool
+) -> list[str]:
     """What a flow step is aligned with, and what its features take."""
     node = step.trainer.get("repa")
     if not node:
@@ -198,6 +210,8 @@ def _teacher_lines(step: Step, size: Length, data: DataSet, modules: dict[str, A
     teacher, last = repa.teacher(), sum(repa.is_on(update, size.updates) for update in range(size.updates))
     (block,) = repa.blocks(modules["flow_processor"])
     until = "" if last == size.updates else f", until update {last} of {size.updates}"
+    if timed and until:
+        until = f", for the first {repa.stop:.0%} of the updates"
     how = "seen at every update"
     if kept:
         side = data.img_size // (modules["compressor"].downscale * modules["flow_processor"].patch_size)

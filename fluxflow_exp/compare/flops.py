@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fluxflow_exp.compare.runs import Run
 from fluxflow_exp.errors import UserError
-from fluxflow_exp.run import frozen
+from fluxflow_exp.run import frozen, time_budget
 
 # What does not change the work; one count serves all runs that differ in nothing else.
 ASIDE = ("name", "seed", "output_root", "tracking", "checkpoint", "publish", "samples", "log_every", "evaluation")
@@ -23,6 +23,7 @@ def done(run: Run, step: str) -> NDArray[np.float64]:
     """TFLOP after 0, 1, 2, … updates of a step. UserError: its data are not here, or this version cannot read it."""
     try:
         values = frozen.to_build(run.folder.config, measured=False)
+        values = time_budget.settled(values, run.folder.read_record())
         kept = {name: value for name, value in values.items() if name not in ASIDE}
         return _counted(json.dumps({**kept, "name": "counted"}, sort_keys=True))[step]
     except UserError as error:

@@ -62,7 +62,11 @@ def resolve(config: DictConfig, *, own: bool = True) -> dict[str, Any]:
     values["model"].pop("autoencoder", None)  # what its parts take of it, they have
     tracking = values["tracking"]
     tracking["mode"] = WANDB_MODES.get(tracking["mode"], tracking["mode"])
+    if values.get("minutes") is None:
+        values.pop("minutes", None)  # what is not asked for is no difference to earlier runs
     for step in values["stage"]["steps"].values():
+        if step.get("minutes") is None:
+            step.pop("minutes", None)
         for group, run_wide in (("optimizers", "optimizer"), ("schedulers", "scheduler")):
             step[group] = {player: _follow(node, values[run_wide]) for player, node in step[group].items()}
     starting_model.start(values)

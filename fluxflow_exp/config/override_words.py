@@ -7,6 +7,7 @@ import typing
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
@@ -111,3 +112,14 @@ def keys(config: DictConfig) -> list[str]:
 
     walk(OmegaConf.to_container(config, resolve=False), "")
     return found
+
+
+def two_lengths(parsed: list[Override]) -> list[str]:
+    """A line for each step that was given both minutes and epochs, of which the file's own would be passed over."""
+    given = {override.key_or_group: override.input_line for override in parsed if override.value() is not None}
+    return [
+        f"{line} and {given[other]} both say when the step ends: give one of them"
+        for key, line in given.items()
+        for other in [f"{key.removesuffix('.minutes')}.n_epochs"]
+        if key.startswith("stage.steps.") and key.endswith(".minutes") and other in given
+    ]

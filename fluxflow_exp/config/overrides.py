@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fluxflow_exp.config.compose import conf_dir, resolve
-from fluxflow_exp.config.override_words import as_text, is_field, keys, quoting, why
+from fluxflow_exp.config.override_words import as_text, is_field, keys, quoting, two_lengths, why
 from fluxflow_exp.config.published import is_known, locate
 from fluxflow_exp.config.schema import RunConfig
 from fluxflow_exp.errors import UserError, did_you_mean, suggest_key
@@ -117,7 +117,7 @@ def _looked_at(overrides: list[str], config_dir: str | None, *, multirun: bool) 
             problems.append(_sweep_without_m(override, overrides))
         else:
             problems += filter(None, [_group_problem(override, config_dir) or _key_problem(override, config_dir)])
-    return parsed, problems
+    return parsed, problems + two_lengths(parsed)
 
 
 def command(*words: str) -> str:

@@ -68,6 +68,7 @@ class Step:
     description: str = ""  # shown when the step begins
     n_epochs: PositiveInt = MISSING  # passes over the data
     max_updates: PositiveInt | None = None  # ends the step early
+    minutes: PositiveFloat | None = None  # in the place of n_epochs: as many updates as that time holds
     batch_size: PositiveInt = MISSING  # global: images an update
     trainer: Any = MISSING  # _target_ with the losses; an absent (null) loss is off
     freeze: list[str] = field(default_factory=list)  # parts that this step must not change
@@ -236,6 +237,7 @@ class RunConfig:
     init_from: str | None = (
         None  # published weights that the first step starts from: a run folder (its final ones) or a file
     )
+    minutes: PositiveFloat | None = None  # of the whole run, shared by its steps as their n_epochs say
     log_every: PositiveInt = 20  # updates between lines and metric rows
     model: Model = MISSING
     data: Any = MISSING

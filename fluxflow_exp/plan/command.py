@@ -16,7 +16,7 @@ from fluxflow_exp.config.overrides import values_of
 from fluxflow_exp.config.schema import RunConfig
 from fluxflow_exp.data.build import build_data
 from fluxflow_exp.errors import UserError
-from fluxflow_exp.run import failures
+from fluxflow_exp.run import failures, time_budget
 from fluxflow_exp.step_length import lengths_of
 from fluxflow_exp.step_plan import data_line, step_lines
 
@@ -59,12 +59,15 @@ def _predict(values: dict[str, Any]) -> dict[str, Any]:
         print(f"  note: {note}")
     found, lengths = [], lengths_of(config, data, ranks=ranks)
     for index, (name, step) in enumerate(config.stage.steps.items(), start=1):
-        print(step_lines(index, name, step, lengths[name], ranks, config.model)[0], flush=True)
+        minutes = time_budget.asked(config, name)
+        print(step_lines(index, name, step, lengths[name], ranks, config.model, minutes=minutes)[0], flush=True)
         measured = None
         if _on_cpu(config):
             with warm(values, name) as times:
                 measured = statistics.median(times(3))
         found.append(forecast.forecast(config, name, lengths[name], data[name], ranks=ranks, measured=measured))
+        if minutes is not None:
+            found[-1] = forecast.timed(found[-1], minutes, hardware, ranks=ranks)
         print("\n".join(forecast.lines(found[-1], hardware)), flush=True)
     total = forecast.total(found)
     print(forecast.total_line(total))

@@ -37,6 +37,7 @@ class Forecast:
     checkpoints_gib: float  # on the disk, at most
     latent_cache_gib: float | None  # of a flow step
     text_cache_gib: float | None  # the same, of a frozen text encoder; at most
+    minutes: float | None = None  # what the step was given in the place of epochs
     measured: bool = False  # whether `seconds` were, on this machine
 
 
@@ -86,6 +87,13 @@ def forecast(
         )
 
 
+def timed(found: Forecast, minutes: float, hardware: Hardware, *, ranks: int) -> Forecast:
+    """The forecast of a step that takes so many minutes, whatever an update takes; 0 updates: that is not known."""
+    updates = int(60 * minutes / found.seconds) if found.seconds else 0
+    dollars = roofline.money(60 * minutes, hardware, cards=ranks)
+    return replace(found, updates=updates, hours=minutes / 60, dollars=dollars, minutes=minutes)
+
+
 def lines(found: Forecast, hardware: Hardware) -> list[str]:
     """The forecast of a step, for the terminal."""
     kinds = found.peak_gib_by_kind
@@ -97,7 +105,8 @@ def lines(found: Forecast, hardware: Hardware) -> list[str]:
     used = sum(found.parameters.values()) - found.trained
     return [
         f"    parameters: {_millions(found.trained)} trained" + (f", {_millions(used)} used frozen" if used else ""),
-        f"    work:       {found.tflop:.3g} TFLOP an update, {found.tflop * found.updates / 1e3:.3g} PFLOP in all",
+        f"    work:       {found.tflop:.3g} TFLOP an update"
+        + (f", {found.tflop * found.updates / 1e3:.3g} PFLOP in all" if found.updates else ""),
         f"    memory:     {found.peak_gib:.2f} GiB at the peak{each}",
         f"                {_room(found, hardware)}",
         f"    time:       {_time(found)}",
@@ -185,6 +194,14 @@ def _room(found: Forecast, hardware: Hardware) -> str:
 
 
 def _time(found: Forecast) -> str:
+    if found.minutes is not None:
+        count = (
+            f"at about {found.seconds:.3g} s an update {found.updates} of them, less what evaluation, pictures and "
+            "saves take"
+            if found.seconds
+            else "the number of updates is measured when the step begins"
+        )
+        return f"{found.minutes:.3g} min, as asked; {count}"
     if found.seconds is None or found.hours is None:
         return "not predicted: choose a card, or set hardware.bf16_tflops and hardware.memory_bandwidth_gbs"
     how = "measured on this machine" if found.measured else "an estimate"

@@ -32,7 +32,7 @@ def problems(values: dict[str, Any]) -> list[str]:
         where = f"stage.steps.{name}"
         if not re.match(STEP_NAME, name):
             found.append(f"stage.steps: {name!r} names files: write letters, digits, - and _")
-        found += data.problems(step["data"], values["data"], where)
+        found += data.problems(step["data"], values["data"], where) + _length(step, where, values)
         found += _numbers(step, where, values["hardware"], values["evaluation"])
         lines = finetune.other_model(step, values["model"]) or _parts(step, where, made, values)
         found += lines or finetune.problems(step, where, values) or _optimizers(step, where)
@@ -48,6 +48,17 @@ def problems(values: dict[str, Any]) -> list[str]:
     if values["stage"]["spade"] and conditioning and set(conditioning) == {"never"}:
         found.append("stage.spade builds SPADE layers that no step trains: set trainer.spade=always in one of them")
     return found
+
+
+def _length(step: dict[str, Any], where: str, values: dict[str, Any]) -> list[str]:
+    """A length that is given twice."""
+    own, run = step.get("minutes"), values.get("minutes")
+    if own is not None and run is not None:
+        return [f"minutes={run:g} is for the whole run, and {where}.minutes={own:g} for a step: give one of them"]
+    if (own is not None or run is not None) and step.get("max_updates") is not None:
+        key = f"{where}.minutes" if own is not None else "minutes"
+        return [f"{key} and {where}.max_updates={step['max_updates']} both say when the step ends: give one of them"]
+    return []
 
 
 def _numbers(step: dict[str, Any], where: str, hardware: dict[str, Any], evaluation: dict[str, Any]) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any
 IDENTITY = ("model", "data", "stage", "optimizer", "scheduler", "seed")
 # Ends of keys that change no number: where things are, and how many bad samples are borne.
 ASIDE = ("_path", "_file", "description", "max_bad_fraction")
-EXTENSIBLE = ("n_epochs", "max_updates")
+EXTENSIBLE = ("n_epochs", "max_updates", "minutes")
 ABSENT = "(absent)"  # in the place of a value
 FEW = 4  # words that a message names; a run that differs in more was not meant
 
@@ -28,7 +28,7 @@ def identity_differences(config: dict[str, Any], frozen: dict[str, Any]) -> dict
 def is_extension(config: dict[str, Any], frozen: dict[str, Any]) -> bool:
     """Whether `config` asks for more epochs of the frozen run's last step, and says so."""
     last = list(config["stage"]["steps"])[-1]
-    longer = {f"stage.steps.{last}.{key}" for key in EXTENSIBLE}
+    longer = {"minutes", *(f"stage.steps.{last}.{key}" for key in EXTENSIBLE)}
     differing = identity_differences(config, frozen)
     return config["resume"] == "extend" and bool(differing) and set(differing) <= longer
 
@@ -88,6 +88,8 @@ def starts(record: dict[str, Any]) -> list[str]:
 
 def _identity(config: dict[str, Any]) -> dict[str, Any]:
     values = flatten({name: config[name] for name in IDENTITY})
+    if config.get("minutes") is not None:
+        values.append(("minutes", config["minutes"]))
     return {key: value for key, value in values if not key.endswith(ASIDE)}
 
 

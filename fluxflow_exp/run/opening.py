@@ -12,7 +12,7 @@ from fluxflow_exp import files
 from fluxflow_exp.console import Console
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.machine import clock
-from fluxflow_exp.run import digest_list, inputs, mirror, provenance, summary, tally
+from fluxflow_exp.run import digest_list, inputs, mirror, provenance, summary, tally, time_budget
 from fluxflow_exp.run.folder import RunFolder, run_path
 from fluxflow_exp.run.identity import EXTENSIBLE, IDENTITY, identity_differences, is_extension, tell, words_back
 from fluxflow_exp.run.inputs import Inputs
@@ -69,6 +69,9 @@ def _open(
         create(folder, values, _given())
     refuse_other(folder, values)
     record, longer = folder.read_record(), extends(folder, values)
+    if longer:
+        time_budget.stretch(record, values, folder.frozen())
+    lengths = time_budget.fixed(record, values, lengths)
     left = _steps_left(record, lengths, longer)
     _note_finished(record, inputs, [name for name in lengths if name not in left], console)
     if not left and folder.summary.exists():
@@ -87,6 +90,9 @@ def _open(
         extend(folder, record, values, _given())
     before = record.get("planned", {})
     record["planned"] = {n: asdict(e) if n in left else before.get(n, asdict(e)) for n, e in lengths.items()}
+    for name in lengths:
+        if time_budget.is_open(record, values, name):
+            record["planned"][name]["updates"] = 0  # not known yet
     inputs.remember(record)
     devices = values["hardware"]["devices"] * values["hardware"]["slurm"]["nodes"]
     return _start(folder, record, {"machine": machine, **provenance.versions()}, values, console, devices=devices)
@@ -276,7 +282,7 @@ def sharing_problems(values: dict[str, Any], *, swept: str = "") -> list[str]:
     """
     own = RunFolder(run_path(values, swept))
     outer = RunFolder(run_path(values))
-    inside = [] if swept else sorted(p.parent.name for p in own.path.glob("*/run.json"))
+    inside = [] if swept else sorted(p.parent.name for p in own.path.glob("*/run.json") if p.parent.name[:4] != "tmp-")
     if own.exists() and not (inside and values["resume"] == "fresh"):
         return []
     if inside:

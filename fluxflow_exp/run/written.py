@@ -80,6 +80,12 @@ class _Fit:
 
 
 @dataclass
+class _TimedStep:
+    updates: Annotated[int, Field(ge=1, le=2**53)]
+    seconds: Seconds
+
+
+@dataclass
 class _Tally:
     update: Count
     rows: Count
@@ -126,6 +132,7 @@ class _Record:
     contents: dict[str, _Contents | None] = field(default_factory=dict)
     pretrained: dict[str, str] = field(default_factory=dict)
     micro_batch: dict[str, _Fit] = field(default_factory=dict)
+    minutes: dict[str, _TimedStep] = field(default_factory=dict)
     logged: dict[str, _Tally] = field(default_factory=dict)
     changes: list[dict[str, Any]] = field(default_factory=list)
     own_code: dict[str, Annotated[list[_OwnFile], Field(min_length=1)]] = field(default_factory=dict)

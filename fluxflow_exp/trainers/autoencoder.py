@@ -121,7 +121,8 @@ class AutoencoderTrainer(Trainer):
         return plays.starts_at(self.length.updates) if plays else 0
 
     def kind(self, update: int) -> tuple[str, ...]:
-        gan = self._gan(update)
+        faced = self.adversarial and self.adversarial.first is not None
+        gan = self.adversarial if faced and update >= self.starts_at("discriminator") else None
         kinds = {
             "gan": gan,
             "r1": gan and gan.r1_due(update),

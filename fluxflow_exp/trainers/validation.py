@@ -88,11 +88,11 @@ class Validated(Updates):
         if length.ends_epoch(update) and self._due(self.setup.evaluation.every_epochs):
             self.validate()
             with self.time_breakdown.during("evaluation"):
-                self._examine()
+                self.examine()
         if length.ends_epoch(update) and self._due(samples.every_epochs):
-            self._draw(f"{length.epoch(update):03d}")
+            self.draw(f"{length.epoch(update):03d}")
         elif samples.every_updates and update % samples.every_updates == 0:
-            self._draw(self._place_in_epoch())
+            self.draw(self._place_in_epoch())
 
     def validate(self) -> None:
         """Held-out metrics: logged, and followed by a transition and by schedules."""
@@ -128,7 +128,7 @@ class Validated(Updates):
     def draw_owed(self) -> None:
         """Draw the pictures of the newest checkpoint, if some belong to it."""
         if self.owes_pictures:
-            self._draw(self._place_in_epoch())
+            self.draw(self._place_in_epoch())
 
     def catch_up(self) -> None:
         """Draw what a process that is gone owed to the checkpoint that was loaded."""
@@ -172,7 +172,7 @@ class Validated(Updates):
             return self.ranks.from_first(self.evaluate(last=last, raw=raw) if self.looks else {})
 
     @torch.no_grad()
-    def _examine(self) -> None:
+    def examine(self) -> None:
         """Measure health, log it and warn."""
         count, source = self.setup.health.images, self.setup.data.validation
         if count is None or not self.looks:
@@ -189,7 +189,7 @@ class Validated(Updates):
                 self.setup.console.say(line)
             self.write_row("health", metrics, warnings=warnings)
 
-    def _draw(self, suffix: str) -> None:
+    def draw(self, suffix: str) -> None:
         self._drawn, self.owes_pictures = self.update_index, False
         self.settle()
         if self.looks:

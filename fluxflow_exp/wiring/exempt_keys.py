@@ -24,6 +24,8 @@ INERT = {
     "cache.*": "has the same numbers read instead of computed",
     "hardware.*": "says how and where it is computed; the result is that of a CPU to rounding",
     "stage.steps.*.transition_on.*": "says when a step ends",
+    "minutes": "says when a run ends",
+    "stage.steps.*.minutes": "says when a step ends",
     "stage.steps.*.init_from": "is left out: its weights have other widths than the check",
     "optimizer.fused": "says how an update is computed",
     "stage.steps.*.optimizers.*.fused": "says how an update is computed",

@@ -19,7 +19,7 @@ def test_pictures_of_checkpoints_survive_a_kill(tmp_path: Path, by: str, moment:
     chosen += ["checkpoint.every_updates=1"] if by == "updates" else ["checkpoint.every_updates=null"]
     values, log = toy(tmp_path, *chosen, stage="vae"), tmp_path / "log"
     faults = [] if by == "updates" else [always_due]
-    kill = KillDuring("fluxflow_exp.trainers.validation:Validated", "_draw", 1, moment)
+    kill = KillDuring("fluxflow_exp.trainers.validation:Validated", "draw", 1, moment)
     assert finish(values, log, *faults, kill) == -signal.SIGKILL
     assert finish(values, log, *faults) == 0, log.read_text()
     drawn = [f"vae_001_001_0000{n}" if n < 5 else f"vae_001_002_0000{n - 4}" for n in (2, 4, 6, 8)]

@@ -18,10 +18,10 @@ from tests.helpers.autoencoders import KL
 PACKAGE = Path(fluxflow_exp.__file__).parent
 LPIPS = "+loss@stage.steps.vae_gan.trainer.perceptual=lpips"
 CHOICES = [
-    ["stage=full", "optimizer=muon", LPIPS, "data=webdataset", "data.urls=x"],
+    ["stage=full", "optimizer=muon", LPIPS, "data=webdataset", "data.urls=x", "minutes=5"],
     ["stage=vae", "data=multi", "+data@data.datasets.mine=image_folder", "data.datasets.mine.data_path=x"],
 ]
-CHOICES[1] += ["data.datasets.mine.captions_file=x"]
+CHOICES[1] += ["data.datasets.mine.captions_file=x", "stage.steps.vae.minutes=5"]
 
 
 def test_every_listed_key_exists(tmp_path: Path) -> None:

@@ -1,0 +1,122 @@
+"""Runs of so many minutes: they end then, and to the bit as runs of as many updates do, however often killed."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fluxflow_exp import pipeline
+from fluxflow_exp.errors import UserError
+from fluxflow_exp.machine import clock
+from fluxflow_exp.run.checkpoint import CheckpointStore
+from fluxflow_exp.run.opening import sharing_problems
+from fluxflow_exp.trainers import publish
+from fluxflow_exp.trainers.base import Trainer
+from tests.conftest import toy
+from tests.helpers.children import KillDuring, finish, finish_ranks
+from tests.helpers.outcomes import assert_same
+
+
+def ticking() -> None:
+    """A clock that goes on whenever it is looked at, and in no other way; on another rank faster."""
+    seen, tick = [0.0], 0.01 * (1 + int(os.environ.get("RANK", "0")))
+
+    def now() -> float:
+        seen[0] += tick
+        return seen[0]
+
+    clock.now = now
+
+
+def recorded(run: Path) -> dict[str, int]:
+    minutes = json.loads((run / "run.json").read_text())["minutes"]
+    return {name: each["updates"] for name, each in minutes.items()}
+
+
+def counted(run: Path) -> list[str]:
+    """Overrides for a run of as many updates."""
+    return [
+        f"stage.steps.{name}.{key}={updates}"
+        for name, updates in recorded(run).items()
+        for key in ("n_epochs", "max_updates")
+    ]
+
+
+def test_killed_three_times_it_ends_with_the_bytes_of_an_undisturbed_run_of_as_many_updates(tmp_path: Path) -> None:
+    values = toy(tmp_path / "timed", "minutes=0.08", "stage.steps.vae.n_epochs=1")
+    log, run = tmp_path / "log", tmp_path / "timed" / "quickstart"
+    kill = KillDuring("fluxflow_exp.trainers.pace:_Pace", "_save", 1)
+    assert finish(values, log, ticking, kill) == -9
+    assert "minutes" not in json.loads((run / "run.json").read_text())  # it is measured again
+    assert sharing_problems({**values, "resume": "fresh"}) == []  # what it left is no sweep's job
+    assert finish(values, log, ticking, KillDuring("fluxflow_exp.trainers.base:Trainer", "advance", 5)) == -9
+    first = recorded(run)
+    assert list(first) == ["vae"]
+    assert finish(values, log, ticking, KillDuring("fluxflow_exp.trainers.base:Trainer", "_save", 6)) == -9
+    assert finish(values, log, ticking) == 0, log.read_text()
+    assert recorded(run).items() >= first.items()
+    assert min(recorded(run).values()) > 5
+    assert finish(toy(tmp_path / "counted", *counted(run)), log) == 0, log.read_text()
+    assert_same(run, tmp_path / "counted" / "quickstart")
+    assert not list(run.glob("tmp-*"))
+
+
+@pytest.fixture
+def slow(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The seconds of a clock that goes on with what a run does alone: 2 s an update, 6 s an evaluation, …"""
+    seconds = [0.0]
+    monkeypatch.setattr(clock, "now", lambda: seconds[0])
+
+    def takes(owner: Any, name: str, cost: float) -> None:
+        original: Callable[..., Any] = getattr(owner, name)
+
+        def slowed(*arguments: Any, **options: Any) -> Any:
+            seconds[0] += cost
+            return original(*arguments, **options)
+
+        monkeypatch.setattr(owner, name, slowed)
+
+    takes(Trainer, "update", 2.0)
+    takes(Trainer, "validate", 6.0)
+    takes(Trainer, "draw", 4.0)
+    takes(CheckpointStore, "save", 3.0)
+    takes(publish, "publish_step", 1.0)
+    return seconds
+
+
+@pytest.mark.parametrize("given", ["minutes=8", "stage.steps.vae.minutes=8"])
+def test_it_ends_when_it_was_told_to(
+    tmp_path: Path, slow: list[float], capsys: pytest.CaptureFixture[str], given: str
+) -> None:
+    few = ["checkpoint.every_updates=20", "log_every=50", "hardware.price_per_hour=3"]
+    pipeline.run(toy(tmp_path, "~stage.steps.vae_gan", "~stage.steps.flow", given, *few))
+    assert 480 * 0.96 <= slow[0] <= 480 * 1.01
+    said = capsys.readouterr().out
+    assert "Step 1: vae: 8 min of updates of 8 images (1 x 8), 4 an epoch; how many is measured first" in said
+    assert "Total: 8 min, 0.40 USD; begun now, it ends at " in said
+    updates = recorded(tmp_path / "quickstart")["vae"]
+    assert f"Step vae: {updates} updates of 2 s, and evaluation, pictures and saves, until " in said
+    assert f"Duration: {-(-updates // 4)} epochs, {updates} updates" in said
+
+
+def test_a_time_that_holds_nothing_is_told_and_can_be_lengthened(tmp_path: Path, slow: list[float]) -> None:
+    alone = ["~stage.steps.vae_gan", "~stage.steps.flow", "log_every=50"]
+    with pytest.raises(UserError, match=r"hold no update.*resume=extend stage.steps.vae.minutes="):
+        pipeline.run(toy(tmp_path, *alone, "stage.steps.vae.minutes=0.5"))
+    pipeline.run(toy(tmp_path, *alone, "stage.steps.vae.minutes=2", "resume=extend"))
+    before = recorded(tmp_path / "quickstart")["vae"]
+    pipeline.run(toy(tmp_path, *alone, "stage.steps.vae.minutes=3", "resume=extend"))
+    assert recorded(tmp_path / "quickstart")["vae"] > before
+    done = json.loads((tmp_path / "quickstart" / "run.json").read_text())["steps"]["vae"]
+    assert done["updates"] == recorded(tmp_path / "quickstart")["vae"]
+
+
+def test_ranks_agree_on_what_the_first_one_measures(tmp_path: Path) -> None:
+    alone = ["~stage.steps.vae_gan", "~stage.steps.flow", "stage.steps.vae.minutes=0.02"]
+    values, logs = toy(tmp_path, *alone), tmp_path / "log"
+    assert finish_ranks(values, logs, 2, ticking) == [0, 0], logs.with_name("log.0").read_text()
+    done = json.loads((tmp_path / "quickstart" / "run.json").read_text())["steps"]["vae"]
+    assert done["updates"] == recorded(tmp_path / "quickstart")["vae"] > 8
