@@ -72,15 +72,3 @@ def _holders(path: Path) -> list[str]:
         except OSError:  # it has ended meanwhile
             continue
     return found
-
-
-@pytest.mark.slow
-def test_torchrun_starts_ranks_as_well(tmp_path: Path) -> None:
-    short = [o.replace("n_epochs=5000", "n_epochs=1") for o in LONG]
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    done = subprocess.run(
-        [*command, "-m", "fluxflow_exp", *short], cwd=tmp_path, capture_output=True, text=True, timeout=120
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("PIPELINE TRAINING COMPLETE") == 1
-    assert "2 ranks x 1 x 4" in done.stdout
