@@ -109,7 +109,7 @@ class Slurm:
     gres: str | None = None  # of a node, e.g. gpu:a6000:1; null: gpu:DEVICES, nothing on a CPU
     cpus_per_task: PositiveInt | None = None  # null: one, and one for each data loading process
     mem_per_cpu: str | None = None  # e.g. 4G
-    nodes: PositiveInt = 1
+    nodes: PositiveInt = 1  # of a job; under torchrun, as many as it has started
     minutes: PositiveInt = 360  # time limit of a job; it saves and is requeued before
     signal_seconds: PositiveInt = 180  # warning before that: longer than an update and a save
     requeues: NonNegativeInt = 1000  # how often a job that ran out of time is queued again
