@@ -22,6 +22,7 @@ COMMANDS = {
     "export": "a model for diffusers or ComfyUI",
     "data.check": "pictures and captions, before a run",
     "data.pack": "a folder of images as WebDataset shards",
+    "data.shard_index": "indices of shards, for object storage",
 }
 
 

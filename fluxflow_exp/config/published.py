@@ -73,7 +73,8 @@ ENCODER, PERCEPTUAL = f"{_MODELS}huggingface.HuggingFaceTextEncoder", f"{_LOSSES
 HUB_SET = "fluxflow_exp.data.hf_dataset.HFDataset"
 # The networks of `evaluation.features` that are no stranger's choice.
 FEATURES = ("efficientnet_lite0", "inception")
-REMOTE = ("http://", "https://", "hf://", "pipe:")  # shards that are streamed begin with one of these
+# Shards that are streamed or fetched begin with one of these.
+REMOTE = ("http://", "https://", "hf://", "pipe:", "s3://", "gs://", "memory://", "file://")
 TRUST = "what the file may name, as the refusal says: a class of your own (MODULE.NAME), an address; repeatable"
 
 _own: set[str] = set()

@@ -9,6 +9,8 @@ from typing import IO
 
 from PIL import Image, UnidentifiedImageError
 
+from fluxflow_exp.errors import UserError
+
 # What image files are called, of all formats that Pillow reads by itself and HEIC; the first one that a sample has is
 # its image.
 EXTENSIONS = (
@@ -37,12 +39,12 @@ SIDEWAYS = tuple(_TURNS[orientation] for orientation in (5, 6, 7, 8))
 
 @contextmanager
 def decoding() -> Iterator[None]:
-    """Whatever is raised inside, a struct.error or a MemoryError as well, becomes an OSError."""
+    """Whatever is raised inside, a struct.error or a MemoryError as well, becomes an OSError; not a UserError."""
     try:
         yield
     except UnidentifiedImageError as error:
         raise OSError("is no picture of a known format") from error
-    except OSError:
+    except (OSError, UserError):  # the latter of a picture whose shard cannot be fetched
         raise
     except Exception as error:
         raise OSError(f"cannot be decoded: {str(error) or type(error).__name__}") from error

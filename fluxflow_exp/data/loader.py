@@ -7,6 +7,7 @@ another machine; a stream has to keep it within an epoch.
 import os
 import random
 from collections.abc import Generator, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -17,6 +18,7 @@ from fluxflow_exp.data.prefetch import pinned, read_ahead
 from fluxflow_exp.data.protocols import (
     Bad,
     BadSampleError,
+    Fetching,
     Indexed,
     Rows,
     Sample,
@@ -75,7 +77,8 @@ def order(n: int, *, seed: int, epoch: int) -> list[int]:
 
 def epoch_batches(source: Indexed, batch_size: int, *, seed: int, epoch: int) -> list[list[int]]:
     """The batches of an epoch: each of one group, groups mixed; what does not fill a batch is left out."""
-    shuffled = order(len(source), seed=seed, epoch=epoch)
+    own = source.order if isinstance(source, Fetching) else partial(order, len(source))
+    shuffled = own(seed=seed, epoch=epoch)
     groups = source.groups
     if groups is None:
         return [shuffled[i : i + batch_size] for i in range(0, len(shuffled) - batch_size + 1, batch_size)]
@@ -147,14 +150,8 @@ def _batches(read: Iterable[tuple[Rows, Bad]], share: int) -> Iterator[Batch]:
                 f"{MAX_ATTEMPTS} samples in a row cannot be read; the last: {bad[-1][0]}: {bad[-1][1]}. Check that "
                 "data.data_path is the folder that the names in data.captions_file stand in"
             )
-        yield Batch(
-            rows.values,
-            list(rows.captions),
-            list(rows.ids),
-            [(name, reason) for name, reason in bad],
-            rows.tokens,
-            rows.features,
-        )
+        listed = [(name, reason) for name, reason in bad]
+        yield Batch(rows.values, list(rows.captions), list(rows.ids), listed, rows.tokens, rows.features)
 
 
 def read_all(source: Source, indices: Iterable[int], *, seed: int) -> Batch:
@@ -216,11 +213,14 @@ class _Reader(Dataset[tuple[Sample | None, Bad]]):
 
     def __init__(self, source: Source, seed: int) -> None:
         self.source, self.seed, self.candidates = source, seed, _Candidates(source, seed)
+        self.fetching = source if isinstance(source, Fetching) else None
         self.checked = False
 
     def __getitem__(self, key: Key) -> tuple[Sample | None, Bad]:
         rng = random.Random(derive(self.seed, "augment", *key))
         bad: Bad = []
+        if self.fetching:
+            self.fetching.coming(key[1], seed=self.seed, epoch=key[0])
         for index in self.candidates(key):
             try:
                 sample = self.source.read(index, rng)

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
+from fluxflow_exp.data.fetched import FetchedImages
 from fluxflow_exp.data.protocols import (
     BadSampleError,
     Captioned,
@@ -43,6 +44,8 @@ class Mixture:
         for name, each in chosen.items():
             if isinstance(each.train, Stream) or each.train.groups is not None:
                 raise ValueError(f"{name}: streamed shards, buckets and reduced_min_sizes cannot be mixed into a batch")
+            if isinstance(each.train, FetchedImages) and not each.train.whole:
+                raise ValueError(f"{name}: a mixture draws from all shards at any time: set cache_gib to hold them all")
         self.sets = list(chosen)
         self.img_size = next(iter(chosen.values())).img_size
         self.max_bad_fraction = max(each.max_bad_fraction for each in chosen.values())

@@ -12,6 +12,7 @@ import webdataset
 from PIL import Image
 from rich.progress import track
 
+from fluxflow_exp.data import shard_index
 from fluxflow_exp.data.caption_choice import WEIGHT, heaviest
 from fluxflow_exp.data.captions_file import read_captions
 from fluxflow_exp.data.decoding import EXTENSIONS, opened, reason
@@ -47,7 +48,7 @@ def cli() -> None:
 def pack(
     *, data_path: Path, captions_file: str, output: Path, max_megabytes: float, max_samples: int, seed: int
 ) -> None:
-    """Write `output`/shard-NNNNNN.tar, all or none; what a killed try has left is taken away first.
+    """Write `output`/shard-NNNNNN.tar with their indices, all or none; what a killed try has left is taken away first.
 
     UserError: unusable input, or images that are missing or no images (the first is named).
     """
@@ -63,8 +64,10 @@ def pack(
     try:
         _write(scratch, packed, max_megabytes=max_megabytes, max_samples=max_samples)
         shards = sorted(scratch.iterdir())
-        for shard in shards:
-            shard.rename(output / shard.name)
+        for shard in track(shards, description="Indexing"):
+            shard_index.write(shard)
+        for file in sorted(scratch.iterdir()):
+            file.rename(output / file.name)
         scratch.rmdir()
     except BaseException:
         with suppress(OSError):  # the first error is the one to be told
@@ -162,7 +165,7 @@ def _several(packed: list[_Packed]) -> bool:
 def _clear(scratch: Path) -> None:
     """Take away what a try has left that did not come to its end."""
     if scratch.is_dir():
-        for left in [*scratch.iterdir(), *scratch.parent.glob("shard-*.tar")]:
+        for left in [*scratch.iterdir(), *scratch.parent.glob("shard-*.tar*")]:
             left.unlink()
         scratch.rmdir()
 

@@ -92,6 +92,19 @@ class Choosing(Protocol):
         ...
 
 
+@runtime_checkable
+class Fetching(Protocol):
+    """A source that brings its samples from elsewhere, best in an order of its own."""
+
+    def order(self, *, seed: int, epoch: int) -> list[int]:
+        """The permutation of the indices for an epoch."""
+        ...
+
+    def coming(self, index: int, *, seed: int, epoch: int) -> None:
+        """Tell that `index` is about to be read, and what the order has behind it."""
+        ...
+
+
 class Source(Indexed, Protocol):
     """Samples by index: `read` is a function of `index` and of what it draws from `rng`."""
 

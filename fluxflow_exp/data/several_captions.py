@@ -4,7 +4,10 @@ from collections.abc import Iterable
 from typing import Any
 
 from fluxflow_exp.data.caption_choice import heaviest
+from fluxflow_exp.data.decoding import reason
 from fluxflow_exp.data.images import Entry
+from fluxflow_exp.data.protocols import Bad
+from fluxflow_exp.data.tar import Keys
 
 
 def entry_of(name: str, captions: Iterable[tuple[str, float]], place: Any) -> Entry:
@@ -14,6 +17,21 @@ def entry_of(name: str, captions: Iterable[tuple[str, float]], place: Any) -> En
         weights[caption] = weights.get(caption, 0.0) + weight
     choices = tuple(weights.items())
     return Entry(name, heaviest(choices), place, choices=choices if len(choices) > 1 else ())
+
+
+def of_shard(shard: str, found: dict[str, dict[str, Any]], keys: Keys, read: Any, bad: Bad) -> list[Entry]:
+    """The entries of a shard's samples (key → extension → place), as `read` gives their captions; others are `bad`."""
+    entries = []
+    for key, members in found.items():
+        name = f"{shard}/{key}"
+        try:
+            image = keys.image_of(members)
+            entries.append(entry_of(name, keys.captions_of(members, read), image))
+        except ValueError as error:
+            bad.append((name, str(error)))
+        except OSError as error:
+            bad.append((name, reason(error)))
+    return entries
 
 
 def joined(found: list[tuple[Entry, float]]) -> list[Entry]:

@@ -7,18 +7,22 @@ import http.client
 import json
 import os
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, NamedTuple, TypeVar
 
 from fluxflow_exp.data.caption_choice import WEIGHT, weight_of, weights_of
 from fluxflow_exp.data.captions import decoded, prefixed, surrogate_in
 from fluxflow_exp.data.decoding import EXTENSIONS, check_regular
 from fluxflow_exp.data.protocols import Bad
+from fluxflow_exp.errors import UserError
 
 SHOWN = 5  # names of members in a reason
 LARGEST = 2**30  # bytes of a member that is read
 IMPOSSIBLE = 2**40  # bytes: more than a shard has
+
+
+M = TypeVar("M")
 
 
 class Unusable(str):
@@ -103,17 +107,23 @@ def _usable(members: dict[str, Any], extensions: tuple[str, ...], wanted: str) -
 
 def index(shard: Path) -> tuple[dict[str, dict[str, Member | Unusable]], Bad]:
     """Key → extension → member of a local shard, in its order; and what is wrong with it. OSError: unreadable."""
-    found: dict[str, dict[str, Member | Unusable]] = {}
-    bad: Bad = []
     check_regular(shard)
+    return index_of(shard, shard.name, lambda info: Member(shard, info.offset_data, info.size))
+
+
+def index_of(
+    shard: Path | IO[bytes], name: str, member: Callable[[tarfile.TarInfo], M]
+) -> tuple[dict[str, dict[str, M | Unusable]], Bad]:
+    """The same of a shard called `name`, a path or a file that seeks, of members that `member` makes."""
+    found: dict[str, dict[str, M | Unusable]] = {}
+    bad: Bad = []
     try:
         for _, info in _files(shard, "r:"):
             key, extension = split_name(info.name)
             members = found.setdefault(key, {})
-            known = _fault(info, extension in members)
-            members[extension] = known or Member(shard, info.offset_data, info.size)
+            members[extension] = _fault(info, extension in members) or member(info)
     except tarfile.TarError as error:
-        bad.append((shard.name, f"the shard is damaged after {len(found)} samples: {error}"))
+        bad.append((name, f"the shard is damaged after {len(found)} samples: {error}"))
     return found, bad
 
 
@@ -162,7 +172,7 @@ class _Ended:
         return data
 
 
-def _files(source: Path | _Ended, mode: Any) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
+def _files(source: Path | _Ended | IO[bytes], mode: Any) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
     """The archive and each file in it; names that are not UTF-8 have backslashes in them.
 
     tarfile.TarError: it is damaged, whatever its headers make Python raise. OSError, HTTPException: of reading.
@@ -175,7 +185,7 @@ def _files(source: Path | _Ended, mode: Any) -> Iterator[tuple[tarfile.TarFile, 
                     raise tarfile.ReadError(f"a member of {info.size} bytes")
                 if info.isfile():
                     yield archive, info
-    except (OSError, http.client.HTTPException, tarfile.TarError):
+    except (OSError, http.client.HTTPException, tarfile.TarError, UserError):
         raise
     except Exception as error:
         raise tarfile.ReadError(f"{type(error).__name__}: {error}") from error

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from typing import Any
 
 IDENTITY = ("model", "data", "stage", "optimizer", "scheduler", "seed")
-# Ends of keys that change no number: where things are, and how many bad samples are borne.
-ASIDE = ("_path", "_file", "description", "max_bad_fraction")
+# Ends of keys that change no number: where things are and may be, and how many bad samples are borne.
+ASIDE = ("_path", "_file", "description", "max_bad_fraction", "cache_gib", "cache_folder")
 EXTENSIBLE = ("n_epochs", "max_updates", "minutes")
 ABSENT = "(absent)"  # in the place of a value
 FEW = 4  # words that a message names; a run that differs in more was not meant

@@ -33,7 +33,7 @@ def folder(tmp_path: Path) -> Path:
 def packed(folder: Path, output: str = "shards", **options: float) -> list[Path]:
     chosen = {"max_megabytes": 500.0, "max_samples": 7, "seed": 0, **options}
     pack(data_path=folder / "images", captions_file=str(folder / "captions.tsv"), output=folder / output, **chosen)  # type: ignore[arg-type]
-    return sorted((folder / output).iterdir())
+    return sorted((folder / output).glob("*.tar"))
 
 
 def shown(data: ImageFolder | WebDataset) -> dict[str, int]:
