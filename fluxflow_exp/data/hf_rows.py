@@ -189,10 +189,8 @@ def _check(found: Any, columns: Columns, split: str) -> None:
     for key, names in named.items():
         for name in names:
             if name not in there:
-                shown = ", ".join(map(repr, there))
-                raise ValueError(
-                    f"{key}: there is no column {name!r}{did_you_mean(name, there)}. Those of {split}: {shown}"
-                )
+                shown, meant = ", ".join(map(repr, there)), did_you_mean(name, there) or "."
+                raise ValueError(f"{key}: there is no column {name!r}{meant} Those of {split}: {shown}")
     picture = found.features[columns.image]
     stored = isinstance(picture, dict) and {"bytes", "path"} <= picture.keys()
     if not (stored or isinstance(picture, datasets.Image) or getattr(picture, "dtype", "") in BYTES):
