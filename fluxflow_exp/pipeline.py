@@ -2,7 +2,7 @@
 
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any
+from typing import Any, NoReturn
 
 from fluxflow_exp import step_plan, verify
 from fluxflow_exp.config.compose import instantiate, typed
@@ -48,21 +48,29 @@ def run(values: dict[str, Any], *, swept: str = "", started: float | None = None
     try:
         with StopRequest() as stop:
             stop.alone = ranks.count == 1
-            _train(values, config, folder, machine, ranks, console, stop, started)
-    except Exception as error:
-        cause = ranks.cause(error)
-        told = UserError(cause) if cause else failures.of_run(error, folder)
-        if ranks.first and console.logs:  # it had the folder
-            failures.record(error, told, folder, console)
-            with suppress(OSError):
-                write_card(folder, console)
-        ranks.fail(str(told) or type(told).__name__)
-        if told is error:
-            raise
-        raise told from error
+            try:
+                _train(values, config, folder, machine, ranks, console, stop, started)
+            except (
+                Exception
+            ) as error:  # still in here: a scheduler that ends the other ranks must not cut the reason off
+                _fail(error, folder, ranks, console)
     finally:
         folder.unlock()
     ranks.leave()
+
+
+def _fail(error: Exception, folder: RunFolder, ranks: Ranks, console: Console) -> NoReturn:
+    """Leave the reason in the folder and with the other ranks, then raise it in words."""
+    cause = ranks.cause(error)
+    told = UserError(cause) if cause else failures.of_run(error, folder)
+    if ranks.first and console.logs:  # it had the folder
+        failures.record(error, told, folder, console)
+        with suppress(OSError):
+            write_card(folder, console)
+    ranks.fail(str(told) or type(told).__name__)
+    if told is error:
+        raise error
+    raise told from error
 
 
 def _train(

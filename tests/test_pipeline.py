@@ -2,6 +2,7 @@
 
 import json
 import math
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -189,3 +190,28 @@ def test_a_finished_run_leaves_what_it_should_and_fresh_parts_are_announced(
     assert any(n.startswith("vae_001_002_") and n.endswith("-original.webp") for n in names)
     assert any(n.startswith("vae_001_001_00003_") and n.endswith("-nr_o.webp") for n in names)
     assert "flow_003_002_grid.webp" in names
+
+
+def test_a_scheduler_that_ends_a_failing_run_does_not_cut_its_reason_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As SLURM does with the ranks that another one's end has made fail."""
+
+    def leave(signum: int, frame: Any) -> None:
+        raise SystemExit(128 + signum)
+
+    def train(*arguments: Any) -> None:
+        raise UserError("planted")
+
+    def of_run(error: Exception, folder: RunFolder) -> Exception:
+        signal.raise_signal(signal.SIGTERM)
+        return error
+
+    monkeypatch.setattr(pipeline, "_train", train)
+    monkeypatch.setattr(pipeline.failures, "of_run", of_run)
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        with pytest.raises(UserError, match="planted"):
+            pipeline.run(toy(tmp_path))
+    finally:
+        signal.signal(signal.SIGTERM, before)

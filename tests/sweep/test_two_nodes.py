@@ -61,6 +61,7 @@ def test_a_requeue_lost_nodes_and_a_killed_task_change_no_byte(sweep: Sweep, run
     assert time.monotonic() - killed < 60
     assert child.returncode == 1, said
     assert "1 job: 1 failed" in said
+    assert "another rank ended without a word" in said
     code, said = sweep.finish(*ONE_TASK_EACH)
     assert code == 0, said
     record = json.loads((sweep.run() / "run.json").read_text())
