@@ -220,6 +220,8 @@ def _prepare(words: list[str], config_dir: str | None) -> dict[str, Any]:
     from fluxflow_exp.preflight import check  # torch, which --help does without
 
     values = overrides.values_of(words, config_dir=config_dir)
+    if "minutes" in values or any("minutes" in step for step in values["stage"]["steps"].values()):
+        raise UserError("the drill compares two runs of as many updates: give n_epochs or max_updates, not minutes")
     wrong = check.problems(values)
     if wrong:
         raise UserError(*wrong)

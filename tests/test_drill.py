@@ -90,6 +90,8 @@ def test_a_drill_that_goes_on_is_not_moved_aside(
 def test_mistakes_are_said_before_anything_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert drill.main(["hardware=cpu", "hardware.exact=false", f"output_root={tmp_path}"]) == 2
     assert "hardware.exact=true" in capsys.readouterr().err
+    assert drill.main(["hardware=cpu", "minutes=3", f"output_root={tmp_path}"]) == 2
+    assert "not minutes" in capsys.readouterr().err
     assert drill.main(["hardware=cpu", "modle=tiny"]) == 2
     assert list(tmp_path.iterdir()) == []
 

@@ -5,7 +5,7 @@ import gc
 import random
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from itertools import cycle
 
@@ -18,6 +18,7 @@ from fluxflow_exp.data.loader import Batch
 from fluxflow_exp.data.protocols import DataSet
 from fluxflow_exp.machine import clock
 from fluxflow_exp.machine.preemption import Interrupted
+from fluxflow_exp.monitor.finite import NonFiniteError
 from fluxflow_exp.run.checkpoint import CheckpointStore
 from fluxflow_exp.run.folder import RunFolder
 from fluxflow_exp.run.live_report import draw_graphs
@@ -155,7 +156,7 @@ class _Pace:
         pictures = self._twice(lambda: trainer.draw("000"))[1] if draws else 0.0
         trainer.length = replace(self.planned, updates=1)  # this is the last one
         last = self._timed(self._evaluate) if evaluates else 0.0
-        return Costs(update, first, later, last, pictures, self._timed(self._save), self._timed(self._end))
+        return Costs(update, first, later, last, pictures, self._timed(self._save), self._twice(self._end)[1])
 
     def _update(self, batches: Iterator[Batch], places: list[int], seconds: float) -> float:
         """Seconds of an update at `places`, over at least `seconds` after as many of warming up."""
@@ -171,7 +172,7 @@ class _Pace:
             trainer.update_index = place
             trainer.update(next(batches))
             if done % READ == 0 or trainer.prompt:
-                trainer.settle()
+                self._settle()
             mine = [self.context.stop.signum or 0, int(done >= least and clock.now() >= ends)]
             signum, over, micro_batches = self.ranks.largest([*mine, trainer.accumulation.micro_batches()])
             trainer.accumulation.agree(micro_batches, update=place + 1)
@@ -179,12 +180,18 @@ class _Pace:
                 raise Interrupted(signum)
             if over:
                 break
-        trainer.settle()
+        self._settle()
         return done
+
+    def _settle(self) -> None:
+        """Wait for the device. What is not finite is the business of the updates that stay."""
+        with suppress(NonFiniteError):
+            self.trainer.settle()
 
     def _timed(self, action: Callable[[], object]) -> float:
         started = clock.now()
-        action()
+        with suppress(NonFiniteError):
+            action()
         return clock.now() - started
 
     def _twice(self, action: Callable[[], object]) -> tuple[float, float]:
