@@ -31,6 +31,12 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         sync_folder(path.parent)
 
 
+def weights_folder(source: Path) -> Path:
+    """The weights/ of a run folder, which may be `source` itself."""
+    inside = source / "weights"
+    return source if source.resolve().name == "weights" and not inside.is_dir() else inside
+
+
 def copy(source: Path, target: Path) -> str:
     """Copy a file with its times, durably; the SHA-256 of what was read, hexadecimal."""
     found = hashlib.sha256()

@@ -49,7 +49,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add = made.add_argument
     add("--model_checkpoint", required=True, type=Path, help="weights/final.safetensors of a run")
-    add("--lora", type=Path, metavar="FILE", help="an adapter that was trained on it: weights/STEP.lora.safetensors")
+    add("--lora", type=Path, metavar="RUN", help="an adapter of it: its run folder, or weights/STEP.lora.safetensors")
     add("--lora_scale", type=float, default=argparse.SUPPRESS, help="strength of --lora; 0 is without (default: 1)")
     add(
         "--text_prompts_path",
@@ -250,6 +250,8 @@ def _lines(path: Path) -> list[str]:
 
 def _load(arguments: argparse.Namespace, device: torch.device, scale: float) -> TextToImage:
     try:
+        if arguments.lora is not None:
+            arguments.lora = lora.file_of(arguments.lora)
         return TextToImage.load(
             arguments.model_checkpoint, device=device, kind=arguments.weights, adapter=arguments.lora,
             adapter_scale=scale,

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from safetensors import SafetensorError, safe_open
 
+from fluxflow_exp import files
 from fluxflow_exp.config import published
 from fluxflow_exp.config.schema import Model
 from fluxflow_exp.errors import UserError
-from fluxflow_exp.models import facts
+from fluxflow_exp.models import facts, tensor_files
 
 PUBLISHED = "published"  # the name of the model whose keys are those of the file
 KEY = "fluxflow_exp"  # of the metadata entry
@@ -24,7 +24,7 @@ WAY = "init_from=RUN_FOLDER_OR_FILE"
 def file_of(source: str) -> Path:
     """The published file that `init_from` means: of a run folder its final one."""
     path = Path(source).expanduser()
-    return path / "weights" / "final.safetensors" if path.is_dir() else path
+    return files.weights_folder(path) / "final.safetensors" if path.is_dir() else path
 
 
 def fill(config: DictConfig) -> None:
@@ -33,7 +33,9 @@ def fill(config: DictConfig) -> None:
         return
     source = config.get("init_from")
     if source is None:
-        raise UserError(f"model=published is that of published weights, as stage=finetune wants it: give {WAY}")
+        raise UserError(
+            f"init_from is missing: {WAY} names the published weights to go on from, whose model model=published is"
+        )
     path = file_of(source)
     found, differing = _model(path), []
     for key in Model.__dataclass_fields__:
@@ -59,12 +61,12 @@ def _model(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"init_from: there is no file {path}. Give {WAY}")
     try:
-        with safe_open(path, framework="np") as file:
+        with tensor_files.opened(path, framework="np") as file:
             metadata = file.metadata() or {}
         if KEY not in metadata:
             raise ValueError(f"{path} was not published by fluxflow_exp (no {KEY!r} metadata)")
         model: dict[str, Any] = facts.parse(metadata[KEY], path)["model"]
-    except (ValueError, SafetensorError) as error:
+    except ValueError as error:
         raise UserError(f"init_from: {error}. Give the weights/final.safetensors of a run") from error
     if "name" not in model or "learning_rate" not in model:
         raise UserError(f"init_from: {path} does not say which model it is of: name it, model=…")

@@ -5,6 +5,7 @@ from typing import Any
 
 import fluxflow_exp
 from fluxflow_exp import files
+from fluxflow_exp.config.published import TARGET
 from fluxflow_exp.export.source import Source
 from fluxflow_exp.report import facts as run_facts
 from fluxflow_exp.report.facts import Card
@@ -73,13 +74,18 @@ def _parts(source: Source) -> str:
 def _data(shown: Card) -> str:
     sets = shown.values["data"].get("datasets") or {"": shown.values["data"]}
     rows = [
-        (f"{name} {key}".strip(), f"`{_shown(value)}`")
+        (f"{name} {'data' if key == TARGET else key}".strip(), f"`{_kind(value) if key == TARGET else _shown(value)}`")
         for name, node in sets.items()
         for key, value in node.items()
         if value is not None and key != "token_env"
     ]
     rows += [(f"pictures seen in {step}", f"{done['images']:,}") for step, done in shown.record["steps"].items()]
     return _table(("", "of the run's configuration"), rows)
+
+
+def _kind(target: str) -> str:
+    """The name of data of this package, as in data=NAME; of others their class."""
+    return target.split(".")[-2] if target.startswith("fluxflow_exp.data.") else target
 
 
 def _shown(value: Any) -> Any:

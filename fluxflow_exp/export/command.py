@@ -57,7 +57,9 @@ def parser() -> argparse.ArgumentParser:
         "--to", required=True, choices=("diffusers", "comfyui"), help="a pipeline folder, or a folder of custom_nodes"
     )
     made.add_argument("--weights", choices=("ema", "raw"), default="ema", help="averaged, or as last trained")
-    made.add_argument("--lora", type=Path, metavar="FILE", help="an adapter to merge: weights/STEP.lora.safetensors")
+    made.add_argument(
+        "--lora", type=Path, metavar="RUN", help="an adapter to merge: a run folder, or weights/STEP.lora.safetensors"
+    )
     made.add_argument("--lora_scale", type=float, default=argparse.SUPPRESS, help="strength of --lora (default: 1)")
     made.add_argument("--license", metavar="NAME", help="of the model, for its card: e.g. mit, cc-by-4.0, other")
     return made

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fluxflow_exp import files
 from fluxflow_exp.config import published
 from fluxflow_exp.config.published import TARGET
 from fluxflow_exp.errors import UserError
@@ -48,11 +49,12 @@ def read(given: Path, *, kind: str = "ema", adapter: Path | None = None, adapter
 
     UserError: there is none, or it cannot be exported.
     """
-    path = given / "weights" / "final.safetensors" if given.is_dir() else given
+    path = files.weights_folder(given) / "final.safetensors" if given.is_dir() else given
     if given.is_dir() and not path.is_file():
         raise UserError(f"{given} holds no weights/final.safetensors: name a run that has ended, or a published file")
     run = RunFolder(path.absolute().parents[1])
     try:
+        adapter = lora.file_of(adapter) if adapter else None
         facts = weights.read_facts(path)
         for part in GENERATION_PARTS:
             _check(path, part, facts)
@@ -60,6 +62,8 @@ def read(given: Path, *, kind: str = "ema", adapter: Path | None = None, adapter
         if adapter:
             lora.apply(model, adapter, scale=adapter_scale)
         nodes = {part: weights.node_of(path, part, facts) for part in GENERATION_PARTS}
+    except lora.AdapterError as error:
+        raise UserError(f"--lora: {error}") from error
     except ValueError as error:
         raise UserError(str(error)) from error
     states = {part: model[part].state_dict() for part in GENERATION_PARTS}

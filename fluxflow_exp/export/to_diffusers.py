@@ -14,7 +14,7 @@ from fluxflow_exp.errors import UserError
 from fluxflow_exp.export import card
 from fluxflow_exp.export.bundle import attributes, bundle
 from fluxflow_exp.export.source import Source
-from fluxflow_exp.models import weights
+from fluxflow_exp.models import tensor_files
 
 REMOTE = "fluxflow_exp.export.remote"
 USE = """\
@@ -65,7 +65,7 @@ def _write_part(source: Source, part: str, folder: Path, called: set[str]) -> st
     name = _add(folder, part, code)
     files.write_json(folder / "config.json", {"_class_name": "FluxFlowPart", "arguments": source.arguments(part)})
     tensors = {f"part.{key}": tensor.contiguous().clone() for key, tensor in source.states[part].items()}
-    weights.write(folder / "diffusion_pytorch_model.safetensors", tensors, {"format": "pt"})
+    tensor_files.write(folder / "diffusion_pytorch_model.safetensors", tensors, {"format": "pt"})
     return name
 
 

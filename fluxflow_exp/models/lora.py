@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from fluxflow_exp import files
 from fluxflow_exp.evaluation import digests
-from fluxflow_exp.models import weights
+from fluxflow_exp.models import tensor_files
 from fluxflow_exp.models.weights import State
 
 KEY = "fluxflow_exp_lora"
@@ -135,7 +135,20 @@ def publish(path: Path, adapters: dict[str, State], facts: Facts) -> None:
         for name, tensor in state.items()
     }
     metadata = {KEY: json.dumps(vars(facts), sort_keys=True)}
-    files.write_atomically(path, lambda temporary: weights.write(temporary, tensors, metadata))
+    files.write_atomically(path, lambda temporary: tensor_files.write(temporary, tensors, metadata))
+
+
+def file_of(path: Path) -> Path:
+    """The adapter's file that `path` means: of a run folder the only one. AdapterError: it has none, or several."""
+    if not path.is_dir():
+        return path
+    found = sorted(files.matching(files.weights_folder(path), f"*{SUFFIX}"))
+    if len(found) != 1:
+        there = (
+            f"several: name one of {', '.join(map(str, found))}" if found else "no adapter (weights/*.lora.safetensors)"
+        )
+        raise AdapterError(f"{path} holds {there}")
+    return found[0]
 
 
 def read(path: Path) -> tuple[Facts, dict[str, State]]:
@@ -143,7 +156,7 @@ def read(path: Path) -> tuple[Facts, dict[str, State]]:
     if not path.is_file():
         raise AdapterError(f"there is no file {path}")
     try:
-        with weights.opened(path) as file:
+        with tensor_files.opened(path) as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()} if KEY in metadata else {}  # noqa: SIM118
     except ValueError as error:

@@ -7,16 +7,11 @@ ever built from it, at the shapes of the tensors beside it, and nothing is fetch
 """
 
 import json
-import os
-import re
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
@@ -25,6 +20,7 @@ from fluxflow_exp.config import autoencoder, published
 from fluxflow_exp.config.compose import PARTS, instantiate
 from fluxflow_exp.config.published import ENCODER, PARTIAL, TARGET
 from fluxflow_exp.models.facts import FORMAT, Facts, parse
+from fluxflow_exp.models.tensor_files import opened, write
 from fluxflow_exp.preflight import targets
 
 KEY = "fluxflow_exp"
@@ -46,35 +42,6 @@ def publish(path: Path, parts: dict[str, State], facts: Facts) -> None:
     }
     metadata = {KEY: json.dumps({"format": FORMAT, **facts}, sort_keys=True)}
     files.write_atomically(path, lambda temporary: write(temporary, tensors, metadata))
-
-
-def write(path: Path, tensors: State, metadata: dict[str, str] | None = None) -> None:
-    """Write a safetensors file. OSError: the disk does not take it."""
-    for leftover in path.parent.glob(".tmp*"):  # save_file writes to such a name first; a killed process leaves it
-        leftover.unlink(missing_ok=True)
-    try:
-        save_file(tensors, path, metadata)
-    except SafetensorError as error:
-        raise _of_disk(error, path) or error from error
-
-
-@contextmanager
-def opened(path: Path) -> Iterator[Any]:
-    """A safetensors file to read. OSError: the disk does not give it. ValueError: it is not whole."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            yield file
-    except SafetensorError as error:
-        raise ValueError(f"{path} is not a whole safetensors file: {error}") from error
-    except RuntimeError as error:
-        raise _of_disk(error, path) or error from error
-
-
-def _of_disk(error: Exception, path: Path) -> OSError | None:
-    """The system's error of which safetensors, or torch below it, tells in words alone; None: it is another."""
-    found = re.search(r"os error (\d+)|unable to \w+ file.*\((\d+)\)$", str(error))
-    number = int(found[1] or found[2]) if found else None
-    return OSError(number, os.strerror(number), str(path)) if number else None
 
 
 def read_facts(path: Path) -> Facts:
@@ -253,7 +220,7 @@ class _AtMost:
 
 
 def find_parts(source: Path, *, steps: list[str] | None = None) -> dict[str, Path]:
-    """Part → the newest file that holds its averaged weights, for a run folder or a published file.
+    """Part → the newest file that holds its averaged weights, for a run folder, its weights/, or a published file.
 
     `steps` limits a run folder to those steps. ValueError: there are no published weights.
     """
@@ -261,7 +228,7 @@ def find_parts(source: Path, *, steps: list[str] | None = None) -> dict[str, Pat
         return dict.fromkeys(read_facts(source)["trained"], source)
     found = [
         path
-        for path in files.matching(source / "weights", "*.safetensors")
+        for path in files.matching(files.weights_folder(source), "*.safetensors")
         if path.name != "final.safetensors"
         and not path.name.endswith((".raw.safetensors", ".lora.safetensors"))
         and (steps is None or path.stem in steps)

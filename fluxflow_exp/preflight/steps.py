@@ -203,10 +203,12 @@ def _parts(step: dict[str, Any], where: str, made: set[str], values: dict[str, A
             found.append(f"{where}.trainer.kl is missing: without it {where}.freeze must have the compressor")
     lacking = [part for part in uses if part not in made | given]
     if lacking:
-        found.append(
-            f"{where} needs a trained {' and '.join(lacking)}: put an autoencoder step before it "
-            f"(stage=full), or give {where}.init_from=RUN_FOLDER_OR_FILE"
-        )
+        needs, way = f"{where} needs a trained {' and '.join(lacking)}", "init_from=RUN_FOLDER_OR_FILE"
+        if trainer.FROM_PUBLISHED:
+            here = f", which {step['init_from']} does not hold" if step["init_from"] else ""
+            found.append(f"{needs}{here}: give {way} of a run with a flow step")
+        else:
+            found.append(f"{needs}: put an autoencoder step before it (stage=full), or give {where}.{way}")
     return found
 
 

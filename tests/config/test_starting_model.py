@@ -58,8 +58,8 @@ def test_a_key_that_builds_nothing_may_be_set_and_another_one_that_differs_is_re
 
 
 def test_without_weights_there_is_no_model() -> None:
-    with pytest.raises(UserError, match=r"as stage=finetune wants it: give init_from=RUN_FOLDER_OR_FILE"):
-        values()
+    with pytest.raises(UserError, match=r"init_from is missing: init_from=RUN_FOLDER_OR_FILE names"):
+        values(stage="finetune_lora")
     with pytest.raises(UserError, match="init_from: there is no file /nowhere"):
         values("init_from=/nowhere")
 
@@ -68,7 +68,7 @@ def test_files_that_are_not_published_are_told(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("no weights")
     save_file({"a": torch.zeros(1)}, tmp_path / "other")
     for name in ("text", "other"):
-        with pytest.raises(UserError, match=r"Give the weights/final\.safetensors of a run"):
+        with pytest.raises(UserError, match=rf"{name} .*Give the weights/final\.safetensors of a run"):
             values(f"init_from={tmp_path / name}")
 
 

@@ -37,7 +37,7 @@ def test_a_run_becomes_a_folder_whose_card_tells_what_it_recorded(
     assert f"Its model card: {out}/README.md; it states no licence (--license NAME does)" in said
     card = (out / "README.md").read_text(encoding="utf-8")
     for told in (
-        "| _target_ | `fluxflow_exp.data.shapes.Shapes` |",
+        "| data | `shapes` |",
         "| pictures seen in flow | 64 |",
         "| PSNR | ",
         "| flow_processor | `flow.FlowProcessor` | 31,574 | flow |",
@@ -65,9 +65,9 @@ def test_an_adapter_is_merged(
     wide, narrow = state[f"{name}.weight"].shape
     pair = {f"{name}.lora_A.weight": torch.randn(2, narrow), f"{name}.lora_B.weight": torch.randn(wide, 2)}
     facts = lora.Facts(rank=2, alpha=4.0, targets=[], base={"flow_processor": lora.base_digest(state)})
-    adapter = tmp_path / "mine.lora.safetensors"
+    adapter = tmp_path / "tuned" / "weights" / "mine.lora.safetensors"
     lora.publish(adapter, {"flow_processor": pair}, facts)
-    words = (run, tmp_path / "out", "--to", "comfyui", "--lora", adapter, "--lora_scale", "0.5")
+    words = (run, tmp_path / "out", "--to", "comfyui", "--lora", tmp_path / "tuned", "--lora_scale", "0.5")
     assert export(monkeypatch, *words) is None
     found = load_file(tmp_path / "out" / "model.safetensors")[f"flow_processor.{name}.weight"]
     change = pair[f"{name}.lora_B.weight"] @ pair[f"{name}.lora_A.weight"]
@@ -77,7 +77,8 @@ def test_an_adapter_is_merged(
     assert export(monkeypatch, run, tmp_path / "two", "--to", "comfyui", "--lora_scale", "0.5") == 2
     assert "--lora_scale" in capsys.readouterr().err
     assert export(monkeypatch, run, tmp_path / "two", "--to", "comfyui", "--lora", final) == 2
-    assert "is no adapter" in capsys.readouterr().err
+    assert "--lora: " in (said := capsys.readouterr().err)
+    assert "is no adapter" in said
 
 
 def test_a_folder_that_holds_something_is_left_alone(

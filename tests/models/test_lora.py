@@ -141,6 +141,18 @@ def test_tensors_of_no_layer_are_refused(written: Path) -> None:
         lora.apply({"flow_processor": part()}, written, scale=1.0)
 
 
+def test_of_a_run_folder_its_only_adapter_is_meant(written: Path, tmp_path: Path) -> None:
+    inside = tmp_path / "run" / "weights" / f"a{lora.SUFFIX}"
+    inside.parent.mkdir(parents=True)
+    with pytest.raises(AdapterError, match=r"run holds no adapter"):
+        lora.file_of(tmp_path / "run")
+    inside.write_bytes(written.read_bytes())
+    assert lora.file_of(tmp_path / "run") == lora.file_of(inside.parent) == lora.file_of(inside) == inside
+    inside.with_name(f"b{lora.SUFFIX}").write_bytes(b"")
+    with pytest.raises(AdapterError, match=r"holds several: name one of .*a\.lora\.safetensors, .*b\.lora"):
+        lora.file_of(tmp_path / "run")
+
+
 def test_what_is_no_adapter_is_told(tmp_path: Path) -> None:
     with pytest.raises(AdapterError, match="there is no file"):
         lora.read(tmp_path / "none")

@@ -84,3 +84,17 @@ def test_without_peft_its_extra_is_named(base: Path, tmp_path: Path, monkeypatch
     (line,) = problems(base, tmp_path)
     assert 'pip install "fluxflow-exp[finetune]"' in line
     assert problems(base, tmp_path, stage="finetune") == []
+
+
+def test_weights_without_a_flow_transformer_ask_for_those_of_a_flow_step(base: Path, tmp_path: Path) -> None:
+    facts = weights.read_facts(base)
+    parts = ("compressor", "expander")
+    path = tmp_path / "run" / "weights" / "vae.safetensors"
+    weights.publish(
+        path, {part: weights.read_part(base, part) for part in parts}, {**facts, "trained": dict.fromkeys(parts, "vae")}
+    )
+    assert weights.find_parts(path.parent) == weights.find_parts(tmp_path / "run") == dict.fromkeys(parts, path)
+    assert problems(path, tmp_path) == [
+        f"stage.steps.finetune needs a trained flow_processor, which {path} does not hold: "
+        "give init_from=RUN_FOLDER_OR_FILE of a run with a flow step"
+    ]

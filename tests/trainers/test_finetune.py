@@ -13,7 +13,7 @@ from fluxflow_exp.config.compose import resolve
 from fluxflow_exp.config.overrides import compose_config
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.generate import generate, parser
-from fluxflow_exp.models import lora, weights
+from fluxflow_exp.models import lora, tensor_files, weights
 from fluxflow_exp.models.text_to_image import TextToImage
 from fluxflow_exp.preflight import check
 from fluxflow_exp.run.diff import differences
@@ -106,7 +106,7 @@ def test_checkpoints_hold_the_adapter_and_nothing_of_the_base(run: Path) -> None
 
 
 def weights_of(path: Path) -> set[str]:
-    with weights.opened(path) as file:
+    with tensor_files.opened(path) as file:
         return set(file.keys())
 
 
