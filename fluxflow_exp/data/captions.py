@@ -30,6 +30,8 @@ def lines_of(path: Path) -> list[str]:
 
 def surrogate_in(text: str) -> str | None:
     """Say what keeps `text` from being written as UTF-8, which every text encoder reads; None: nothing."""
+    if text.isascii():
+        return None
     found = next((character for character in text if "\ud800" <= character <= "\udfff"), None)
     return None if found is None else f"half a character (the lone surrogate U+{ord(found):04X})"
 

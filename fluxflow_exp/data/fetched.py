@@ -4,6 +4,7 @@ The order of an epoch shuffles the shards, and samples within blocks of `shuffle
 three blocks are needed at a time: it is a function of (seed, epoch), whoever reads and however large the cache is.
 """
 
+import gc
 import math
 import os
 import random
@@ -11,6 +12,7 @@ import threading
 from bisect import bisect_right
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from io import BytesIO
 from itertools import groupby
@@ -117,11 +119,12 @@ class FetchedImages(Images):
 def entries(urls: list[str], cache: ShardCache, keys: Keys, bad: Bad) -> list[Entry]:
     """The samples of these shards, in order; those that are none, and damage, are added to `bad`."""
     found = []
-    for shard, index in indexed(urls, cache, keys.label):
-        if index.damage:
-            bad.append((shard.name, index.damage))
-        for entry in several_captions.of_shard(shard.name, index.samples, keys, Place.read, bad):
-            found.append(entry._replace(place=Piece(shard, entry.place.offset, entry.place.size)))
+    with _without_collection():
+        for shard, index in indexed(urls, cache, keys.label):
+            if index.damage:
+                bad.append((shard.name, index.damage))
+            for entry in several_captions.of_shard(shard.name, index.samples, keys, Place.read, bad):
+                found.append(entry._replace(place=Piece(shard, entry.place.offset, entry.place.size)))
     return found
 
 
@@ -220,6 +223,18 @@ class _Ranges:
         if len(data) < size:
             raise OSError(f"{len(data):,} bytes came of {size:,}")
         return data
+
+
+@contextmanager
+def _without_collection() -> Iterator[None]:
+    """Millions of small tuples are made, which Python would look through again and again for circles."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _gib(count: int) -> str:
