@@ -5,6 +5,7 @@ that does not fit is never found, and nothing in it is ever changed.
 """
 
 import random
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,8 +16,8 @@ from torch import Tensor
 
 from fluxflow_exp.data.array_shards import ArrayShards
 from fluxflow_exp.data.caption_choice import chosen, heaviest
-from fluxflow_exp.data.loader import groups_of
-from fluxflow_exp.data.protocols import Choices, Choosing, Drawing, Indexed, Rows, Tokens
+from fluxflow_exp.data.loader import groups_of, order
+from fluxflow_exp.data.protocols import Choices, Choosing, Drawing, Indexed, Ordered, Rows, Tokens
 
 FORMAT = 2  # of the files, and of how pictures are read
 SAMPLES, CAPTIONS = 256, 4096  # of a shard
@@ -67,6 +68,7 @@ class LatentCache:
 
     def __init__(self, folder: Path, source: Indexed) -> None:
         self.groups, self.count = source.groups, len(source)
+        self.order = source.order if isinstance(source, Ordered) else partial(order, len(source))
         self.contents = [
             members[i : i + SAMPLES] for members in groups_of(source).values() for i in range(0, len(members), SAMPLES)
         ]

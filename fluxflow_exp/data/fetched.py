@@ -60,8 +60,8 @@ class FetchedImages(Images):
             self.starts.append(next(pieces))
         self.starts.append(len(entries))
         self.bytes = sum(shard.state.size for shard in self.shards)
-        self._known: tuple[int, int, list[list[int]]] | None = None
-        self._at: tuple[int, int, int] | None = None
+        self._ahead: tuple[int | None, int, dict[int, int]] | None = None  # block of each shard in an epoch
+        self._at: tuple[int, int] | None = None  # process and block
 
     @property
     def whole(self) -> bool:
@@ -93,27 +93,27 @@ class FetchedImages(Images):
             found += [members[place] for place in shuffled]
         return found
 
-    def coming(self, index: int, *, seed: int, epoch: int) -> None:
-        """`index` is read next: fetch what the order has from there on, up to the end of the next block."""
-        shard = bisect_right(self.starts, index) - 1
-        blocks = self._blocks(seed, epoch)
-        number = next((n for n, block in enumerate(blocks) if shard in block))
-        if self._at == (os.getpid(), epoch, number):
+    def coming(self, index: int, *, seed: int | None = None, epoch: int = 0) -> None:
+        """`index` is read next: fetch its block and the one behind it, in the order of an epoch or of the indices."""
+        if self._ahead is None or self._ahead[:2] != (seed, epoch):
+            blocks = self._blocks(seed, epoch)
+            self._ahead = seed, epoch, {shard: number for number, block in enumerate(blocks) for shard in block}
+            self._at = None
+        number = self._ahead[2][bisect_right(self.starts, index) - 1]
+        if self._at == (os.getpid(), number):
             return
-        self._at = os.getpid(), epoch, number  # threads do not go along into a forked process
-        following = blocks[number + 1] if number + 1 < len(blocks) else self._made(seed, epoch + 1)[0]
-        wanted = [self.shards[each] for each in (*blocks[number], *following)]
+        self._at = os.getpid(), number  # threads do not go along into a forked process
+        blocks = self._blocks(seed, epoch)[number : number + 2]
+        if len(blocks) == 1:
+            blocks += self._blocks(seed, epoch + 1)[:1]
+        wanted = [self.shards[each] for block in blocks for each in block]
         threading.Thread(target=self.cache.fetch_ahead, args=(wanted,), daemon=True).start()
 
-    def _blocks(self, seed: int, epoch: int) -> list[list[int]]:
-        if self._known is None or self._known[:2] != (seed, epoch):
-            self._known = seed, epoch, self._made(seed, epoch)
-        return self._known[2]
-
-    def _made(self, seed: int, epoch: int) -> list[list[int]]:
-        shuffled = list(range(len(self.shards)))
-        random.Random(derive(seed, "shards", epoch)).shuffle(shuffled)
-        return [shuffled[i : i + self.together] for i in range(0, len(shuffled), self.together)]
+    def _blocks(self, seed: int | None, epoch: int) -> list[list[int]]:
+        shards = list(range(len(self.shards)))
+        if seed is not None:
+            random.Random(derive(seed, "shards", epoch)).shuffle(shards)
+        return [shards[i : i + self.together] for i in range(0, len(shards), self.together)]
 
 
 def entries(urls: list[str], cache: ShardCache, keys: Keys, bad: Bad) -> list[Entry]:

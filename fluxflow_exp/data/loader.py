@@ -7,7 +7,6 @@ another machine; a stream has to keep it within an epoch.
 import os
 import random
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -20,6 +19,7 @@ from fluxflow_exp.data.protocols import (
     BadSampleError,
     Fetching,
     Indexed,
+    Ordered,
     Rows,
     Sample,
     Source,
@@ -77,8 +77,8 @@ def order(n: int, *, seed: int, epoch: int) -> list[int]:
 
 def epoch_batches(source: Indexed, batch_size: int, *, seed: int, epoch: int) -> list[list[int]]:
     """The batches of an epoch: each of one group, groups mixed; what does not fill a batch is left out."""
-    own = source.order if isinstance(source, Fetching) else partial(order, len(source))
-    shuffled = own(seed=seed, epoch=epoch)
+    at = {"seed": seed, "epoch": epoch}
+    shuffled = source.order(**at) if isinstance(source, Ordered) else order(len(source), **at)
     groups = source.groups
     if groups is None:
         return [shuffled[i : i + batch_size] for i in range(0, len(shuffled) - batch_size + 1, batch_size)]

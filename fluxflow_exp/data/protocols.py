@@ -93,15 +93,20 @@ class Choosing(Protocol):
 
 
 @runtime_checkable
-class Fetching(Protocol):
-    """A source that brings its samples from elsewhere, best in an order of its own."""
+class Ordered(Protocol):
+    """An `Indexed` whose epochs have an order of their own."""
 
     def order(self, *, seed: int, epoch: int) -> list[int]:
         """The permutation of the indices for an epoch."""
         ...
 
-    def coming(self, index: int, *, seed: int, epoch: int) -> None:
-        """Tell that `index` is about to be read, and what the order has behind it."""
+
+@runtime_checkable
+class Fetching(Ordered, Protocol):
+    """A source that brings its samples from elsewhere, best in its own order, or in that of the indices."""
+
+    def coming(self, index: int, *, seed: int | None = None, epoch: int = 0) -> None:
+        """Tell that `index` is about to be read, and what follows it in an epoch; of the indices without a seed."""
         ...
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from fluxflow_exp.data.protocols import BadSampleError, Sample, Source
+from fluxflow_exp.data.protocols import BadSampleError, Fetching, Sample, Source
 from fluxflow_exp.data.workers import reading
 
 
@@ -43,10 +43,13 @@ def read_lists(source: Source, lists: list[list[int]], *, num_workers: int, imag
 class _Plain(Dataset[Read]):
     def __init__(self, source: Source) -> None:
         self.source = source
+        self.fetching = source if isinstance(source, Fetching) else None
 
     def __getitem__(self, indices: list[int]) -> Read:
         read: list[Sample | BadSampleError] = []
         for index in indices:
+            if self.fetching:
+                self.fetching.coming(index)
             try:
                 read.append(self.source.read(index, random.Random(0)))
             except BadSampleError as error:

@@ -3,6 +3,7 @@
 import os
 import random
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,9 +15,11 @@ import pytest
 from fluxflow_exp.config.compose import resolve
 from fluxflow_exp.config.overrides import compose_config
 from fluxflow_exp.data import object_storage
+from fluxflow_exp.data.cache import LatentCache
 from fluxflow_exp.data.fetched import FetchedImages
 from fluxflow_exp.data.loader import Batch, epoch_batches, updates_per_epoch
 from fluxflow_exp.data.mixture import Mixture
+from fluxflow_exp.data.sequential import read_lists
 from fluxflow_exp.data.shard_index import write
 from fluxflow_exp.data.webdataset import WebDataset
 from fluxflow_exp.errors import UserError
@@ -220,6 +223,29 @@ def test_what_cannot_be_is_told_before_anything_is_read(server: ObjectServer, tm
     if not pytest.importorskip("importlib.util").find_spec("s3fs"):
         with pytest.raises(ValueError, match=r's3:// needs a library .*pip install "fluxflow-exp\[storage\]"'):
             fetched("", tmp_path / "cache", urls="s3://bucket/a.tar")
+
+
+def test_latents_that_are_cached_come_in_the_same_order(server: ObjectServer, tmp_path: Path) -> None:
+    data = fetched(server.address, tmp_path / "cache")
+    near = build(tmp_path / "far").train
+    for source in (data.train, near):
+        cache = LatentCache(tmp_path / "latents", source)  # type: ignore[arg-type]
+        plain, cached = (epoch_batches(each, 4, seed=3, epoch=1) for each in (source, cache))  # type: ignore[arg-type]
+        assert plain == cached
+
+
+def test_what_is_read_in_order_is_fetched_ahead_in_order(server: ObjectServer, tmp_path: Path) -> None:
+    data = fetched(server.address, tmp_path / "cache")
+    for path in (tmp_path / "cache").glob("*.tar"):  # where held-out pictures were
+        path.unlink()
+    found = read_lists(data.train, [[0], [1]], num_workers=0)  # type: ignore[arg-type]
+    next(found)
+    far = [path.stat().st_size for path in sorted((tmp_path / "far").glob("*.tar"))]
+    deadline = time.monotonic() + 10
+    while sorted(held(tmp_path / "cache")) != sorted(far[:2]) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert sorted(held(tmp_path / "cache")) == sorted(far[:2])
+    found.close()
 
 
 def test_a_mixture_needs_all_its_shards(server: ObjectServer, tmp_path: Path) -> None:
