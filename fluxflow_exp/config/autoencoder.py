@@ -9,6 +9,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError, safe_open
+
 from fluxflow_exp.errors import UserError
 
 # Class → its arguments that have a value for each stage of a half: a half changes sizes once less than it has stages.
@@ -35,8 +37,13 @@ def chosen(path: Any, config: Any) -> Config:
 
     UserError: not exactly one is given, or it is not there, not whole, or of another kind.
     """
-    if (path is None) == (config is None):
-        raise _refusal("give one of the two" if path is None else "path and config are given, and one alone is taken")
+    if path is None and config is None:
+        raise UserError(
+            "model/autoencoder=diffusers: give model.autoencoder.path=FOLDER, or model.autoencoder.config=FILE, a "
+            "config.json alone, for fresh weights"
+        )
+    if path is not None and config is not None:
+        raise UserError("model.autoencoder.path and model.autoencoder.config are both given: leave one of them out")
     if isinstance(config, dict):  # a run's own record of it
         return _judged(config, "model.autoencoder.config")
     if find_spec("diffusers") is None:
@@ -47,20 +54,33 @@ def chosen(path: Any, config: Any) -> Config:
         found = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is no JSON"
-        raise _refusal(f"{where}: {file} cannot be read ({why})") from error
+        raise UserError(f"{where}: {file} cannot be read ({why})") from error
     return _judged(found, where)
 
 
 def variant(folder: Path) -> str | None:
     """The word in the names of a folder's weights files, None where it is the plain name. UserError: there are none."""
-    for word in (None, "fp16", "bf16", "fp32"):
-        stem = f"{WEIGHTS}.{word}" if word else WEIGHTS
-        names = (f"{stem}.safetensors", f"{WEIGHTS}.safetensors.index{f'.{word}' if word else ''}.json")
-        if any((folder / name).is_file() for name in names):
-            return word
-    pickled = next(iter(sorted(folder.glob("*.bin"))), None)
-    why = f"{pickled.name} is a pickle, which is not opened" if pickled else f"no {WEIGHTS}.safetensors in it"
-    raise _refusal(f"model.autoencoder.path={folder}: there are no weights ({why})")
+    return _weights(folder)[0]
+
+
+def stored(folder: Path) -> tuple[Path, dict[str, tuple[int, ...]]]:
+    """A folder's weights file, or the index of several, and name → shape of its tensors, by the headers alone.
+
+    UserError: a file is not there or not whole.
+    """
+    file = listed = _weights(folder)[1]
+    found: dict[str, tuple[int, ...]] = {}
+    try:
+        several = listed.suffix == ".json"
+        names = {*json.loads(listed.read_text(encoding="utf-8"))["weight_map"].values()} if several else {listed.name}
+        for file in (folder / name for name in sorted(names)):
+            with safe_open(file, framework="np") as opened:
+                found |= {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+        raise UserError(
+            f"model.autoencoder.path={folder}: {file.name} cannot be read ({error}): copy or download it again"
+        ) from error
+    return listed, found
 
 
 def is_half(node: Any) -> bool:
@@ -106,12 +126,12 @@ def problem(config: Any) -> str | None:
         return "it holds no keys and values"
     kind = config.get("_class_name")
     if kind not in STAGES:
-        return f"its _class_name is {kind!r}" if kind else "it has no _class_name"
+        return f"{f'its _class_name is {kind!r}' if kind else 'it has no _class_name'}. {SUPPORTED}"
     if not isinstance(config.get("latent_channels"), int):
         return "it does not say its latent_channels"
     for key in ("in_channels", "out_channels"):
         if config.get(key, 3) != 3:
-            return f"its {key} is {config[key]}"
+            return f"its {key} is {config[key]}. {SUPPORTED}"
     for half in STAGES[kind]:
         absent = [key for key in half if not isinstance(config.get(key), list)]
         if absent:
@@ -124,7 +144,7 @@ def problem(config: Any) -> str | None:
 def _judged(found: Any, where: str) -> Config:
     wrong = problem(found)
     if wrong:
-        raise _refusal(f"{where}: {wrong}")
+        raise UserError(f"{where}: {wrong}")
     # What is left out says where and with what it was saved.
     return {key: value for key, value in found.items() if key == "_class_name" or not key.startswith("_")}
 
@@ -133,15 +153,24 @@ def _folder(path: Any) -> Path:
     folder = Path(str(path)).expanduser()
     where = f"model.autoencoder.path={path}"
     if folder.is_file():
-        raise _refusal(f"{where} is a file")
+        raise UserError(f"{where} is a file: give the folder of config.json and its weights")
     if not folder.is_dir():
-        raise _refusal(f"{where}: there is no such folder")
+        raise UserError(f"{where}: there is no such folder")
     if (folder / "model_index.json").is_file():
-        raise _refusal(f"{where} is a whole pipeline: its autoencoder is probably in {folder / 'vae'}")
+        raise UserError(f"{where} is a whole pipeline: its autoencoder is probably in {folder / 'vae'}")
     if (folder / "config.json").is_file():
         variant(folder)
     return folder
 
 
-def _refusal(why: str) -> UserError:
-    return UserError(f"{why}. {SUPPORTED}")
+def _weights(folder: Path) -> tuple[str | None, Path]:
+    """What `variant` gives, and the file or the index of several, which goes first as in the library."""
+    for word in (None, "fp16", "bf16", "fp32"):
+        stem = f"{WEIGHTS}.{word}" if word else WEIGHTS
+        for name in (f"{WEIGHTS}.safetensors.index{f'.{word}' if word else ''}.json", f"{stem}.safetensors"):
+            if (folder / name).is_file():
+                return word, folder / name
+    pickled = next(iter(sorted(folder.glob("*.bin"))), None)
+    way = "save it anew with save_pretrained, which writes safetensors"
+    why = f"{pickled.name} is a pickle, which is not opened: {way}" if pickled else f"no {WEIGHTS}.safetensors in it"
+    raise UserError(f"model.autoencoder.path={folder}: there are no weights: {why}")

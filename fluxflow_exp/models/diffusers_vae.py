@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from fluxflow_exp.config import autoencoder
 from fluxflow_exp.config.autoencoder import Config
+from fluxflow_exp.errors import UserError
 from fluxflow_exp.models.diffusers_layers import Stage, adapt
 from fluxflow_exp.models.posterior import Posterior
 
@@ -127,11 +128,36 @@ def whole(config: Config, compressor: dict[str, Tensor], expander: dict[str, Ten
     return made
 
 
+def weights_problem(config: Config, folder: str) -> str | None:
+    """Why the weights in `folder` cannot be those of `config`, by their files' headers; None: nothing.
+
+    ValueError: nothing can be built of `config`. Called on the meta device: only shapes are wanted of it.
+    """
+    made = _built(config, None)
+    try:
+        file, there = autoencoder.stored(Path(folder).expanduser())
+    except UserError as error:
+        return str(error)
+    made._fix_state_dict_keys_on_load(there)  # files of older versions have other names, which the library takes
+    wanted = {name: tuple(tensor.shape) for name, tensor in made.state_dict().items()}
+    for name in (*wanted, *there):
+        if there.get(name) != wanted.get(name):
+            return (
+                f"model.autoencoder.path={folder}: {file.name} is not of its config.json: {name} {_size(there, name)} "
+                f"in the file and {_size(wanted, name)} by config.json: take both from the same autoencoder"
+            )
+    return None
+
+
+def _size(shapes: dict[str, tuple[int, ...]], name: str) -> str:
+    return f"has {'x'.join(map(str, shapes[name]))} values" if name in shapes else "is not"
+
+
 def _built(config: Config, weights_path: str | None) -> Any:
     """The library's model; without weights where shapes alone are wanted. ValueError: it cannot be built."""
     wrong = autoencoder.problem(config)
     if wrong:
-        raise ValueError(f"config: {wrong}. {autoencoder.SUPPORTED}")
+        raise ValueError(f"config: {wrong}")
     try:
         import diffusers
     except ImportError as error:

@@ -246,12 +246,12 @@ def expected_shapes(node: dict[str, Any], **given: Any) -> dict[str, tuple[int, 
 
 def outline(node: dict[str, Any], **given: Any) -> nn.Module:
     """The part described by `node` with the shapes of its tensors and no values."""
-    with torch.device("meta"), _Uninitialised():
+    with torch.device("meta"), Uninitialised():
         module: nn.Module = instantiate(node, **given)
     return module
 
 
-class _Uninitialised(TorchFunctionMode):
+class Uninitialised(TorchFunctionMode):
     """Leaves normal numbers out: to draw none for a tensor without values, torch imports its compiler."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from torch import nn
 
 from fluxflow_exp import pictures
@@ -13,7 +14,7 @@ from fluxflow_exp.data.buckets import bucket_sizes
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.evaluation.measures import MEASURES
 from fluxflow_exp.losses.perceptual import SMALLEST
-from fluxflow_exp.models import weights
+from fluxflow_exp.models import diffusers_vae, weights
 from fluxflow_exp.preflight import alignment
 
 SHARED = ("vae_dim", "text_dim")  # arguments that must be the same in all parts that have them
@@ -34,7 +35,7 @@ def problems(values: dict[str, Any]) -> list[str]:
             found.append(f"model.{part}: {error}")
     if found:
         return found
-    found = _unlike(model, list(needed)) + _unlike_scales(outlines)
+    found = _folders(model, list(needed)) + _unlike(model, list(needed)) + _unlike_scales(outlines)
     for name, step in steps.items():
         found += _sizes(step, f"stage.steps.{name}", values, outlines)
         found += alignment.problems(step, f"stage.steps.{name}", outlines, values["evaluation"])
@@ -62,6 +63,15 @@ def _needed(step: dict[str, Any]) -> list[str]:
     return [*trainer.USES, *trainer.NEEDS, *(part for player in step["optimizers"] for part in trainer.PLAYERS[player])]
 
 
+def _folders(model: dict[str, Any], needed: list[str]) -> list[str]:
+    """Folders of diffusers whose weights are not whole, or not those of the configuration."""
+    begun = [model[part] for part in needed if autoencoder.begins_trained(model[part])]
+    folders = {node["weights_path"]: node["config"] for node in begun}  # both halves are of one
+    with torch.device("meta"), weights.Uninitialised():
+        found = [diffusers_vae.weights_problem(config, folder) for folder, config in folders.items()]
+    return [line for line in found if line]
+
+
 def _unlike(model: dict[str, Any], needed: list[str]) -> list[str]:
     """Arguments that parts do not share as they must."""
     found = []
@@ -70,10 +80,12 @@ def _unlike(model: dict[str, Any], needed: list[str]) -> list[str]:
         if len(set(given.values())) > 1:
             shown = ", ".join(f"{name}={value}" for name, value in given.items())
             found.append(f"{shown} must be the same: model.{key} sets all of them")
-    latents, flow = (model[part] for part in ("compressor", "flow_processor"))
-    there = (latents.get("config") or {}).get("latent_channels") if autoencoder.is_half(latents) else None
-    if there and "flow_processor" in needed and flow.get("vae_dim", there) != there:
-        found.append(f"model.vae_dim={flow['vae_dim']}: the autoencoder has {there} latent channels: leave it out")
+    if "compressor" in needed and autoencoder.is_half(model["compressor"]):
+        there = model["compressor"]["config"]["latent_channels"]
+        nodes = {"": model, "flow_processor.": model["flow_processor"]}
+        given = {f"model.{part}vae_dim": node.get("vae_dim", there) for part, node in nodes.items()}
+        wrong = [f"{key}={value}" for key, value in given.items() if value != there]
+        found += [f"{wrong[0]}: the autoencoder has {there} latent channels: leave it out"] if wrong else []
     return found
 
 

@@ -6,12 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from fluxflow_exp.config import autoencoder
 from fluxflow_exp.config.compose import resolve
 from fluxflow_exp.config.overrides import compose_config
 from fluxflow_exp.errors import UserError
-from tests.helpers.autoencoders import DC, KL
+from fluxflow_exp.preflight import parts
+from tests.helpers.autoencoders import DC, KL, save, toy
 
 HERE = ["diffusion_pytorch_model.safetensors"]
 SAVED = {"_class_name": "AutoencoderKL", "_diffusers_version": "0.1", **KL}
@@ -42,7 +45,7 @@ def test_a_saved_folder_is_taken(tmp_path: Path, name: str, word: str | None) ->
 @pytest.mark.parametrize(
     ("files", "changed", "said"),
     [
-        ([], {}, "there are no weights (no diffusion_pytorch_model.safetensors in it)"),
+        ([], {}, "there are no weights: no diffusion_pytorch_model.safetensors in it"),
         (["diffusion_pytorch_model.bin"], {}, "diffusion_pytorch_model.bin is a pickle, which is not opened"),
         (["model_index.json"], {}, "is a whole pipeline: its autoencoder is probably in"),
         (HERE, {"_class_name": "AutoencoderTiny"}, "_class_name is 'AutoencoderTiny'"),
@@ -51,13 +54,14 @@ def test_a_saved_folder_is_taken(tmp_path: Path, name: str, word: str | None) ->
         (HERE, {"up_block_types": ["UpDecoderBlock2D"]}, "differ in length"),
     ],
 )  # fmt: skip
-def test_what_is_not_taken_is_said_once_with_what_is(
+def test_what_is_not_taken_is_said_and_of_another_kind_what_is(
     tmp_path: Path, files: list[str], changed: dict[str, Any], said: str
 ) -> None:
     with pytest.raises(UserError) as error:
         autoencoder.chosen(folder(tmp_path, *files, **changed), None)
     assert said in str(error.value)
-    assert str(error.value).endswith(autoencoder.SUPPORTED)
+    other_kind = "_class_name" in changed or "in_channels" in changed
+    assert (autoencoder.SUPPORTED in str(error.value)) == other_kind
 
 
 def test_places_where_nothing_can_be_read_are_named(tmp_path: Path) -> None:
@@ -65,15 +69,41 @@ def test_places_where_nothing_can_be_read_are_named(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "broken.json").write_text("{")
     for path, config, said in (
-        (None, None, "give one of the two"),
-        (file.parent, file, "one alone is taken"),
+        (None, None, r"^model/autoencoder=diffusers: give model.autoencoder.path=FOLDER, or model.autoencoder.config"),
+        (file.parent, file, "model.autoencoder.config are both given: leave one"),
         (file, None, "is a file"),
-        (tmp_path / "nowhere", None, "there is no such folder"),
+        (tmp_path / "nowhere", None, r"^model.autoencoder.path=\S+nowhere: there is no such folder$"),
         (tmp_path / "empty", None, "cannot be read"),
         (None, tmp_path / "broken.json", "it is no JSON"),
     ):
         with pytest.raises(UserError, match=said):
             autoencoder.chosen(path, config)
+
+
+def test_headers_give_the_shapes_of_one_file_or_several_and_a_damaged_one_is_named(tmp_path: Path) -> None:
+    one, *several = (f"diffusion_pytorch_model{part}.safetensors" for part in ("", "-1", "-2"))
+    for name, shape in zip((one, *several), ((2, 3), (4,), (5, 1)), strict=True):
+        save_file({name: torch.zeros(shape)}, tmp_path / name)
+    assert autoencoder.stored(tmp_path) == (tmp_path / one, {one: (2, 3)})
+    index = tmp_path / f"{one}.index.json"
+    index.write_text(json.dumps({"weight_map": {name: name for name in several}}))
+    assert autoencoder.stored(tmp_path) == (index, {several[0]: (4,), several[1]: (5, 1)})
+    (tmp_path / several[1]).write_bytes((tmp_path / several[1]).read_bytes()[:-4])
+    with pytest.raises(UserError, match=f"{several[1]} cannot be read .*: copy or download it again"):
+        autoencoder.stored(tmp_path)
+    for broken in ("{", "[]", '{"weight_map": 1}', '{"weight_map": {"a": "gone"}}'):
+        index.write_text(broken)
+        with pytest.raises(UserError, match=r"(index\.json|gone) cannot be read"):
+            autoencoder.stored(tmp_path)
+
+
+@pytest.mark.parametrize("stage", ["vae_gan", "flow"])
+def test_channels_beside_an_autoencoder_that_has_others_are_refused(tmp_path: Path, stage: str) -> None:
+    save(tmp_path / "vae")
+    words = [f"model.autoencoder.path={tmp_path / 'vae'}", "model.vae_dim=16"]
+    said = ["model.vae_dim=16: the autoencoder has 4 latent channels: leave it out"]
+    assert parts.problems(toy(tmp_path, stage, *words)) == said
+    assert parts.problems(toy(tmp_path, stage, *words[:1])) == []
 
 
 def test_without_the_library_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,17 +1,20 @@
 """Autoencoders of diffusers against the library itself."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from fluxflow_exp.config import autoencoder
 from fluxflow_exp.models import weights
-from fluxflow_exp.models.diffusers_vae import Compressor, Expander, whole
+from fluxflow_exp.models.diffusers_vae import Compressor, Expander, weights_problem, whole
 from fluxflow_exp.models.layers import Region, compile_regions
+from fluxflow_exp.preflight import parts
 from tests.helpers.autoencoders import save
 
 VARIETIES: list[tuple[str, dict[str, Any]]] = [
@@ -96,6 +99,43 @@ def test_weights_of_another_configuration_are_refused(tmp_path: Path) -> None:
         (tmp_path / "config.json").write_text(json.dumps({**config, **changed}))
         with pytest.raises(ValueError, match=said):
             halves(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["AutoencoderKL", "AutoencoderDC"])
+def test_by_headers_alone_the_first_tensor_of_another_configuration_is_named_once(tmp_path: Path, kind: str) -> None:
+    save(tmp_path, kind).save_pretrained(tmp_path, max_shard_size="20KB")
+    (tmp_path / "diffusion_pytorch_model.safetensors").unlink(missing_ok=True)
+    config = trained_config(tmp_path)
+    nodes = {
+        part: {"_target_": f"{half.__module__}.{half.__name__}", "config": config, "weights_path": str(tmp_path)}
+        for part, half in (("compressor", Compressor), ("expander", Expander))
+    }
+    assert parts._folders(nodes, list(nodes)) == []
+    for node in nodes.values():
+        node["config"] = {**config, "latent_channels": 8}
+    (line,) = parts._folders(nodes, list(nodes))
+    named = r"encoder.conv_out.weight has \d+x\d+x3x3 values in the file and has \d+x\d+x3x3 values by config.json"
+    assert re.match(
+        rf"model.autoencoder.path={tmp_path}: diffusion_pytorch_model\S+ is not of its config.*{named}", line
+    )
+
+
+def test_names_of_older_files_are_taken_and_tensors_too_few_or_too_many_are_not(tmp_path: Path) -> None:
+    state = save(tmp_path).state_dict()
+    file, config = tmp_path / "diffusion_pytorch_model.safetensors", trained_config(tmp_path)
+    older = {re.sub(r"to_out\.0", "proj_attn", name).replace("to_q", "query"): each for name, each in state.items()}
+    older = {name.replace("to_k", "key").replace("to_v", "value"): tensor for name, tensor in older.items()}
+    assert older.keys() != state.keys()
+    name = "decoder.conv_in.bias"
+    for tensors, said in (
+        (older, None),
+        ({key: tensor for key, tensor in state.items() if key != name}, f"{name} is not in the file and has 8 values"),
+        ({**state, "more": torch.zeros(3, 2)}, "more has 3x2 values in the file and is not by config.json"),
+    ):
+        save_file(tensors, file)
+        with torch.device("meta"):
+            found = weights_problem(config, str(tmp_path))
+        assert found is None if said is None else said in str(found)
 
 
 @pytest.mark.parametrize(
