@@ -4,10 +4,12 @@ https://huggingface.co/docs/datasets
 """
 
 import io
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from fluxflow_exp.data import sidecars
 from fluxflow_exp.data.caption_choice import weight_of, weights_of
 from fluxflow_exp.data.captions import one_line, prefixed, surrogate_in
 from fluxflow_exp.data.images import Entry, file_state
@@ -17,6 +19,11 @@ from fluxflow_exp.errors import did_you_mean
 
 BATCH = 1000  # rows that are looked at together
 BYTES, TEXTS = ("binary", "large_binary"), ("string", "large_string")
+TABLES = (".parquet", ".arrow", ".csv", ".tsv", ".json", ".jsonl", ".tar", ".zip", ".gz", ".bz2", ".xz", ".zst")
+FORMS = (
+    "taken are the folders of save_to_disk, of parquet, arrow, CSV or JSON files, and of pictures with metadata.csv, "
+    "metadata.jsonl or metadata.parquet (imagefolder)"
+)
 INSTALL = 'pip install "fluxflow-exp[datasets]"'
 
 
@@ -50,12 +57,27 @@ def opened(place: Place, split: str) -> Any:
             return datasets.load_dataset(place.name, place.config_name, split=split, revision=place.revision)
         if any((place.folder / name).is_file() for name in ("state.json", "dataset_dict.json")):
             return _of_disk(datasets.load_from_disk(str(place.folder)), split)
+        _check_form(place.folder)
         return datasets.load_dataset(str(place.folder), place.config_name, split=split)
     except Exception as error:  # of any library that it reads files or the hub with
         while error.__cause__ is not None and isinstance(error.__cause__, Exception):
             error = error.__cause__
         said = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(f"{place.words} cannot be opened as a data set: {said}") from error
+
+
+def _check_form(folder: Path) -> None:
+    """ValueError: neither tables nor pictures in folders, or captions that `datasets` does not read."""
+    if any(Path(name).suffix.lower() in TABLES for _, _, names in os.walk(folder) for name in names):
+        return
+    found = sidecars.look(folder)
+    if any(os.path.splitext(name)[0] in found.texts for name in found.pictures):
+        raise ValueError(
+            "its captions are text files beside the pictures, which are those of "
+            f"data=image_folder data.data_path={folder} data.captions_file=sidecar"
+        )
+    if not any(os.path.dirname(name) for name in found.pictures):  # whose names may be captions: classes
+        raise ValueError(f"it holds none of the known forms; {FORMS}")
 
 
 def _of_disk(found: Any, split: str) -> Any:

@@ -44,7 +44,10 @@ class Alignment:
         self, batch: Batch, update: int, *, latents: tuple[int, int], forget_graphs: Callable[[], None]
     ) -> None:
         """Take what was kept of this rank's share of the global batch, whose latents have this height and width."""
-        self.on = self.repa.is_on(update, self.setup.length.updates)
+        updates = self.setup.length.updates
+        self.on = self.repa.is_on(update, updates)
+        if not self.on and update > 0 and self.repa.is_on(update - 1, updates):
+            self.setup.console.say(f"Alignment with the teacher is off from update {update + 1} of {updates} on (stop)")
         held = [] if self.on else [p for p in self.projector.parameters() if p.grad is not None]
         if held:
             # Zeros that stayed would alter the last bits of a norm, and a process that begins here has none.

@@ -258,6 +258,26 @@ def test_what_cannot_be_is_one_clear_error(root: Path, form: str, options: dict[
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (["a.png", "a.txt"], r"data=image_folder data.data_path=.*d data.captions_file=sidecar$"),
+        (["in/a.png", "in/a.txt", "note.md"], r"data=image_folder .*captions_file=sidecar$"),
+        (["note.md"], r"none of the known forms; taken are the folders of save_to_disk, of parquet, .*metadata.csv"),
+        (["a.png", "b.png"], "none of the known forms"),
+        ([], "none of the known forms"),
+    ],
+)
+def test_a_folder_of_another_form_is_told_what_is_taken(tmp_path: Path, files: list[str], message: str) -> None:
+    for name in files:
+        path = tmp_path / "d" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(png(1) if name.endswith("png") else b"\xe9 not UTF-8")
+    (tmp_path / "d").mkdir(exist_ok=True)
+    with pytest.raises(ValueError, match=message):
+        build(tmp_path / "d")
+
+
 def test_a_set_of_the_hub_is_asked_for_by_name_and_revision(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     local, asked = datasets.load_from_disk(root / "saved"), []
 

@@ -239,6 +239,10 @@ def test_after_its_stop_nothing_is_aligned_and_no_projector_is_published(undistu
 
     rows = [r for r in read_rows(undisturbed / "graph" / "training_metrics_flow.jsonl") if r["kind"] == "train"]
     assert ["repa" in row["metrics"] for row in rows] == [True, True, False]  # of updates 1-3, 4-6 and 7-8
+    said = (undisturbed / "log.txt").read_text()
+    assert said.count("Alignment with the teacher is off from update 5 of 8 on (stop)") == 1
+    lines = [line for line in said.splitlines() if "| Flow: " in line]
+    assert ["| Alignment: " in line for line in lines] == [True, True, True, False]
     names = [
         n
         for part in weights.find_parts(undisturbed)
