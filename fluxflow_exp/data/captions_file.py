@@ -17,6 +17,10 @@ from fluxflow_exp.data.protocols import Bad
 from fluxflow_exp.data.several_captions import joined
 
 SIDECAR = "sidecar"  # a caption a file
+FORMS = (
+    "a file (name<TAB>caption lines; .jsonl, .csv or .parquet metadata; COCO .json), or sidecar: a text beside each "
+    "picture"
+)
 SIDECARS = (SIDECAR, "sidecar_lines")  # or a caption a line
 
 
@@ -69,6 +73,8 @@ def read_captions(given: str, folder: Path, *, prefix: str | None = None, key: s
         _check_some(entries, bad, f"{key}={given}: {folder} holds {wanted}")
         return Captions(entries, bad, notes, list(found.pictures))
     path = Path(given).expanduser()
+    if path.is_dir():
+        raise ValueError(f"{key}: {path} is a folder, and captions are {FORMS}")
     form = _FORMS.get(path.suffix.lower(), _Form(_of_lines, "no line of the form name<TAB>caption"))
     try:
         rows = list(form.rows(path))

@@ -105,15 +105,19 @@ def _files(folder: Path) -> frozenset[str] | None:
         return frozenset()
 
 
+def counted(count: int, what: str) -> str:
+    """`1 picture`, `2 pictures`."""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
 def unusable(bad: Bad, what: str) -> list[str]:
-    """A line about `what` that was found to be none before anything is read, if there is some."""
+    """A line about each `what`, in the singular, found to be none before anything is read, if any."""
     shown = "; ".join(f"{name}: {reason}" for name, reason in bad[:SHOWN])
-    return [f"{len(bad)} {what} cannot be used: {shown}" + ("; …" if len(bad) > SHOWN else "")] if bad else []
+    return [f"{counted(len(bad), what)} cannot be used: {shown}" + ("; …" if len(bad) > SHOWN else "")] if bad else []
 
 
 def line(names: list[str], what: str, is_what: str, why: str = "") -> str:
     """Return how many there are, and the first ones."""
     shown = ", ".join(repr(name) for name in names[:SHOWN]) + (", …" if len(names) > SHOWN else "")
     verb = "is" if len(names) == 1 else "are"
-    plural = "" if len(names) == 1 else "s"
-    return f"{len(names)} {what}{plural} {verb} {is_what}: {shown}" + (f". Cause: {why}" if why else "")
+    return f"{counted(len(names), what)} {verb} {is_what}: {shown}" + (f". Cause: {why}" if why else "")

@@ -92,7 +92,7 @@ class HFDataset:
         self.train = Images(trained, rows.file_of, transform, state_of=rows.state_of)
         self.validation = Images(several_captions.single(held_out), apart.file_of, square, state_of=apart.state_of)
         self.notes = _notes(trained + held_out, prefixed("", fixed_prompt_prefix))
-        self.notes += folder_notes.unusable(self.bad, "rows") + size_notes.notes(self.train)
+        self.notes += folder_notes.unusable(self.bad, "row") + size_notes.notes(self.train)
         self.bad += self.train.bad
         self.prompts = list(dict.fromkeys(e.caption for e in held_out))[:N_PROMPTS]
 

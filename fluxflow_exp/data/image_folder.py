@@ -98,7 +98,7 @@ class ImageFolder:
         found = folder_notes.notes(entries, bare, listing)
         if len(missing) > self.max_bad_fraction * total:
             raise ValueError(f"{found[0]} ({total} captions; max_bad_fraction={self.max_bad_fraction} may be bad)")
-        return captions.notes + found + several_captions.notes(entries) + folder_notes.unusable(self.bad, "captions")
+        return captions.notes + found + several_captions.notes(entries) + folder_notes.unusable(self.bad, "caption")
 
     def score(self, images: Tensor, captions: list[str]) -> dict[str, float]:
         """Nothing here reads captions back from images."""

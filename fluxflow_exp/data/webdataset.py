@@ -112,7 +112,7 @@ class WebDataset:
             trained = held_out = self.train.held_out(validation_images)  # how many there are is not known
         _check_both(trained, held_out, len(shards), self.bad)
         self.validation = Images(several_captions.single(held_out), _file_of, square, state_of=_state_of)
-        self.notes += several_captions.notes(trained) + unusable(self.bad, "samples")
+        self.notes += several_captions.notes(trained) + unusable(self.bad, "sample")
         self.prompts = list(dict.fromkeys(e.caption for e in held_out))[:N_PROMPTS]
 
     def score(self, images: Tensor, captions: list[str]) -> dict[str, float]:

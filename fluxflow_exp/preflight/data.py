@@ -3,7 +3,7 @@
 import os
 from typing import Any
 
-from fluxflow_exp.data.captions_file import SIDECARS
+from fluxflow_exp.data.captions_file import FORMS, SIDECARS
 from fluxflow_exp.errors import did_you_mean
 
 
@@ -54,5 +54,7 @@ def path_problems(data: Any, where: str) -> list[str]:
             found.append(f"{where}.{key}: there is no folder {path}")
         beside = value in SIDECARS and key in ("captions_file", "held_out_file")
         if key.endswith("_file") and not beside and not os.path.isfile(path):
-            found.append(f"{where}.{key}: there is no file {path}")
+            folder = os.path.isdir(path)
+            wanted = f", and captions are {FORMS}" if key in ("captions_file", "held_out_file") else ", not a file"
+            found.append(f"{where}.{key}: " + (f"{path} is a folder{wanted}" if folder else f"there is no file {path}"))
     return found

@@ -12,6 +12,7 @@ from fluxflow_exp.config import bounds
 from fluxflow_exp.config.compose import PARTS
 from fluxflow_exp.config.published import is_known
 from fluxflow_exp.config.schema import RunConfig, Stage, Step
+from fluxflow_exp.data.captions_file import FORMS
 from fluxflow_exp.errors import did_you_mean, suggest_key
 
 
@@ -117,7 +118,8 @@ def _missing(value: Any, path: str) -> list[str]:
         return [line for key, child in value.items() for line in _missing(child, f"{path}{key}.")]
     if value == "???":
         key = path.rstrip(".")
-        return [f"{key} is not set: give {key}=…"]
+        forms = f": {FORMS}" if key.endswith(".captions_file") else ""
+        return [f"{key} is not set: give {key}=…{forms}"]
     return []
 
 

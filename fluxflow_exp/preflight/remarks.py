@@ -5,6 +5,7 @@ from typing import Protocol, runtime_checkable
 from torch import nn
 
 from fluxflow_exp.config.schema import Step
+from fluxflow_exp.data.folder_notes import counted
 from fluxflow_exp.data.protocols import Captioned, DataSet, Stream
 from fluxflow_exp.step_length import Length
 
@@ -51,7 +52,8 @@ def _cut(data: DataSet, text_encoder: nn.Module) -> list[str]:
     cut = sum(each > longest for each in text_encoder.lengths(looked_at))
     if not cut:
         return []
+    verb = "is" if cut == 1 else "are"
     return [
-        f"{cut:,} of {len(looked_at):,} captions are longer than the {longest} {text_encoder.unit} that the text "
-        "encoder reads, and are cut there: shorten them, or raise model.text_encoder.max_length"
+        f"{cut:,} of {counted(len(looked_at), 'caption')} {verb} longer than the {longest} {text_encoder.unit} "
+        f"that the text encoder reads, and {verb} cut there: shorten them, or raise model.text_encoder.max_length"
     ]

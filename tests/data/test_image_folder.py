@@ -217,7 +217,7 @@ def test_what_is_odd_about_names_and_captions_is_said(folder):
         f"1 picture is without a caption in {folder / 'images'}, and not trained on: 'lonely.png'",
         "2 of 32 pictures have several captions, 2.0 on average: one is chosen by weight each time, of held-out "
         "pictures the heaviest stands",
-        "1 captions cannot be used: captions.tsv:35: no tab between name and caption",
+        "1 caption cannot be used: captions.tsv:35: no tab between name and caption",
     ]
     assert image_folder(folder, max_bad_fraction=0.2, fixed_prompt_prefix="a").notes == notes
     captions_of(folder, lines)
@@ -284,7 +284,7 @@ def test_a_folder_of_folders_with_captions_beside_the_pictures_trains_and_its_pl
     assert f"note: 1 text file is without a picture in {photos}: 'notes.txt'" in said
     assert "note: 1 caption is empty: 'album 1/deep/1.png'" in said
     assert "note: 3 pictures are without a caption in" in said
-    assert "note: 1 captions cannot be used: album 2/deep/2.txt: is not UTF-8 text (byte 0)" in said
+    assert "note: 1 caption cannot be used: album 2/deep/2.txt: is not UTF-8 text (byte 0)" in said
     data = image_folder(tmp_path, data_path=str(photos), captions_file="sidecar", validation_fraction=0.2)
     names = {f"album {i % 3}/deep/{i}.png" for i in range(30) if i not in (0, 2)}
     assert {entry.id for source in (data.train, data.validation) for entry in source.entries} == names

@@ -162,7 +162,7 @@ def test_all_problems_are_listed_together():
         "+foo=1", "stage.steps.vae.trainer.kl.weight=much", "resume=maybe", "data=image_folder", "data.data_path=/none"
     )
     assert len(found) >= 5
-    assert any("data.captions_file is not set" in line for line in found)
+    assert any("data.captions_file is not set" in line and "or sidecar: a text beside" in line for line in found)
     assert any("data.data_path: there is no folder /none" in line for line in found)
 
 

@@ -5,12 +5,17 @@ from typing import NamedTuple
 
 from fluxflow_exp.data import folder_notes
 from fluxflow_exp.data.captions import prefixed
+from fluxflow_exp.data.captions_file import FORMS
 from fluxflow_exp.data.check.look import KINDS
 from fluxflow_exp.data.check.survey import Survey
 from fluxflow_exp.data.size_notes import PANORAMA
 
 # How much a finding matters.
 LOST, DOUBTFUL, TOLD = "lost to training", "worth a look", "for information"
+NO_CAPTIONS = (
+    f"data=image_folder refuses a folder without captions: give {FORMS}. An autoencoder alone (stage=vae) reads "
+    "none: a file with a line name<TAB> for each picture will do"
+)
 TINY = 2.0  # times that a very small picture is enlarged at least
 
 
@@ -40,13 +45,14 @@ def findings(survey: Survey) -> list[Finding]:
 def _lost(survey: Survey) -> list[Finding]:
     cause = folder_notes.cause(survey.missing, survey.listing) if survey.missing else ""
     bad = survey.captions.bad + survey.apart.bad
+    bare = survey.bare if survey.wanted.captions_file else survey.names
+    rank, advice = (DOUBTFUL, "they are not trained on") if survey.wanted.captions_file else (LOST, NO_CAPTIONS)
     return [
         Finding(LOST, "unreadable pictures", [Item(name, why) for name, why in survey.wrong.items()],
                 "make them anew, or leave them out"),
         Finding(LOST, "captions without a picture", [Item(name) for name in survey.missing], cause),
         Finding(LOST, "unusable captions", [Item(where, why) for where, why in bad]),
-        Finding(DOUBTFUL, "pictures without a caption",
-                [Item(name, pictures=(name,)) for name in survey.bare], "they are not trained on"),
+        Finding(rank, "pictures without a caption", [Item(name, pictures=(name,)) for name in bare], advice),
     ]  # fmt: skip
 
 
@@ -59,7 +65,7 @@ def _copies(survey: Survey) -> list[Finding]:
         item = Item(second, f"is {first}" if pair.exact else f"is nearly {first} ({how})", (second, first))
         (exact if pair.exact else near).append(item)
     sizes = [len(group) for group in survey.groups]
-    together = f"copies are in {len(sizes):,} groups, the largest of {max(sizes, default=0):,}"
+    together = f"copies are in {folder_notes.counted(len(sizes), 'group')}, the largest of {max(sizes, default=0):,}"
     parted = []
     for group in survey.parted():
         held_out = [name for name in group if name in survey.held_out]
@@ -90,7 +96,8 @@ def _captions(survey: Survey) -> list[Finding]:
     lonely = [Item(note) for note in survey.captions.notes + survey.apart.notes]
     return [
         Finding(DOUBTFUL, "captions cut by the text encoder", cut, advice),
-        Finding(DOUBTFUL, "empty captions", [Item(name, pictures=(name,)) for name in empty], "--fix drops them"),
+        Finding(DOUBTFUL, "empty captions", [Item(name, pictures=(name,)) for name in empty],
+                "trained on as they are; --fix drops them"),
         Finding(DOUBTFUL, "captions that stand several times",
                 [Item(_short(caption), f"{count:,} times", (example[caption],)) for caption, count in repeated]),
         Finding(DOUBTFUL, "repeated lines", [Item(name) for name in twice], "--fix drops them"),

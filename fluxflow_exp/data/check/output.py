@@ -7,11 +7,13 @@ from pathlib import Path
 import numpy as np
 
 from fluxflow_exp.config.published import shown
-from fluxflow_exp.data.buckets import variants
 from fluxflow_exp.data.check import proportions
 from fluxflow_exp.data.check.findings import Finding
 from fluxflow_exp.data.check.proportions import Shapes
 from fluxflow_exp.data.check.survey import Survey
+from fluxflow_exp.data.folder_notes import counted
+from fluxflow_exp.data.image_folder import ImageFolder
+from fluxflow_exp.data.loader import groups_of
 from fluxflow_exp.preflight.remarks import FEW_PICTURES, OFTEN
 
 SHOWN = 2  # examples in a line
@@ -32,9 +34,11 @@ def report(survey: Survey, found: list[Finding]) -> str:
 def head(survey: Survey) -> str:
     """How much was read, and how fast."""
     wanted, count = survey.wanted, len(survey.names)
-    said = f"{len(survey.said):,} captions ({shown(wanted.captions_file)})" if wanted.captions_file else "no captions"
+    said = "no captions"
+    if wanted.captions_file:
+        said = f"{counted(len(survey.said), 'caption')} ({shown(wanted.captions_file)})"
     rate = count / max(survey.seconds, 1e-9)
-    return f"{count:,} pictures, {said}; read in {survey.seconds:,.1f} s, {rate:,.0f} a second"
+    return f"{counted(count, 'picture')}, {said}; read in {survey.seconds:,.1f} s, {rate:,.0f} a second"
 
 
 def _lines(finding: Finding) -> list[str]:
@@ -89,39 +93,45 @@ def captions(survey: Survey) -> list[str]:
 
 
 def training(survey: Survey) -> list[str]:
-    """A line for each step: how many updates it has, and how often each picture is seen."""
-    if not survey.entries:
-        return []
-    trained = [entry.id for entry in survey.entries if entry.id not in survey.held_out]
-    held_out = len(survey.entries) - len(trained)
-    lines = [f"{len(trained):,} captioned pictures are trained on, {held_out:,} are held out"]
-    shapes = _samples(survey, trained)
-    samples = sum(shapes)
+    """Whether training would refuse it; else for each step how many updates it has, and how often pictures are seen."""
+    data = survey.trained
+    if isinstance(data, str):
+        return [f"refused: {data}"]
+    lines = _trained(survey, data)
+    samples, shapes = len(data.train), groups_of(data.train).values()
     for step in survey.wanted.steps:
-        epoch = sum(count // step.batch_size for count in shapes)
+        epoch = sum(len(members) // step.batch_size for members in shapes)
         updates = epoch * step.epochs
         if step.max_updates is not None:
             updates = min(updates, step.max_updates)
         seen = updates * step.batch_size / max(samples, 1)
         copies = ": expect copies" if samples < FEW_PICTURES and seen >= OFTEN else ""
-        said = f"{samples:,} samples / {step.batch_size} = {epoch:,} updates an epoch; {updates:,} updates in all, in "
-        said += f"which each is seen {seen:.3g} times{copies}"
-        few = "fewer samples of one shape than a batch: it cannot be trained"
+        said = f"{counted(samples, 'sample')} / {step.batch_size} = {counted(epoch, 'update')} an epoch; "
+        said += f"{counted(updates, 'update')} in all, in which each is seen {seen:.3g} times{copies}"
+        few = "refused: fewer samples of one shape than a batch"
         lines.append((f"{step.name}: " if step.name else "") + (said if epoch else few))
     return lines
 
 
-def _samples(survey: Survey, trained: list[str]) -> list[int]:
-    """How many samples of an epoch have each shape, as training counts them."""
-    wanted = survey.wanted
-    if wanted.max_ratio is None and not wanted.reduced_min_sizes:
-        return [len(trained)]
-    row = {survey.names[index]: tuple(size) for index, size in zip(survey.at, survey.sizes.tolist(), strict=True)}
-    found = variants(
-        [row[name] for name in trained if name in row],
-        img_size=wanted.img_size, max_ratio=wanted.max_ratio, reduced_min_sizes=wanted.reduced_min_sizes,
-    )  # fmt: skip
-    return list(Counter(variant.size for variant in found).values())
+def _trained(survey: Survey, data: ImageFolder) -> list[str]:
+    """How many pictures the plan counts, and what becomes of those among them that cannot be read."""
+    entries = data.train.entries + data.validation.entries
+    lines = [
+        f"{counted(len(data.train.entries), 'captioned picture')} to train on and {len(data.validation):,} held out, "
+        "as the plan of a run counts them"
+    ]
+    known = {entry.id for entry in entries}
+    lost = known & {*survey.missing, *survey.wrong}
+    if lost:
+        lines.append(f"{len(lost):,} of them missing or unreadable: while training, others stand in for these")
+    bad = len(lost | {name for name, _ in data.bad})
+    total = len(data.train) + len(data.validation) + len(data.bad)
+    if bad > data.max_bad_fraction * total:
+        lines.append(
+            f"training stops once it has met them: {bad:,} of {total:,} samples cannot be read, more than "
+            f"data.max_bad_fraction={data.max_bad_fraction}"
+        )
+    return lines
 
 
 def fixed(path: Path, dropped: Counter[str], *, held_out: bool) -> str:

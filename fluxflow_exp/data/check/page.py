@@ -21,7 +21,7 @@ from fluxflow_exp.run import failures
 
 SIDE = 160  # pixels of a picture at most
 SHOWN = 16  # pictures, or pairs of them, of a kind of trouble
-LINES = 50  # of a kind that is told in words
+LINES = 12  # the first of a kind that is told in words
 RATIOS = (1 / 3, 1 / 2, 2 / 3, 3 / 4, 0.95, 1.05, 4 / 3, 3 / 2, 2, 3)  # width to height, where bars of the chart meet
 SIDES = (64, 128, 192, 256, 384, 512, 768, 1024, 2048)  # pixels of the shortest side, where they do
 
@@ -71,8 +71,8 @@ def _tiles(survey: Survey, found: list[Finding]) -> list[tuple[str, str, str | N
 
 def _shown(finding: Finding, folder: Path) -> dict[str, Any]:
     """A kind of trouble with some examples; those that are pictures have their addresses."""
-    most = SHOWN if finding.items[0].pictures else LINES
-    rows = [_item(each, folder) for each in spread(finding.items, most)]
+    items = spread(finding.items, SHOWN) if finding.items[0].pictures else finding.items[:LINES]
+    rows = [_item(each, folder) for each in items]
     rows = [each for each in rows if each["urls"]] or rows  # those of a strip are pictures, unless none can be read
     return {
         "id": _id(finding.title),

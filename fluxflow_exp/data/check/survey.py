@@ -15,6 +15,7 @@ from fluxflow_exp.data.captions_file import Captions, read_captions
 from fluxflow_exp.data.check.duplicates import Groups, Pair, pairs
 from fluxflow_exp.data.check.look import DIGEST, KEPT, Look, look
 from fluxflow_exp.data.check.wanted import Wanted
+from fluxflow_exp.data.image_folder import ImageFolder
 from fluxflow_exp.data.images import is_held_out
 from fluxflow_exp.data.workers import reading
 from fluxflow_exp.errors import UserError
@@ -82,6 +83,22 @@ class Survey:
         if self.wanted.held_out_file is not None:
             return {entry.id for entry in self.apart.entries}
         return {entry.id for entry in self.captions.entries if is_held_out(entry.side, self.wanted.fraction)}
+
+    @cached_property
+    def trained(self) -> ImageFolder | str:
+        """What training would make of it, or the words with which it would refuse it."""
+        wanted = self.wanted
+        if wanted.captions_file is None:
+            return "there are no captions"
+        try:
+            return ImageFolder(
+                data_path=str(wanted.folder), captions_file=wanted.captions_file, img_size=wanted.img_size,
+                buckets=wanted.max_ratio, reduced_min_sizes=wanted.reduced_min_sizes,
+                fixed_prompt_prefix=wanted.prefix, validation_fraction=wanted.fraction,
+                max_bad_fraction=wanted.max_bad_fraction, held_out_file=wanted.held_out_file,
+            )  # fmt: skip
+        except ValueError as error:
+            return str(error)
 
     def parted(self) -> list[list[str]]:
         """The groups of which some are trained on and some held out."""

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from fluxflow_exp.config.compose import typed
 from fluxflow_exp.config.overrides import values_of
-from fluxflow_exp.data.captions_file import SIDECARS
+from fluxflow_exp.data.captions_file import FORMS, SIDECARS
 from fluxflow_exp.data.sidecars import SUFFIXES
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.preflight import parts
@@ -54,6 +54,7 @@ class Wanted:
     held_out_file: str | None = None
     prefix: str | None = None
     reduced_min_sizes: list[int] | None = None
+    max_bad_fraction: float = 0.05
     steps: list[Step] = field(default_factory=list)
 
 
@@ -75,6 +76,8 @@ def of_overrides(words: list[str], *, config_dir: str | None = None) -> Wanted:
     if data.get("_target_") != FOLDER:
         raise UserError("only the pictures of a folder are checked: say data=image_folder, one set at a time")
     unset = [f"data.{key} is not set" for key in ("data_path", "captions_file") if data.get(key) in (None, "???")]
+    if unset and data.get("captions_file") in (None, "???"):
+        unset[-1] += f": it is {FORMS}"
     wrong = unset or path_problems(data, "data")
     if wrong:
         raise UserError(*wrong)
@@ -92,6 +95,7 @@ def of_overrides(words: list[str], *, config_dir: str | None = None) -> Wanted:
         data.get("held_out_file"),
         data["fixed_prompt_prefix"],
         data["reduced_min_sizes"],
+        data["max_bad_fraction"],
         [Step(name, step.batch_size, step.n_epochs, step.max_updates) for name, step in steps.items()],
     )
 

@@ -268,11 +268,11 @@ def test_captions_are_found_where_they_stand(tmp_path: Path, capsys: pytest.Capt
     words = [str(tmp_path), "--img_size", "32", "--output", str(tmp_path / "page.html")]
     for number in range(3):
         picture(number).save(tmp_path / f"{number}.png")
-    assert cli(words) == 0
+    assert cli(words) == 1
     assert "3 pictures, no captions;" in capsys.readouterr().out
     (tmp_path / "0.txt").write_text("a kite")
     assert cli(words) == 0
-    assert "1 pictures, 1 captions (sidecar)" in capsys.readouterr().out
+    assert "1 picture, 1 caption (sidecar)" in capsys.readouterr().out
     (tmp_path / "metadata.csv").write_text("file_name,text\n0.png,a\n1.png,b\n")
     assert cli(words) == 0
     assert "2 pictures, 2 captions" in capsys.readouterr().out
