@@ -42,6 +42,10 @@ def test_captions_that_the_text_encoder_cuts_are_counted(tmp_path: Path) -> None
     assert 0 < cut < len(data.train)
     (line,) = remarks(step, short, data, ByteTextEncoder(width=8, depth=0, max_length=8))
     assert line.startswith(f"{cut} of {len(data.train)} captions are longer than the 8 bytes")
+    lone = Mixture({"a": data}, {"a": 1.0})
+    lone.train.captions = lambda: ["ä" * 5, "ä"]  # type: ignore[method-assign]
+    (line,) = remarks(step, short, lone, ByteTextEncoder(width=8, depth=0, max_length=8))
+    assert line.startswith("1 of 2 captions is longer than the 8 bytes that the text encoder reads, and is cut there")
     assert remarks(step, short, data, ByteTextEncoder(width=8, depth=0, max_length=10)) == []
     mixed = Mixture({"a": data, "b": Shapes(img_size=16, n_images=8, n_validation=8)}, {"a": 1.0, "b": 1.0})
     assert mixed.train.captions() == data.train.captions()

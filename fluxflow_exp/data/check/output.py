@@ -96,7 +96,7 @@ def training(survey: Survey) -> list[str]:
     """Whether training would refuse it; else for each step how many updates it has, and how often pictures are seen."""
     data = survey.trained
     if isinstance(data, str):
-        return [f"refused: {data}"]
+        return [f"refused: {shown(data)}"]
     lines = _trained(survey, data)
     samples, shapes = len(data.train), groups_of(data.train).values()
     for step in survey.wanted.steps:
