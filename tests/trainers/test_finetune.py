@@ -138,7 +138,7 @@ def test_the_command_takes_an_adapter_and_refuses_one_of_another_base(base: Path
         words = ["--model_checkpoint", str(model), "--text_prompts_path", str(tmp_path / "p.txt"), "--steps", "2"]
         generate(parser().parse_args([*words, "--output_path", str(tmp_path / "out"), "--device", "cpu", *more]))
 
-    command(final(base), "--lora", str(adapter(run)), "--lora_scale", "0.5")
+    command(final(base), "--lora", str(run), "--lora_scale", "0.5")
     with pytest.raises(UserError, match=r"--lora: .* was trained on another model"):
         command(final(run), "--lora", str(adapter(run)))
     with pytest.raises(UserError, match="--lora_scale acts with --lora alone"):
