@@ -74,14 +74,14 @@ class FetchedImages(Images):
         needed = sum(sizes[: BLOCKS * self.together])
         if needed > self.cache.bound:
             raise ValueError(
-                f"cache_gib={self.cache.bound / 2**30:g} is too little for the {BLOCKS * self.together} shards that "
+                f"cache_gib={self.cache.gib:g} is too little for the {BLOCKS * self.together} shards that "
                 f"may be needed at a time: set {_gib(needed)} or more, or a smaller data.shuffle_shards"
             )
         self.cache.check_room(min(self.bytes, self.cache.bound))
         again = "" if self.whole else ", and the rest again each epoch (a larger data.cache_gib keeps more)"
         return [
             f"{len(self.shards):,} shards of {_gib(self.bytes)} GiB: {_gib(self.cache.missing(self.shards))} GiB are "
-            f"to be fetched into {self.cache.folder}, where at most {self.cache.bound / 2**30:g} stay{again}"
+            f"to be fetched into {self.cache.folder}, where at most {self.cache.gib:g} stay{again}"
         ]
 
     def order(self, *, seed: int, epoch: int) -> list[int]:

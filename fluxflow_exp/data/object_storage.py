@@ -68,14 +68,13 @@ class Storage:
                     )
                 return cast(bytes, answer.read())
 
-    def chunks(self, url: str, start: int) -> Iterator[bytes]:
-        """The bytes from `start` to the end."""
+    def chunks(self, url: str, start: int, end: int) -> Iterator[bytes]:
+        """The bytes from `start` on of a file that has `end` bytes."""
         with _as_os_error():
             if not _is_http(url):
                 system, path = filesystem(url)
-                while chunk := system.cat_file(path, start=start, end=start + CHUNK):
-                    yield chunk
-                    start += len(chunk)
+                for begin in range(start, end, CHUNK):
+                    yield system.cat_file(path, start=begin, end=min(begin + CHUNK, end))
                 return
             with self._answer(url, f"bytes={start}-" if start else None) as answer:
                 if start and answer.status != 206:
@@ -91,6 +90,7 @@ class Storage:
 
     def _state(self, url: str) -> State:
         system, path = filesystem(url)
+        system.invalidate_cache(path)  # what a listing has said may be another file by now
         known = system.info(path)
         found = (known.get(key) for key in ("ETag", "etag", "md5Hash", "LastModified", "mtime", "created"))
         return State(int(known["size"]), str(next((each for each in found if each), "")))
@@ -166,8 +166,8 @@ def _as_os_error() -> Iterator[None]:
         if 400 <= error.code < 500 and error.code not in (408, 429):
             raise MissingError(str(error)) from error
         raise
-    except (FileNotFoundError, PermissionError) as error:
-        raise MissingError(str(error) or type(error).__name__) from error
+    except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
+        raise MissingError(f"there is no such file, or it may not be read ({type(error).__name__}: {error})") from error
     except (OSError, ValueError, UserError, ImportError):
         raise
     except http.client.HTTPException as error:

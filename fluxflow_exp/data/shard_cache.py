@@ -45,7 +45,7 @@ class ShardCache:
     """At most `gib` GiB of shards in `folder`."""
 
     def __init__(self, folder: Path, gib: float, storage: Storage) -> None:
-        self.folder, self.bound, self.storage = folder, int(gib * 2**30), storage
+        self.folder, self.gib, self.bound, self.storage = folder, gib, int(gib * 2**30), storage
 
     def path(self, shard: Shard) -> Path:
         return self.folder / f"{shard.stem}.tar"
@@ -107,7 +107,7 @@ class ShardCache:
         start = _size(part)
         if start < shard.state.size:
             with part.open("ab") as file:
-                for chunk in self.storage.chunks(shard.url, start):
+                for chunk in self.storage.chunks(shard.url, start, shard.state.size):
                     with naming(part):  # a full disk says where
                         file.write(chunk)
         size = _size(part)
