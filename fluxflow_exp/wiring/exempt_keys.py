@@ -41,6 +41,8 @@ INERT = {
         ("model.compressor.weights_path", "model.expander.weights_path"),
         "is left out: fresh weights reach the same parts",
     ),
+    "data.cache_gib": "how much of remote shards stays on the disk",
+    "data.cache_folder": "where remote shards stay",
     "data.max_bad_fraction": "says when unreadable samples are too many",
     "data.datasets.*.max_bad_fraction": "says when unreadable samples are too many",
 }

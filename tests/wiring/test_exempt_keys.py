@@ -17,6 +17,7 @@ from tests.helpers.autoencoders import KL
 
 PACKAGE = Path(fluxflow_exp.__file__).parent
 LPIPS = "+loss@stage.steps.vae_gan.trainer.perceptual=lpips"
+CACHE = ["+data.cache_gib=1", "+data.cache_folder=x"]
 CHOICES = [
     ["stage=full", "optimizer=muon", LPIPS, "data=webdataset", "data.urls=x", "minutes=5"],
     ["stage=vae", "data=multi", "+data@data.datasets.mine=image_folder", "data.datasets.mine.data_path=x"],
