@@ -22,6 +22,7 @@ CHOICES = [
     ["stage=full", "optimizer=muon", LPIPS, "data=webdataset", "data.urls=x", "minutes=5"],
     ["stage=vae", "data=multi", "+data@data.datasets.mine=image_folder", "data.datasets.mine.data_path=x"],
 ]
+CHOICES[0] += CACHE
 CHOICES[1] += ["data.datasets.mine.captions_file=x", "stage.steps.vae.minutes=5"]
 
 
