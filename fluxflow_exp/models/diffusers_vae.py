@@ -143,14 +143,14 @@ def weights_problem(config: Config, folder: str) -> str | None:
     for name in (*wanted, *there):
         if there.get(name) != wanted.get(name):
             return (
-                f"model.autoencoder.path={folder}: {file.name} is not of its config.json: {name} {_size(there, name)} "
+                f"model.autoencoder.path={folder}: {file.name} is not of its config.json: {name} is {_size(there, name)} "
                 f"in the file and {_size(wanted, name)} by config.json: take both from the same autoencoder"
             )
     return None
 
 
 def _size(shapes: dict[str, tuple[int, ...]], name: str) -> str:
-    return f"has {'x'.join(map(str, shapes[name]))} values" if name in shapes else "is not"
+    return "x".join(map(str, shapes[name])) if name in shapes else "absent"
 
 
 def _built(config: Config, weights_path: str | None) -> Any:

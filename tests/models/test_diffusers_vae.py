@@ -114,7 +114,7 @@ def test_by_headers_alone_the_first_tensor_of_another_configuration_is_named_onc
     for node in nodes.values():
         node["config"] = {**config, "latent_channels": 8}
     (line,) = parts._folders(nodes, list(nodes))
-    named = r"encoder.conv_out.weight has \d+x\d+x3x3 values in the file and has \d+x\d+x3x3 values by config.json"
+    named = r"encoder.conv_out.weight is \d+x\d+x3x3 in the file and \d+x\d+x3x3 by config.json"
     assert re.match(
         rf"model.autoencoder.path={tmp_path}: diffusion_pytorch_model\S+ is not of its config.*{named}", line
     )
@@ -129,8 +129,11 @@ def test_names_of_older_files_are_taken_and_tensors_too_few_or_too_many_are_not(
     name = "decoder.conv_in.bias"
     for tensors, said in (
         (older, None),
-        ({key: tensor for key, tensor in state.items() if key != name}, f"{name} is not in the file and has 8 values"),
-        ({**state, "more": torch.zeros(3, 2)}, "more has 3x2 values in the file and is not by config.json"),
+        (
+            {key: tensor for key, tensor in state.items() if key != name},
+            f"{name} is absent in the file and 8 by config.json",
+        ),
+        ({**state, "more": torch.zeros(3, 2)}, "more is 3x2 in the file and absent by config.json"),
     ):
         save_file(tensors, file)
         with torch.device("meta"):
