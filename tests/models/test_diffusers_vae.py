@@ -116,7 +116,7 @@ def test_by_headers_alone_the_first_tensor_of_another_configuration_is_named_onc
     (line,) = parts._folders(nodes, list(nodes))
     named = r"encoder.conv_out.weight is \d+x\d+x3x3 in the file and \d+x\d+x3x3 by config.json"
     assert re.match(
-        rf"model.autoencoder.path={tmp_path}: diffusion_pytorch_model\S+ is not of its config.*{named}", line
+        rf"model.autoencoder.path={tmp_path}: diffusion_pytorch_model\S+ does not fit config.*{named}", line
     )
 
 
