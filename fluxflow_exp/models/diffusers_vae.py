@@ -143,8 +143,9 @@ def weights_problem(config: Config, folder: str) -> str | None:
     for name in (*wanted, *there):
         if there.get(name) != wanted.get(name):
             return (
-                f"model.autoencoder.path={folder}: {file.name} does not fit config.json: {name} is {_size(there, name)} "
-                f"in the file and {_size(wanted, name)} by config.json: take both from the same autoencoder"
+                f"model.autoencoder.path={folder}: {file.name} does not fit config.json: {name} is "
+                f"{_size(there, name)} in the file and {_size(wanted, name)} by config.json: "
+                "take both of one autoencoder"
             )
     return None
 
