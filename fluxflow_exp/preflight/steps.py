@@ -201,15 +201,18 @@ def _parts(step: dict[str, Any], where: str, made: set[str], values: dict[str, A
             uses = ("compressor",)
         elif spread:
             found.append(f"{where}.trainer.kl is missing: without it {where}.freeze must have the compressor")
-    lacking = [part for part in uses if part not in made | given]
-    if lacking:
-        needs, way = f"{where} needs a trained {' and '.join(lacking)}", "init_from=RUN_FOLDER_OR_FILE"
-        if trainer.FROM_PUBLISHED:
-            here = f", which {step['init_from']} does not hold" if step["init_from"] else ""
-            found.append(f"{needs}{here}: give {way} of a run with a flow step")
-        else:
-            found.append(f"{needs}: put an autoencoder step before it (stage=full), or give {where}.{way}")
-    return found
+    return found + _lacking([part for part in uses if part not in made | given], trainer, step, where)
+
+
+def _lacking(parts: list[str], trainer: Any, step: dict[str, Any], where: str) -> list[str]:
+    """Say where the trained `parts` that are not there can come from."""
+    if not parts:
+        return []
+    needs, way = f"{where} needs a trained {' and '.join(parts)}", "init_from=RUN_FOLDER_OR_FILE"
+    if trainer.FROM_PUBLISHED:
+        here = f", which {step['init_from']} does not hold" if step["init_from"] else ""
+        return [f"{needs}{here}: give {way} of a run with a flow step"]
+    return [f"{needs}: put an autoencoder step before it (stage=full), or give {where}.{way}"]
 
 
 def _reconstructs(step: dict[str, Any]) -> bool:
