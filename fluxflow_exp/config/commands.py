@@ -4,24 +4,24 @@ import difflib
 import shlex
 
 COMMANDS = {
-    "generate": "pictures from prompts (fluxflow-generate)",
+    "generate": "pictures from prompts",
     "evaluate": "held-out quality of a trained model",
     "compare": "groups of runs, at equal budget",
-    "match": "a model made as large or as slow as another",
+    "match": "a model as large or slow as another",
     "status": "what has become of runs",
-    "report": "a run's card; several runs on one page",
+    "report": "a run's card; several runs on a page",
     "plot": "the graphs of runs",
-    "plan": "memory, time, money and disk before a run",
+    "plan": "memory, time, money, disk of a run",
     "benchmark": "how fast each step is here",
     "wiring": "whether all that is configured acts",
     "replay": "an update again: what was not finite",
-    "drill": "whether a configuration survives kills",
-    "verify": "whether a run folder is what was written",
+    "drill": "whether a configuration bears kills",
+    "verify": "whether a run is what was written",
     "sync": "offline W&B records sent",
     "convert": "FluxFlow Training's YAML and weights",
     "export": "a model for diffusers or ComfyUI",
     "data.check": "pictures and captions, before a run",
-    "data.pack": "a folder of images as WebDataset shards",
+    "data.pack": "a folder as WebDataset shards",
     "data.shard_index": "indices of shards, for object storage",
 }
 

@@ -8,6 +8,7 @@ import pytest
 
 from fluxflow_exp.config.compose import conf_dir, resolve
 from fluxflow_exp.config.overrides import compose_config
+from fluxflow_exp.run import frozen
 from fluxflow_exp.run.folder import RunFolder
 from fluxflow_exp.wiring import command as wiring
 from fluxflow_exp.wiring import keys_act
@@ -113,7 +114,7 @@ def test_the_command_checks_a_run_and_leaves_a_certificate(
     assert written["checks"] == [
         {"step": "vae", "check": "gradient of l1", "passed": True, "note": "reaches compressor"}
     ]
-    assert seen == [folder.frozen()]
+    assert seen == [frozen.to_build(folder.config)]
     assert wiring.main(["--run", str(folder.path)]) == 1
     said = capsys.readouterr().out
     assert "gradient of l1  FAILED  reaches compressor" in said
