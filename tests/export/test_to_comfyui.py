@@ -16,6 +16,8 @@ from fluxflow_exp.export.to_comfyui import write
 from fluxflow_exp.models.text_to_image import TextToImage
 from tests.helpers.exported import MODELS, PROMPTS, SMALL, autoencoder_kl, bert, elsewhere, generated, publish
 
+pytestmark = pytest.mark.slow  # a process of its own, where this package is not
+
 # Libraries of this process that the nodes do without.
 WITHOUT = ("PIL", "diffusers", "transformers", "pydantic", "annotated_types", "numpy", "triton")
 INPUTS = {

@@ -12,6 +12,8 @@ from fluxflow_exp.export.source import read
 from fluxflow_exp.export.to_diffusers import write
 from tests.helpers.exported import MODELS, PROMPTS, SMALL, autoencoder_kl, bert, elsewhere, generated, publish
 
+pytestmark = pytest.mark.slow  # a process of its own, where this package is not
+
 pytest.importorskip("diffusers")
 NAMES = [*MODELS, "bert", "kl"]
 PLAIN = ["--steps", "3"]

@@ -155,6 +155,7 @@ def test_a_rank_that_is_killed_does_not_leave_the_others_waiting(tmp_path: Path)
     assert f"error: {reason}" in (tmp_path / "log.0").read_text()
 
 
+@pytest.mark.slow
 def test_a_sharded_flow_transformer_trains_alike_and_loads_on_any_number_of_ranks(
     tmp_path: Path, alone: tuple[Path, list[Any]]
 ) -> None:

@@ -16,6 +16,7 @@ PRE = ["sigmoid", "tanh", "silu", "none"]
 SHAPES = [(5,), (3, 35), (2, 3, 40), (1, 513, 5), (2, 2, 128, 10), (1025, 5)]  # channels last, in fives
 
 
+@pytest.mark.slow
 @by_the_parent
 @with_triton
 def test_the_kernels_pass_these_tests_through_the_interpreter() -> None:

@@ -11,6 +11,7 @@ TAPS = [(-1, 0), (0, 2), (3, -2)]
 SHAPES = [(1, 1, 1), (5, 4, 7), (16, 9, 3), (130, 6, 5)]
 
 
+@pytest.mark.slow
 @by_the_parent
 @with_triton
 def test_the_kernels_pass_these_tests_through_the_interpreter() -> None:

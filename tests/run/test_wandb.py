@@ -55,6 +55,7 @@ def rows_of(run: Path) -> list[Any]:
     ]
 
 
+@pytest.mark.slow
 def test_after_three_kills_offline_each_row_stands_there_once(tmp_path: Path) -> None:
     values, log = toy(tmp_path, "tracking=wandb", "tracking.mode=auto"), tmp_path / "log"
     offline = Environment(HOME=str(tmp_path), NETRC=str(tmp_path / "netrc"))

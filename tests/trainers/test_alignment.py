@@ -287,6 +287,7 @@ def test_a_teacher_that_has_changed_is_not_gone_on_with(tmp_path: Path, autoenco
     assert f"{moved / 'model.safetensors'} has changed" in (tmp_path / "log").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
 def test_two_ranks_train_as_one_does_and_go_on_as_one(
     tmp_path: Path, undisturbed: Path, autoencoder: Path, on: list[str], parallel: str

@@ -160,7 +160,7 @@ def test_what_is_forgotten_of_old_data_is_measured(base: Path, run: Path) -> Non
     assert rows[-1]["drift_old"] != 0
 
 
-@pytest.mark.parametrize("count", [1, 5])
+@pytest.mark.parametrize("count", [pytest.param(1, marks=pytest.mark.slow), 5])
 def test_killed_and_resumed_it_ends_the_same(base: Path, run: Path, tmp_path: Path, count: int) -> None:
     """Killed before the first save, and after it."""
     values, log = finetuned(base, tmp_path), tmp_path / "log"

@@ -88,6 +88,7 @@ def slow(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return seconds
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("given", ["minutes=8", "stage.steps.vae.minutes=8"])
 def test_it_ends_when_it_was_told_to(
     tmp_path: Path, slow: list[float], capsys: pytest.CaptureFixture[str], given: str
