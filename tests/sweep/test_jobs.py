@@ -82,6 +82,7 @@ def test_every_job_is_checked_before_the_first_one_runs(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_signal_stops_the_whole_sweep_and_the_same_command_continues_it(tmp_path: Path) -> None:
     long = ["seed=0,1", "stage.steps.vae.n_epochs=20", "evaluation.every_epochs=20", "samples.every_epochs=20"]
     child = subprocess.Popen(

@@ -275,6 +275,7 @@ def test_killed_before_and_after_its_stop_a_run_ends_with_the_same_bytes(
     assert losses(tmp_path / "flow_cfg") == losses(undisturbed)
 
 
+@pytest.mark.slow
 def test_a_teacher_that_has_changed_is_not_gone_on_with(tmp_path: Path, autoencoder: Path, on: list[str]) -> None:
     folder = small_timm(tmp_path / "teacher")
     values = flow(tmp_path, autoencoder, *on, f"{TRAINER}.teacher_path={folder}")

@@ -104,6 +104,7 @@ def test_it_ends_when_it_was_told_to(
     assert f"Duration: {-(-updates // 4)} epochs, {updates} updates" in said
 
 
+@pytest.mark.slow
 def test_a_time_that_holds_nothing_is_told_and_can_be_lengthened(tmp_path: Path, slow: list[float]) -> None:
     alone = ["~stage.steps.vae_gan", "~stage.steps.flow", "log_every=50"]
     with pytest.raises(UserError, match=r"hold no update.*resume=extend stage.steps.vae.minutes="):
@@ -116,6 +117,7 @@ def test_a_time_that_holds_nothing_is_told_and_can_be_lengthened(tmp_path: Path,
     assert done["updates"] == recorded(tmp_path / "quickstart")["vae"]
 
 
+@pytest.mark.slow
 def test_ranks_agree_on_what_the_first_one_measures(tmp_path: Path) -> None:
     alone = ["~stage.steps.vae_gan", "~stage.steps.flow", "stage.steps.vae.minutes=0.02"]
     values, logs = toy(tmp_path, *alone), tmp_path / "log"
