@@ -48,11 +48,10 @@ def run(values: dict[str, Any], *, swept: str = "", started: float | None = None
     try:
         with StopRequest() as stop:
             stop.alone = ranks.count == 1
+            # Failures are recorded in here: a scheduler that ends the other ranks must not cut the reason off.
             try:
                 _train(values, config, folder, machine, ranks, console, stop, started)
-            except (
-                Exception
-            ) as error:  # still in here: a scheduler that ends the other ranks must not cut the reason off
+            except Exception as error:
                 _fail(error, folder, ranks, console)
     finally:
         folder.unlock()

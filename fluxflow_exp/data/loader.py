@@ -238,8 +238,7 @@ class _RowReader:
     """Reads all keys of a batch at once; bad samples are replaced as `_Reader` replaces them."""
 
     def __init__(self, source: Stored, seed: int, *, pin_memory: bool) -> None:
-        self.source, self.seed, self.pin_memory = source, seed, pin_memory
-        self.candidates = _Candidates(source, seed)
+        self.source, self.seed, self.candidates, self.pin_memory = source, seed, _Candidates(source, seed), pin_memory
 
     def __call__(self, keys: list[Key]) -> tuple[Rows, Bad]:
         chosen, bad = [], []
