@@ -118,7 +118,9 @@ def power(effect: float, found: Difference, seeds: int) -> float:
     assert found.spread, "a spread that was measured"
     freedom = found.freedom_a_seed * (seeds - 1)
     shift, limit = abs(effect) / found.spread * math.sqrt(seeds), quantile(freedom, found.confidence)
-    return float(1 - nctdtr(freedom, shift, limit) + nctdtr(freedom, shift, -limit))
+    # SciPy gives NaN for tails that are below its rounding.
+    below, beyond = (0.0 if math.isnan(tail := nctdtr(freedom, shift, at)) else tail for at in (limit, -limit))
+    return float(1 - below + beyond)
 
 
 def seeds_needed(effect: float, found: Difference) -> int | None:
@@ -137,3 +139,20 @@ def seeds_needed(effect: float, found: Difference) -> int | None:
     while power(effect, found, seeds) < POWER:
         seeds += 1
     return seeds
+
+
+def detectable(found: Difference) -> float | None:
+    """The smallest true difference that as many seeds show in four of five tries, at the spread of `found`.
+
+    None: no spread was measured.
+    """
+    if not found.spread:
+        return None
+    seeds = min(found.seeds)
+    low, high = 0.0, found.spread
+    while power(high, found, seeds) < POWER:
+        low, high = high, 2 * high
+    for _ in range(50):
+        middle = (low + high) / 2
+        low, high = (middle, high) if power(middle, found, seeds) < POWER else (low, middle)
+    return high

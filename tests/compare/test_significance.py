@@ -11,6 +11,7 @@ from scipy.special import stdtrit
 
 from fluxflow_exp.compare.significance import (
     Difference,
+    detectable,
     half_width,
     paired,
     power,
@@ -166,3 +167,18 @@ def test_an_effect_too_small_for_any_budget_has_no_number() -> None:
     pilot = paired([-1.0, 0.0, 1.0], [0.0, 0.0, 0.0])
     assert seeds_needed(1e-6, pilot) is None
     assert seeds_needed(0.0, pilot) is None
+
+
+@pytest.mark.parametrize("count", [2, 5, 20])
+def test_what_is_detectable_has_the_power_that_is_promised(count: int) -> None:
+    found = paired([1.0, 2.5, 2.0, 4.0, 3.5] * 4, [0.0] * 20)
+    fewer = replace(found, seeds=(count, count), freedom=count - 1.0)
+    effect = detectable(fewer)
+    assert effect is not None
+    assert power(effect, fewer, count) == pytest.approx(0.8, abs=1e-6)
+    assert seeds_needed(effect * 1.001, fewer) == count
+
+
+def test_nothing_is_detectable_without_a_spread() -> None:
+    assert detectable(paired([1.0], [0.5])) is None
+    assert detectable(paired([1.0, 1.0], [0.5, 0.5])) is None
