@@ -1,0 +1,222 @@
+"""How many seeds a study takes: what differences of few seeds show, when to stop, and how many seeds would be needed.
+
+All is computed from paired differences, an arm's value less the reference's with the same seed. With `seeds: auto`
+they are looked at after every seed from the third on, with limits for |t| (`boundary.py`) that chance alone exceeds at
+any look of any arm in at most 5 % of studies: an arm of m has 5 %/m (Bonferroni). The intervals cover all true
+differences together in 95 % of studies, at whatever seed and for whatever reason one stops. They hold for normal
+differences; docs/decisions/0019-seeds-are-added-by-a-t-boundary.md says what happens with others.
+"""
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from scipy.special import chdtri, nctdtr, stdtr
+
+from fluxflow_exp.compare import significance
+from fluxflow_exp.compare.significance import CONFIDENCE, POWER, Difference
+from fluxflow_exp.config.bounds import NonNegativeInt, PositiveFloat, PositiveInt
+from fluxflow_exp.errors import UserError
+from fluxflow_exp.study.boundary import FIRST, limit
+
+MOST_SEEDS = 300  # beyond it nobody asks for the exact number
+ALIKE = 1e-9  # a spread of less than this part of the mean is rounding
+Verdict = Literal["higher", "lower", "smaller", "open"]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What the seeds so far say of an arm."""
+
+    difference: Difference  # its interval is right at any look; none: fewer than 3 seeds, or all differ alike
+    verdict: Verdict  # "smaller": than the smallest worth seeing, in either direction; "open": nothing is shown yet
+    needed: int | None  # seeds that would show the smallest difference, else that observed; None: no telling, or many
+
+    @property
+    def low(self) -> float | None:
+        """The lower end of the interval."""
+        half = self.difference.half_width
+        return None if half is None else self.difference.mean - half
+
+    @property
+    def high(self) -> float | None:
+        """The upper end of the interval."""
+        half = self.difference.half_width
+        return None if half is None else self.difference.mean + half
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Whether a study of `seeds: auto` goes on, and with which arms."""
+
+    stop: bool
+    reason: str
+    arms: dict[str, Judged]
+    undecided: list[str]  # arms that further seeds are for, beside the reference
+    needed: int | None  # seeds for the last of these, as in `Judged`
+
+
+def decide(
+    differences: Mapping[str, Sequence[float]],
+    *,
+    smallest_difference: PositiveFloat | None = None,
+    seeds_left: NonNegativeInt | None = None,
+) -> Decision:
+    """Say whether to train another seed of the reference and of the arms still undecided.
+
+    `differences`: arm → values of its seeds, in any order; arms may have different numbers of them.
+    `smallest_difference`: the smallest one worth seeing, in the outcome's unit; without it an arm is decided only by
+    a shown difference. `seeds_left`: how many further seeds the budget pays for; None: any number.
+    UserError: a value is not finite, or nothing would ever end the study.
+    """
+    if smallest_difference is None and seeds_left is None:
+        raise UserError("seeds: auto ends by smallest_difference or by budget: give one of them")
+    arms = judge(differences, smallest_difference=smallest_difference)
+    undecided = [arm for arm, judged in arms.items() if judged.verdict == "open"]
+    needs = [arms[arm].needed for arm in undecided]
+    needed = max((each for each in needs if each is not None), default=None) if None not in needs else None
+    stop, reason = _stops(arms, undecided, seeds_left, smallest_difference)
+    return Decision(stop, reason, arms, undecided, needed)
+
+
+def judge(
+    differences: Mapping[str, Sequence[float]],
+    *,
+    smallest_difference: PositiveFloat | None = None,
+    sequential: bool = True,
+) -> dict[str, Judged]:
+    """What the seeds say of each arm.
+
+    `sequential` is off where the number of seeds was fixed before the first: intervals are then those of
+    `fluxflow_exp.compare`, narrower, and wrong for a study that stopped because of what it saw.
+    UserError: a value is not finite.
+    """
+    for arm, values in differences.items():
+        if not all(math.isfinite(value) for value in values):
+            raise UserError(
+                f"arm {arm}: of its differences from the reference, {list(values)}, one is no finite number"
+            )
+    found = {
+        arm: significance.paired(values, [0.0] * len(values)) for arm, values in differences.items() if len(values)
+    }
+    level = (1 - CONFIDENCE) / max(1, len(differences))
+    if sequential:
+        found = {arm: _at_a_look(each, level) for arm, each in found.items()}
+    else:
+        found = dict(zip(found, significance.together(list(found.values())), strict=True))
+    none = Difference(0.0, None, (0, 0), True, None, None, 1.0)
+    judged = {}
+    for arm in differences:
+        each = found.get(arm, none)
+        effect = smallest_difference or each.mean
+        needed = seeds_needed(effect, each, level) if sequential else significance.seeds_needed(effect, each)
+        judged[arm] = Judged(each, _verdict(each, smallest_difference), needed)
+    return judged
+
+
+def seeds_needed(effect: float, found: Difference, level: float = 1 - CONFIDENCE) -> int | None:
+    """The fewest seeds, looked at one by one, that show a true difference of `effect` in four of five tries.
+
+    It is the number by which the last look alone has that power, so that a study is often shorter. None: more than
+    MOST_SEEDS, or no spread was measured.
+    """
+    if not found.spread or not effect or found.freedom is None:
+        return None
+    normal = statistics.NormalDist()
+    ratio = abs(effect) / found.spread
+    seeds = max(FIRST, math.floor(((normal.inv_cdf(1 - level / 2) + normal.inv_cdf(POWER)) / ratio) ** 2))
+    while seeds <= MOST_SEEDS:
+        if nctdtr(seeds - 1, ratio * math.sqrt(seeds), limit(seeds, level)) <= 1 - POWER:
+            return seeds
+        seeds += 1
+    return None
+
+
+def spread_range(found: Difference) -> tuple[float, float] | None:
+    """Where the true spread lies with a confidence of 80 %; None: no spread was measured."""
+    if not found.spread or found.freedom is None:
+        return None
+    low, high = (found.spread * math.sqrt(found.freedom / chdtri(found.freedom, tail)) for tail in (0.1, 0.9))
+    return low, high
+
+
+def sentence(judged: Judged, *, smallest_difference: PositiveFloat | None = None) -> str:
+    """Such as "3 seeds: spread 0.012 (0.0079 to 0.037); 26 seeds would show a difference of 0.01 with power 0.8"."""
+    found = judged.difference
+    count = _seeds(found.seeds[0])
+    between = spread_range(found)
+    if between is None:
+        return f"{count}: {'no spread' if found.spread == 0 else 'too few to tell the spread'}"
+    effect = abs(smallest_difference or found.mean)
+    of = f"a difference of {effect:.2g}" if smallest_difference else f"the difference seen, {effect:.2g},"
+    needed = f"more than {MOST_SEEDS}" if judged.needed is None else f"{judged.needed}"
+    low, high = between
+    return (
+        f"{count}: spread {found.spread:.2g} ({low:.2g} to {high:.2g}); {needed} seeds would show {of} with power 0.8"
+    )
+
+
+def _paired(values: Sequence[float]) -> Difference:
+    found = significance.paired(values, [0.0] * len(values))
+    alike = found.spread is not None and found.spread <= ALIKE * abs(found.mean)
+    return replace(found, spread=0.0, error=0.0) if alike else found
+
+
+def _at_a_look(found: Difference, level: float) -> Difference:
+    """`found` with the interval of this look. Seeds that all differ alike have none: nothing is known of chance."""
+    seeds = found.seeds[0]
+    if seeds < FIRST or found.freedom is None or not found.spread:
+        return replace(found, error=None, freedom=None)
+    return replace(found, confidence=float(1 - 2 * stdtr(found.freedom, -limit(seeds, level))))
+
+
+def _verdict(found: Difference, smallest_difference: float | None) -> Verdict:
+    half = found.half_width
+    if half is None:
+        return "open"
+    if abs(found.mean) > half:
+        return "higher" if found.mean > 0 else "lower"
+    # An interval narrower than `smallest_difference` is always at one of these ends: it is narrow enough.
+    if smallest_difference is not None and abs(found.mean) + half < smallest_difference:
+        return "smaller"
+    return "open"
+
+
+def _stops(
+    arms: Mapping[str, Judged],
+    undecided: Sequence[str],
+    seeds_left: int | None,
+    smallest_difference: float | None,
+) -> tuple[bool, str]:
+    said = "; ".join(f"{arm} {_said(each, smallest_difference)}" for arm, each in arms.items())
+    if not undecided:
+        return True, f"every arm is decided: {said}"
+    if seeds_left == 0:
+        return True, f"the budget pays for no further seed: {said}"
+    found = [arms[arm].difference for arm in undecided]
+    if all(each.seeds[0] >= FIRST and each.spread == 0 for each in found):
+        names = ", ".join(undecided)
+        return (
+            True,
+            f"{said}. Seeds tell nothing of {names}: give a number of seeds, or an outcome that varies with them",
+        )
+    return False, said
+
+
+def _said(judged: Judged, smallest_difference: float | None) -> str:
+    found = judged.difference
+    seeds = _seeds(found.seeds[0])
+    if judged.low is None or judged.high is None:
+        if found.seeds[0] < FIRST:
+            return f"is looked at after {FIRST} seeds, and has {found.seeds[0]}"
+        return f"differs by {found.mean:.3g} in each of {seeds}"
+    between = f"({judged.low:+.3g} to {judged.high:+.3g}, {seeds})"
+    if judged.verdict == "smaller":
+        return f"differs by less than {smallest_difference:.3g} {between}"
+    return f"is {'open' if judged.verdict == 'open' else f'{judged.verdict} by {abs(found.mean):.3g}'} {between}"
+
+
+def _seeds(count: PositiveInt) -> str:
+    return f"{count} seed{'' if count == 1 else 's'}"
