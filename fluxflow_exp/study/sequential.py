@@ -98,9 +98,7 @@ def judge(
             raise UserError(
                 f"arm {arm}: of its differences from the reference, {list(values)}, one is no finite number"
             )
-    found = {
-        arm: significance.paired(values, [0.0] * len(values)) for arm, values in differences.items() if len(values)
-    }
+    found = {arm: _paired(values) for arm, values in differences.items() if len(values)}
     level = (1 - CONFIDENCE) / max(1, len(differences))
     if sequential:
         found = {arm: _at_a_look(each, level) for arm, each in found.items()}
