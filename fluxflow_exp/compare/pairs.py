@@ -117,6 +117,15 @@ def plain(value: float, scale: float) -> str:
     return shown.removeprefix("-") if float(shown) == 0 else shown
 
 
+def precision(lead: float, low: float, high: float) -> float:
+    """The `scale` at which `plain` shows a difference and the ends of its interval, not all of which are zero.
+
+    Two digits of the interval, and one of whatever is smaller: no end may look like zero that is not.
+    """
+    smallest = min(10 * abs(each) for each in (lead, low, high) if each)
+    return min((high - low) / 2 or abs(lead), max(smallest, abs(lead) / 1000))
+
+
 def reached(comparison: Comparison) -> str:
     """The equal budget in words."""
     budget = comparison.question.budget
@@ -140,9 +149,7 @@ def _sentence(
     if not found.half_width and not lead:
         return f"{reference} and {other} are equal to the last digit ({seeds})"
     ends = lead - found.half_width, lead + found.half_width
-    # Two digits of the interval, and one of whatever is smaller: no end may look like zero that is not.
-    smallest = min(10 * abs(each) for each in (lead, *ends) if each)
-    scale = min(found.half_width or lead, max(smallest, lead / 1000))
+    scale = precision(lead, *ends)
     low, high = (plain(end, scale) for end in ends)
     by = f"{plain(lead, scale)}{unit}"
     if found.shown:

@@ -1,11 +1,12 @@
 "use strict";
 // Curves as inline SVG: one panel a number, one line a player, a kind of weights or a run. All panels share a cursor:
-// the pointer or the arrow keys move it, and each says above itself what its lines are there.
+// the pointer or the arrow keys move it, and each says above itself what its lines are there. A line may have a band,
+// from `low` to `high`; `axis` is what is counted along all of them.
 (() => {
   const data = JSON.parse(document.getElementById("curves").textContent);
   const HEIGHT = 170, LEFT = 46, RIGHT = 8, TOP = 14, BOTTOM = 20, DASHES = ["", "6 3", "2 3", "8 3 2 3"];
   const styleOf = Object.fromEntries((data.runs || []).map((run) => [run.name, run]));
-  const charts = [];
+  const charts = [], axis = data.axis || "update";
 
   const svg = (name, attributes, parent, text) => {
     const element = document.createElementNS("http://www.w3.org/2000/svg", name);
@@ -51,13 +52,13 @@
 
   function draw(chart) {
     const { panel, holder } = chart, width = Math.max(holder.clientWidth, 160);
-    const values = panel.series.flatMap((line) => line.y).filter((value) => value !== null);
+    const values = panel.series.flatMap((line) => [...line.y, ...(line.low || []), ...(line.high || [])]).filter((value) => value !== null);
     const first = panel.from, last = Math.max(panel.to, first + 1);
     const root = svg("svg", { viewBox: `0 0 ${width} ${HEIGHT}`, height: HEIGHT, tabindex: 0, role: "img" });
     root.setAttribute("aria-label", `${panel.title}${panel.unit ? `, ${panel.unit}` : ""}: ` + panel.series.map((line) => {
       const known = line.y.filter((value) => value !== null);
       return `${line.name} from ${said(known[0])} to ${said(known[known.length - 1])}`;
-    }).join("; ") + ". Arrow keys move along the updates.");
+    }).join("; ") + `. Arrow keys move along the ${axis}s.`);
     if (!values.length) values.push(0, 1);
     const [low, high] = range(values, panel.log), scale = panel.log ? Math.log10 : (value) => value;
     const x = (update) => LEFT + ((update - first) / (last - first)) * (width - LEFT - RIGHT);
@@ -78,6 +79,12 @@
         svg("text", { x: x(mark.x) + 3, y: TOP - 4 }, root, mark.label);
         free = x(mark.x) + 8 + 7 * mark.label.length;
       }
+    panel.series.forEach((line, index) => {
+      if (!line.low) return;
+      const edge = (values, order) => order.map((i) => `${x(line.x[i]).toFixed(1)} ${y(values[i]).toFixed(1)}`), all = line.x.map((_, i) => i);
+      const around = [...edge(line.high, all), ...edge(line.low, all.toReversed())].join("L");
+      svg("path", { class: "band", d: `M${around}Z`, fill: look(line, index).stroke }, root);
+    });
     panel.series.forEach((line, index) => {
       let path = "", pen = "M";
       line.x.forEach((update, i) => {
@@ -132,7 +139,7 @@
       each.cursor.setAttribute("x1", each.x(to));
       each.cursor.setAttribute("x2", each.x(to));
       const values = each.panel.series.map((line) => said(line.y[nearest(line, to)]));
-      each.readout.textContent = `update ${to.toLocaleString("en")}${values.length > 1 ? "" : `: ${values[0]}`}`;
+      each.readout.textContent = `${axis} ${to.toLocaleString("en")}${values.length > 1 ? "" : `: ${values[0]}`}`;
       if (values.length > 1) tell(each, to, values);
     }
   }

@@ -49,7 +49,7 @@ class Pictures:
             with opened(BytesIO(raw)) as image:
                 small = max(image.size) <= PIXELATED
                 if len(raw) > KEPT or max(image.size) > SIDE:
-                    raw = _smaller(image)
+                    raw = smaller(image)
         except OSError:
             return None
         self._known[key] = len(self.urls)
@@ -165,7 +165,8 @@ def _spread(moments: list[tuple[int, int]], count: int) -> list[tuple[int, int]]
     return [moments[round(i * last / (count - 1))] for i in range(count)]
 
 
-def _smaller(image: Image.Image) -> bytes:
+def smaller(image: Image.Image) -> bytes:
+    """WebP of at most SIDE pixels a side."""
     made = image.convert("RGB")
     made.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
     buffer = BytesIO()

@@ -1,6 +1,7 @@
 """The frame of a page, and the facts that the card of a run and the page of several have in common.
 
-How a page looks is in the templates beside this file (Jinja2): card.html and comparison.html fill the frame, page.html.
+How a page looks is in the templates beside this file (Jinja2): card.html, comparison.html and study.html fill the
+frame, page.html.
 Nothing in a run's text can become markup or a script: every value is escaped, data for scripts is JSON.
 """
 

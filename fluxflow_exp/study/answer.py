@@ -8,12 +8,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
-from annotated_types import Ge
+from annotated_types import Ge, Interval
 from pydantic import FiniteFloat, TypeAdapter, ValidationError
 
 from fluxflow_exp import files
-from fluxflow_exp.compare.pairs import Pair
-from fluxflow_exp.compare.significance import detectable
 
 FORMAT = 1
 Count = Annotated[int, Ge(0)]
@@ -71,24 +69,10 @@ class Difference:
     low: FiniteFloat | None
     high: FiniteFloat | None
     seeds: list[Count]  # [pairs of runs with one seed], or [of the arm, of the reference] where they do not pair
-    correction: str | None = None  # of the 95 % interval: "Holm, 3 pairs", "group-sequential, 4 looks", …
+    correction: str | None = None  # "Holm, 3 pairs", "group-sequential, a look after each seed"
+    confidence: Annotated[float, Interval(ge=0, le=1)] = 0.95  # of this one alone, where several are judged together
     detectable: Amount | None = None  # true difference that these seeds would have shown in four of five tries
     needed: Count | None = None  # seeds of each arm that would show `Outcome.smallest`, else the observed difference
-
-    @classmethod
-    def of(cls, pair: Pair, *, judged: int) -> "Difference":
-        """What `fluxflow_exp.compare` found, the arm being `pair.other`; `judged`: pairs that are judged together."""
-        found, half = pair.difference, pair.difference.half_width
-        return cls(
-            arm=pair.other,
-            mean=found.mean,
-            low=None if half is None else found.mean - half,
-            high=None if half is None else found.mean + half,
-            seeds=[found.seeds[0]] if found.paired else list(found.seeds),
-            correction=f"Holm, {judged} pairs" if judged > 1 and half is not None else None,
-            detectable=detectable(found),
-            needed=pair.needed,
-        )
 
     @property
     def shown(self) -> bool:
@@ -132,6 +116,7 @@ class PictureRow:
 
     prompt: str
     files: dict[str, str]  # arm → name below the study's folder
+    original: str | None = None  # the image itself, where arms reconstruct it
 
 
 @dataclass(frozen=True)
@@ -139,6 +124,7 @@ class Pictures:
     seed: int
     at: dict[str, Count]  # arm → update after which its pictures were made
     rows: list[PictureRow]
+    differs: str = ""  # what beside the arms' models made them differ: "samples.guidance_scale is not the same in all"
 
 
 # One field for each part of the page.
@@ -224,7 +210,9 @@ def _problem(answer: StudyAnswer) -> str | None:
             return f"curves of {each.metric}: a line's numbers are not as many as its places"
     for row in answer.pictures.rows if answer.pictures else []:
         used.append((f"pictures of {row.prompt!r}", list(row.files)))
-        if any(Path(name).is_absolute() or ".." in Path(name).parts for name in row.files.values()):
+        if any(
+            Path(name).is_absolute() or ".." in Path(name).parts for name in (*row.files.values(), row.original or "")
+        ):
             return f"pictures of {row.prompt!r}: files stand below the study's folder"
     unknown = [f"{where}: there is no arm {name!r}" for where, some in used for name in some if name not in names]
     return unknown[0] if unknown else None

@@ -1,6 +1,5 @@
 """Cards in a real browser: no error, no request, no sideways scrolling, everything by keyboard, light and dark."""
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,24 +7,13 @@ from typing import Any
 import pytest
 
 from fluxflow_exp.report import command as report
+from tests.helpers.browser import SIZES, Watched, check_reached, is_dark, launched
 from tests.helpers.carded import make_carded
-
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install -e '.[dev]'")
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-SIZES = {"narrow": (400, 800), "wide": (1200, 900)}
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as started:
-        path = next(filter(None, map(shutil.which, BROWSERS)), None)  # None: the one that playwright has brought
-        try:
-            found = started.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        except playwright.Error as error:
-            reason = str(error).splitlines()[0]
-            pytest.skip(f"no Chromium here ({reason}): playwright install chromium, or apt-get install chromium")
-        yield found
-        found.close()
+    yield from launched()
 
 
 @pytest.fixture(scope="module")
@@ -36,27 +24,6 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         make_carded(root, "b", "model.activation=silu", offset=1.0),
     ]
     return {"card": report.write_card(runs[0]), "comparison": report.write_comparison(runs)}
-
-
-class Watched:
-    """A page, and all that it must not do."""
-
-    def __init__(self, browser: Any, path: Path, *, size: str = "wide", scheme: str = "light") -> None:
-        width, height = SIZES[size]
-        self.page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
-        self.said: list[str] = []
-        self.asked: list[str] = []
-        self.page.on("console", lambda message: self.said.append(f"{message.type}: {message.text}"))
-        self.page.on("pageerror", lambda error: self.said.append(str(error)))
-        self.page.on("dialog", lambda dialog: (self.said.append(dialog.message), dialog.dismiss()))
-        self.page.on("request", lambda request: self.asked.append(request.url))
-        self.page.goto(path.as_uri())
-
-    def check(self, path: Path) -> None:
-        """Nothing was said on the console, and nothing asked for but the file itself and what it holds."""
-        self.page.evaluate("new Promise((done) => requestAnimationFrame(() => setTimeout(done, 50)))")
-        assert self.said == []
-        assert [url for url in self.asked if not url.startswith("data:")] == [path.as_uri()]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -71,10 +38,7 @@ def test_a_page_is_quiet_alone_and_fits(
     assert page.locator(".chart svg path.line").count() >= 10
     assert page.locator("#frames img").count() >= 2
     assert page.evaluate("[...document.images].every((image) => image.complete && image.naturalWidth > 0 && image.alt)")
-    paper, ink = page.evaluate(
-        "[getComputedStyle(document.body).backgroundColor, getComputedStyle(document.body).color]"
-    )
-    assert (brightness(paper) > brightness(ink)) == (scheme == "light")
+    assert is_dark(page) == (scheme == "dark")
     watched.check(pages[kind])
     page.close()
 
@@ -102,15 +66,7 @@ def test_the_slider_is_reached_and_moved_by_keys(browser: Any, pages: dict[str, 
 
 def test_all_that_acts_is_reached_by_tab(browser: Any, pages: dict[str, Path]) -> None:
     page = Watched(browser, pages["card"]).page
-    acts = "a, button, input, summary, svg[tabindex], .scroll"
-    wanted = page.evaluate(
-        f"[...document.querySelectorAll('{acts}')].filter((e) => e.checkVisibility()).map((e, n) => (e.dataset.n = n))"
-    )
-    met = set()
-    for _ in range(len(wanted) + 5):
-        page.keyboard.press("Tab")
-        met.add(page.evaluate("document.activeElement.dataset.n ?? null"))
-    assert {str(number) for number in wanted} <= met
+    check_reached(page)
     page.close()
 
 
@@ -148,8 +104,3 @@ def test_there_is_something_to_read_without_scripts(browser: Any, pages: dict[st
     assert page.get_by_text("Pictures and curves need JavaScript").is_visible()  # what a script takes away
     assert page.get_by_role("table").count() >= 5
     context.close()
-
-
-def brightness(colour: str) -> float:
-    """Mean of red, green and blue of `rgb(…)`."""
-    return sum(float(part) for part in colour.partition("(")[2].rstrip(")").split(",")[:3]) / 3

@@ -3,17 +3,13 @@
 import json
 import math
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from fluxflow_exp.compare.pairs import Pair
-from fluxflow_exp.compare.significance import paired, unpaired
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.study import answer
-from fluxflow_exp.study.answer import Difference
 from tests.helpers.answers import made_answer, pictured
 
 
@@ -58,15 +54,3 @@ def test_a_torn_file_is_one_clear_error(tmp_path: Path) -> None:
     path.write_text(path.read_text()[:200])
     with pytest.raises(UserError, match="cannot be read"):
         answer.read(path)
-
-
-def test_a_difference_is_the_one_that_compare_found() -> None:
-    found = paired([1.0, 3.0, 5.0], [0.0, 1.0, 2.0])
-    made = Difference.of(Pair("silu", "bezier", found, 7, ""), judged=2)
-    assert made.arm == "bezier"
-    assert (made.low, made.high) == pytest.approx((2 - found.half_width, 2 + found.half_width))  # type: ignore[operator]
-    assert (made.seeds, made.needed, made.correction) == ([3], 7, "Holm, 2 pairs")
-    assert made.shown == found.shown
-    apart = Difference.of(Pair("silu", "bezier", unpaired([1.0], [0.0, 1.0]), None, ""), judged=2)
-    assert (apart.low, apart.seeds, apart.correction, apart.shown) == (None, [1, 2], None, False)
-    assert replace(made, low=0.1).shown

@@ -1,0 +1,156 @@
+"""What all arms drew of the same prompts and noise at equal budget, out of their run folders into the study's.
+
+A run draws each prompt with the noise of its own seed, so that runs of one seed draw from the same noise as long as
+their latents have one shape; the prompt is in a picture's name by its digest.
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from fluxflow_exp import files
+from fluxflow_exp.data.decoding import opened
+from fluxflow_exp.report import gallery
+from fluxflow_exp.report.gallery import Frame
+from fluxflow_exp.report.panels import Track
+from fluxflow_exp.run.folder import RunFolder
+from fluxflow_exp.run.identity import flatten
+from fluxflow_exp.run.metric_log import read_rows
+from fluxflow_exp.run.sample_files import ROWS
+from fluxflow_exp.study.answer import PictureRow, Pictures
+
+FOLDER = "pictures"
+MOST = 8  # prompts or images
+OURS = re.compile(r"\d{2}-\d{2}-[\w.-]*\.webp")
+# <step>_<index>_<when>_<digest of the prompt><size or row>.webp
+DIGEST = re.compile(rf"_(?P<digest>[0-9a-f]{{6}})(?P<size>-\d+(x\d+)?)?({'|'.join(map(re.escape, ROWS))})?\.webp")
+ORIGINAL, RECONSTRUCTION = ROWS["-original"], ROWS["-nr_o"]
+WATCHED = "samples."  # keys that decide how pictures are drawn
+
+
+@dataclass
+class _Drawn:
+    """The pictures of one arm: by digest of prompt and size, with what they show; originals of images beside."""
+
+    update: int
+    shown: dict[str, tuple[Path, str]]
+    originals: dict[str, Path]
+
+
+def gather(
+    runs: dict[str, dict[int, RunFolder]], folder: Path, *, until: dict[str, int] | None = None
+) -> Pictures | None:
+    """Copy the pictures of `runs` (arm → seed → run) into `folder`/pictures, sized down; None: there are none.
+
+    They are of the seed that most arms have, and the last ones of its last step that drew any, up to update `until` of
+    that step: by default the last at which all arms have drawn, so that updates are equal.
+    """
+    seed = _seed(runs)
+    if seed is None:
+        return None
+    moments = {arm: found for arm, own in runs.items() if seed in own and (found := _moments(own[seed]))}
+    if not moments:
+        return None
+    if until is None:
+        least = min(frames[-1].update for frames in moments.values())
+        until = dict.fromkeys(moments, least)
+    drawn = {
+        arm: _drawn(before[-1])
+        for arm, frames in moments.items()
+        if (before := [each for each in frames if each.update <= until.get(arm, frames[-1].update)])
+    }
+    rows = _rows(drawn, list(runs), folder / FOLDER)
+    if not rows:
+        return None
+    differs = _differs({arm: runs[arm][seed] for arm in drawn})
+    return Pictures(seed, {arm: each.update for arm, each in drawn.items()}, rows, differs)
+
+
+def _seed(runs: dict[str, dict[int, RunFolder]]) -> int | None:
+    """The seed that most arms have, of several the smallest."""
+    count: dict[int, int] = {}
+    for own in runs.values():
+        for seed in own:
+            count[seed] = count.get(seed, 0) + 1
+    return min(count, key=lambda seed: (-count[seed], seed), default=None)
+
+
+def _moments(run: RunFolder) -> list[Frame]:
+    """The moments of the last step that has drawn pictures, in order."""
+    track = Track({step: read_rows(run.metrics(step)) for step in run.frozen()["stage"]["steps"]})
+    found = gallery.frames(track, run.samples)
+    return [frame for frame in found if frame.step == found[-1].step]
+
+
+def _drawn(frame: Frame) -> _Drawn:
+    made = _Drawn(frame.update, {}, {})
+    for label, items in frame.rows:
+        for path, caption in items:
+            named = DIGEST.search(path.name)
+            if not named:
+                continue
+            key = named["digest"] + (named["size"] or "")
+            if label == ORIGINAL:
+                made.originals[key] = path
+            elif label in ("", RECONSTRUCTION):
+                made.shown[key] = (path, caption)
+    return made
+
+
+def _rows(drawn: dict[str, _Drawn], arms: list[str], folder: Path) -> list[PictureRow]:
+    """Copy what is shown; rows of which one arm alone has a picture come last, if there is room."""
+    order: dict[str, str] = {}
+    for each in drawn.values():
+        for key, (_, caption) in each.shown.items():
+            order.setdefault(key, caption)
+    having = {key: sum(key in each.shown for each in drawn.values()) for key in order}
+    chosen = sorted(order, key=lambda key: -having[key])[:MOST]
+    rows, written = [], set()
+    for number, key in enumerate(chosen):
+        sources = {arm: each.shown[key][0] for arm, each in drawn.items() if key in each.shown}
+        originals = [each.originals[key] for each in drawn.values() if key in each.originals]
+        names = {arm: f"{number:02d}-{arms.index(arm) + 1:02d}-{_plain(arm)}.webp" for arm in sources}
+        original = f"{number:02d}-00-original.webp" if originals else None
+        if original:
+            _copy(originals[0], folder / original)
+        for arm, source in sources.items():
+            _copy(source, folder / names[arm])
+        written |= {*names.values(), *([original] if original else [])}
+        caption = order[key] or f"held-out image {number + 1}"
+        here = {arm: f"{FOLDER}/{name}" for arm, name in names.items()}
+        rows.append(PictureRow(caption, here, f"{FOLDER}/{original}" if original else None))
+    for old in folder.iterdir() if folder.is_dir() else []:
+        if OURS.fullmatch(old.name) and old.name not in written:
+            old.unlink()
+    return rows
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Sized down; one that is small already is taken as it is. DamagedError: it is no whole picture."""
+    try:
+        raw = source.read_bytes()
+        with opened(source) as image:
+            if len(raw) > gallery.KEPT or max(image.size) > gallery.SIDE:
+                raw = gallery.smaller(image)
+    except OSError as error:
+        raise files.DamagedError(f"{source} cannot be shown: {error}. Remove it, and the rest is shown") from error
+
+    def write(temporary: Path) -> None:
+        temporary.write_bytes(raw)
+
+    files.write_atomically(target, write)
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^\w.-]+", "-", name)[:60]
+
+
+def _differs(runs: dict[str, RunFolder]) -> str:
+    """Name the settings of pictures that are not the same in all runs."""
+    settings = [
+        {key: value for key, value in flatten(run.frozen()) if key.startswith(WATCHED) and "every" not in key}
+        for run in runs.values()
+    ]
+    keys = dict.fromkeys(key for each in settings for key in each)
+    apart = [key for key in keys if any(each.get(key) != settings[0].get(key) for each in settings)]
+    return f"{', '.join(apart)} {'is' if len(apart) == 1 else 'are'} not the same in all arms" if apart else ""

@@ -1,0 +1,97 @@
+"""Pictures of all arms at equal budget, out of run folders."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from fluxflow_exp.errors import UserError
+from fluxflow_exp.report.gallery import SIDE
+from fluxflow_exp.run.folder import RunFolder
+from fluxflow_exp.study import pictures
+from tests.helpers.carded import HASHES, HOSTILE, make_carded
+
+Runs = dict[str, dict[int, RunFolder]]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_carded(tmp_path_factory.mktemp("made")).path
+
+
+@pytest.fixture
+def runs(made: Path, tmp_path: Path) -> Runs:
+    def copied(name: str) -> RunFolder:
+        return RunFolder(shutil.copytree(made, tmp_path / name))
+
+    return {"silu": {1: copied("silu-1"), 0: copied("silu-0")}, "bezier, degree 3": {1: copied("bezier-1")}}
+
+
+def test_they_are_of_the_seed_that_all_have_and_sized_down(runs: Runs, tmp_path: Path) -> None:
+    found = pictures.gather(runs, tmp_path / "study")
+    assert found is not None
+    assert (found.seed, found.at, found.differs) == (1, {"silu": 32, "bezier, degree 3": 32}, "")
+    assert [row.prompt for row in found.rows] == [HOSTILE, "a white ring"]
+    assert found.rows[0].files["bezier, degree 3"] == "pictures/00-02-bezier-degree-3.webp"
+    for row in found.rows:
+        for name in row.files.values():
+            with Image.open(tmp_path / "study" / name) as image:
+                assert max(image.size) == SIDE  # they were drawn at 300
+
+
+def test_updates_are_equal_where_one_arm_has_not_gone_as_far(runs: Runs, tmp_path: Path) -> None:
+    rows = runs["silu"][1].metrics("flow").read_text().splitlines(keepends=True)
+    runs["silu"][1].metrics("flow").write_text("".join(line for line in rows if '"global_step": 32' not in line))
+    found = pictures.gather(runs, tmp_path / "study")
+    assert found is not None
+    assert set(found.at.values()) == {24}
+    until = pictures.gather(runs, tmp_path / "study", until={"silu": 16, "bezier, degree 3": 30})
+    assert until is not None
+    assert until.at == {"silu": 16, "bezier, degree 3": 24}
+
+
+def test_reconstructions_stand_beside_the_image_itself(runs: Runs, tmp_path: Path) -> None:
+    for own in runs.values():
+        for run in own.values():
+            run.metrics("flow").unlink()
+    found = pictures.gather(runs, tmp_path / "study")
+    assert found is not None
+    assert [row.original for row in found.rows] == ["pictures/00-00-original.webp", "pictures/01-00-original.webp"]
+    assert found.rows[0].prompt == "held-out image 1"
+    with Image.open(tmp_path / "study" / str(found.rows[1].original)) as image:
+        assert image.getpixel((0, 0)) == (140, 90, 160)
+
+
+def test_pictures_of_before_are_taken_away_and_others_are_left(runs: Runs, tmp_path: Path) -> None:
+    folder = tmp_path / "study" / "pictures"
+    folder.mkdir(parents=True)
+    for name in ("07-01-relu.webp", "curves.png"):
+        (folder / name).touch()
+    pictures.gather(runs, tmp_path / "study")
+    assert not (folder / "07-01-relu.webp").exists()
+    assert (folder / "curves.png").exists()
+
+
+def test_nothing_was_drawn(runs: Runs, tmp_path: Path) -> None:
+    assert pictures.gather({"silu": {}}, tmp_path / "study") is None
+    for own in runs.values():
+        for run in own.values():
+            for path in run.samples.iterdir():
+                path.unlink()
+    assert pictures.gather(runs, tmp_path / "study") is None
+
+
+def test_a_damaged_picture_is_named(runs: Runs, tmp_path: Path) -> None:
+    path = runs["silu"][1].samples / f"flow_003_001_00032_{HASHES[0]}.webp"
+    path.write_bytes(b"RIFF")
+    with pytest.raises(UserError, match=path.name):
+        pictures.gather(runs, tmp_path / "study")
+
+
+def test_settings_that_are_not_the_same_are_told(runs: Runs, tmp_path: Path) -> None:
+    config = runs["silu"][1].config
+    config.write_text(config.read_text().replace("guidance_scale: 4.0", "guidance_scale: 2.0"))
+    found = pictures.gather(runs, tmp_path / "study")
+    assert found is not None
+    assert found.differs == "samples.guidance_scale is not the same in all arms"
