@@ -17,7 +17,7 @@ from scipy.special import chdtri, nctdtr, stdtr
 
 from fluxflow_exp.compare import significance
 from fluxflow_exp.compare.significance import CONFIDENCE, POWER, Difference
-from fluxflow_exp.config.bounds import NonNegativeInt, PositiveFloat, PositiveInt
+from fluxflow_exp.config.bounds import Fraction, NonNegativeInt, PositiveFloat, PositiveInt
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.study.boundary import FIRST, limit
 
@@ -33,6 +33,7 @@ class Judged:
     difference: Difference  # its interval is right at any look; none: fewer than 3 seeds, or all differ alike
     verdict: Verdict  # "smaller": than the smallest worth seeing, in either direction; "open": nothing is shown yet
     needed: int | None  # seeds that would show the smallest difference, else that observed; None: no telling, or many
+    between: tuple[int | None, int | None] = (None, None)  # the same as these seeds know the spread, to 80 %
 
     @property
     def low(self) -> float | None:
@@ -104,13 +105,15 @@ def judge(
         found = {arm: _at_a_look(each, level) for arm, each in found.items()}
     else:
         found = dict(zip(found, significance.together(list(found.values())), strict=True))
-    none = Difference(0.0, None, (0, 0), True, None, None, 1.0)
     judged = {}
     for arm in differences:
-        each = found.get(arm, none)
+        each = found.get(arm, Difference(0.0, None, (0, 0), True, None, None, 1.0))
         effect = smallest_difference or each.mean
-        needed = seeds_needed(effect, each, level) if sequential else significance.seeds_needed(effect, each)
-        judged[arm] = Judged(each, _verdict(each, smallest_difference), needed)
+        few, needed, many = (
+            seeds_needed(effect, likely, level) if sequential else significance.seeds_needed(effect, likely)
+            for likely in (replace(each, spread=spread_at(each, share)) for share in (0.1, 0.5, 0.9))
+        )
+        judged[arm] = Judged(each, _verdict(each, smallest_difference), needed, (few, many))
     return judged
 
 
@@ -126,46 +129,54 @@ def seeds_needed(effect: float, found: Difference, level: float = 1 - CONFIDENCE
     ratio = abs(effect) / found.spread
     seeds = max(FIRST, math.floor(((normal.inv_cdf(1 - level / 2) + normal.inv_cdf(POWER)) / ratio) ** 2))
     while seeds <= MOST_SEEDS:
-        if nctdtr(seeds - 1, ratio * math.sqrt(seeds), limit(seeds, level)) <= 1 - POWER:
+        missed = nctdtr(seeds - 1, ratio * math.sqrt(seeds), limit(seeds, level))
+        if not missed > 1 - POWER:  # SciPy gives NaN for tails that are below its rounding
             return seeds
         seeds += 1
     return None
 
 
-def spread_range(found: Difference) -> tuple[float, float] | None:
-    """Where the true spread lies with a confidence of 80 %; None: no spread was measured."""
+def spread_at(found: Difference, share: Fraction) -> float | None:
+    """The spread that the true one is below with a confidence of `share`; None: none was measured.
+
+    At 0.5 it is as likely too large as too small. The standard deviation of few seeds is more often too small: that
+    of three by a sixth, in the middle.
+    """
     if not found.spread or found.freedom is None:
         return None
-    low, high = (found.spread * math.sqrt(found.freedom / chdtri(found.freedom, tail)) for tail in (0.1, 0.9))
-    return low, high
+    return float(found.spread * math.sqrt(found.freedom / chdtri(found.freedom, share)))
 
 
 def sentence(judged: Judged, *, smallest_difference: PositiveFloat | None = None) -> str:
-    """Such as "3 seeds: spread 0.012 (0.0079 to 0.037); 26 seeds would show a difference of 0.01 with power 0.8"."""
+    """Such as "3 seeds: spread 0.012; 37 seeds (13 to 289) would show a difference of 0.01 with power 0.8".
+
+    The range is what 3 seeds know of the spread.
+    """
     found = judged.difference
     count = _seeds(found.seeds[0])
-    between = spread_range(found)
-    if between is None:
+    if not found.spread or found.freedom is None:
         return f"{count}: {'no spread' if found.spread == 0 else 'too few to tell the spread'}"
     effect = abs(smallest_difference or found.mean)
     of = f"a difference of {effect:.2g}" if smallest_difference else f"the difference seen, {effect:.2g},"
-    needed = f"more than {MOST_SEEDS}" if judged.needed is None else f"{judged.needed}"
-    low, high = between
-    return (
-        f"{count}: spread {found.spread:.2g} ({low:.2g} to {high:.2g}); {needed} seeds would show {of} with power 0.8"
+    few, needed, many = (
+        f"more than {MOST_SEEDS}" if each is None else f"{each}"
+        for each in (judged.between[0], judged.needed, judged.between[1])
     )
+    between = "" if few == many else f" ({few} to {many})"
+    return f"{count}: spread {found.spread:.2g}; {needed} seeds{between} would show {of} with power {POWER}"
 
 
 def _paired(values: Sequence[float]) -> Difference:
     found = significance.paired(values, [0.0] * len(values))
     alike = found.spread is not None and found.spread <= ALIKE * abs(found.mean)
-    return replace(found, spread=0.0, error=0.0) if alike else found
+    # Seeds that all differ alike have no interval: nothing is known of chance.
+    return replace(found, spread=0.0, error=None, freedom=None) if alike else found
 
 
 def _at_a_look(found: Difference, level: float) -> Difference:
-    """`found` with the interval of this look. Seeds that all differ alike have none: nothing is known of chance."""
+    """`found` with the interval of this look."""
     seeds = found.seeds[0]
-    if seeds < FIRST or found.freedom is None or not found.spread:
+    if seeds < FIRST or found.freedom is None:
         return replace(found, error=None, freedom=None)
     return replace(found, confidence=float(1 - 2 * stdtr(found.freedom, -limit(seeds, level))))
 

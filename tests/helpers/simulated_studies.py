@@ -1,14 +1,13 @@
 """Studies of `seeds: auto` whose truth is known, thousands at once; `python -m tests.helpers.simulated_studies` prints
 the tables of docs/decisions/0019."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from fluxflow_exp.compare.significance import CONFIDENCE
-from fluxflow_exp.study.boundary import limit
-
-FIRST = 3
+from fluxflow_exp.compare.significance import CONFIDENCE, paired
+from fluxflow_exp.study.boundary import FIRST, limit
+from fluxflow_exp.study.sequential import MOST_SEEDS, seeds_needed, spread_at
 
 
 @dataclass(frozen=True)
@@ -78,15 +77,44 @@ def share(of: np.ndarray) -> str:
     return f"{100 * found:.1f} ± {200 * (found * (1 - found) / len(of)) ** 0.5:.1f}"
 
 
-def main() -> None:
-    print("| differences | arms | up to | false findings, % | all intervals cover, % | mean seeds |")
-    print("|---|---|---|---|---|---|")
+def said_after(values: np.ndarray, seeds: int, effect: float) -> np.ndarray:
+    """How many seeds of each study's first arm are said to show `effect`, after `seeds` of them; else MOST_SEEDS."""
+    spreads = np.geomspace(0.005, 10, 400)
+    level = (1 - CONFIDENCE) / values.shape[1]
+    alone = paired([-1.0, 0.0, 1.0], [0.0] * 3)  # of spread 1
+    numbers = [seeds_needed(effect, replace(alone, spread=float(each)), level) or MOST_SEEDS for each in spreads]
+    middle = spread_at(paired(list(range(seeds)), [0.0] * seeds), 0.5) / np.arange(seeds).std(ddof=1)
+    return np.interp(middle * values[:, 0, :seeds].std(1, ddof=1), spreads, numbers).round()
+
+
+def false_findings() -> None:
+    print("| differences | arms | up to | false findings, % | all intervals cover, % | of a true 1, % | mean seeds |")
+    print("|---|---|---|---|---|---|---|")
     for kind in KINDS:
         for arms, most in ((1, 10), (3, 10), (3, 40)):
-            found = run(differences(kind, 20_000, arms, most), smallest=1.0)
-            covered = share(found.covers(np.zeros(arms)))
+            values = differences(kind, 20_000, arms, most)
+            found, planted = run(values, smallest=1.0), run(values + 1, smallest=1.0)
+            covered = f"{share(found.covers(np.zeros(arms)))} | {share(planted.covers(np.ones(arms)))}"
             print(f"| {kind} | {arms} | {most} | {share(found.shown.any(1))} | {covered} | {found.seeds.mean():.1f} |")
 
 
+def planted() -> None:
+    print("| difference | arms | needed | shown by then, % | said after 3 seeds | shown by then, % |", end="")
+    print(" in the end: shown, % | smaller, % | mean seeds |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    for arms in (1, 3):
+        for effect in (0.7, 1.0, 1.5, 2.0, 3.0):
+            values = differences("normal", 4_000, arms, MOST_SEEDS) + effect
+            found = run(values, smallest=effect)
+            shown, seeds = found.shown[:, 0], found.seeds[:, 0]
+            needed = seeds_needed(effect, paired([-1.0, 0.0, 1.0], [0.0] * 3), (1 - CONFIDENCE) / arms)
+            said = said_after(values, 3, effect)
+            low, middle, high = np.quantile(said, (0.1, 0.5, 0.9))
+            print(f"| {effect} | {arms} | {needed} | {share(shown & (seeds <= needed))} |", end="")
+            print(f" {middle:.0f} ({low:.0f} to {high:.0f}) | {share(shown & (seeds <= said))} |", end="")
+            print(f" {share(shown)} | {share(found.smaller[:, 0])} | {seeds.mean():.1f} |")
+
+
 if __name__ == "__main__":
-    main()
+    false_findings()
+    planted()
