@@ -1,11 +1,11 @@
 """A comparison on Weights & Biases: one run with a table of groups, one of pairs, the plot, and the sentences."""
 
-import os
 from pathlib import Path
 from typing import Any
 
 from fluxflow_exp.compare.pairs import Comparison
-from fluxflow_exp.run.wandb import unreachable
+from fluxflow_exp.run import wandb_report
+from fluxflow_exp.run.wandb_report import Report, Table
 
 GROUPS = ("group", "seeds", "mean", "half_width", "std")
 PAIRS = ("reference", "other", "difference", "low", "high", "correction", "p_adjusted", "distinguishable", "sentence")
@@ -13,38 +13,23 @@ PAIRS = ("reference", "other", "difference", "low", "high", "correction", "p_adj
 
 def send(comparison: Comparison, facts: dict[str, Any], folder: Path, project: str) -> str:
     """Send what `folder` holds; where it went. Offline, without a key or a network, it is written into `folder`."""
-    import wandb
-
-    mode = os.environ.get("WANDB_MODE") or "online"
-    reason = unreachable() if mode == "online" else None
     question = comparison.question
-    run = wandb.init(
-        mode="offline" if reason else mode,  # type: ignore[arg-type]
-        project=project,
-        job_type="comparison",
+    report = Report(
         name=f"{question.metric} by {question.by}",
-        dir=str(folder),
+        job_type="comparison",
         config={name: facts[name] for name in ("arguments", "by", "metric", "better", "budget", "confidence")},
-        settings=wandb.Settings(silent=True, console="off"),
-    )
-    run.log(
-        {
-            "groups": wandb.Table(columns=list(GROUPS), data=[_group(each) for each in facts["groups"]]),
-            "pairs": wandb.Table(columns=list(PAIRS), data=[_pair(each) for each in facts["pairs"]]),
-            "plot": wandb.Image(str(folder / "comparison.png")),
-        }
-    )
-    run.summary.update(
-        {
+        tables={
+            "groups": Table(GROUPS, [_group(each) for each in facts["groups"]]),
+            "pairs": Table(PAIRS, [_pair(each) for each in facts["pairs"]]),
+        },
+        images={"plot": folder / "comparison.png"},
+        summary={
             "sentences": [each["sentence"] for each in facts["pairs"]],
             "notes": facts["notes"],
             **{f"mean/{each['name']}": each["mean"] for each in facts["groups"]},
-        }
+        },
     )
-    where = run.url or f"{folder / 'wandb'}, offline{f' ({reason})' if reason else ''}; wandb sync sends it"
-    run.finish()
-    wandb.teardown()  # the service writes on behind finish(): only its end leaves a whole file
-    return str(where)
+    return wandb_report.send(report, folder, project=project)
 
 
 def _group(facts: dict[str, Any]) -> list[Any]:

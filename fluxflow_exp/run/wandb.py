@@ -105,7 +105,7 @@ class WandbRun:
             os.environ[name] = str(home.absolute())
         os.environ.setdefault("WANDB_SILENT", "true")
         record = self.folder.read_record()
-        swept = self.folder.path.name != self.config["name"]
+        swept = self.config["name"] if self.folder.path.name != self.config["name"] else None
         stage, model = self.config["stage"]["name"], self.config["model"]["name"]
         try:
             home.mkdir(exist_ok=True)
@@ -119,7 +119,7 @@ class WandbRun:
                 project=self.tracking.project,
                 entity=self.tracking.entity,
                 name=self.folder.path.name,
-                group=self.config["name"] if swept else None,
+                group=_group(self.folder) or swept,
                 job_type=stage,
                 tags=[stage, model, *self.tracking.tags],
                 notes=self.tracking.notes,
@@ -201,6 +201,15 @@ def wandb_id(folder: RunFolder) -> str:
         record["wandb_id"] = secrets.token_hex(4)
         folder.write_record(record)
     return str(record["wandb_id"])
+
+
+def _group(folder: RunFolder) -> str | None:
+    """The group that W&B's own variable names, as for the runs of a study; kept for `fluxflow_exp.sync`."""
+    record, named = folder.read_record(), os.environ.get("WANDB_RUN_GROUP")
+    if named and record.get("wandb_group") != named:
+        record["wandb_group"] = named
+        folder.write_record(record)
+    return record.get("wandb_group")
 
 
 def has_key() -> bool:

@@ -17,10 +17,19 @@ def history(run: Path) -> list[dict[str, Any]]:
     """The history rows in all W&B files of a run folder, in the order in which they were written."""
     return [
         {item.key or ".".join(item.nested_key): json.loads(item.value_json) for item in record.history.item}
-        for path in sorted((run / "wandb").glob("offline-run-*/*.wandb"))
-        for record in _records(path.read_bytes())
+        for record in _all(run)
         if record.WhichOneof("record_type") == "history"
     ]
+
+
+def group(run: Path) -> str:
+    """The group that the run in a folder was recorded in."""
+    return next(str(record.run.run_group) for record in _all(run) if record.WhichOneof("record_type") == "run")
+
+
+def _all(run: Path) -> Iterator[Any]:
+    for path in sorted((run / "wandb").glob("offline-run-*/*.wandb")):
+        yield from _records(path.read_bytes())
 
 
 def _records(data: bytes) -> Iterator[Any]:

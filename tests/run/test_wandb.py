@@ -186,6 +186,19 @@ def test_a_run_that_goes_on_online_sends_what_the_server_lacks(run: RunFolder, o
     assert server.options["id"] == json.loads(run.record.read_text())["wandb_id"]
 
 
+def test_a_group_that_the_environment_names_is_kept(
+    run: RunFolder, online: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = online(0)
+    for named, group in ((None, None), ("study", "study"), (None, "study")):
+        if named:
+            monkeypatch.setenv("WANDB_RUN_GROUP", named)
+        else:
+            monkeypatch.delenv("WANDB_RUN_GROUP", raising=False)
+        wandb.WandbRun(run, Tracking(mode="auto"), Console(quiet=True)).start()
+        assert server.options["group"] == group
+
+
 def test_numbers_of_raw_weights_do_not_hide_those_of_averaged_ones(run: RunFolder) -> None:
     row = {"metrics": {"val_psnr": 1.0}, "learning_rates": {}, "extras": {}, "global_step": 3, "epoch": 1}
     tracked = wandb.WandbRun(run, Tracking(mode="off"), Console())
