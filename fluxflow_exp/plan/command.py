@@ -35,13 +35,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the prediction as JSON to FILE")
     parser.add_argument("--config-dir", help="the folder of your own groups")
     options = parser.parse_intermixed_args(arguments)
-    found = _predict(values_of(options.override, config_dir=options.config_dir))
+    found = predict(values_of(options.override, config_dir=options.config_dir))
     if options.json:
         files.write_json(options.json, found)
     return 1 if found["total"]["fits"] is False else 0
 
 
-def _predict(values: dict[str, Any]) -> dict[str, Any]:
+def predict(values: dict[str, Any]) -> dict[str, Any]:
     """Say what each step will need, as soon as it is known. UserError: the configuration is wrong."""
     from fluxflow_exp.plan import forecast  # torch's compiler, which --help does without
     from fluxflow_exp.preflight import check

@@ -1,0 +1,119 @@
+"""The arms of a study composed and checked as the training command would, all of them before anything is trained."""
+
+from typing import Any
+
+from fluxflow_exp.errors import UserError, did_you_mean
+from fluxflow_exp.evaluation.measures import MEASURES, lacking
+from fluxflow_exp.monitor.metrics import higher_is_better
+from fluxflow_exp.preflight import check
+from fluxflow_exp.study.runs import Run, words_of
+from fluxflow_exp.study.spec import Spec
+
+ALWAYS = ("val_psnr", "val_l1", "val_flow", "prompt_accuracy")  # held-out rows, whatever evaluation.metrics says
+PARTS = {"prompt_accuracy": ("kind", "colour", "ground"), "val_copies": ("held_out",)}
+
+
+def check_all(spec: Spec, changes: dict[str, list[str]]) -> dict[str, Run]:
+    """The first run of each arm, composed and checked. UserError: all that is wrong with any arm or outcome."""
+    runs, found = {}, {}
+    seed = (spec.seeds or [0])[0]
+    rate = spec.learning_rates.rates[0] if spec.learning_rates else None
+    for arm in spec.arms:
+        words = words_of(spec, arm, changes=changes.get(arm, []), rate=rate)
+        run = Run(arm, seed, words, spec.config_dir)
+        try:
+            found[arm] = check.problems(run.values, here=spec.where == "here")
+            runs[arm] = run
+        except UserError as error:
+            found[arm] = list(map(str, error.args))
+    common = [line for line in next(iter(found.values())) if all(line in lines for lines in found.values())]
+    problems = common + [f"arm {arm}: {line}" for arm, lines in found.items() for line in lines if line not in common]
+    problems += _same_files(runs)
+    wanted = [*spec.outcome, *([spec.learning_rates.metric] if spec.learning_rates else [])]
+    for metric in dict.fromkeys(wanted):
+        problems += metric_problems(metric, {arm: run.values for arm, run in runs.items()})
+    if problems:
+        raise UserError(*(f"{spec.source}: {line}" for line in problems))
+    return runs
+
+
+def in_rows(metric: str) -> bool:
+    """Whether training itself measures it; else it is measured by `fluxflow_exp.evaluate` afterwards."""
+    return metric.startswith(("val_", "prompt_accuracy"))
+
+
+def metric_problems(metric: str, arms: dict[str, dict[str, Any]]) -> list[str]:
+    """What is wrong with an outcome, given the configuration of each arm."""
+    name, _, guidance = metric.partition("@")
+    rows = [*ALWAYS, *(f"val_{each}" for each in MEASURES)]
+    rows += [f"{whole}_{part}" for whole, parts in PARTS.items() for part in parts]
+    if name not in MEASURES and name not in rows:
+        known = [*rows, *MEASURES]
+        return [f"outcome {metric}: there is no such held-out metric{did_you_mean(metric, known) or '.'} "
+                f"There are, measured while training: {', '.join(rows)}; measured afterwards: "
+                f"{', '.join(each for each in MEASURES if each not in rows)}"]  # fmt: skip
+    if in_rows(name):
+        return _row_problems(name, guidance, arms)
+    measure = MEASURES[name]
+    problems = []
+    if measure.of == "samples" and not _is_number(guidance):
+        problems.append(f"outcome {metric}: name the guidance of the samples, as {name}@1 or {name}@3")
+    if measure.of != "samples" and guidance:
+        problems.append(f"outcome {metric}: {name} takes no guidance")
+    absent = lacking([name])
+    if absent:
+        problems.append(f"outcome {metric}: {absent}")
+    if measure.of != "reconstructions":
+        problems += [_no_flow(metric, arm) for arm, values in arms.items() if not _trains(values, "flow")]
+    if higher_is_better(name) is None:
+        problems.append(f"outcome {metric}: whether more of it is better, its name does not tell")
+    return problems
+
+
+def _row_problems(name: str, guidance: str, arms: dict[str, dict[str, Any]]) -> list[str]:
+    if guidance:
+        return [f"outcome {name}@{guidance}: {name} is measured while training, at evaluation.guidance_scale"]
+    problems = []
+    measure = next((each for each in MEASURES if name.removeprefix("val_").startswith(each)), None)
+    for arm, values in arms.items():
+        wanted = values["evaluation"]["metrics"]
+        needs_flow = name == "val_flow" or name.startswith("prompt_accuracy")
+        if name not in (*ALWAYS, *(f"prompt_accuracy_{part}" for part in PARTS["prompt_accuracy"])):
+            asked = [each for each in MEASURES if each in wanted and name in (f"val_{each}", "val_copies_held_out")]
+            needs_flow = bool(measure) and MEASURES[measure or ""].of == "samples"
+            if not asked:
+                more = ",".join([*wanted, measure or ""])
+                problems.append(f"outcome {name}: arm {arm} does not measure it: evaluation.metrics=[{more}] does")
+        if needs_flow and not _trains(values, "flow"):
+            problems.append(_no_flow(name, arm))
+        if values["evaluation"]["every_epochs"] is None:
+            problems.append(f"outcome {name}: arm {arm} has evaluation.every_epochs=null, so nothing is measured")
+    return problems
+
+
+def _no_flow(metric: str, arm: str) -> str:
+    return f"outcome {metric}: arm {arm} trains no flow transformer, which it is a measure of"
+
+
+def _trains(values: dict[str, Any], player: str) -> bool:
+    return any(player in step.get("optimizers", {}) for step in values["stage"]["steps"].values())
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return float(text) >= 0
+    except ValueError:
+        return False
+
+
+def _same_files(runs: dict[str, Run]) -> list[str]:
+    """Arms whose configurations are alike: a difference between them is nothing but chance."""
+    from fluxflow_exp.run.identity import identity_differences
+
+    names = list(runs)
+    return [
+        f"arms {one} and {other} come to the same configuration"
+        for index, one in enumerate(names)
+        for other in names[index + 1 :]
+        if not identity_differences(runs[one].values, runs[other].values)
+    ]

@@ -1,0 +1,106 @@
+"""What a study will cost: runs, hours of devices and disk, from forecasts and, once there are some, from finished runs."""
+
+import contextlib
+import io
+from dataclasses import dataclass
+from typing import Any
+
+from fluxflow_exp.errors import UserError
+from fluxflow_exp.study.runs import Run
+from fluxflow_exp.study.spec import Spec
+
+FIRST_SEEDS = 3  # of a study that goes on until it knows
+
+
+@dataclass(frozen=True)
+class ArmCost:
+    """One run of an arm, as it is predicted."""
+
+    hours: float | None  # of all its devices together; None: the card's facts do not tell
+    disk_gib: float
+    parameters: int  # that are trained
+    tflop: float
+    memory_gib: float
+
+
+def predict(run: Run) -> ArmCost:
+    """Rehearse the steps of `run`: ten seconds to two minutes. UserError: its data cannot be opened."""
+    from fluxflow_exp.plan import command as plan  # torch's compiler
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        found = plan.predict(run.values)
+    total = found["total"]
+    hardware = run.values["hardware"]
+    ranks = hardware["devices"] * hardware["slurm"]["nodes"]
+    last: dict[str, int] = {}
+    for step in found["steps"]:
+        last |= step["parameters"]
+    return ArmCost(
+        None if total["hours"] is None else total["hours"] * ranks,
+        total["disk_gib"],
+        sum(last.values()),
+        1e3 * total["pflop"],
+        total["peak_gib"],
+    )
+
+
+def spent(run: Run) -> float:
+    """Hours of devices that `run` has taken so far, over all its restarts."""
+    folder = run.folder
+    if not folder.exists():
+        return 0.0
+    hardware = run.values["hardware"]
+    return float(folder.read_record()["wall_seconds"] * hardware["devices"] * hardware["slurm"]["nodes"] / 3600)
+
+
+def said(spec: Spec, costs: dict[str, ArmCost], counts: dict[str, int], unit: str) -> list[str]:
+    """The cost of so many runs of each arm, in words; `unit` of the hours."""
+    runs = sum(counts.values())
+    hours = total_hours(costs, counts)
+    disk = sum(costs[arm].disk_gib * count for arm, count in counts.items())
+    amount = "time not predicted" if hours is None else f"about {shown_hours(hours)} {unit}"
+    begin = "at first, " if spec.seeds is None else ""
+    lines = [f"Cost: {begin}{runs} runs, {amount}, {disk:.2f} GiB of disk"]
+    for arm, each in costs.items():
+        time = "time not predicted" if each.hours is None else f"{shown_hours(each.hours)} {unit} a run"
+        lines.append(
+            f"  {arm}: {counts[arm]} runs, {time}, {each.parameters / 1e6:.2f} M parameters, {each.tflop:.3g} TFLOP a run"
+        )
+    return lines
+
+
+def check_budget(spec: Spec, costs: dict[str, ArmCost], counts: dict[str, int], unit: str) -> None:
+    """UserError: what is asked for does not fit the study's budget."""
+    runs, hours = sum(counts.values()), total_hours(costs, counts)
+    problems = []
+    if spec.runs is not None and runs > spec.runs:
+        problems.append(f"budget.runs={spec.runs}, and {runs} runs are asked for: raise it, or take fewer seeds or arms")
+    if spec.gpu_hours is not None and hours is not None and hours > spec.gpu_hours:
+        problems.append(
+            f"budget.gpu_hours={spec.gpu_hours:g}, and {runs} runs take about {shown_hours(hours)} {unit}: raise it, or "
+            "take fewer seeds, shorter runs or fewer arms"
+        )
+    if problems:
+        raise UserError(*problems)
+
+
+def total_hours(costs: dict[str, ArmCost], counts: dict[str, int]) -> float | None:
+    each = [costs[arm].hours for arm in counts]
+    known = [hours * count for hours, count in zip(each, counts.values(), strict=True) if hours is not None]
+    return sum(known) if len(known) == len(each) else None
+
+
+def unit_of(values: dict[str, Any]) -> str:
+    """GPU hours, or hours of a machine without one."""
+    hardware = values["hardware"]
+    if hardware["device"] == "cpu":
+        return "hours"
+    if hardware["device"] == "auto":
+        import torch
+
+        return "GPU hours" if torch.cuda.is_available() else "hours"
+    return "GPU hours"
+
+
+def shown_hours(hours: float) -> str:
+    return f"{hours:.1f}" if hours >= 10 else f"{hours:.2g}"

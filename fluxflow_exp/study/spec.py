@@ -1,0 +1,181 @@
+"""A study as its file says it: the question, the arms, and what decides; read, changed by overrides, and checked.
+
+What the arms are composed to is looked at in `arms.py`.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from fluxflow_exp.config.compose import conf_dir
+from fluxflow_exp.errors import UserError, did_you_mean
+from fluxflow_exp.study.fields import WORD, Rates, checked, words_of
+
+KEYS = (
+    "question", "base", "arms", "equal", "budget", "outcome", "seeds", "smallest_difference", "where",
+    "learning_rates", "evaluate",
+)  # fmt: skip
+NEEDED = ("question", "arms", "outcome")
+OWN = {"seed": "the study's `seeds` sets it", "name": "say name=… on the command line"}
+
+
+# One field for each key of the file, and where it was found.
+@dataclass(frozen=True)
+class Spec:
+    name: str  # of the study's folder
+    source: Path
+    question: str
+    arms: dict[str, list[str]]  # name → overrides; the first is the reference
+    outcome: list[str]  # metrics; the first decides
+    base: list[str]  # overrides that all arms have
+    equal: str  # of EQUAL
+    seeds: list[int] | None  # None: as many as are needed (auto)
+    where: str  # of WHERE
+    gpu_hours: float | None = None
+    runs: int | None = None
+    smallest_difference: float | None = None  # of the first outcome, in its unit
+    learning_rates: Rates | None = None
+    evaluate: tuple[str, ...] = ()  # options of fluxflow_exp.evaluate
+    root: str = "outputs"  # folder of the study's folder
+    config_dir: str | None = None  # folder of groups of the user's own
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.root).expanduser() / self.name
+
+    @property
+    def reference(self) -> str:
+        return next(iter(self.arms))
+
+
+def shipped() -> list[str]:
+    """Names of the studies of `conf/study/`."""
+    return sorted(path.stem for path in (Path(conf_dir()) / "study").glob("*.yaml"))
+
+
+def load(source: str, words: list[str], *, config_dir: str | None = None) -> Spec:
+    """The study that `source` names (one of `shipped`, a file, or a folder with a study.yaml), changed by `words`.
+
+    A word whose key is one of the study's own changes that; any other one is an override of all arms. UserError: all
+    that is wrong with them.
+    """
+    path, groups = _found(source)
+    raw = _read(path)
+    unknown = [f"{path}: there is no key {key!r}{did_you_mean(key, KEYS)}" for key in raw if key not in KEYS]
+    given, own, problems = _sorted_out(words)
+    for key, value in own:
+        problems += _put(raw, key, value)
+    missing = [f"{path}: {key} is missing" for key in NEEDED if raw.get(key) is None]
+    problems = unknown + missing + problems
+    if problems:
+        raise UserError(*problems)
+    base = merged(words_of(raw.get("base") or [], "base", problems), given)
+    name = _taken(base, "name") or (path.parent.resolve().name if path.name == "study.yaml" else path.stem)
+    root = _taken(base, "output_root") or "outputs"
+    spec = Spec(
+        name=name,
+        source=path,
+        base=[word for word in base if key_of(word) not in ("name", "output_root")],
+        root=root,
+        config_dir=config_dir or groups,
+        **checked(raw, problems),
+    )
+    if not WORD.fullmatch(name):
+        problems.append(f"name={name}: letters, digits, dot, dash and underscore make a folder's name")
+    problems += _own_words(spec)
+    if problems:
+        raise UserError(*(f"{path}: {line}" for line in problems))
+    return spec
+
+
+def key_of(word: str) -> str:
+    """The key that an override sets, adds or takes out."""
+    return word.partition("=")[0].lstrip("+~")
+
+
+def merged(first: list[str], second: list[str]) -> list[str]:
+    """Both lists of overrides; of those that name one key, the second's."""
+    named = {key_of(word) for word in second}
+    return [*(word for word in first if key_of(word) not in named), *second]
+
+
+def _found(source: str) -> tuple[Path, str | None]:
+    """The file that is meant, and the folder of groups beside it."""
+    path = Path(source).expanduser()
+    if path.is_dir():
+        inside = path / "study.yaml"
+        if not inside.is_file():
+            raise UserError(f"{path} is a folder without a study.yaml")
+        return inside, str(path)
+    if path.is_file():
+        return path, None
+    known = shipped()
+    if source in known:
+        return Path(conf_dir()) / "study" / f"{source}.yaml", None
+    raise UserError(f"there is no study {source!r}{did_you_mean(source, known) or '.'} Shipped: {', '.join(known)}; or "
+                    "name a file of your own, or a folder with a study.yaml")  # fmt: skip
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(raw, dict) or not all(isinstance(key, str) for key in raw):
+        raise UserError(f"{path}: keys of a study are wanted: {', '.join(KEYS)}")
+    return raw
+
+
+def _sorted_out(words: list[str]) -> tuple[list[str], list[tuple[str, Any]], list[str]]:
+    """Overrides of all arms; keys of the study with their values; what is wrong."""
+    given, own, problems = [], [], []
+    for word in words:
+        key, sign, text = word.partition("=")
+        if key.split(".")[0] not in KEYS:
+            given.append(word)
+        elif not sign:
+            problems.append(f"{word}: a value is wanted, {word}=…")
+        else:
+            try:
+                own.append((key, yaml.safe_load(text)))
+            except yaml.YAMLError:
+                problems.append(f"{word}: {text!r} is no value of YAML")
+    return given, own, problems
+
+
+def _put(raw: dict[str, Any], key: str, value: Any) -> list[str]:
+    *sections, last = key.split(".", 1)
+    there: Any = raw
+    for section in sections:
+        if there.get(section) is None:
+            there[section] = {}
+        there = there[section]
+        if not isinstance(there, dict):
+            return [f"{key}: {section} has no keys below it"]
+    there[last] = value
+    return []
+
+
+def _taken(base: list[str], key: str) -> str | None:
+    found = [word.partition("=")[2] for word in base if key_of(word) == key]
+    return found[-1] if found else None
+
+
+def _own_words(spec: Spec) -> list[str]:
+    """Keys that the study sets itself, and that no arm or base may."""
+    lists = {"base": spec.base, **{f"arms.{name}": words for name, words in spec.arms.items()}}
+    found = []
+    for where, words in lists.items():
+        for word in words:
+            key = key_of(word)
+            if key.startswith("hydra"):
+                found.append(f"{where}: {word}: `where` of the study says how jobs are started")
+            elif key in OWN:
+                found.append(f"{where}: {word}: {OWN[key]}")
+            elif key == "output_root":
+                found.append(f"{where}: {word}: all arms stand in one folder; give it on the command line")
+            elif spec.learning_rates and key == spec.learning_rates.key:
+                found.append(f"{where}: {word}: learning_rates chooses {key}")
+    return found
