@@ -18,10 +18,13 @@ class Asked:
     config_dir: str | None
     measured: bool
     updates: int
+    whole: list[str] | None = None  # all overrides of the reference, where they are not these with `like`
 
     @property
     def reference(self) -> list[str]:
         """The reference's overrides: those shared by both, with `like` in place of what it names."""
+        if self.whole is not None:
+            return self.whole
         named = {key_of(each) for each in self.like}
         return [*(each for each in self.overrides if key_of(each) not in named), *self.like]
 

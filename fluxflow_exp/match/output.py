@@ -77,7 +77,7 @@ def commands(path: Path, name: str, asked: Asked, found: dict[str, Any]) -> str:
     """Return the commands that train the model: from its file, or by overrides alone."""
     own = [each for each in asked.overrides if key_of(each) == "model" or key_of(each).startswith("model.")]
     words = [each for each in own if key_of(each) not in found["changes"]]
-    new = [f"{'+' if key.endswith('mlp_ratio') else ''}{key}={_flat(value)}" for key, value in found["changes"].items()]
+    new = as_words(found["changes"])
     others = [each for each in asked.overrides if each not in own]
     folder = path.parent.parent
     wrote = f"Wrote {path}. Train it with:"
@@ -95,6 +95,11 @@ def commands(path: Path, name: str, asked: Asked, found: dict[str, Any]) -> str:
             f"  {shlex.join([*words, *new])}",
         ]
     )
+
+
+def as_words(changes: dict[str, Any]) -> list[str]:
+    """The changes of a match as overrides."""
+    return [f"{'+' if key.endswith('mlp_ratio') else ''}{key}={_flat(value)}" for key, value in changes.items()]
 
 
 def _flat(value: Any) -> str:

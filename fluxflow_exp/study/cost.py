@@ -1,4 +1,4 @@
-"""What a study will cost: runs, hours of devices and disk, from forecasts and, once there are some, from finished runs."""
+"""What a study will cost, in runs, hours of devices and disk, and what it has cost so far."""
 
 import contextlib
 import io
@@ -9,7 +9,7 @@ from fluxflow_exp.errors import UserError
 from fluxflow_exp.study.runs import Run
 from fluxflow_exp.study.spec import Spec
 
-FIRST_SEEDS = 3  # of a study that goes on until it knows
+GPU_HOURS = "GPU hours"
 
 
 @dataclass(frozen=True)
@@ -58,13 +58,14 @@ def said(spec: Spec, costs: dict[str, ArmCost], counts: dict[str, int], unit: st
     runs = sum(counts.values())
     hours = total_hours(costs, counts)
     disk = sum(costs[arm].disk_gib * count for arm, count in counts.items())
-    amount = "time not predicted" if hours is None else f"about {shown_hours(hours)} {unit}"
+    amount = "time not predicted" if hours is None else f"about {shown_hours(hours, unit)}"
     begin = "at first, " if spec.seeds is None else ""
     lines = [f"Cost: {begin}{runs} runs, {amount}, {disk:.2f} GiB of disk"]
     for arm, each in costs.items():
-        time = "time not predicted" if each.hours is None else f"{shown_hours(each.hours)} {unit} a run"
+        time = "time not predicted" if each.hours is None else f"{shown_hours(each.hours, unit)} a run"
         lines.append(
-            f"  {arm}: {counts[arm]} runs, {time}, {each.parameters / 1e6:.2f} M parameters, {each.tflop:.3g} TFLOP a run"
+            f"  {arm}: {counts[arm]} runs, {time}, {each.parameters / 1e6:.2f} M parameters, "
+            f"{each.tflop:.3g} TFLOP a run"
         )
     return lines
 
@@ -74,10 +75,12 @@ def check_budget(spec: Spec, costs: dict[str, ArmCost], counts: dict[str, int], 
     runs, hours = sum(counts.values()), total_hours(costs, counts)
     problems = []
     if spec.runs is not None and runs > spec.runs:
-        problems.append(f"budget.runs={spec.runs}, and {runs} runs are asked for: raise it, or take fewer seeds or arms")
+        problems.append(
+            f"budget.runs={spec.runs}, and {runs} runs are asked for: raise it, or take fewer seeds or arms"
+        )
     if spec.gpu_hours is not None and hours is not None and hours > spec.gpu_hours:
         problems.append(
-            f"budget.gpu_hours={spec.gpu_hours:g}, and {runs} runs take about {shown_hours(hours)} {unit}: raise it, or "
+            f"budget.gpu_hours={spec.gpu_hours:g}, and {runs} runs take about {shown_hours(hours, unit)}: raise it, or "
             "take fewer seeds, shorter runs or fewer arms"
         )
     if problems:
@@ -98,9 +101,11 @@ def unit_of(values: dict[str, Any]) -> str:
     if hardware["device"] == "auto":
         import torch
 
-        return "GPU hours" if torch.cuda.is_available() else "hours"
-    return "GPU hours"
+        return GPU_HOURS if torch.cuda.is_available() else "hours"
+    return GPU_HOURS
 
 
-def shown_hours(hours: float) -> str:
-    return f"{hours:.1f}" if hours >= 10 else f"{hours:.2g}"
+def shown_hours(hours: float, unit: str) -> str:
+    if unit == GPU_HOURS:
+        return f"{hours:.1f} {unit}" if hours >= 10 else f"{hours:.2g} {unit}"
+    return f"{hours:.1f} h" if hours >= 1 else f"{hours * 60:.0f} min" if hours >= 1 / 60 else f"{hours * 3600:.0f} s"

@@ -54,7 +54,9 @@ def checked(raw: dict[str, Any], problems: list[str]) -> dict[str, Any]:
 
 def _arms(raw: Any, problems: list[str]) -> dict[str, list[str]]:
     if not isinstance(raw, dict) or len(raw) < 2:
-        problems.append("arms: two or more are wanted, each a name with its list of overrides; the first is the reference")
+        problems.append(
+            "arms: two or more are wanted, each a name with its list of overrides; the first is the reference"
+        )
         return {}
     found = {}
     for name, words in raw.items():

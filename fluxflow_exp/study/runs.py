@@ -1,18 +1,21 @@
 """The runs of a study: which there are to be, what has become of each, and which ones no longer belong to it."""
 
+import copy
 from collections import Counter
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig
 
-from fluxflow_exp.config.override_words import as_text
-from fluxflow_exp.config.overrides import values_of
+from fluxflow_exp.config.compose import resolve
+from fluxflow_exp.config.override_words import as_text, why
+from fluxflow_exp.config.overrides import Failure, compose_config, override_problems
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.run import opening, states
-from fluxflow_exp.run.folder import RunFolder
+from fluxflow_exp.run.folder import RunFolder, run_path
 from fluxflow_exp.study.spec import Spec, merged
 from fluxflow_exp.sweep import jobs
 
@@ -31,7 +34,9 @@ class Run:
     @cached_property
     def values(self) -> dict[str, Any]:
         """Its resolved configuration. UserError: there is none."""
-        return values_of([*self.words, f"seed={self.seed}"], config_dir=self.config_dir)
+        config = copy.deepcopy(_composed(self.words, self.config_dir))
+        config.seed = self.seed
+        return resolve(config)
 
     @cached_property
     def launched(self) -> list[str]:
@@ -43,10 +48,19 @@ class Run:
     @property
     def folder(self) -> RunFolder:
         """Where it is or, before it was launched, where it might be."""
-        return RunFolder(opening.run_path(self.values, jobs.job_folder(self.values, self.launched, f"seed={self.seed}")))
+        return RunFolder(run_path(self.values, jobs.job_folder(self.values, self.launched, f"seed={self.seed}")))
 
     def entry(self) -> states.Entry:
         return states.inspect(self.folder, self.values)
+
+
+@lru_cache(maxsize=256)
+def _composed(words: tuple[str, ...], config_dir: str | None) -> DictConfig:
+    """What all seeds have: to compose takes a while. UserError: all that is wrong with the words."""
+    try:
+        return compose_config(list(words), config_dir=config_dir)
+    except Failure as error:
+        raise UserError(*(override_problems(list(words), config_dir=config_dir) or [why(error)])) from error
 
 
 def words_of(spec: Spec, arm: str, *, changes: list[str], rate: float | None = None) -> tuple[str, ...]:

@@ -1,0 +1,74 @@
+"""`python -m fluxflow_exp.study FILE_OR_NAME OVERRIDES…`: a question, from its file to its answer.
+
+The same command continues after any kill, and leaves out what is done.
+"""
+
+import argparse
+import sys
+from typing import TYPE_CHECKING
+
+from fluxflow_exp.run import failures
+from fluxflow_exp.study.spec import load, shipped
+
+if TYPE_CHECKING:
+    from fluxflow_exp.study.course import Course
+    from fluxflow_exp.study.runs import Run
+
+
+@failures.command
+def main(arguments: list[str] | None = None) -> int:
+    words = sys.argv[1:] if arguments is None else arguments
+    options = _parser().parse_intermixed_args(words)
+    spec = load(options.study, options.overrides, config_dir=options.config_dir)
+    from fluxflow_exp.study.course import Course
+
+    if options.status:
+        from fluxflow_exp.study import status
+
+        return status.show(Course(spec, search=False))
+    print(f"STUDY: {spec.question}\n  {spec.source}; folder {spec.folder}", flush=True)
+    course = Course(spec)
+    course.predict()
+    if options.plan:
+        _say_unused(course)
+        return 0
+    return _carry_out(course, [word for word in words if word != "--plan"])
+
+
+def _carry_out(course: "Course", words: list[str]) -> int:
+    """Train, measure, answer; 1: not all runs are done."""
+    from fluxflow_exp.study import filling, seeds
+
+    _say_unused(course)
+    course.choose_rates()
+    runs: list[Run] = seeds.carry_out(course)
+    found = filling.answer(course, runs, words)
+    if found is None:
+        print("No run is done, so there is no answer. The same command tries again")
+        return 1
+    print("\n".join(filling.write(found, course)))
+    if found.unfinished:
+        print(f"{found.unfinished}. The same command goes on")
+    return 1 if found.unfinished else 0
+
+
+def _say_unused(course: "Course") -> None:
+    for line in course.unused(course.spec.seeds or list(range(1000))):
+        print(f"Note: {line}", flush=True)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m fluxflow_exp.study",
+        description="Answer a question by runs: check all of its arms, say what they cost, make them equal, train, "
+        "measure, compare, and write study.json, study.html and study.md. The same command continues after a kill.",
+        epilog=f"Shipped studies: {', '.join(shipped())}. Words that name a key of the study (seeds=5, where=slurm, "
+        "budget.gpu_hours=2) change it; all others are overrides of every arm. Exit code: 0 answered, 1 not all runs "
+        "are done, 2 something is wrong, and what. docs/how-to/studies.md shows a study of one's own.",
+    )
+    parser.add_argument("study", metavar="FILE_OR_NAME", help="a study's YAML, a folder with study.yaml, or a name")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="of the study, or of all its arms")
+    parser.add_argument("--plan", action="store_true", help="check everything, say what it will cost, train nothing")
+    parser.add_argument("--status", action="store_true", help="what has become of its runs; starts nothing")
+    parser.add_argument("--config-dir", metavar="FOLDER", help="the folder of your own groups")
+    return parser

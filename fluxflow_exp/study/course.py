@@ -1,0 +1,151 @@
+"""The course of a study: from its file to its answer. The same call goes on after any kill."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from dataclasses import asdict
+from functools import partial
+from typing import Any
+
+from fluxflow_exp.errors import UserError
+from fluxflow_exp.monitor.metrics import higher_is_better
+from fluxflow_exp.run import states
+from fluxflow_exp.study import cost, launch, measure
+from fluxflow_exp.study.answer import LearningRate
+from fluxflow_exp.study.arms import check_all
+from fluxflow_exp.study.boundary import FIRST
+from fluxflow_exp.study.cost import ArmCost
+from fluxflow_exp.study.kept import Kept
+from fluxflow_exp.study.outcome import Runs
+from fluxflow_exp.study.runs import Run, refuse_changed, unused, words_of
+from fluxflow_exp.study.spec import Spec
+
+
+class Course:
+    """A study with what is known of it so far."""
+
+    def __init__(self, spec: Spec, *, search: bool = True) -> None:
+        """Check everything. `search`: arms that are to be made equal and are not yet are searched for.
+
+        UserError: all that is wrong with the study.
+        """
+        from fluxflow_exp.study import matching
+
+        self.spec, self.kept = spec, Kept(spec.folder)
+        self.first = check_all(spec, {})
+        self.matches = matching.equal(spec, self.first, self.kept, only_kept=not search)
+        self.changes = {arm: matching.overrides(found) for arm, found in self.matches.items()}
+        if any(self.changes.values()):
+            self.first = check_all(spec, self.changes)
+        self.notes = matching.notes(self.matches)
+        self.unit = cost.unit_of(self.first[spec.reference].values)
+        self.rates: dict[str, LearningRate] = {}
+        self.failed: list[Run] = []
+        self.stopped: str | None = None
+        self.costs: dict[str, ArmCost] = {}
+
+    def predict(self) -> None:
+        """Work out what a run of each arm costs. UserError: the study does not fit its budget."""
+        for arm, run in self.first.items():
+            if self.kept.get(f"cost {arm}", run.values) is None:
+                print(f"Predicting the cost of {arm} …", flush=True)
+            found = self.kept.made(f"cost {arm}", run.values, partial(_predicted, run))
+            self.costs[arm] = ArmCost(**found)
+        print("\n".join(cost.said(self.spec, self.costs, self.counts(), self.unit)), flush=True)
+        cost.check_budget(self.spec, self.costs, self.counts(), self.unit)
+
+    def counts(self) -> dict[str, int]:
+        """Runs of each arm, those that choose its learning rate included; of `seeds: auto`, the fewest."""
+        seeds = FIRST if self.spec.seeds is None else len(self.spec.seeds)
+        rates = self.spec.learning_rates
+        trials = len(rates.rates) * len(rates.seeds) if rates else 0
+        return dict.fromkeys(self.spec.arms, seeds + trials)
+
+    def trials(self) -> list[Run]:
+        """The runs that choose each arm's learning rate."""
+        rates = self.spec.learning_rates
+        if rates is None:
+            return []
+        return [self._run(arm, seed, rate) for arm in self.spec.arms for rate in rates.rates for seed in rates.seeds]
+
+    def runs(self, seeds: list[int], arms: list[str] | None = None) -> list[Run]:
+        """The runs that answer; learning rates must have been chosen."""
+        return [
+            self._run(arm, seed, self.rates[arm].chosen if self.spec.learning_rates else None)
+            for arm in arms or self.spec.arms
+            for seed in seeds
+        ]
+
+    def unused(self, seeds: list[int]) -> list[str]:
+        """What stands in the folder and is not used."""
+        rates = self.spec.learning_rates
+        known = {
+            arm: {words_of(self.spec, arm, changes=self.changes.get(arm, []), rate=rate) for rate in rates.rates}
+            if rates
+            else {words_of(self.spec, arm, changes=self.changes.get(arm, []))}
+            for arm in self.spec.arms
+        }
+        return unused(self.spec, known, {*seeds, *(rates.seeds if rates else [])})
+
+    def train(self, runs: list[Run], metrics: list[str]) -> list[Run]:
+        """Train and measure `runs`; those that are done are returned, and the others are told."""
+        refuse_changed(runs)
+        failed = launch.train(self.spec, runs)
+        self.failed += [run for run in failed if run not in self.failed]
+        done = [run for run in runs if run.entry().state == states.DONE]
+        measure.measure(self.spec, done, metrics)
+        return done
+
+    def choose_rates(self) -> None:
+        """Let each arm choose its learning rate, by runs that judge no arm. UserError: all of an arm's have failed."""
+        rates = self.spec.learning_rates
+        if rates is None:
+            return
+        done = self.train(self.trials(), [rates.metric])
+        self.rates = self.chosen(done)
+        for arm, found in self.rates.items():
+            tried = ", ".join(
+                f"{rate}: {'failed' if value is None else f'{value:.4g}'}" for rate, value in found.tried.items()
+            )
+            print(f"Learning rate of {arm}: {found.chosen:g}, by {found.metric} ({tried})", flush=True)
+
+    def chosen(self, done: list[Run]) -> dict[str, LearningRate]:
+        """Arm → its learning rate, by the trials that are `done`. UserError: an arm has none."""
+        rates = self.spec.learning_rates
+        assert rates
+        higher = bool(higher_is_better(rates.metric))
+        found = {}
+        for arm in self.spec.arms:
+            values: dict[float, float | None] = {}
+            for rate in rates.rates:
+                mine = [run for run in done if run.words == self._run(arm, 0, rate).words]
+                each = [measure.last(run, rates.metric) for run in mine]
+                good = len(each) == len(rates.seeds) and all(map(math.isfinite, each))
+                values[rate] = statistics.fmean(each) if good else None
+            known = {rate: value for rate, value in values.items() if value is not None}
+            if not known:
+                raise UserError(f"arm {arm}: no run with any learning rate gave {rates.metric}: see their logs")
+            best = (max if higher else min)(known, key=lambda rate: known[rate])
+            data = f"held-out images, seed{'s' if len(rates.seeds) > 1 else ''} {', '.join(map(str, rates.seeds))}"
+            found[arm] = LearningRate(
+                best, {f"{rate:g}": value for rate, value in values.items()}, rates.metric,
+                f"{data}, which judge no arm",
+            )  # fmt: skip
+        return found
+
+    def finished(self, runs: list[Run]) -> Runs:
+        """Those of `runs` that are done, by arm and seed."""
+        found: Runs = {}
+        for run in runs:
+            if run.entry().state == states.DONE:
+                found.setdefault(run.arm, {})[run.seed] = measure.finished(run)
+        return found
+
+    def _run(self, arm: str, seed: int, rate: float | None) -> Run:
+        words = words_of(self.spec, arm, changes=self.changes.get(arm, []), rate=rate)
+        return Run(arm, seed, words, self.spec.config_dir)
+
+
+def _predicted(run: Run) -> dict[str, Any]:
+    return asdict(cost.predict(run))

@@ -1,0 +1,92 @@
+"""The answer of a study, filled from its runs."""
+
+import shlex
+
+from fluxflow_exp.machine import clock
+from fluxflow_exp.run import states
+from fluxflow_exp.study import cost, launch, outcome
+from fluxflow_exp.study.answer import Arm, Cost, Failure, StudyAnswer
+from fluxflow_exp.study.arms import in_rows
+from fluxflow_exp.study.course import Course
+from fluxflow_exp.study.runs import Run
+
+
+def answer(course: Course, runs: list[Run], words: list[str]) -> StudyAnswer | None:
+    """What is known by now; None: not even one run of an arm is measured. `words`: of the study's own command."""
+    spec = course.spec
+    finished = course.finished(runs)
+    if not finished:
+        return None
+    outcomes = [outcome.outcome(spec, metric, finished) for metric in spec.outcome]
+    drawn = [outcome.drawn(metric, finished) for metric in spec.outcome if in_rows(metric)]
+    done = sum(map(len, finished.values()))
+    everything = [*course.trials(), *runs]
+    return StudyAnswer(
+        name=spec.name,
+        question=spec.question,
+        equal=spec.equal,
+        arms=[_arm(course, name, [run for run in everything if run.arm == name], finished) for name in spec.arms],
+        outcomes=outcomes,
+        commands=_commands(course, runs, words),
+        curves=[each for each in drawn if each],
+        pictures=outcome.pictures(spec, finished),
+        notes=course.notes,
+        stopped=course.stopped,
+        unfinished=None if done == len(runs) else f"{done} of {len(runs)} runs are done",
+        base=spec.base,
+        date=clock.date(),
+    )
+
+
+def _arm(course: Course, name: str, runs: list[Run], finished: outcome.Runs) -> Arm:
+    spec, known = course.spec, course.costs.get(name)
+    seeds = sorted(finished.get(name, {}))
+    failures = [
+        Failure(run.seed, entry.note)
+        for run in runs
+        if (entry := run.entry()).state == states.FAILED and run.seed not in _trial_seeds(course)
+    ]
+    hardware = course.first[name].values["hardware"]
+    hours = sum(cost.spent(run) for run in runs)
+    price = hardware["price_per_hour"]
+    return Arm(
+        name=name,
+        overrides=[*spec.arms[name], *course.changes.get(name, [])],
+        seeds=seeds,
+        cost=Cost(
+            hours=hours,
+            unit=course.unit,
+            runs=sum(run.folder.exists() for run in runs),
+            price=None if price is None else hours * price,
+            tflop=known.tflop if known else None,
+            memory_gib=known.memory_gib if known and course.unit == "GPU hours" else None,
+        ),
+        failures=failures,
+        parameters=known.parameters if known else None,
+        learning_rate=course.rates.get(name),
+    )
+
+
+def _trial_seeds(course: Course) -> list[int]:
+    rates = course.spec.learning_rates
+    return rates.seeds if rates else []
+
+
+def _commands(course: Course, runs: list[Run], words: list[str]) -> list[str]:
+    """The study's own command, and the sweep of each arm."""
+    groups: dict[tuple[str, ...], list[Run]] = {}
+    for run in [*course.trials(), *runs]:
+        groups.setdefault(run.words, []).append(run)
+    sweeps = [shlex.join(launch.command(course.spec, each)) for each in groups.values()]
+    return [shlex.join(["python", "-m", "fluxflow_exp.study", *words]), *sweeps]
+
+
+def write(found: StudyAnswer, course: Course) -> list[str]:
+    """Write study.json and what is drawn of it; the files."""
+    from fluxflow_exp.study import answer as form
+
+    folder = course.spec.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    form.write(found, folder / "study.json")
+    written = [folder / "study.json"]
+    return [str(path) for path in written]

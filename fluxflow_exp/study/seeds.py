@@ -1,0 +1,68 @@
+"""The seeds of a study: a number that was fixed before, or one more after each look until enough is known."""
+
+from fluxflow_exp.study import cost, outcome
+from fluxflow_exp.study.boundary import FIRST
+from fluxflow_exp.study.course import Course
+from fluxflow_exp.study.runs import Run
+from fluxflow_exp.study.sequential import decide
+
+
+def carry_out(course: Course) -> list[Run]:
+    """Train and measure all runs that answer the study; they are returned, also those that have failed."""
+    spec = course.spec
+    if spec.seeds is not None:
+        runs = course.runs(spec.seeds)
+        course.train(runs, spec.outcome)
+        return runs
+    return _until_known(course)
+
+
+def _until_known(course: Course) -> list[Run]:
+    """Seeds 0, 1, 2, then one after another for the arms that are still open."""
+    spec, seeds = course.spec, list(range(FIRST))
+    runs = course.runs(seeds)
+    course.train(runs, spec.outcome)
+    while True:
+        if course.failed:
+            return runs
+        found = outcome.outcome(spec, spec.outcome[0], course.finished(runs))
+        own = found.values[spec.reference]
+        differences = {
+            arm: [values[seed] - own[seed] for seed in values]
+            for arm, values in found.values.items()
+            if arm != spec.reference
+        }
+        open_arms = [arm for arm in spec.arms if arm == spec.reference or _is_open(course, differences, arm)]
+        decision = decide(
+            differences,
+            smallest_difference=spec.smallest_difference,
+            seeds_left=_seeds_left(course, runs, open_arms),
+        )
+        needed = f"; about {decision.needed} seeds in all" if decision.needed and not decision.stop else ""
+        print(f"\nAfter {len(seeds)} seeds: {decision.reason}{needed}", flush=True)
+        if decision.stop:
+            course.stopped = decision.reason
+            return runs
+        seeds.append(seeds[-1] + 1)
+        more = course.runs(seeds[-1:], [spec.reference, *decision.undecided])
+        course.train(more, spec.outcome)
+        runs += more
+
+
+def _is_open(course: Course, differences: dict[str, list[float]], arm: str) -> bool:
+    decision = decide(differences, smallest_difference=course.spec.smallest_difference, seeds_left=1)
+    return arm in decision.undecided
+
+
+def _seeds_left(course: Course, runs: list[Run], arms: list[str]) -> int | None:
+    """How many further seeds of `arms` the budget pays for, at the pace of the runs so far; None: any number."""
+    spec, known = course.spec, [*course.trials(), *runs]
+    left: list[int] = []
+    if spec.runs is not None:
+        left.append((spec.runs - len(known)) // len(arms))
+    if spec.gpu_hours is not None:
+        taken = sum(cost.spent(run) for run in known)
+        mean = {arm: [cost.spent(run) for run in runs if run.arm == arm] for arm in arms}
+        a_seed = sum(sum(each) / len(each) for each in mean.values())
+        left.append(int((spec.gpu_hours - taken) / a_seed) if a_seed else 0)
+    return max(min(left), 0) if left else None

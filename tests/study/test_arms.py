@@ -1,0 +1,50 @@
+"""All arms composed and checked before anything is trained."""
+
+from pathlib import Path
+
+import pytest
+
+from fluxflow_exp.errors import UserError
+from fluxflow_exp.study.arms import check_all, metric_problems
+from fluxflow_exp.study.spec import load, shipped
+from tests.study.test_spec import FIVE, study
+
+
+def test_every_arm_is_composed_as_a_run_is(tmp_path: Path) -> None:
+    runs = check_all(study(tmp_path), {})
+    assert runs["large"].values["stage"]["steps"]["vae"]["batch_size"] == 32
+    assert runs["small"].values["stage"]["steps"]["vae"]["batch_size"] == 8
+    assert runs["small"].values["output_root"] == "outputs/mine"
+
+
+def test_mistakes_of_all_arms_and_outcomes_are_told_together(tmp_path: Path) -> None:
+    text = FIVE.replace("stage.steps.vae.batch_size=8", "model.activaton=silu").replace("batch_size=32", "batch_size=0")
+    with pytest.raises(UserError) as told:
+        check_all(study(tmp_path, text.replace("val_psnr", "[val_psnrr, fd]")), {})
+    said = str(told.value)
+    assert "arm small: model.activaton=silu: there is no key" in said
+    assert "arm large: stage.steps.vae.batch_size must be at least 1" in said
+    assert "outcome val_psnrr: there is no such held-out metric; did you mean 'val_psnr'?" in said
+
+
+def test_an_outcome_must_be_one_that_the_arms_can_have(tmp_path: Path) -> None:
+    arms = {arm: run.values for arm, run in check_all(study(tmp_path), {}).items()}
+    assert metric_problems("val_psnr", arms) == []
+    assert metric_problems("psnr", arms) == []
+    assert "evaluation.metrics=[psnr,ssim] does" in metric_problems("val_ssim", arms)[0]
+    assert "large trains no flow transformer" in metric_problems("val_flow", arms)[0]
+    assert "name the guidance of the samples, as fd@1" in metric_problems("fd", arms)[0]
+    assert "psnr takes no guidance" in metric_problems("psnr@2", arms)[0]
+
+
+def test_arms_that_come_to_the_same_are_told(tmp_path: Path) -> None:
+    text = FIVE.replace("stage.steps.vae.batch_size=8", "model.activation=bezier").replace(
+        "large: stage.steps.vae.batch_size=32", "large: log_every=7"
+    )
+    with pytest.raises(UserError, match="arms large and small come to the same configuration"):
+        check_all(study(tmp_path, text), {})
+
+
+def test_the_shipped_toy_is_right(tmp_path: Path) -> None:
+    assert "toy" in shipped()
+    assert list(check_all(load("toy", []), {})) == ["silu", "bezier"]

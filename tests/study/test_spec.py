@@ -1,0 +1,113 @@
+"""The file of a study: read, changed on the command line, and refused in words."""
+
+from pathlib import Path
+
+import pytest
+
+from fluxflow_exp.errors import UserError
+from fluxflow_exp.study.fields import TRIAL_SEED
+from fluxflow_exp.study.spec import Spec, load, merged, shipped
+
+FIVE = """\
+question: Does a smaller batch rebuild better?
+base: [stage=vae, hardware=cpu, data.n_images=64]
+arms: {large: stage.steps.vae.batch_size=32, small: stage.steps.vae.batch_size=8}
+outcome: val_psnr
+seeds: 2
+"""
+
+
+def study(folder: Path, text: str = FIVE, *words: str, name: str = "mine.yaml") -> Spec:
+    path = folder / name
+    path.write_text(text)
+    return load(str(path), list(words))
+
+
+def problems(folder: Path, text: str, *words: str) -> str:
+    with pytest.raises(UserError) as told:
+        study(folder, text, *words)
+    return str(told.value)
+
+
+def test_five_lines_are_a_study(tmp_path: Path) -> None:
+    spec = study(tmp_path)
+    assert (spec.name, spec.reference, spec.folder) == ("mine", "large", Path("outputs/mine"))
+    assert spec.arms["small"] == ["stage.steps.vae.batch_size=8"]
+    assert (spec.outcome, spec.seeds, spec.equal, spec.where) == (["val_psnr"], [0, 1], "nothing", "here")
+
+
+def test_words_change_the_study_or_all_of_its_arms(tmp_path: Path) -> None:
+    spec = study(
+        tmp_path,
+        FIVE,
+        "seeds=[4,7]",
+        "where=slurm",
+        "budget.gpu_hours=2",
+        "data.n_images=32",
+        "output_root=o",
+        "name=n",
+    )
+    assert (spec.seeds, spec.where, spec.gpu_hours) == ([4, 7], "slurm", 2.0)
+    assert spec.base == ["stage=vae", "hardware=cpu", "data.n_images=32"]
+    assert spec.folder == Path("o/n")
+    assert study(tmp_path, FIVE, "seeds=auto").seeds is None
+
+
+def test_the_later_word_of_a_key_holds() -> None:
+    assert merged(["a=1", "+b.c=2", "~d"], ["b.c=3", "d=4"]) == ["a=1", "b.c=3", "d=4"]
+
+
+def test_a_folder_brings_its_groups_along(tmp_path: Path) -> None:
+    study(tmp_path, name="study.yaml")
+    spec = load(str(tmp_path), [])
+    assert (spec.name, spec.config_dir) == (tmp_path.name, str(tmp_path))
+
+
+def test_learning_rates_are_chosen_on_seeds_that_judge_nothing(tmp_path: Path) -> None:
+    rates = study(tmp_path, FIVE, "learning_rates=[1e-3, 2e-3]").learning_rates
+    assert rates
+    assert (rates.rates, rates.metric, rates.seeds) == ([1e-3, 2e-3], "val_psnr", [TRIAL_SEED])
+    assert "1 judge the arms as well" in problems(tmp_path, FIVE, "learning_rates={rates: [1e-3, 2e-3], seeds: [1]}")
+    assert "learning_rates chooses optimizer.lr" in problems(
+        tmp_path, FIVE, "learning_rates=[1e-3, 2e-3]", "optimizer.lr=1"
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (("outcome: val_psnr\n", ""), "outcome is missing"),
+        (("seeds: 2", "sedes: 2"), "there is no key 'sedes'; did you mean 'seeds'?"),
+        (("seeds: 2", "seeds: [1, 1]"), "seeds: a number of them, a list of different ones, or auto is wanted"),
+        (("seeds: 2", "where: there"), "where is one of here, slurm, slurm_local, not 'there'"),
+        (("seeds: 2", "equal: size"), "equal is one of nothing, parameters, flops, memory, time, not 'size'"),
+        (("seeds: 2", "budget: {hours: 3}"), "budget: there is no key 'hours'"),
+        (("seeds: 2", "budget: {runs: 0}"), "budget.runs: a whole number above 0 is wanted, not 0"),
+        (("seeds: 2", "smallest_difference: much"), "smallest_difference: a number above 0 is wanted, not 'much'"),
+        (("batch_size=8", "batch_size=32"), "large and small are the same"),
+        (("hardware=cpu", "seed=3"), "seed=3: the study's `seeds` sets it"),
+        (("hardware=cpu", "hydra/launcher=slurm"), "`where` of the study says how jobs are started"),
+        (("hardware=cpu", "cpu"), "base: 'cpu' is no override"),
+        (("small:", "'sm all':"), "arms: 'sm all': letters"),
+        (("arms: {large: stage.steps.vae.batch_size=32, ", "arms: {"), "arms: two or more are wanted"),
+    ],
+)
+def test_what_is_wrong_is_told_with_its_key(tmp_path: Path, change: tuple[str, str], told: str) -> None:
+    assert told in problems(tmp_path, FIVE.replace(*change))
+
+
+def test_several_mistakes_are_told_at_once(tmp_path: Path) -> None:
+    said = problems(tmp_path, FIVE.replace("seeds: 2", "where: there\nequal: size\n"))
+    assert "where is one of" in said
+    assert "equal is one of" in said
+
+
+def test_a_name_that_is_nearly_one_is_answered_with_it(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="there is no study 'tooy'; did you mean 'toy'"):
+        load("tooy", [])
+    assert "toy" in shipped()
+
+
+def test_a_file_that_is_no_yaml_is_named(tmp_path: Path) -> None:
+    assert "mine.yaml is no YAML" in problems(tmp_path, "question: [")
+    assert "keys of a study are wanted" in problems(tmp_path, "- a\n- b\n")
