@@ -186,8 +186,9 @@ def _write_images(run: RunFolder, trainer: Trainer, batch: Batch, error: NonFini
     import torch
 
     from fluxflow_exp import pictures
-    from fluxflow_exp.data.loader import epoch_batches, read_all
+    from fluxflow_exp.data.loader import epoch_batches
     from fluxflow_exp.data.protocols import Stream
+    from fluxflow_exp.data.reading import read_all
 
     shown = dict(zip(batch.ids, batch.images, strict=True))
     if batch.images.dtype != torch.uint8:  # latents of a cache

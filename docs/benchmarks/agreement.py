@@ -20,7 +20,7 @@ from torch import Tensor
 from fluxflow_exp.config.compose import instantiate, resolve, typed
 from fluxflow_exp.config.overrides import compose_config
 from fluxflow_exp.data.build import build_data
-from fluxflow_exp.data.loader import read_all
+from fluxflow_exp.data.reading import read_all
 from fluxflow_exp.losses.kl import KL
 from fluxflow_exp.losses.reconstruction import Reconstruction
 from fluxflow_exp.machine.hardware import prepare

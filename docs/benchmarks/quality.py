@@ -24,7 +24,8 @@ from stlpips_pytorch import stlpips
 from fluxflow_exp.config.compose import resolve, typed
 from fluxflow_exp.config.overrides import compose_config
 from fluxflow_exp.data.build import build_data
-from fluxflow_exp.data.loader import Batch, epoch_batches, read_all
+from fluxflow_exp.data.loader import Batch, epoch_batches
+from fluxflow_exp.data.reading import read_all
 from fluxflow_exp.evaluation.similarity import psnr
 from fluxflow_exp.machine.hardware import prepare
 from fluxflow_exp.run.folder import RunFolder

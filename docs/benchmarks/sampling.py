@@ -26,7 +26,7 @@ from torch import Tensor
 
 from fluxflow_exp.compare.significance import Difference, paired
 from fluxflow_exp.data.captions import lines_of
-from fluxflow_exp.data.loader import read_all
+from fluxflow_exp.data.reading import read_all
 from fluxflow_exp.data.transforms import open_rgb, square
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.evaluation import sets

@@ -137,9 +137,8 @@ def load_batches(
             return
         how = {"dataset": _Reader(source, seed), "batch_sampler": positions, "collate_fn": _collate}
     here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # ranks that share this machine's memory
-    with reading(
-        **how, num_workers=num_workers, pin_memory=pin_memory, batch_bytes=here * share * image_bytes
-    ) as found:  # fmt: skip
+    how |= {"num_workers": num_workers, "pin_memory": pin_memory}
+    with reading(**how, batch_bytes=here * share * image_bytes) as found:
         yield from _batches(found, share)
 
 
@@ -152,25 +151,6 @@ def _batches(read: Iterable[tuple[Rows, Bad]], share: int) -> Iterator[Batch]:
             )
         listed = [(name, reason) for name, reason in bad]
         yield Batch(rows.values, list(rows.captions), list(rows.ids), listed, rows.tokens, rows.features)
-
-
-def read_all(source: Source, indices: Iterable[int], *, seed: int) -> Batch:
-    """These samples in this order, without augmentation; those that cannot be read are left out and listed.
-
-    UserError: none of them can be read.
-    """
-    good, bad = [], []
-    for index in indices:
-        try:
-            good.append(source.read(index, random.Random(derive(seed, "read", index))))
-        except BadSampleError as error:
-            bad.append((error.sample, error.reason))
-    if good:
-        check_sample(good[0], source)
-    else:
-        first = f"{bad[0][0]}: {bad[0][1]}" if bad else "none was asked for"
-        raise UserError(f"none of these samples can be read; the first: {first}. Check data.data_path")
-    return Batch(torch.stack([s.image for s in good]), [s.caption for s in good], [s.id for s in good], bad)
 
 
 class _Positions(Sampler[list[Key]]):

@@ -3,6 +3,8 @@
 They are functions of the weights alone: an interrupted run measures what an undisturbed one does.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -15,6 +17,7 @@ from fluxflow_exp.evaluation.measures import MEASURES
 from fluxflow_exp.evaluation.similarity import means
 from fluxflow_exp.evaluation.training_pictures import Track, TrainingPictures
 from fluxflow_exp.losses.perceptual import Perceptual
+from fluxflow_exp.machine.portion import Portion
 from fluxflow_exp.pictures import to_uint8
 
 
@@ -49,25 +52,38 @@ class ValidationMetrics:
         self._real: Tensor | None = None
         self._check: CopyCheck | None = None
 
-    def of_reconstructions(self, found: Tensor, images: Tensor, target: Tensor) -> dict[str, float]:
-        """`val_<name>` of reconstructions and originals (n, 3, height, width) in [-1, 1]; `images`: these in uint8."""
+    def of_reconstructions(self, found: Tensor, images: Tensor, target: Tensor, portion: Portion) -> dict[str, float]:
+        """`val_<name>` of reconstructions and originals (n, 3, height, width) in [-1, 1]; `images`: these in uint8.
+
+        A rank has its `portion` of them, and the first one gets what holds of all.
+        """
         alike = [name for name in self.names if name != "rfd"]
-        values = means(alike, found, target, perceptual=self.perceptual)
+        values = means(alike, found, target, perceptual=self.perceptual, whole=portion.whole)
         if "rfd" in self.names:
-            values["rfd"] = distances.frechet(self._real_features(images), self._network()(to_uint8(found)))
+            real, fake = self._real_features(images, portion), portion.whole(self._network()(to_uint8(found)))
+            values["rfd"] = distances.frechet(real, fake) if portion.ranks.first else math.nan
         return {f"val_{name}": values[name] for name in self.names}
 
-    def of_samples(self, made: Tensor, prompts: list[str], images: Tensor, captions: list[str]) -> dict[str, float]:
-        """`val_<name>` of what was drawn for `prompts`, and held-out images, uint8 (n, 3, height, width) each."""
+    def of_samples(
+        self, made: Tensor, prompts: list[str], images: Tensor, captions: list[str], *, drawn: Portion, seen: Portion
+    ) -> dict[str, float]:
+        """`val_<name>` of what was drawn for `prompts`, and held-out images, uint8 (n, 3, height, width) each.
+
+        A rank has its portion `drawn` of `made`, and `seen` of images and captions; the first one gets the values.
+        """
         if not self.names:
             return {}
         found: dict[str, float] = {}
         alike = [name for name in self.names if name != "copies"]
         if alike:
-            real, fake = self._real_features(images), self._network()(made)
-            found |= sets.compared(alike, real, fake, captions=captions, prompts=prompts)
+            real, fake = self._real_features(images, seen), drawn.whole(self._network()(made))
+            captions = seen.listed(captions)
+            if seen.ranks.first:
+                found |= sets.compared(alike, real, fake, captions=captions, prompts=prompts)
         if self.training is not None:
-            found |= self._copy_check(self.training)(made, [images]).rates
+            made, images = drawn.whole(made), seen.whole(images)
+            if seen.ranks.first:
+                found |= self._copy_check(self.training)(made, [images]).rates
         return {f"val_{name}": value for name, value in found.items()}
 
     def _copy_check(self, training: TrainingPictures) -> CopyCheck:
@@ -77,10 +93,10 @@ class ValidationMetrics:
             self._check = CopyCheck(training, self._network(), self.through, self.track)
         return self._check
 
-    def _real_features(self, images: Tensor) -> Tensor:
+    def _real_features(self, images: Tensor, portion: Portion) -> Tensor:
         """Return the features of held-out images, which are the same each time."""
         if self._real is None:
-            self._real = self._network()(images)
+            self._real = portion.whole(self._network()(images))
         return self._real
 
     def _network(self) -> Features:

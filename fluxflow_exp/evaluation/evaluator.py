@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -136,10 +136,10 @@ class Evaluator:
         return records
 
     def _loss(self, parts: Parts, ema: bool) -> float:
-        step, held_out = self.subject.step("flow_processor"), self.held_out("flow_processor")
-        facts = self.subject.facts["flow"]
-        values = []
-        for index, batch in enumerate(held_out.batches(f"Flow loss, {_said(ema)} weights")):
+        step, facts = self.subject.step("flow_processor"), self.subject.facts["flow"]
+        values: list[Tensor] = []
+        for batch in self.held_out("flow_processor").batches(f"Flow loss, {_said(ema)} weights"):
+            places = range(first := BATCH * len(values), first + len(batch.images))
             with self.machine.autocast():
                 found = flow_loss(
                     self._to_device(batch.images),
@@ -148,7 +148,9 @@ class Evaluator:
                     flow=parts["flow_processor"],
                     text_encoder=parts["text_encoder"],
                     objective=OBJECTIVES[facts["objective"]](shift=facts["shift"]),
-                    source=generator(self.wanted.seed, step, "held out", BATCH * index),
+                    source=partial(generator, self.wanted.seed, step, "held out"),
+                    places=places,
+                    total=places.stop,
                 )
             values.append(found.cpu())
         return float(torch.cat(values).mean())

@@ -1,6 +1,6 @@
-"""The flow loss on held-out images, at times and noise that are always the same."""
+"""The flow loss on held-out images, at times and noise that are always the same: functions of an image's place."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -21,19 +21,37 @@ def flow_loss(
     flow: Any,
     text_encoder: Callable[[list[str]], Any],
     objective: RectifiedFlow,
-    source: torch.Generator,
+    source: Callable[[int], torch.Generator],
+    places: Sequence[int],
+    total: int,
     seen: list[Tensor] | None = None,
 ) -> Tensor:
     """(batch,) squared errors of the predicted velocity of `images` (batch, 3, height, width) in [-1, 1].
 
-    Noise comes from `source`, wherever it is; `seen` gets the latents, of unit scale.
+    `places` are those of the images among `total`. Each 64 places share a draw of noise: `source` takes the first of
+    them, and may be anywhere. `seen` gets the latents, of unit scale.
     """
-    count, scale = len(images), compressor.downscale
-    shape = (count, compressor.vae_dim, *(side // scale for side in images.shape[-2:]))
-    draw = [torch.randn(shape, generator=source, device=source.device).to(images.device) for _ in range(2)]
-    times = (torch.arange(count, device=images.device) % TIMES + 0.5) / TIMES
-    data = flow.normalise(compressor(images).sample(draw[0]).float())
+    scale = compressor.downscale
+    shape = (compressor.vae_dim, *(side // scale for side in images.shape[-2:]))
+    drawn = [each.to(images.device) for each in _noise(places, total, shape, source)]
+    times = (torch.tensor(places, device=images.device) % TIMES + 0.5) / TIMES
+    data = flow.normalise(compressor(images).sample(drawn[0]).float())
     if seen is not None:
         seen.append(data)
-    velocity = flow(objective.interpolate(data, draw[1], times), times, text_encoder(captions))
-    return objective(velocity, data, draw[1], times)["flow"]
+    velocity = flow(objective.interpolate(data, drawn[1], times), times, text_encoder(captions))
+    return objective(velocity, data, drawn[1], times)["flow"]
+
+
+def _noise(
+    places: Sequence[int], total: int, shape: tuple[int, ...], source: Callable[[int], torch.Generator]
+) -> list[Tensor]:
+    """(batch, *shape) of the posterior's, and of the flow's."""
+    rows: list[list[Tensor]] = [[], []]
+    firsts = [place - place % BATCH for place in places]
+    for first in sorted({*firsts}):
+        drawing = source(first)
+        inside = [place - first for place, theirs in zip(places, firsts, strict=True) if theirs == first]
+        for kind in rows:
+            whole = torch.randn((min(BATCH, total - first), *shape), generator=drawing, device=drawing.device)
+            kind.append(whole[inside])
+    return [torch.cat(kind) for kind in rows]

@@ -17,8 +17,9 @@ from fluxflow_exp.config import published
 from fluxflow_exp.config.compose import typed
 from fluxflow_exp.config.overrides import values_of
 from fluxflow_exp.data.build import build_data
-from fluxflow_exp.data.loader import Batch, read_all
+from fluxflow_exp.data.loader import Batch
 from fluxflow_exp.data.protocols import DataSet
+from fluxflow_exp.data.reading import read_all
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.evaluation import digests
 from fluxflow_exp.evaluation.features import Features

@@ -4,6 +4,8 @@ PSNR; SSIM (Wang et al. 2004) and MS-SSIM (Wang, Simoncelli & Bovik 2003) by tor
 LPIPS (Zhang et al. 2018) by the lpips package.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -13,11 +15,18 @@ AT_ONCE = 16  # images: SSIM keeps ten copies of them
 BORDER = 5  # pixels of SSIM's map whose window reaches beyond the image
 
 
-def means(names: list[str], found: Tensor, target: Tensor, *, perceptual: Perceptual | None = None) -> dict[str, float]:
-    """Name → mean over all images, as `similarity` has them."""
+def means(
+    names: list[str],
+    found: Tensor,
+    target: Tensor,
+    *,
+    perceptual: Perceptual | None = None,
+    whole: Callable[[Tensor], Tensor] = lambda values: values,
+) -> dict[str, float]:
+    """Name → mean over all images, as `similarity` has them; `whole` gives those of all of a rank's."""
     pairs = list(zip(torch.split(found, AT_ONCE), torch.split(target, AT_ONCE), strict=True))
     return {
-        name: float(torch.cat([similarity(name, *pair, perceptual=perceptual) for pair in pairs]).mean())
+        name: float(whole(torch.cat([similarity(name, *pair, perceptual=perceptual) for pair in pairs])).mean())
         for name in names
     }
 

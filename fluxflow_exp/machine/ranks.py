@@ -1,7 +1,8 @@
 """Data parallelism: which rank this process is, and what the ranks of a run tell each other.
 
 Every rank walks through the same program on its share of each batch. Gradients are summed once an update, so that
-there is no wrapper around a model; decisions (stop, save, a transition) are agreed on. Only the first rank writes.
+there is no wrapper around a model; decisions (stop, save, a transition) are agreed on. Only the first rank writes, but
+for the pictures that others draw.
 """
 
 import os
@@ -22,7 +23,7 @@ from torch._C._distributed_c10d import TCPStore
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.machine.exits import CONTINUES
 
-PATIENCE = timedelta(hours=2)  # the first rank may draw or evaluate for long while the others wait
+PATIENCE = timedelta(hours=2)  # the first rank may measure, fill caches or save for long while the others wait
 BUCKET = 2**26  # gradient elements an all-reduce: 256 MB in float32
 GRACE_SECONDS = 3.0
 OUTLAST_SECONDS = 60.0
@@ -96,6 +97,14 @@ class Ranks:
         held: list[Any] = [None] * self.count
         dist.all_gather_object(held, values, group=self.control)
         return [value for part in held for value in part]
+
+    def to_first(self, value: Value) -> list[Value]:
+        """What every rank has, in order, on the first; on the others nothing."""
+        if self.count == 1:
+            return [value]
+        held: list[Any] | None = [None] * self.count if self.first else None
+        dist.gather_object(value, held, dst=0, group=self.control)
+        return held or []
 
     def meet(self) -> None:
         """Wait until every rank is here."""

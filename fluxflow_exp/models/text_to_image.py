@@ -116,8 +116,9 @@ class TextToImage(nn.Module):
         size: tuple[int, int] | None = None,
         seed: int = 0,
         batch_size: int = 64,
+        rows: Sequence[int] | None = None,
     ) -> Iterator[Tensor]:
-        """Yield uint8 (≤ batch_size, 3, height, width) on the CPU, in the order of `prompts`.
+        """Yield uint8 (≤ batch_size, 3, height, width) on the CPU, in the order of `prompts`, of `rows` of them alone.
 
         `size` is (width, height) in pixels, by default the training size. The noise of an image is a function of
         its prompt, `seed`, and how often the prompt came before it in `prompts`; not of the batch. With
@@ -135,13 +136,14 @@ class TextToImage(nn.Module):
         width, height = size or (self.img_size, self.img_size)
         self._check_size(width, height)
         device = self.flow_processor.latent_mean.device
-        noise = self._noise(prompts, seed, height // self.downscale, width // self.downscale)
+        noise = self._noise(prompts, seed, height // self.downscale, width // self.downscale, rows=rows)
+        prompts = prompts if rows is None else [prompts[row] for row in rows]
         grid = self.objective.grid(steps, shift=shift)
         path = stretches(grid, self.objective.time_at(grid), scale=guidance_scale, interval=guidance_interval)
         for first in range(0, len(prompts), batch_size):
-            rows = slice(first, first + batch_size)
-            x = noise[rows].to(device)
-            field = self._field(prompts[rows], negative_prompt, guidance_scale)
+            part = slice(first, first + batch_size)
+            x = noise[part].to(device)
+            field = self._field(prompts[part], negative_prompt, guidance_scale)
             for positions, scale in path:
                 *_, x = SAMPLERS[sampler](field(scale), x, positions)
             yield to_uint8(self.expander(self.flow_processor.denormalise(x))).cpu()
@@ -156,12 +158,14 @@ class TextToImage(nn.Module):
 
         return lambda scale: guided(velocity(text), velocity(without), scale=scale)
 
-    def _noise(self, prompts: list[str], seed: int, height: int, width: int) -> Tensor:
+    def _noise(
+        self, prompts: list[str], seed: int, height: int, width: int, *, rows: Sequence[int] | None = None
+    ) -> Tensor:
         """(prompts, channels, height, width), drawn on the CPU so that every device gets the same numbers."""
-        drawn = []
+        drawn, numbers = [], places(prompts)
         channels = self.flow_processor.latent_mean.numel()
-        for prompt, index in zip(prompts, places(prompts), strict=True):
-            source = generator("generate", prompt, seed, index)
+        for row in range(len(prompts)) if rows is None else rows:
+            source = generator("generate", prompts[row], seed, numbers[row])
             drawn.append(torch.randn((channels, height, width), generator=source))
         return torch.stack(drawn)
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from fluxflow_exp.config.bounds import Share
-from fluxflow_exp.data.loader import Batch, read_all
+from fluxflow_exp.data.loader import Batch
 from fluxflow_exp.evaluation.during_training import ValidationMetrics
 from fluxflow_exp.losses.adversarial import Adversarial
 from fluxflow_exp.losses.appearance import ColorStatistics, Contrast, Histogram
@@ -20,7 +20,7 @@ from fluxflow_exp.losses.reconstruction import Reconstruction
 from fluxflow_exp.losses.terms import Loss, Terms, Weights, computed
 from fluxflow_exp.monitor.health import HealthContext
 from fluxflow_exp.seeding import generator
-from fluxflow_exp.trainers import reconstructions
+from fluxflow_exp.trainers import reconstructions, shared
 from fluxflow_exp.trainers.base import Trainer
 from fluxflow_exp.trainers.context import StepContext
 from fluxflow_exp.trainers.health_check import active_units, latent_numbers, logit_numbers
@@ -170,15 +170,14 @@ class AutoencoderTrainer(Trainer):
         return self.adversarial.end_update(total=ranks.sum, mean=ranks.mean) if self.adversarial else {}
 
     def evaluate(self, *, last: bool, raw: bool = False) -> dict[str, float]:
-        source = self.setup.data.validation
-        batch = read_all(source, range(min(self.setup.evaluation.images, len(source))), seed=self.setup.seed)
-        self.setup.folder.report_bad(batch.bad, self.setup.data, self.setup.console.say)
+        batch, portion = shared.held_out(self.setup, self.setup.evaluation.images)
         with self.averaged(raw=raw):
             parts = torch.split(batch.images, min(self.accumulation.micro_batch, 64))  # what fits in training fits here
             found = torch.cat([self.reconstruct(part) for part in parts])
         target = self.machine.to_device(batch.images)
-        measured = self.validation_metrics.of_reconstructions(found, batch.images, target)
-        return {"val_l1": float((found - target).abs().mean()), **measured}
+        error = (found - target)[: portion.own].abs().mean()
+        measured = self.validation_metrics.of_reconstructions(found, batch.images, target, portion)
+        return {"val_l1": portion.mean(float(error)), **measured}
 
     def health(self, batch: Batch) -> tuple[dict[str, float], HealthContext]:
         gan, played, weights = self._gan(self.update_index), 0, None
@@ -202,12 +201,13 @@ class AutoencoderTrainer(Trainer):
 
     def sample_pictures(self, suffix: str) -> None:
         setup = self.setup
-        images, ids = reconstructions.originals(setup)
+        images, ids, portion = reconstructions.originals(setup)
         with self.averaged():
             parts, conditioned = (self.compressor, self.expander), self.spade != "never"
             made = reconstructions.rows(images, ids, *parts, self.machine, seed=setup.seed, conditioned=conditioned)
         stem = f"{setup.name}_{setup.index:03d}_{suffix}"
-        self.write_row("samples", {}, pictures=reconstructions.write(made, ids, setup.folder.samples, stem))
+        written = reconstructions.write(made, ids, setup.folder.samples, stem, portion)
+        self.write_row("samples", {}, pictures=written)
 
     @torch.no_grad()
     def reconstruct(self, images: Tensor) -> Tensor:

@@ -18,8 +18,10 @@ from fluxflow_exp.losses.repa import Repa
 from fluxflow_exp.losses.self_alignment import SelfAlignment
 from fluxflow_exp.losses.terms import Loss
 from fluxflow_exp.machine import sharding
+from fluxflow_exp.machine.portion import Portion
 from fluxflow_exp.models import lora
 from fluxflow_exp.seeding import generator
+from fluxflow_exp.trainers import shared
 from fluxflow_exp.trainers.context import StepContext
 from fluxflow_exp.trainers.flow import FlowTrainer
 
@@ -84,8 +86,9 @@ class FinetuneTrainer(FlowTrainer):
 
     def prepare(self) -> None:
         """Measure the published model's held-out losses; its latent statistics stay."""
+        given = shared.held_out(self.setup, self.setup.evaluation.images)
         with torch.no_grad(), self.averaged(raw=True):
-            measured = self.losses_by_set(self.held_out_batch()) if self.looks else {}
+            measured = self.losses_by_set(*given)
         self.before = self.ranks.from_first(measured)
         self.setup.console.say(f"Step {self.setup.name}: the published model has {_listed(self.before)}")
 
@@ -98,8 +101,8 @@ class FinetuneTrainer(FlowTrainer):
                 self.setup.console.say(f"Step {self.setup.name}: {name} {first:.4g} → {last:.4g}{change}")
         return final
 
-    def held_out_losses(self, batch: Batch) -> dict[str, float]:
-        now = self.losses_by_set(batch)
+    def held_out_losses(self, batch: Batch, portion: Portion) -> dict[str, float]:
+        now = self.losses_by_set(batch, portion)
         drift = {
             f"drift_{name}": now[f"val_flow_{name}"] - self.before[f"val_flow_{name}"]
             for name in sets_of(self.setup.data)
@@ -107,12 +110,15 @@ class FinetuneTrainer(FlowTrainer):
         }
         return now | drift
 
-    def losses_by_set(self, batch: Batch) -> dict[str, float]:
-        """`val_flow` of all, and val_flow_NAME of each set that the step's data are of."""
-        losses = torch.cat(list(self.flow_losses(batch))).double().cpu()
+    def losses_by_set(self, batch: Batch, portion: Portion) -> dict[str, float]:
+        """`val_flow` of all, and val_flow_NAME of each set that the step's data are of; on the first rank."""
+        losses, ids = torch.cat(list(self.flow_losses(batch, portion))), portion.listed(batch.ids)
+        losses = portion.whole(losses).double().cpu()
+        if not self.ranks.first:
+            return {}
         found = {"val_flow": float(losses.mean())}
         for name in sets_of(self.setup.data):
-            rows = [row for row, each in enumerate(batch.ids) if each.startswith(f"{name}/")]
+            rows = [row for row, each in enumerate(ids) if each.startswith(f"{name}/")]
             if rows:
                 found[f"val_flow_{name}"] = float(losses[rows].mean())
         return found

@@ -1,13 +1,14 @@
 """Training of the flow transformer, and of a text encoder that is not frozen, on the frozen autoencoder's latents."""
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from fluxflow_exp import pictures
-from fluxflow_exp.data.loader import Batch, read_all
+from fluxflow_exp.data.loader import Batch
 from fluxflow_exp.evaluation import flow_loss
 from fluxflow_exp.evaluation.copies import through
 from fluxflow_exp.evaluation.during_training import ValidationMetrics
@@ -16,6 +17,8 @@ from fluxflow_exp.losses.flow_matching import RectifiedFlow
 from fluxflow_exp.losses.repa import Repa
 from fluxflow_exp.losses.self_alignment import SelfAlignment
 from fluxflow_exp.losses.terms import Loss, Terms, Weights, computed
+from fluxflow_exp.machine.portion import Portion
+from fluxflow_exp.machine.ranks import Ranks
 from fluxflow_exp.machine.visitor import make_visitor
 from fluxflow_exp.models.patch_encoder import fingerprint
 from fluxflow_exp.models.posterior import Posterior
@@ -23,6 +26,7 @@ from fluxflow_exp.models.text_encoder import Text, padded
 from fluxflow_exp.models.text_to_image import TextToImage
 from fluxflow_exp.monitor.health import HealthContext
 from fluxflow_exp.seeding import generator
+from fluxflow_exp.trainers import shared
 from fluxflow_exp.trainers.alignment import Alignment
 from fluxflow_exp.trainers.base import Trainer
 from fluxflow_exp.trainers.context import StepContext
@@ -162,32 +166,30 @@ class FlowTrainer(Trainer):
     def evaluate(self, *, last: bool, raw: bool = False) -> dict[str, float]:
         """Flow loss on held-out images at fixed times and noise; after the last update also what images show."""
         evaluation, data = self.setup.evaluation, self.setup.data
-        batch = self.held_out_batch()
+        batch, seen = shared.held_out(self.setup, evaluation.images)
         shows = last and evaluation.prompts > 0 and data.reads_back
         with self.averaged(raw=raw):
-            metrics = self.held_out_losses(batch)
+            metrics = self.held_out_losses(batch, seen)
             if shows or self.validation_metrics.names:
                 prompts = [data.prompts[i % len(data.prompts)] for i in range(evaluation.prompts)]
-                images = self._generate(prompts, evaluation, said=f"Generating {len(prompts)} held-out prompts")
-                metrics |= self.validation_metrics.of_samples(images, prompts, batch.images, batch.captions)
-                metrics |= data.score(images, prompts) if shows else {}
+                drawn = Portion.even(self.ranks, len(prompts))
+                drawing = f"Generating {len(prompts)} held-out prompts"
+                images = self._generate(prompts, evaluation, rows=drawn.places, said=drawing)
+                compared = (images, prompts, batch.images, batch.captions)
+                metrics |= self.validation_metrics.of_samples(*compared, drawn=drawn, seen=seen)
+                images = drawn.whole(images) if shows else images
+                metrics |= data.score(images, prompts) if shows and self.ranks.first else {}
         return metrics
 
-    def held_out_batch(self) -> Batch:
-        data = self.setup.data
-        indices = range(min(self.setup.evaluation.images, len(data.validation)))
-        batch = read_all(data.validation, indices, seed=self.setup.seed)
-        self.setup.folder.report_bad(batch.bad, data, self.setup.console.say)
-        return batch
-
-    def held_out_losses(self, batch: Batch) -> dict[str, float]:
-        """The flow loss of `batch`, first of all."""
-        return {"val_flow": sum(float(losses.sum()) for losses in self.flow_losses(batch)) / len(batch.images)}
+    def held_out_losses(self, batch: Batch, portion: Portion) -> dict[str, float]:
+        """The flow loss of a rank's `portion` of held-out samples, first of all."""
+        total = sum(float(losses.sum()) for losses in self.flow_losses(batch, portion))
+        return {"val_flow": portion.mean(total / max(portion.own, 1))}
 
     def health(self, batch: Batch) -> tuple[dict[str, float], HealthContext]:
         """Latents are those that the flow sees: of unit scale on the training set."""
         latents: list[Tensor] = []
-        for _ in self.flow_losses(batch, seen=latents):
+        for _ in self.flow_losses(batch, Portion.even(Ranks(), len(batch.ids)), seen=latents):
             pass
         return latent_numbers(torch.cat(latents)), HealthContext(self.setup.name)
 
@@ -196,18 +198,13 @@ class FlowTrainer(Trainer):
         samples = self.setup.samples
         prompts = (samples.sample_captions or self.setup.data.prompts)[: samples.count]
         stem = f"{self.setup.name}_{self.setup.index:03d}_{suffix}"
+        portion = Portion.even(self.ranks, len(prompts))
         for size in samples.sample_sizes or [None]:
-            mark = "" if size is None else f"-{pictures.size_label(size)}"
             with self.averaged():
-                images = self._generate(prompts, samples, size=pictures.size_of(size))
-            if not self.setup.ranks.first:  # it has helped to draw, if the model is sharded
-                continue
-            names = [f"{stem}_{pictures.short_hash(prompt)}{mark}.webp" for prompt in prompts]
-            for image, name in zip(images, names, strict=True):
-                pictures.save(image, self.setup.folder.samples / name)
-            self.write_row("samples", {}, pictures=dict(zip(names, prompts, strict=True)))
-            sheet = pictures.captioned(images, prompts)
-            pictures.save_picture(sheet, self.setup.folder.samples / f"{stem}_grid{mark}.webp", quality=95)
+                images = self._generate(prompts, samples, rows=portion.places, size=pictures.size_of(size))
+            mark = "" if size is None else f"-{pictures.size_label(size)}"
+            written = shared.write_captioned(images, prompts, portion, self.setup.folder.samples, stem, mark)
+            self.write_row("samples", {}, pictures=written)
 
     def _arguments(self, micro: Micro) -> tuple[Tensor, ...]:
         data = self._latents(self.latents.posterior(micro.images), self.posterior_noise[micro.rows])
@@ -246,29 +243,36 @@ class FlowTrainer(Trainer):
         source = generator(setup.seed, setup.name, self.update_index, "drop")
         return (torch.rand(count, generator=source) < setup.cfg_dropout_prob).tolist()
 
-    def flow_losses(self, batch: Batch, *, seen: list[Tensor] | None = None) -> Iterator[Tensor]:
-        """A value an image, up to 64 at a time. `seen` gets the latents, of unit scale."""
-        for first in range(0, len(batch.images), flow_loss.BATCH):
+    def flow_losses(self, batch: Batch, portion: Portion, *, seen: list[Tensor] | None = None) -> Iterator[Tensor]:
+        """A value of each of this rank's own images, up to 64 at a time. `seen` gets the latents, of unit scale."""
+        source = partial(generator, self.setup.seed, self.setup.name, "held out", device=self.machine.device)
+        for first in range(0, portion.each, flow_loss.BATCH):
             rows = slice(first, first + flow_loss.BATCH)
-            images = self.machine.to_device(batch.images[rows])
-            source = generator(self.setup.seed, self.setup.name, "held out", first, device=images.device)
             with self.machine.autocast():
                 losses = flow_loss.flow_loss(
-                    images,
+                    self.machine.to_device(batch.images[rows]),
                     batch.captions[rows],
                     compressor=self.compressor,
                     flow=self.flow,
                     text_encoder=self.text_encoder,
                     objective=self.objective,
                     source=source,
+                    places=portion.places[rows],
+                    total=portion.total,
                     seen=seen,
                 )
-            yield losses
+            yield losses[: max(portion.own - first, 0)]
 
     def _generate(
-        self, prompts: list[str], options: Any, *, size: tuple[int, int] | None = None, said: str | None = None
+        self,
+        prompts: list[str],
+        options: Any,
+        *,
+        rows: list[int] | None = None,
+        size: tuple[int, int] | None = None,
+        said: str | None = None,
     ) -> Tensor:
-        """uint8 (prompts, 3, height, width) on the CPU; with `said` its progress is shown."""
+        """uint8 (n, 3, height, width) on the CPU, of `rows` of `prompts` or all; with `said` progress is shown."""
         model = TextToImage(
             expander=self.setup.parts["expander"],
             flow_processor=self.flow,
@@ -289,7 +293,8 @@ class FlowTrainer(Trainer):
                 seed=self.setup.seed,
                 size=size,
                 batch_size=GENERATION_BATCH,
+                rows=rows,
             )
             if said:
-                parts = self.setup.console.track(parts, said, total=-(-len(prompts) // GENERATION_BATCH))
+                parts = self.setup.console.track(parts, said, total=-(-len(rows or prompts) // GENERATION_BATCH))
             return torch.cat(list(parts))

@@ -8,24 +8,25 @@ from torch import Tensor
 
 from fluxflow_exp import pictures
 from fluxflow_exp.data.decoding import reason
-from fluxflow_exp.data.loader import read_all
 from fluxflow_exp.data.transforms import open_rgb, square
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.machine.hardware import Machine
+from fluxflow_exp.machine.portion import Portion
 from fluxflow_exp.run.sample_files import GRID, ROWS
 from fluxflow_exp.seeding import generator
+from fluxflow_exp.trainers import shared
 from fluxflow_exp.trainers.context import StepContext
 
 
-def originals(setup: StepContext) -> tuple[Tensor, list[str]]:
-    """uint8 images, (n, 3, height, width), and their ids. UserError: a given file cannot be read."""
+def originals(setup: StepContext) -> tuple[Tensor, list[str], Portion]:
+    """uint8 images, (n, 3, height, width), and their ids: a rank's portion. UserError: a given file cannot be read."""
     given = setup.samples.test_image_address
     if not given:
-        count = min(setup.samples.count, len(setup.data.validation))
-        batch = read_all(setup.data.validation, range(count), seed=setup.seed)
-        setup.folder.report_bad(batch.bad, setup.data, setup.console.say)
-        return batch.images, batch.ids
-    return torch.stack([_square(name, setup.data.img_size) for name in given]), list(given)
+        batch, portion = shared.held_out(setup, setup.samples.count)
+        return batch.images, batch.ids, portion
+    portion = Portion.even(setup.ranks, len(given))
+    names = [given[place] for place in portion.places]
+    return torch.stack([_square(name, setup.data.img_size) for name in names]), names, portion
 
 
 @torch.no_grad()
@@ -48,13 +49,18 @@ def rows(
     return {"-original": images, **made, "-ctx": pictures.principal_components(mode.float().cpu(), size)}
 
 
-def write(made: dict[str, Tensor], ids: list[str], folder: Path, stem: str) -> dict[str, str]:
-    """`<stem>_<hash><row>.webp` for each image and row, and all of them on one sheet; its name and what it shows."""
+def write(made: dict[str, Tensor], ids: list[str], folder: Path, stem: str, portion: Portion) -> dict[str, str]:
+    """`<stem>_<hash><row>.webp` for each image and row, each rank its own, and all of them on one sheet.
+
+    Its name and what it shows.
+    """
+    keys = portion.listed(ids)
     for row, batch in made.items():
-        for image, key in zip(batch, ids, strict=True):
-            pictures.save(image, folder / f"{stem}_{pictures.short_hash(key)}{row}.webp")
-    sheet = pictures.rows_of(list(made.values()), labels=[ROWS[row] for row in made])
-    pictures.save_picture(sheet, folder / f"{stem}{GRID}", quality=95)
+        shared.save(batch, [f"{stem}_{pictures.short_hash(key)}{row}.webp" for key in keys], portion, folder)
+    whole = [portion.whole(batch) for batch in made.values()]
+    if portion.ranks.first:
+        sheet = pictures.rows_of(whole, labels=[ROWS[row] for row in made])
+        pictures.save_picture(sheet, folder / f"{stem}{GRID}", quality=95)
     return {f"{stem}{GRID}": ", ".join(ROWS[row] for row in made)}
 
 

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import torch
 
-from fluxflow_exp.data.loader import Batch, read_all
+from fluxflow_exp.data.loader import Batch
+from fluxflow_exp.data.reading import read_all
 from fluxflow_exp.losses.terms import Loss
 from fluxflow_exp.monitor.early_stop import EarlyStop
 from fluxflow_exp.monitor.health import HealthContext
@@ -20,7 +21,7 @@ from fluxflow_exp.trainers.updates import Updates
 
 
 class Validated(Updates):
-    """The first rank looks while the others wait; all of them do together where the model is sharded."""
+    """All ranks look together, each at its portion of what is held out; the first one writes down what was found."""
 
     def __init__(self, setup: StepContext, losses: dict[str, Loss]) -> None:
         super().__init__(setup, losses)
@@ -40,11 +41,14 @@ class Validated(Updates):
 
     @abstractmethod
     def sample_pictures(self, suffix: str) -> None:
-        """Write pictures of the held-out samples."""
+        """Write pictures of the held-out samples. All ranks call it together."""
 
     @abstractmethod
     def evaluate(self, *, last: bool, raw: bool = False) -> dict[str, float]:
-        """Held-out metrics with averaged or `raw` weights; a plateau follows the first one, lower is better."""
+        """Held-out metrics with averaged or `raw` weights; a plateau follows the first one, lower is better.
+
+        All ranks call it together; what counts is what the first one returns.
+        """
 
     @abstractmethod
     def health(self, batch: Batch) -> tuple[dict[str, float], HealthContext]:
@@ -65,7 +69,7 @@ class Validated(Updates):
 
     @property
     def looks(self) -> bool:
-        """Whether this rank takes part where something is looked at."""
+        """Whether this rank takes part where the first one needs the whole model."""
         return self.ranks.first or self.sharded
 
     def settle(self) -> None:
@@ -169,7 +173,7 @@ class Validated(Updates):
 
     def _held_out(self, *, last: bool, raw: bool = False) -> dict[str, float]:
         with self.time_breakdown.during("evaluation"):
-            return self.ranks.from_first(self.evaluate(last=last, raw=raw) if self.looks else {})
+            return self.ranks.from_first(self.evaluate(last=last, raw=raw))
 
     @torch.no_grad()
     def examine(self) -> None:
@@ -192,9 +196,8 @@ class Validated(Updates):
     def draw(self, suffix: str) -> None:
         self._drawn, self.owes_pictures = self.update_index, False
         self.settle()
-        if self.looks:
-            with self.time_breakdown.during("pictures"):
-                self.sample_pictures(suffix)
+        with self.time_breakdown.during("pictures"):
+            self.sample_pictures(suffix)
 
     def _place_in_epoch(self) -> str:
         return f"{self.length.epoch(self.update_index):03d}_{self.length.batch(self.update_index):05d}"

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from fluxflow_exp.config.compose import instantiate, typed
 from fluxflow_exp.config.schema import RunConfig
 from fluxflow_exp.data.build import build_data
-from fluxflow_exp.data.loader import Batch, load_batches, read_all
+from fluxflow_exp.data.loader import Batch, load_batches
 from fluxflow_exp.data.protocols import DataSet
+from fluxflow_exp.data.reading import read_all
 from fluxflow_exp.machine.hardware import prepare
 from fluxflow_exp.run.folder import RunFolder
 from fluxflow_exp.seeding import generator

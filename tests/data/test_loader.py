@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from fluxflow_exp.data.loader import order, read_all, updates_per_epoch
+from fluxflow_exp.data.loader import order, updates_per_epoch
 from fluxflow_exp.data.protocols import BadSampleError, Sample
+from fluxflow_exp.data.reading import read_all
 from fluxflow_exp.errors import UserError
 from tests.helpers.datasets import batches
 

@@ -11,6 +11,8 @@ from fluxflow_exp import pipeline
 from fluxflow_exp.config.schema import Evaluation
 from fluxflow_exp.evaluation.during_training import ValidationMetrics
 from fluxflow_exp.evaluation.similarity import psnr
+from fluxflow_exp.machine.portion import Portion
+from fluxflow_exp.machine.ranks import Ranks
 from fluxflow_exp.run.folder import RunFolder
 from fluxflow_exp.run.metric_log import read_rows
 from tests.conftest import toy
@@ -21,15 +23,20 @@ pytest.importorskip("torchmetrics")
 CPU = torch.device("cpu")
 
 
+def alone(count: int) -> Portion:
+    """All rows, of one rank."""
+    return Portion.even(Ranks(), count)
+
+
 def test_by_default_only_psnr_is_measured_and_no_network_loaded() -> None:
     schedule = ValidationMetrics(Evaluation(), of="reconstructions", img_size=8, device=CPU)
     images = torch.randint(0, 256, (3, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     target = images.float() / 127.5 - 1
-    found = (target + 0.1).clamp(-1, 1)
-    assert schedule.of_reconstructions(found, images, target) == {"val_psnr": float(psnr(found, target).mean())}
-    assert (
-        ValidationMetrics(Evaluation(), of="samples", img_size=8, device=CPU).of_samples(images, [], images, []) == {}
-    )
+    made = (target + 0.1).clamp(-1, 1)
+    found = schedule.of_reconstructions(made, images, target, alone(3))
+    assert found == {"val_psnr": float(psnr(made, target).mean())}
+    none = ValidationMetrics(Evaluation(), of="samples", img_size=8, device=CPU)
+    assert none.of_samples(images, [], images, [], drawn=alone(3), seen=alone(3)) == {}
 
 
 def test_images_that_are_too_small_and_weights_that_are_not_there_are_said(
@@ -65,7 +72,8 @@ def test_copies_of_training_pictures_are_told_while_training_and_those_are_looke
     held_out = torch.stack([data.validation.read(i, Random(0)).image for i in range(len(data.validation))])
     state = torch.get_rng_state()
     for samples, rate in ((trained, 1.0), (trained.flip(3), 1.0), (torch.zeros_like(trained), 0.0)):
-        found = schedule.of_samples(samples, ["a"] * 20, held_out, ["a"] * len(held_out))
+        words = ["a"] * 20, held_out, ["a"] * len(held_out)
+        found = schedule.of_samples(samples, *words, drawn=alone(20), seen=alone(len(held_out)))
         assert found == {"val_copies": rate, "val_copies_held_out": 1 / len(held_out)}
     assert looked == [("Features of 20 training pictures", 1)]
     assert torch.equal(torch.get_rng_state(), state), "nothing is drawn"

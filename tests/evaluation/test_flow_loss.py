@@ -1,5 +1,6 @@
 """The held-out flow loss against its closed form."""
 
+from collections.abc import Sequence
 from types import SimpleNamespace
 
 import pytest
@@ -10,6 +11,7 @@ from fluxflow_exp.evaluation.flow_loss import flow_loss
 from fluxflow_exp.losses.flow_matching import RectifiedFlow
 
 MEAN = 3.0
+BLOCKS = (0, 64), (64, 6)  # of 70 places: the first one, and how many; the first one is the draw's seed
 
 
 class Compressor:
@@ -33,10 +35,10 @@ class Flow:
 
 
 def measured(scale: float, seen: list[Tensor] | None = None) -> tuple[Tensor, Flow]:
-    flow, source = Flow(scale), torch.Generator().manual_seed(0)
+    flow = Flow(scale)
     found = flow_loss(
         torch.zeros(16, 3, 8, 16), ["a"] * 16, compressor=Compressor(), flow=flow, text_encoder=list,
-        objective=RectifiedFlow(), source=source, seen=seen,
+        objective=RectifiedFlow(), source=torch.Generator().manual_seed, places=range(16), total=16, seen=seen,
     )  # fmt: skip
     return found, flow
 
@@ -53,3 +55,15 @@ def test_times_are_the_middles_of_eighths_and_latents_are_handed_on() -> None:
     _, flow = measured(1.0, seen)
     assert flow.times.tolist() == [each / 16 for each in (1, 3, 5, 7, 9, 11, 13, 15)] * 2
     assert [(each.shape, each.abs().max().item()) for each in seen] == [((16, 2, 2, 4), 0.0)]
+
+
+@pytest.mark.parametrize("places", [range(70), range(60, 70), [5], [64, 69, 69]])
+def test_an_image_has_the_draws_of_its_place_with_whatever_others_it_passes(places: Sequence[int]) -> None:
+    whole = [torch.randn(2, count, 2, 2, 4, generator=torch.Generator().manual_seed(first)) for first, count in BLOCKS]
+    noise = torch.cat([block[1] for block in whole])[list(places)]
+    seen = flow_loss(
+        torch.zeros(len(places), 3, 8, 16), ["a"] * len(places), compressor=Compressor(), flow=(flow := Flow(0.0)),
+        text_encoder=list, objective=RectifiedFlow(), source=torch.Generator().manual_seed, places=places, total=70,
+    )  # fmt: skip
+    assert seen.tolist() == pytest.approx(noise.square().flatten(1).mean(1).tolist())
+    assert flow.times.tolist() == [(place % 8 + 0.5) / 8 for place in places]
