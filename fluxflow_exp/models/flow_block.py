@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fluxflow_exp.models.head_norm import EPSILON, head_norm
 from fluxflow_exp.models.layers import ActivationName, Region, make_activation
 
 
@@ -95,8 +96,8 @@ class Attention(nn.Module):
         self.heads = heads
         self.query = nn.Linear(width, width, bias=False)
         self.key_value = nn.Linear(source_width, 2 * width, bias=False)
-        self.query_norm = nn.RMSNorm(width // heads, eps=1e-6)
-        self.key_norm = nn.RMSNorm(width // heads, eps=1e-6)
+        self.query_norm = nn.RMSNorm(width // heads, eps=EPSILON)
+        self.key_norm = nn.RMSNorm(width // heads, eps=EPSILON)
         self.out = nn.Linear(width, width, bias=False)
         self.mix = nn.Parameter(torch.full((2,), 0.5)) if mixes_values else None
 
@@ -113,11 +114,10 @@ class Attention(nn.Module):
 
         `mask` (B, 1, 1, M): True where a key may be seen. `rotation` as `rotary` gives it.
         """
-        query = self.query(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-        key, value = self.key_value(source).unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        query, key = self.query_norm(query), self.key_norm(key)
-        if rotation is not None:
-            query, key = rotate(query, rotation), rotate(key, rotation)
+        key, value = self.key_value(source).chunk(2, -1)
+        query = head_norm(self.query(x), self.query_norm.weight, rotation)
+        key = head_norm(key, self.key_norm.weight, rotation)
+        value = value.unflatten(-1, (self.heads, -1)).transpose(1, 2)
         if self.mix is not None:
             assert first_values is not None
             value = self.mix[0] * first_values + self.mix[1] * value
@@ -151,13 +151,6 @@ def _waves(height: int, width: int, frequencies: Tensor) -> Tensor:
     shape = (height, width, len(frequencies))
     angles = torch.cat([y.expand(shape), x.expand(shape)], -1).flatten(0, 1)
     return torch.stack([angles.cos(), angles.sin()])
-
-
-def rotate(x: Tensor, rotation: Tensor) -> Tensor:
-    """Rotate pairs (i, i + head_dim/2) of x (B, heads, N, head_dim) by their angles."""
-    cosine, sine = rotation.to(x.dtype)
-    first, second = x.chunk(2, -1)
-    return torch.cat([first * cosine - second * sine, first * sine + second * cosine], -1)
 
 
 def norm(x: Tensor) -> Tensor:

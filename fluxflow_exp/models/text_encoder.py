@@ -10,7 +10,7 @@ from fluxflow_exp.config.bounds import NonNegativeInt, PositiveInt
 from fluxflow_exp.models.layers import ActivationName, make_activation, to_device
 
 START, PADDING, SYMBOLS = 256, 257, 258
-TEXT_STEP = 64
+TEXT_STEP = 32
 
 
 class Text(NamedTuple):

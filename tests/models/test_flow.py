@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from fluxflow_exp.models.flow import FlowProcessor, long_skips_of, time_features
-from fluxflow_exp.models.flow_block import places, rotary, rotate
+from fluxflow_exp.models.flow_block import places, rotary
+from fluxflow_exp.models.head_norm import rotate
 from fluxflow_exp.models.text_encoder import Text
 
 OPTIONS = ("long_skips", "shared_modulation", "value_residual")
