@@ -7,7 +7,7 @@ COMMANDS = {
     "generate": "pictures from prompts",
     "evaluate": "held-out quality of a trained model",
     "compare": "groups of runs, at equal budget",
-    "study": "a question, from its runs to its answer",
+    "study": "a question, answered by runs",
     "match": "a model as large or slow as another",
     "status": "what has become of runs",
     "report": "a run's card; several runs on a page",

@@ -2,9 +2,10 @@
 
 import shlex
 
+from fluxflow_exp.config.compose import typed
 from fluxflow_exp.machine import clock
-from fluxflow_exp.run import states
-from fluxflow_exp.study import cost, launch, outcome
+from fluxflow_exp.run import failures, states
+from fluxflow_exp.study import cost, launch, outcome, output, pictures, sentences, wandb
 from fluxflow_exp.study.answer import Arm, Cost, Failure, StudyAnswer
 from fluxflow_exp.study.arms import in_rows
 from fluxflow_exp.study.course import Course
@@ -29,7 +30,9 @@ def answer(course: Course, runs: list[Run], words: list[str]) -> StudyAnswer | N
         outcomes=outcomes,
         commands=_commands(course, runs, words),
         curves=[each for each in drawn if each],
-        pictures=outcome.pictures(spec, finished),
+        pictures=pictures.gather(
+            {arm: {seed: run.folder for seed, run in each.items()} for arm, each in finished.items()}, spec.folder
+        ),
         notes=course.notes,
         stopped=course.stopped,
         unfinished=None if done == len(runs) else f"{done} of {len(runs)} runs are done",
@@ -82,11 +85,10 @@ def _commands(course: Course, runs: list[Run], words: list[str]) -> list[str]:
 
 
 def write(found: StudyAnswer, course: Course) -> list[str]:
-    """Write study.json and what is drawn of it; the files."""
-    from fluxflow_exp.study import answer as form
-
+    """Write study.json, the page and the Markdown, and send them to W&B; lines that say what came out and where."""
     folder = course.spec.folder
-    folder.mkdir(parents=True, exist_ok=True)
-    form.write(found, folder / "study.json")
-    written = [folder / "study.json"]
-    return [str(path) for path in written]
+    with failures.output("output_root=… writes the study elsewhere"):
+        files = output.write(found, folder)
+    lines = ["", *sentences.headline(found), *map(str, files)]
+    sent = wandb.send(found, folder, typed(course.first[found.reference.name].values).tracking)
+    return [*lines, f"W&B: {sent}"] if sent else lines

@@ -76,13 +76,15 @@ def _sweeps(spec: Spec, runs: list[Run]) -> None:
         groups.setdefault(run.words, []).append(run)
     waves = [[each] for each in groups.values()] if spec.where == "here" else [list(groups.values())]
     for wave in waves:
-        codes = _children([command(spec, each) for each in wave], [each[0].arm for each in wave])
+        codes = _children([command(spec, each) for each in wave], [each[0].arm for each in wave], group=spec.name)
         if 2 in codes:
             raise UserError("a sweep could not begin: what is wrong is said above")
 
 
-def _children(commands: list[list[str]], names: list[str]) -> list[int]:
+def _children(commands: list[list[str]], names: list[str], *, group: str) -> list[int]:
     """Run the commands side by side; their exit codes. Several ones' lines begin with their names.
+
+    `group`: of their runs on W&B.
 
     A signal to this process goes on to them, and ends it after they have ended (SystemExit).
     """
@@ -100,7 +102,7 @@ def _children(commands: list[list[str]], names: list[str]) -> list[int]:
         alone = len(commands) == 1
         for words in commands:
             print(f"\n$ {shlex.join(words)}", flush=True)
-            children.append(_start([sys.executable, *words[1:]], piped=not alone))
+            children.append(_start([sys.executable, *words[1:]], group, piped=not alone))
         readers = [
             threading.Thread(target=_repeat, args=(child, name), daemon=True)
             for child, name in zip(children, names, strict=True)
@@ -123,12 +125,18 @@ def _children(commands: list[list[str]], names: list[str]) -> list[int]:
     return codes
 
 
-def _start(words: list[str], *, piped: bool) -> "subprocess.Popen[str]":
+def _start(words: list[str], group: str, *, piped: bool) -> "subprocess.Popen[str]":
     """A process in a group of its own, which a Ctrl-C reaches once; it saves and stops if this one dies."""
     pipe = subprocess.PIPE if piped else None
     error = subprocess.STDOUT if piped else None
     return subprocess.Popen(
-        words, stdout=pipe, stderr=error, text=True, start_new_session=True, preexec_fn=_dies_with(os.getpid())
+        words,
+        stdout=pipe,
+        stderr=error,
+        text=True,
+        env={**os.environ, "WANDB_RUN_GROUP": group},
+        start_new_session=True,
+        preexec_fn=_dies_with(os.getpid()),
     )
 
 

@@ -1,23 +1,16 @@
-"""What the finished runs say: values at the equal budget, differences from the reference, curves, pictures."""
-
-from pathlib import Path
+"""What the finished runs say: values at the equal budget, differences from the reference, curves."""
 
 from fluxflow_exp.compare import curves as read_curves
 from fluxflow_exp.compare.curves import Curve
 from fluxflow_exp.compare.runs import Run as Finished
 from fluxflow_exp.compare.significance import detectable
 from fluxflow_exp.monitor.metrics import higher_is_better
-from fluxflow_exp.report import gallery
-from fluxflow_exp.report.panels import Track
-from fluxflow_exp.run.metric_log import read_rows
-from fluxflow_exp.study.answer import Curves, Difference, Line, Outcome, PictureRow, Pictures
+from fluxflow_exp.study.answer import Curves, Difference, Line, Outcome
 from fluxflow_exp.study.sequential import judge
 from fluxflow_exp.study.spec import Spec
 
 Runs = dict[str, dict[int, Finished]]  # arm → seed → a run that is done
 AXIS = "images"
-ROWS = 6  # of pictures
-DRAWN = ("", "reconstruction")  # labels of rows that are an arm's own
 
 
 def outcome(spec: Spec, metric: str, runs: Runs) -> Outcome:
@@ -43,6 +36,7 @@ def outcome(spec: Spec, metric: str, runs: Runs) -> Outcome:
             high=each.high,
             seeds=[each.difference.seeds[0]],
             correction=_correction(spec, count),
+            confidence=each.difference.confidence,
             detectable=detectable(each.difference) if each.low is not None else None,
             needed=each.needed,
         )
@@ -78,42 +72,6 @@ def drawn(metric: str, runs: Runs) -> Curves | None:
             high = [mean + half for mean, half in zip(band.mean, band.half_width, strict=True)]
         lines.append(Line(arm, band.budget, band.mean, low, high))
     return Curves(metric, AXIS, lines) if lines else None
-
-
-def pictures(spec: Spec, runs: Runs) -> Pictures | None:
-    """The last pictures of all arms, with the first seed that all have, of what all have drawn; None: none."""
-    if set(runs) != set(spec.arms):
-        return None
-    shared = sorted(set.intersection(*(set(members) for members in runs.values())))
-    if not shared:
-        return None
-    seed = shared[0]
-    last: dict[str, gallery.Frame] = {}
-    for arm, members in runs.items():
-        run = members[seed]
-        track = Track({step: read_rows(run.folder.metrics(step)) for step in run.values["stage"]["steps"]})
-        frames = gallery.frames(track, run.folder.samples)
-        if not frames:
-            return None
-        last[arm] = frames[-1]
-    by_prompt = {arm: _by_prompt(frame, spec.folder) for arm, frame in last.items()}
-    first = by_prompt[spec.reference]
-    rows = [
-        PictureRow(prompt, {arm: found[prompt] for arm, found in by_prompt.items()})
-        for prompt in first
-        if all(prompt in found for found in by_prompt.values())
-    ][:ROWS]
-    return Pictures(seed, {arm: frame.update for arm, frame in last.items()}, rows) if rows else None
-
-
-def _by_prompt(frame: gallery.Frame, folder: Path) -> dict[str, str]:
-    """What a picture shows → its file below the study's folder."""
-    return {
-        shows or f"{label} {number}": path.resolve().relative_to(folder.resolve()).as_posix()
-        for label, tiles in frame.rows
-        if label in DRAWN
-        for number, (path, shows) in enumerate(tiles, start=1)
-    }
 
 
 def _equal_budget(curves: dict[str, dict[int, Curve]]) -> float | None:
