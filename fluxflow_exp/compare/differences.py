@@ -18,7 +18,7 @@ READS = {"lr": "learning_rate"}
 ASIDE = (
     "choices", "name", "output_root", "resume", "validate", "seed", "tracking", "checkpoint", "publish", "samples",
     "log_every",
-    "health", "evaluation.metrics", "evaluation.raw", "cache.path", "hardware.slurm",
+    "health", "evaluation.metrics", "evaluation.reference", "evaluation.raw", "cache.path", "hardware.slurm",
     "hardware.memory_gib", "hardware.bf16_tflops", "hardware.memory_bandwidth_gbs", "hardware.price_per_hour",
 )  # fmt: skip
 

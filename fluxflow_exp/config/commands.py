@@ -10,6 +10,7 @@ COMMANDS = {
     "study": "a question, answered by runs",
     "match": "a model as large or slow as another",
     "status": "what has become of runs",
+    "reference": "whether a run is on track, by others",
     "report": "a run's card; several runs on a page",
     "plot": "the graphs of runs",
     "plan": "memory, time, money, disk of a run",

@@ -185,6 +185,9 @@ class Evaluation:
     shift: PositiveFloat | None = None
     guidance_scale: NonNegativeFloat = 4.0
     guidance_interval: list[Share] | None = None
+    reference: str = (
+        "shipped"  # curves that a similar run is compared with: shipped | off | FILE of fluxflow_exp.reference
+    )
 
 
 @dataclass

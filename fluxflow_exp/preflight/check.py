@@ -11,10 +11,12 @@ from fluxflow_exp.data.captions import surrogate_in
 from fluxflow_exp.data.decoding import reason
 from fluxflow_exp.data.token_formats import FORMATS
 from fluxflow_exp.data.transforms import open_rgb
+from fluxflow_exp.errors import UserError
 from fluxflow_exp.evaluation import measures
 from fluxflow_exp.preflight import frame, parts, steps, targets
 from fluxflow_exp.preflight.data import path_problems
 from fluxflow_exp.preflight.hardware import hardware_problems, parallel_problems
+from fluxflow_exp.reference import curves
 from fluxflow_exp.samplers import SAMPLERS, interval_problem
 
 LONGEST_NAME = 200  # bytes of a file name, with room for what is put behind it
@@ -128,12 +130,25 @@ def _evaluation(wanted: dict[str, Any]) -> list[str]:
     net = wanted.get("lpips_net", "alex")
     if net not in LPIPS_NETS:
         found.append(f"evaluation.lpips_net is one of {', '.join(LPIPS_NETS)}, not {net!r}")
+    if not isinstance(wanted.get("reference", "shipped"), str):
+        found.append(f"evaluation.reference is shipped, off or a file, not {wanted['reference']!r}")
+    else:
+        found += _reference(wanted.get("reference", "shipped"))
     for name in names:
         measure = measures.MEASURES[name]
         for key in ("images", "prompts") if measure.of == "samples" else ("images",):
             if measure.fewest > 1 and wanted.get(key, measure.fewest) < measure.fewest:
                 found.append(f"evaluation.{key} must be at least {measure.fewest} for {name}, not {wanted[key]}")
     return found
+
+
+def _reference(asked: str) -> list[str]:
+    """A file of one's own reference runs that cannot be read."""
+    try:
+        curves.asked(asked)
+    except UserError as error:
+        return [f"evaluation.reference: {error}"]
+    return []
 
 
 def _copies(values: dict[str, Any]) -> list[str]:

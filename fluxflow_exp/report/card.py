@@ -57,6 +57,7 @@ def write(card: Card) -> str:
         gallery=pictured,
         copies=copies,
         results=results,
+        standings=facts.standings(card),
         columns={key: title for key, title in COLUMNS.items() if any(each.get(key) is not None for each in results)},
         command=" ".join(["python -m fluxflow_exp", *card.record.get("overrides", [])]),
         yaml=yaml.safe_dump(card.values, sort_keys=False, allow_unicode=True),

@@ -1,5 +1,6 @@
 """The facts that a run folder holds, gathered for a card. Nothing is measured here and nothing is read twice."""
 
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import yaml
 from fluxflow_exp import files
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.monitor.metrics import METRICS, Metric, named
+from fluxflow_exp.reference import standing
 from fluxflow_exp.report import config_diff, gallery, hours, panels
 from fluxflow_exp.report.config_diff import Parent
 from fluxflow_exp.report.gallery import Frame
@@ -144,6 +146,20 @@ def warnings(card: Card) -> list[dict[str, Any]]:
     return list(found.values())
 
 
+def standings(card: Card) -> dict[str, str]:
+    """Step → where it lies beside reference runs, as its end has told it, or as it stands; only what is known."""
+    found = {}
+    for step in card.steps:
+        entry = card.record["steps"].get(step)
+        if entry is not None:
+            found[step] = entry.get("standing", "")
+            continue
+        with suppress(UserError):  # a file of curves that is gone since: the run says so, and goes on
+            there = standing.of(card.values, card.record, step)
+            found[step] = there.summary(card.track.steps[step]) if there else ""
+    return {step: said for step, said in found.items() if said}
+
+
 def planned(card: Card) -> list[dict[str, Any]]:
     """For each step what was meant, what was predicted, and what came."""
     predicted = {each["step"]: each for each in (card.plan or {"steps": []})["steps"]}
@@ -213,6 +229,7 @@ def as_json(card: Card) -> dict[str, Any]:
         "plan": planned(card),
         "metrics": results(card),
         "verdicts": {step: each["verdict"] for step, each in card.record["steps"].items() if "verdict" in each},
+        "standings": standings(card),
         "warnings": warnings(card),
         "non_finite": card.non_finite,
         "costs": asdict(card.costs),

@@ -63,6 +63,7 @@ class _Step:
     ended_by: str | None = None
     best: _Best | None = None
     verdict: str | None = None
+    standing: str | None = None
 
 
 @dataclass

@@ -10,11 +10,13 @@ from fluxflow_exp.config.compose import instantiate
 from fluxflow_exp.config.schema import RunConfig, Step
 from fluxflow_exp.console import Console
 from fluxflow_exp.data.protocols import DataSet
+from fluxflow_exp.errors import UserError
 from fluxflow_exp.machine import sharding
 from fluxflow_exp.machine.hardware import Machine
 from fluxflow_exp.machine.preemption import StopRequest
 from fluxflow_exp.machine.ranks import Ranks
 from fluxflow_exp.models import weights
+from fluxflow_exp.reference import standing
 from fluxflow_exp.run.checkpoint import CheckpointStore
 from fluxflow_exp.run.folder import RunFolder
 from fluxflow_exp.run.identity import identity_digest
@@ -108,7 +110,19 @@ def step_context(
         samples=config.samples,
         evaluation=config.evaluation,
         health=config.health,
+        standing=_standing(name, run),
     )
+
+
+def _standing(name: str, run: RunContext) -> standing.Standing | None:
+    """The reference runs that a step of a run is told of; what is no run's folder is told of none."""
+    if not run.ranks.first or not run.folder.config.exists() or not run.folder.exists():
+        return None
+    try:
+        return standing.of(run.folder.frozen(), run.folder.read_record(), name)
+    except UserError as error:  # of a file that was there when the run began: no reason to end it
+        run.console.say(f"Step {name} is compared with no reference: {error}")
+        return None
 
 
 def _given(config: RunConfig, step: Step, given: dict[str, Path], run: RunContext, earlier: Sequence[str]) -> list[str]:

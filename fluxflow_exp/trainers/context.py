@@ -14,6 +14,7 @@ from fluxflow_exp.machine.hardware import Machine
 from fluxflow_exp.machine.preemption import StopRequest
 from fluxflow_exp.machine.ranks import Ranks
 from fluxflow_exp.models.lora import Adapter
+from fluxflow_exp.reference.standing import Standing
 from fluxflow_exp.run.checkpoint import CheckpointStore
 from fluxflow_exp.run.folder import RunFolder
 from fluxflow_exp.run.live_report import LiveReport
@@ -66,4 +67,5 @@ class StepContext(RunContext):
     samples: Samples
     evaluation: Evaluation
     health: Health
+    standing: Standing | None = None  # of reference runs, to the first rank; None: the run is similar to none
     adapters: dict[str, Adapter] = field(default_factory=dict)  # by part; what a player trains in its place

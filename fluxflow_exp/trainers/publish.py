@@ -74,6 +74,7 @@ def finish_step(setup: StepContext, trainer: Trainer, final: dict[str, float]) -
         "final": final,
         **({"ended_by": trainer.ended_by} if trainer.ended_by else {}),
         **_judged(setup, trainer),
+        **_standing(setup),
     }
     setup.folder.write_record(record)
 
@@ -89,6 +90,14 @@ def _judged(setup: StepContext, trainer: Trainer) -> dict[str, Any]:
     said = verdict(known or [trainer.best[:2]], metric=metric)
     setup.console.say(f"Step {setup.name}: {said}")
     return {"best": {"update": trainer.best.update, "metric": metric, "value": trainer.best.loss}, "verdict": said}
+
+
+def _standing(setup: StepContext) -> dict[str, str]:
+    """Return where the step lies beside reference runs, which is said; nothing if it is similar to none."""
+    said = setup.standing.summary(read_rows(setup.folder.metrics(setup.name))) if setup.standing else ""
+    if said:
+        setup.console.say(said)
+    return {"standing": said} if said else {}
 
 
 def publish_final(folder: RunFolder, steps: list[str], *, choice: str) -> None:

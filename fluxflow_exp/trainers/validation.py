@@ -114,6 +114,9 @@ class Validated(Updates):
         if self.setup.evaluation.raw:
             self.write_row("held_out_raw", self._held_out(last=last or bool(self.ended_by), raw=True))
         self.setup.console.held_out(self.length.epoch(self.update_index), self.held_out)
+        news = self.setup.standing.news(read_rows(self.rows.path)) if self.setup.standing and not self.finished else ""
+        if news:  # where the step stands in the end is said when it has ended
+            self.setup.console.say(news)
 
     def count_save(self) -> None:
         """A save is due now: see whether pictures belong to it, which is every n-th, unless this update made some.

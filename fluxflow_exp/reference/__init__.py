@@ -1,0 +1,1 @@
+"""Whether a run is on track: its curves beside those of reference runs on similar data."""

@@ -1,0 +1,98 @@
+"""Where a run lies beside the reference runs that it is similar to: a function of its rows, so that a resumed run is
+told the same."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fluxflow_exp.reference import alike, curves, words
+from fluxflow_exp.reference.alike import Facts
+from fluxflow_exp.reference.curves import Reference
+from fluxflow_exp.reference.words import Finding
+from fluxflow_exp.run.metric_log import Row
+
+SAME, OTHER = 0.05, 0.15  # of the mean: a band's least width on each side, on the reference's own data and on other
+RATE_WITHIN = 0.15  # of the peak: learning rates that count as equal
+WINDOW = 0.1  # of the updates so far: losses of training are averaged over this last part
+
+
+@dataclass(frozen=True)
+class Standing:
+    """One step of a run beside the reference that it is similar to."""
+
+    step: str
+    facts: Facts
+    log_every: int
+    reference: Reference
+
+    def findings(self, rows: Sequence[Row]) -> list[Finding]:
+        """What there is to say at the last evaluation of `rows` about which there is anything; empty: nothing."""
+        evaluations = [index for index, row in enumerate(rows) if row["kind"] == "held_out"]
+        return next(filter(None, (self._at(rows[: index + 1]) for index in reversed(evaluations))), [])
+
+    def news(self, rows: Sequence[Row]) -> str:
+        """What the last evaluation has changed: metrics that left their band or came back; "" if none."""
+        ends = [index + 1 for index, row in enumerate(rows) if row["kind"] == "held_out"][-2:]
+        before = {each.metric: each.side for each in self._at(rows[: ends[0]])} if len(ends) > 1 else {}
+        moved = [each for each in self._at(rows[: ends[-1]]) if each.side != before.get(each.metric, 0)]
+        return words.told(self.step, moved, self.facts, self.reference)
+
+    def summary(self, rows: Sequence[Row]) -> str:
+        """Where the step stands in the end; "" if there is nothing to say."""
+        return words.told(self.step, self.findings(rows), self.facts, self.reference)
+
+    def _at(self, rows: Sequence[Row]) -> list[Finding]:
+        theirs, update = self.reference.steps[self.step], rows[-1]["global_step"]
+        rate = rate_of(rows, self.facts)
+        if rate is None:
+            return []
+        tolerance = SAME if alike.same_data(self.facts, theirs) else OTHER
+        pictures = update * self.facts.batch_size
+        bands = {
+            metric: curves.band(points, pictures, rate=rate, tolerance=tolerance, rate_within=RATE_WITHIN)
+            for metric, points in theirs.metrics.items()
+        }
+        values = at(rows, log_every=self.log_every) if any(bands.values()) else {}
+        found = [(metric, value, bands.get(metric)) for metric, value in values.items()]
+        return [Finding(metric, update, value, band) for metric, value, band in found if band]
+
+
+def at(rows: Sequence[Row], *, log_every: int) -> dict[str, float]:
+    """The judged metrics as they are at the last of `rows`: held-out ones of it, losses of training as recent means."""
+    update = rows[-1]["global_step"]
+    found = {name: value for name, value in rows[-1]["metrics"].items() if name in words.CHECKS and value is not None}
+    since = (1 - WINDOW) * update
+    recent = [row for row in rows if row["kind"] == "train" and row["global_step"] - log_every >= since]
+    for metric in words.CHECKS:
+        values = [row["metrics"].get(metric) for row in recent]
+        known = [value for value in values if value is not None]
+        if known and metric not in found:
+            found[metric] = sum(known) / len(known)
+    return {metric: found[metric] for metric in words.CHECKS if metric in found}
+
+
+def rate_of(rows: Sequence[Row], facts: Facts) -> float | None:
+    """The learning rate at the last of `rows` as a share of the configured one; None: no row tells."""
+    for row in reversed(rows):
+        for player, rate in row["learning_rates"].items():
+            peak = facts.settings["learning rate"].get(player)
+            if peak:
+                return float(rate / peak)
+    return None
+
+
+def of(values: dict[str, Any], record: dict[str, Any], step: str) -> Standing | None:
+    """The standing of a step of a run, by its frozen configuration and record; None: it is similar to no reference.
+
+    UserError: the file that `evaluation.reference` names cannot be read.
+    """
+    if "batch_size" not in record.get("planned", {}).get(step, {}):
+        return None
+    facts = alike.facts(values, record, step)
+    reference = alike.nearest(facts, step, known(values))
+    return Standing(step, facts, values["log_every"], reference) if reference else None
+
+
+def known(values: dict[str, Any]) -> list[Reference]:
+    """The references that a run's configuration asks to be compared with. UserError: its file cannot be read."""
+    return curves.asked(values.get("evaluation", {}).get("reference", "shipped"))

@@ -1,0 +1,131 @@
+"""Planted courses beside reference runs: in the band, above, below, unlike, and cut off."""
+
+from pathlib import Path
+
+import pytest
+
+from fluxflow_exp.reference import curves, standing
+from fluxflow_exp.reference.make import reference
+from fluxflow_exp.run.folder import RunFolder
+from fluxflow_exp.run.metric_log import read_rows
+from tests.helpers.curves import UPDATES, plant
+
+CUT = 200
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Curves of three seeds, a hundredth apart."""
+    root = tmp_path_factory.mktemp("references")
+    path = root / "curves.json"
+    curves.write(path, reference([plant(root, seed=seed) for seed in range(3)], of="planted flows"))
+    return path
+
+
+def told(folder: RunFolder, file: Path) -> str:
+    found = found_for(folder, file)
+    return found.summary(read_rows(folder.metrics("flow"))) if found else ""
+
+
+def found_for(folder: RunFolder, file: Path, key: str = "seed", value: object = 0) -> standing.Standing | None:
+    """Of the run as if `key` were `value`."""
+    values = node = folder.frozen()
+    *above, leaf = key.split(".")
+    for each in above:
+        node = node[each]
+    node[leaf] = value
+    values["evaluation"]["reference"] = str(file)
+    return standing.of(values, folder.read_record(), "flow")
+
+
+def test_a_run_in_the_band_is_told_in_one_calm_line(tmp_path: Path, file: Path):
+    assert told(plant(tmp_path, seed=5), file) == (
+        "Step flow, update 400: on track beside 3 runs on planted flows: "
+        "val_flow 1.05 in 0.961 to 1.06, flow 1.05 in 0.961 to 1.06"
+    )
+
+
+def test_a_run_above_is_told_what_to_check_and_what_is_different(tmp_path: Path, file: Path):
+    assert told(plant(tmp_path, "model.learning_rate=2e-3", times=1.3), file) == (
+        "Step flow, update 400: apart from 3 runs on planted flows: "
+        "val_flow 1.30 is above 0.961 to 1.06 (they had 1.00 to 1.02), "
+        "flow 1.30 is above 0.961 to 1.06 (they had 1.00 to 1.02). "
+        "Check the captions (python -m fluxflow_exp.data.check), then the learning rate, "
+        "then latent_std in the health rows (about 1 is right). Different here: learning rate 0.002, there 0.001"
+    )
+
+
+def test_a_run_below_is_told_of_leaks_and_copies(tmp_path: Path, file: Path):
+    first, second = told(plant(tmp_path, times=0.7), file).splitlines()
+    assert "val_flow 0.70" in first
+    assert "held-out pictures are among the training ones" in first
+    assert "flow 0.70" in second
+    assert "several times" in second
+
+
+def test_other_pictures_have_a_wider_band_and_are_told_so(tmp_path: Path, file: Path):
+    assert "on track" in told(plant(tmp_path, times=1.13, names="b"), file)
+    assert told(plant(tmp_path, times=1.3, names="b"), file).endswith(
+        "Pictures of another kind than theirs move it, too"
+    )
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("model.flow_processor.width", 48),
+        ("data.img_size", 32),
+        ("data._target_", "fluxflow_exp.data.image_folder.ImageFolder"),
+        ("stage.steps.flow.trainer.objective.time_mean", 0.5),
+        ("stage.steps.flow.optimizers.flow._target_", "fluxflow_exp.optimizers.muon.Muon"),
+    ],
+)
+def test_an_unlike_run_is_told_nothing(tmp_path: Path, file: Path, key: str, value: object):
+    folder = plant(tmp_path, times=9.0)
+    assert told(folder, file) != ""
+    assert found_for(folder, file, key, value) is None
+
+
+def test_off_is_off(tmp_path: Path, file: Path):
+    folder = plant(tmp_path)
+    values = folder.frozen()
+    values["evaluation"]["reference"] = "off"
+    assert standing.of(values, folder.read_record(), "flow") is None
+    del values["evaluation"]["reference"]  # as of a run of before
+    standing.of(values, folder.read_record(), "flow")
+
+
+def test_a_shorter_schedule_is_compared_only_while_its_rate_is_alike(tmp_path: Path, file: Path):
+    """At its end its rate has fallen; at update 40 of 160 it has not."""
+    short = plant(tmp_path, times=1.5, ends=160, of=160)
+    assert told(short, file).startswith("Step flow, update 40:")
+
+
+def test_news_are_told_once_and_a_resumed_run_is_told_the_same(tmp_path: Path, file: Path):
+    folder = plant(tmp_path, times=1.3)
+    found, rows = found_for(folder, file), read_rows(folder.metrics("flow"))
+    assert found is not None
+    ends = [index + 1 for index, row in enumerate(rows) if row["kind"] == "held_out"]
+    told = [found.news(rows[:end]) for end in ends]
+    assert [bool(each) for each in told] == [True] + [False] * (len(ends) - 1)
+    resumed = plant(tmp_path / "again", times=1.3, ends=CUT)
+    again = found_for(resumed, file)
+    assert again is not None
+    there = read_rows(resumed.metrics("flow"))
+    assert again.news(there) == found.news(rows[: len(there)])
+    assert again.summary(there + rows[len(there) :]) == found.summary(rows)
+
+
+def test_a_metric_that_comes_back_is_told_so(tmp_path: Path, file: Path):
+    folder = plant(tmp_path)
+    found, rows = found_for(folder, file), read_rows(folder.metrics("flow"))
+    assert found is not None
+    first = next(index for index, row in enumerate(rows) if row["kind"] == "held_out" and row["global_step"] > 100)
+    rows[first]["metrics"]["val_flow"] *= 2
+    assert found.news(rows[: first + 1]).startswith(
+        "Step flow, update 120: apart from 3 runs on planted flows: val_flow 2.27"
+    )
+    after = next(index for index in range(first + 1, UPDATES) if rows[index]["kind"] == "held_out")
+    assert found.news(rows[: after + 1]).startswith(
+        "Step flow, update 160: on track beside 3 runs on planted flows: val_flow"
+    )
