@@ -9,9 +9,9 @@ from fluxflow_exp.config.compose import instantiate, typed
 from fluxflow_exp.config.schema import RunConfig
 from fluxflow_exp.console import Console
 from fluxflow_exp.data.build import build_data
-from fluxflow_exp.data.protocols import DataSet
+from fluxflow_exp.data.protocols import DataSet, Stream
 from fluxflow_exp.errors import UserError
-from fluxflow_exp.machine import clock
+from fluxflow_exp.machine import clock, cores
 from fluxflow_exp.machine.hardware import Machine, prepare
 from fluxflow_exp.machine.preemption import Interrupted, StopRequest
 from fluxflow_exp.machine.ranks import Ranks, local_rank, start_ranks
@@ -146,7 +146,10 @@ def _plan(
     count = ranks.count if ranks else config.hardware.ranks
     lengths = lengths_of(config, data, ranks=count)
     step_plan.check_losses(config)
-    return lengths, step_plan.describe(config, lengths, data, machine, count)
+    text = step_plan.describe(config, lengths, data, machine, count)
+    indexed = any(not isinstance(each.train, Stream) for each in data.values())
+    few = cores.bound(config.hardware.num_workers) if indexed else None
+    return lengths, f"{text}\n{few}" if few else text
 
 
 def _close(folder: RunFolder, *, closing: str, console: Console | None = None) -> None:

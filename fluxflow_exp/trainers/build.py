@@ -9,9 +9,9 @@ from fluxflow_exp.config.autoencoder import begins_trained
 from fluxflow_exp.config.compose import instantiate
 from fluxflow_exp.config.schema import RunConfig, Step
 from fluxflow_exp.console import Console
-from fluxflow_exp.data.protocols import DataSet
+from fluxflow_exp.data.protocols import DataSet, Stream
 from fluxflow_exp.errors import UserError
-from fluxflow_exp.machine import sharding
+from fluxflow_exp.machine import cores, sharding
 from fluxflow_exp.machine.hardware import Machine
 from fluxflow_exp.machine.preemption import StopRequest
 from fluxflow_exp.machine.ranks import Ranks
@@ -103,7 +103,7 @@ def step_context(
         gradient_clip=step.gradient_clip or None,  # 0, too, is off
         cfg_dropout_prob=step.cfg_dropout_prob,
         data=data,
-        num_workers=config.hardware.num_workers,
+        num_workers=_workers(config, data),
         cache=cache_folder(config, name, data, length)[0],
         caching=replace(config.cache, path=str(caches_folder(config))),
         log_every=config.log_every,
@@ -123,6 +123,12 @@ def _standing(name: str, run: RunContext) -> standing.Standing | None:
     except UserError as error:  # of a file that was there when the run began: no reason to end it
         run.console.say(f"Step {name} is compared with no reference: {error}")
         return None
+
+
+def _workers(config: RunConfig, data: DataSet) -> int:
+    """Data workers of this rank. Which samples a stream gives hangs on how many read it: that number stays."""
+    asked = config.hardware.num_workers
+    return asked if isinstance(data.train, Stream) else cores.workers(asked)
 
 
 def _given(config: RunConfig, step: Step, given: dict[str, Path], run: RunContext, earlier: Sequence[str]) -> list[str]:

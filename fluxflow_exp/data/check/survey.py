@@ -1,6 +1,5 @@
 """Every picture of a folder that captions name, read in several processes."""
 
-import os
 import time
 from collections.abc import Iterator
 from functools import cached_property
@@ -19,6 +18,7 @@ from fluxflow_exp.data.image_folder import ImageFolder
 from fluxflow_exp.data.images import is_held_out
 from fluxflow_exp.data.workers import reading
 from fluxflow_exp.errors import UserError
+from fluxflow_exp.machine import cores
 
 CHUNK = 32  # pictures that a process reads before it says so
 
@@ -181,4 +181,4 @@ def _captions(wanted: Wanted) -> tuple[Captions, Captions]:
 
 def processes() -> int:
     """How many processes read by default: one for each CPU that this one may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return cores.usable()
