@@ -67,7 +67,8 @@ def decide(
 ) -> Decision:
     """Say whether to train another seed of the reference and of the arms still undecided.
 
-    `differences`: arm → values of its seeds, in any order; arms may have different numbers of them.
+    `differences`: every arm of the study but the reference → values of its seeds, in any order; arms may have
+    different numbers of them, also none. All count, since the error is shared among them.
     `smallest_difference`: the smallest one worth seeing, in the outcome's unit; without it an arm is decided only by
     a shown difference. `seeds_left`: how many further seeds the budget pays for; None: any number.
     UserError: a value is not finite, or nothing would ever end the study.
@@ -221,10 +222,12 @@ def _said(judged: Judged, smallest_difference: float | None) -> str:
         if found.seeds[0] < FIRST:
             return f"is looked at after {FIRST} seeds, and has {found.seeds[0]}"
         return f"differs by {found.mean:.3g} in each of {seeds}"
-    between = f"({judged.low:+.3g} to {judged.high:+.3g}, {seeds})"
+    between = f"{judged.low:+.3g} to {judged.high:+.3g}"
+    if judged.verdict == "open":
+        return f"is open ({between}; {sentence(judged, smallest_difference=smallest_difference)})"
     if judged.verdict == "smaller":
-        return f"differs by less than {smallest_difference:.3g} {between}"
-    return f"is {'open' if judged.verdict == 'open' else f'{judged.verdict} by {abs(found.mean):.3g}'} {between}"
+        return f"differs by less than {smallest_difference:.3g} ({between}, {seeds})"
+    return f"is {judged.verdict} by {abs(found.mean):.3g} ({between}, {seeds})"
 
 
 def _seeds(count: PositiveInt) -> str:
