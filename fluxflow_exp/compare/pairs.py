@@ -145,7 +145,8 @@ def _sentence(
             if lead
             else f"{reference} and {other} are equal"
         )
-        return f"{ahead} ({seeds}: no interval, which takes two seeds of each; this may be chance)"
+        why = "which takes two seeds of each" if found.spread is None else "since all seeds differ alike"
+        return f"{ahead} ({seeds}: no interval, {why}; this may be chance)"
     if not found.half_width and not lead:
         return f"{reference} and {other} are equal to the last digit ({seeds})"
     ends = lead - found.half_width, lead + found.half_width

@@ -2,9 +2,11 @@
 
 Student, "The probable error of a mean", Biometrika 6 (1908): the paired interval. Welch, "The generalization of
 'Student's' problem when several different population variances are involved", Biometrika 34 (1947): the unpaired one,
-with the degrees of freedom of Satterthwaite, Biometrics Bulletin 2 (1946). Power by the noncentral t distribution:
-Cohen, Statistical Power Analysis for the Behavioral Sciences (1988), chapter 2. Several differences at once: Holm, "A
-simple sequentially rejective multiple test procedure", Scandinavian Journal of Statistics 6 (1979).
+with the degrees of freedom of Satterthwaite, Biometrics Bulletin 2 (1946); few beside more: Mickey and Brown,
+"Bounds on the distribution functions of the Behrens-Fisher statistic", Annals of Mathematical Statistics 37 (1966).
+Power by the noncentral t distribution: Cohen, Statistical Power Analysis for the Behavioral Sciences (1988), chapter 2.
+Several differences at once: Holm, "A simple sequentially rejective multiple test procedure", Scandinavian Journal of
+Statistics 6 (1979).
 """
 
 import math
@@ -17,12 +19,18 @@ from scipy.special import nctdtr, stdtr, stdtrit
 CONFIDENCE = 0.95
 POWER = 0.8
 MOST_SEEDS = 1_000_000  # beyond it nobody asks for the exact number
+FEW = 4  # seeds from which on Satterthwaite's degrees of freedom serve groups of any size
+ALIKE = 1e-9  # a spread of less than this part of the mean is rounding
 
 
 # One field for each column of the table.
 @dataclass(frozen=True)
 class Difference:
-    """The mean of one group less the mean of another, with its interval; one of one seed a group has none."""
+    """The mean of one group less the mean of another, with its interval.
+
+    One of one seed a group has none, and neither has one whose seeds all differ alike: these tell nothing of chance.
+    Metrics in coarse steps do so by chance: two seeds in up to one case of eight.
+    """
 
     mean: float
     error: float | None  # standard error of `mean`
@@ -94,21 +102,29 @@ def paired(first: Sequence[float], second: Sequence[float]) -> Difference:
     if count < 2:
         return Difference(mean, None, (count, count), True, None, None, 1.0)
     spread = statistics.stdev(each)
+    if mean and spread <= ALIKE * abs(mean):
+        return Difference(mean, None, (count, count), True, 0.0, None, 1.0)
     return Difference(mean, spread / math.sqrt(count), (count, count), True, spread, count - 1.0, 1.0)
 
 
 def unpaired(first: Sequence[float], second: Sequence[float]) -> Difference:
-    """`first` less `second`, values of seeds that have nothing to do with each other, by Welch's t."""
+    """`first` less `second`, values of seeds that have nothing to do with each other, by Welch's t.
+
+    Of 2 seeds beside 10 its interval would leave the truth out in 12 of 100 cases. There t has the degrees of freedom
+    of the smaller group, with which it leaves it out in 5 at most.
+    """
     mean = statistics.fmean(first) - statistics.fmean(second)
     seeds = (len(first), len(second))
     if min(seeds) < 2:
         return Difference(mean, None, seeds, False, None, None, 2.0)
     variances = statistics.variance(first), statistics.variance(second)
     spread = math.sqrt(sum(variances))
-    if spread == 0:  # no seed differs from another: any degrees of freedom give an interval without width
-        return Difference(mean, 0.0, seeds, False, 0.0, float(sum(seeds) - 2), 2.0)
+    if spread == 0:  # no seed differs from another
+        return Difference(mean, None if mean else 0.0, seeds, False, 0.0, None if mean else sum(seeds) - 2.0, 2.0)
     errors = [variance / count for variance, count in zip(variances, seeds, strict=True)]
     freedom = sum(errors) ** 2 / sum(error**2 / (count - 1) for error, count in zip(errors, seeds, strict=True))
+    if seeds[0] != seeds[1] and min(seeds) < FEW:
+        freedom = min(seeds) - 1.0
     a_seed = sum(variances) ** 2 / sum(variance**2 for variance in variances)
     return Difference(mean, math.sqrt(sum(errors)), seeds, False, spread, freedom, a_seed)
 

@@ -22,7 +22,6 @@ from fluxflow_exp.errors import UserError
 from fluxflow_exp.study.boundary import FIRST, limit
 
 MOST_SEEDS = 300  # beyond it nobody asks for the exact number
-ALIKE = 1e-9  # a spread of less than this part of the mean is rounding
 Verdict = Literal["higher", "lower", "smaller", "open"]
 
 
@@ -169,9 +168,7 @@ def sentence(judged: Judged, *, smallest_difference: PositiveFloat | None = None
 
 def _paired(values: Sequence[float]) -> Difference:
     found = significance.paired(values, [0.0] * len(values))
-    alike = found.spread is not None and found.spread <= ALIKE * abs(found.mean)
-    # Seeds that all differ alike have no interval: nothing is known of chance.
-    return replace(found, spread=0.0, error=None, freedom=None) if alike else found
+    return replace(found, error=None, freedom=None) if found.spread == 0 else found  # alike, also if all are zero
 
 
 def _at_a_look(found: Difference, level: float) -> Difference:

@@ -80,6 +80,12 @@ def test_equal_runs_are_equal(make: Make, capsys: pytest.CaptureFixture[str]) ->
     assert "bezier and silu are equal to the last digit (2 paired seeds)" in capsys.readouterr().out
 
 
+def test_runs_that_all_differ_alike_have_no_interval(make: Make, capsys: pytest.CaptureFixture[str]) -> None:
+    assert compare.main(command(study(make, [20.5, 21.5], [20.0, 21.0]))) == 0
+    said = capsys.readouterr().out
+    assert "bezier is ahead of silu by 0.50 dB (2 paired seeds: no interval, since all seeds differ alike; " in said
+
+
 def test_one_seed_has_no_interval(make: Make, capsys: pytest.CaptureFixture[str]) -> None:
     root = study(make, [20.5], [20.0])
     assert compare.main(command(root)) == 0

@@ -40,13 +40,19 @@ def test_a_paired_interval_is_students() -> None:
 
 
 def test_an_unpaired_interval_is_welchs() -> None:
-    first, second = [1.0, 2.0, 3.0], [10.0, 14.0]  # variances 1 and 8
+    first, second = [1.0, 2.0, 3.0, 2.0], [10.0, 14.0, 10.0, 14.0, 12.0]  # variances 2/3 and 4
     found = unpaired(first, second)
-    errors = 1 / 3 + 8 / 2
+    errors = 2 / 3 / 4 + 4 / 5
     assert found.mean == -10.0
-    assert found.freedom == pytest.approx(errors**2 / ((1 / 3) ** 2 / 2 + (8 / 2) ** 2 / 1))
+    assert found.freedom == pytest.approx(errors**2 / ((2 / 3 / 4) ** 2 / 3 + (4 / 5) ** 2 / 4))
     assert found.freedom is not None
     assert found.half_width == pytest.approx(quantile(found.freedom) * math.sqrt(errors))
+
+
+def test_few_seeds_beside_more_have_the_freedom_of_the_few() -> None:
+    assert unpaired([1.0, 2.0], [5.0, 6.0, 8.0]).freedom == 1.0
+    assert unpaired([1.0, 2.0, 4.0, 5.0], [5.0, 6.0, 8.0]).freedom == 2.0
+    assert 1.0 < (unpaired([1.0, 2.0], [5.0, 6.5]).freedom or 0.0) < 2.0  # as many: Welch's
 
 
 def test_equal_variances_and_counts_make_welch_students_two_sample_interval() -> None:
@@ -75,10 +81,38 @@ def test_one_seed_has_no_interval() -> None:
     assert half_width([2.0]) is None
 
 
-def test_seeds_that_do_not_differ_have_an_interval_without_width() -> None:
-    assert unpaired([1.0, 1.0], [1.0, 1.0]).half_width == 0.0
-    assert not unpaired([1.0, 1.0], [1.0, 1.0]).shown
-    assert unpaired([1.0, 1.0], [2.0, 2.0]).shown
+def test_seeds_that_all_differ_alike_have_no_interval() -> None:
+    for found in (
+        paired([2.0, 3.0], [1.0, 2.0]),
+        paired([0.3, 0.4, 0.5], [0.2, 0.3, 0.4]),  # alike but for rounding
+        unpaired([1.0, 1.0], [2.0, 2.0]),
+    ):
+        assert (found.half_width, found.p, found.spread, found.shown) == (None, None, 0.0, False)
+        assert together([found])[0].adjusted is None
+        assert seeds_needed(1.0, found) is None
+    for equal in (paired([1.0, 2.0], [1.0, 2.0]), unpaired([1.0, 1.0], [1.0, 1.0])):
+        assert (equal.half_width, equal.p, equal.shown) == (0.0, 1.0, False)
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 4])
+@pytest.mark.parametrize("step", [0.5, 1.0, 2.0])
+def test_metrics_in_coarse_steps_are_shown_by_chance_in_at_most_1_of_20(seeds: int, step: float) -> None:
+    draws = np.round(np.random.default_rng(seeds).normal(0, 1 / step, (TRIALS, 2, seeds)))
+    shown = sum(paired(*trial).shown for trial in draws.tolist()) / TRIALS
+    print(f"steps of {step}, {seeds} seeds: {shown:.1%}")
+    assert shown <= 0.05 + 3 * (0.05 * 0.95 / TRIALS) ** 0.5
+
+
+@pytest.mark.parametrize("few", [2, 3])
+@pytest.mark.parametrize("spread", [0.3, 1.0, 3.0])
+def test_few_seeds_beside_many_are_shown_by_chance_in_at_most_1_of_20(few: int, spread: float) -> None:
+    source = np.random.default_rng(few)
+    draws = zip(
+        source.normal(0, spread, (TRIALS, few)).tolist(), source.normal(0, 1, (TRIALS, 10)).tolist(), strict=True
+    )
+    shown = sum(unpaired(first, second).shown for first, second in draws) / TRIALS
+    print(f"{few} seeds of spread {spread} beside 10: {shown:.1%}")
+    assert shown <= 0.05 + 3 * (0.05 * 0.95 / TRIALS) ** 0.5
 
 
 @pytest.mark.parametrize("seeds", [2, 3, 5, 10])
