@@ -81,8 +81,8 @@ class Machine:
 
 
 def uses_cuda_graphs(hardware: schema.Hardware, precision: str) -> bool:
-    """Whether a GPU replays passes as CUDA graphs: one alone, without loss scaling."""
-    if precision == "fp16" or hardware.ranks > 1:
+    """Whether GPUs replay passes as CUDA graphs: without loss scaling, and without exchanges within a pass."""
+    if precision == "fp16" or hardware.parallel == "fsdp":
         return False
     return hardware.compile is not False if hardware.cuda_graphs is None else hardware.cuda_graphs
 

@@ -1,15 +1,15 @@
 """Data parallelism: which rank this process is, and what the ranks of a run tell each other.
 
-Every rank walks through the same program on its share of each batch. Gradients are summed once an update, so that
-there is no wrapper around a model; decisions (stop, save, a transition) are agreed on. Only the first rank writes, but
-for the pictures that others draw.
+Every rank walks through the same program on its share of each batch. Gradients are summed once an update
+(gradient_buckets.py), so that there is no wrapper around a model; decisions (stop, save, a transition) are agreed on.
+Only the first rank writes, but for the pictures that others draw.
 """
 
 import os
 import re
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -17,14 +17,13 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 from torch._C._distributed_c10d import TCPStore
 
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.machine.exits import CONTINUES
 
 PATIENCE = timedelta(hours=2)  # the first rank may measure, fill caches or save for long while the others wait
-BUCKET = 2**26  # gradient elements an all-reduce: 256 MB in float32
 GRACE_SECONDS = 3.0
 OUTLAST_SECONDS = 60.0
 GONE = re.compile("gloo|nccl|connection (closed|reset|refused)|broken pipe", re.IGNORECASE)  # what torch says of it
@@ -61,18 +60,6 @@ class Ranks:
     def mean(self, tensor: Tensor) -> Tensor:
         """The mean over ranks, in place."""
         return self.sum(tensor) / self.count
-
-    def sum_gradients(self, parameters: list[nn.Parameter]) -> None:
-        """Sum gradients over ranks, bucket by bucket; those of sharded parameters have been summed already."""
-        if self.count == 1:
-            return
-        from torch.distributed.tensor import DTensor  # half a second that a rank alone does without
-
-        gradients = [p.grad for p in parameters if p.grad is not None and not isinstance(p.grad, DTensor)]
-        for bucket in _buckets(gradients):
-            flat = self.sum(torch.cat([g.reshape(-1) for g in bucket]))
-            for gradient, summed in zip(bucket, torch.split(flat, [g.numel() for g in bucket]), strict=True):
-                gradient.copy_(summed.view_as(gradient))
 
     def largest(self, values: list[int]) -> list[int]:
         """The maximum over ranks of each value."""
@@ -254,15 +241,3 @@ class PeerMonitor:
                 with suppress(OSError):  # the process ends, whatever its disk says
                     self.on_failure(message)
             os._exit(1)
-
-
-def _buckets(gradients: Iterable[Tensor]) -> list[list[Tensor]]:
-    found: list[list[Tensor]] = []
-    size = BUCKET
-    for gradient in gradients:
-        if size + gradient.numel() > BUCKET:
-            found.append([])
-            size = 0
-        found[-1].append(gradient)
-        size += gradient.numel()
-    return found

@@ -54,8 +54,9 @@ class Muon(Optimizer):
     `weight_decay` are those of both.
 
     `found_inf` (), set by the caller before `step`: where it is 1, the update leaves weights and state as they are,
-    without the host waiting for it. `graphs`, set by the caller where all is on one GPU: what is made orthogonal is
-    replayed, for launching some hundreds of short kernels takes the host longer than the GPU needs for them.
+    without the host waiting for it. `graphs`, set by the caller where nothing is spread over ranks: what is made
+    orthogonal is replayed, for launching some hundreds of short kernels takes the host longer than the GPU needs for
+    them.
     """
 
     _step_supports_amp_scaling = True

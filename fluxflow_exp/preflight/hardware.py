@@ -25,7 +25,7 @@ def parallel_problems(hardware: Hardware) -> list[str]:
     if hardware.parallel == "fsdp" and hardware.precision == "fp16":
         problems.append("hardware.parallel=fsdp goes with precision bf16 or fp32: loss scaling would differ by rank")
     if hardware.cuda_graphs and not uses_cuda_graphs(hardware, hardware.precision):
-        problems.append("hardware.cuda_graphs=true goes with one GPU and precision bf16 or fp32")
+        problems.append("hardware.cuda_graphs=true goes with hardware.parallel=ddp and precision bf16 or fp32")
     return problems
 
 

@@ -6,6 +6,7 @@ nothing but the order of sums.
 
 import gc
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from functools import partial
 from typing import Any, TypeVar
 
@@ -15,6 +16,7 @@ from torch import Tensor
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.losses.terms import Terms
 from fluxflow_exp.machine.cuda_graphs import CudaGraphs
+from fluxflow_exp.machine.gradient_buckets import GradientBuckets
 from fluxflow_exp.optimizers.muon import Muon
 from fluxflow_exp.run.failures import LESS_MEMORY
 from fluxflow_exp.trainers.context import StepContext
@@ -39,7 +41,9 @@ class Accumulation:
         self.agreed = self.micro_batch  # on all ranks, and in the run's record if an error has lowered it
         self.cuda_graphs: CudaGraphs | None = None
         self.replaying = [player.optimizer for player in players.values() if isinstance(player.optimizer, Muon)]
-        if self.machine.cuda_graphs and self.ranks.count == 1:
+        self.exchanges = self.ranks.count > 1
+        self.buckets: dict[tuple[str, ...], GradientBuckets] = {}  # of the players that a phase trains
+        if self.machine.cuda_graphs:
             self.replay()
 
     def recall(self) -> None:
@@ -51,21 +55,33 @@ class Accumulation:
             self.micro_batch = self.agreed = found
             self.say(f"Step {name}: micro-batch {found}, as found before to fit in memory (run.json)")
 
-    def gradients(self, phase: Phase, images: Tensor, captions: list[str], *, update: int) -> Terms:
+    def gradients(
+        self, phase: Phase, images: Tensor, captions: list[str], *, update: int, exchanged: bool = True
+    ) -> Terms:
         """Add up the gradients of `phase` over this rank's share; returns its terms, (share,) each, on the device.
 
-        UserError: not even one image fits.
+        `exchanged`: the last pass begins to sum them over ranks, which `exchange` ends. UserError: not even one image
+        fits.
         """
+        batch_size = len(images) * self.ranks.count
+        buckets = self._buckets(phase) if exchanged and self.exchanges else None
 
         def passes() -> Terms:
             phase.begin()
             terms: dict[str, list[Tensor]] = {}
-            for micro in self.micros(images, captions):
-                for name, values in self._backward(phase, micro, len(images) * self.ranks.count).items():
+            micros = list(self.micros(images, captions))
+            for micro in micros:
+                found = self._backward(phase, micro, batch_size, buckets, last=micro is micros[-1])
+                for name, values in found.items():
                     terms.setdefault(name, []).append(values)
             return {name: torch.cat(values) for name, values in terms.items()}
 
         return self.within_memory(passes, update=update)
+
+    def exchange(self, phase: Phase) -> None:
+        """Let the gradients of `phase` be the sums over ranks."""
+        if self.exchanges:
+            self._buckets(phase).wait(keep=phase.keeps_gradients)
 
     def within_memory(self, action: Callable[[], Result], *, update: int) -> Result:
         """Return the result of `action`, which is called again with smaller micro-batches until memory suffices."""
@@ -116,25 +132,45 @@ class Accumulation:
             if graphs:
                 graphs.forget()
 
-    def _backward(self, phase: Phase, micro: Micro, batch_size: int) -> Terms:
+    def _buckets(self, phase: Phase) -> GradientBuckets:
+        names = tuple(player.name for player in phase.players)
+        if names not in self.buckets:
+            last_first = [p for player in phase.players for p in reversed(player.parameters)]
+            self.buckets[names] = GradientBuckets(last_first)
+            how = "replayed as CUDA graphs" if self.cuda_graphs and phase.replayed else "launched kernel by kernel"
+            self.say(
+                f"Step {self.setup.name}: {self.ranks.count} ranks sum the gradients of {' and '.join(names)} in "
+                f"{self.buckets[names]}; passes are {how}"
+            )
+        return self.buckets[names]
+
+    def _backward(
+        self, phase: Phase, micro: Micro, batch_size: int, buckets: GradientBuckets | None, *, last: bool
+    ) -> Terms:
         with torch.no_grad(), self.machine.autocast():
             arguments = phase.arguments(micro)
+        pass_ = partial(self._pass, phase, batch_size, buckets, last)
         if self.cuda_graphs is None:
-            return self._pass(phase, batch_size, *arguments)
+            return pass_(*arguments)
         if not phase.replayed:
             self.cuda_graphs.forget()
-            return self._pass(phase, batch_size, *arguments)
+            return pass_(*arguments)
         for player in phase.players:
             player.keeps_gradients = True
-        return self.cuda_graphs.run(partial(self._pass, phase, batch_size), arguments)
+        if buckets and buckets.begun:  # memory ran out in an exchange: for the rest of it, gradients are elsewhere
+            return pass_(*arguments)
+        return self.cuda_graphs.run(pass_, arguments)
 
-    def _pass(self, phase: Phase, batch_size: int, *arguments: Any) -> Terms:
+    def _pass(
+        self, phase: Phase, batch_size: int, buckets: GradientBuckets | None, last: bool, *arguments: Any
+    ) -> Terms:
         with self.machine.autocast():
             terms, weights = phase.loss(*arguments)
         total = sum(weight * terms[name].sum() for name, weight in weights.items())
         assert isinstance(total, Tensor)
         scaler = self.scalers[phase.players[0].name]
-        scaler.scale(total / batch_size).backward()  # type: ignore[no-untyped-call]
+        with buckets.filled(last=last, keep=phase.keeps_gradients) if buckets else nullcontext():
+            scaler.scale(total / batch_size).backward()  # type: ignore[no-untyped-call]
         return {name: values.detach().float() for name, values in terms.items()}
 
     def _lower(self, update: int) -> None:

@@ -50,7 +50,7 @@ def _module(trainer: Trainer, error: NonFiniteError) -> list[tuple[str, str]]:
         trainer.begin_update(batch)
         for phase in trainer.phases():
             with phase.training():
-                trainer.accumulation.gradients(phase, images, batch.captions, update=place.update)
+                trainer.accumulation.gradients(phase, images, batch.captions, update=place.update, exchanged=False)
             if error.player in [player.name for player in phase.players]:
                 break
     origin = hooks.origin(error)

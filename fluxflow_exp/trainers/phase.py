@@ -38,6 +38,11 @@ class Phase:
     arguments: Callable[[Micro], tuple[Any, ...]] = lambda micro: (micro,)
     replayed: bool = False
 
+    @property
+    def keeps_gradients(self) -> bool:
+        """Whether gradients stay where they are in memory, zeroed, from one update to the next."""
+        return any(player.keeps_gradients for player in self.players)
+
     @contextmanager
     def training(self) -> Iterator[None]:
         """Inside a `with` block, parameters of the phase's players take gradients."""

@@ -120,8 +120,7 @@ class Updates(ABC):
     def apply(self, phase: Phase, terms: Terms, batch: Batch) -> None:
         """Clip and apply. What is not finite reaches no weight."""
         scaler = self.scalers[phase.players[0].name]
-        for player in phase.players:
-            self.ranks.sum_gradients(player.parameters)
+        self.accumulation.exchange(phase)
         norms = [player.clip_gradients(scaler) for player in phase.players]
         sums = self.ranks.sum(torch.stack([values.sum() for values in terms.values()]))
         numbers = PhaseNumbers(

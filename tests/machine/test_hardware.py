@@ -51,6 +51,7 @@ def test_graphs_are_for_one_gpu_without_loss_scaling():
     one = Hardware(name="x", device="cuda", precision="bf16")
     assert uses_cuda_graphs(one, "bf16")
     assert not uses_cuda_graphs(one, "fp16")
-    assert not uses_cuda_graphs(replace(one, devices=2), "bf16")
+    assert uses_cuda_graphs(replace(one, devices=2), "bf16")
+    assert not uses_cuda_graphs(replace(one, devices=2, parallel="fsdp"), "bf16")
     assert not uses_cuda_graphs(replace(one, compile=False), "bf16")
     assert uses_cuda_graphs(replace(one, compile=False, cuda_graphs=True), "bf16")

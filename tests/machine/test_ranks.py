@@ -6,6 +6,7 @@ Covers machine/sharding as well.
 import hashlib
 import json
 import os
+import re
 import signal
 import time
 from pathlib import Path
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor
 
 from fluxflow_exp.errors import UserError
+from fluxflow_exp.machine import gradient_buckets
 from fluxflow_exp.machine import ranks as distributed
 from fluxflow_exp.machine.ranks import Ranks
 from fluxflow_exp.trainers.autoencoder import AutoencoderTrainer
@@ -74,6 +76,10 @@ class Record:
         return sorted(map(json.loads, set(lines)), key=lambda entry: json.dumps(entry[:3]))
 
 
+def many_buckets() -> None:
+    gradient_buckets.SIZE = 2**12
+
+
 def _digest(value: Any) -> str:
     data = value.numpy().tobytes() if isinstance(value, Tensor) else repr(value).encode()
     return hashlib.sha256(data).hexdigest()[:12]
@@ -95,8 +101,13 @@ def test_the_global_batch_and_its_draws_do_not_depend_on_the_ranks(
     tmp_path: Path, alone: tuple[Path, list[Any]], count: int
 ) -> None:
     record = Record(tmp_path / "seen")
-    codes = finish_ranks(toy(tmp_path, f"hardware.num_workers={int(count == 2)}"), tmp_path / "log", count, record)
-    assert codes == [0] * count, (tmp_path / "log.0").read_text()
+    values = toy(tmp_path, f"hardware.num_workers={int(count == 2)}")
+    codes = finish_ranks(values, tmp_path / "log", count, record, many_buckets)
+    said = (tmp_path / "log.0").read_text()
+    assert codes == [0] * count, said
+    assert re.search(
+        rf"Step flow: {count} ranks sum the gradients of flow and text_encoder in \d\d+ buckets while", said
+    )
     assert record.entries() == alone[1]
     assert losses(tmp_path / "quickstart") == pytest.approx(losses(alone[0]), rel=TOLERANCE, abs=TOLERANCE)
     written = sorted(p.name for p in (tmp_path / "quickstart" / "samples").iterdir())
@@ -205,9 +216,3 @@ def test_alone_everything_is_the_identity() -> None:
 
 def test_shares_are_equal_and_in_order() -> None:
     assert [Ranks(rank, 4).share(8) for rank in range(4)] == [slice(0, 2), slice(2, 4), slice(4, 6), slice(6, 8)]
-
-
-def test_buckets_hold_all_gradients_and_stay_small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(distributed, "BUCKET", 10)
-    gradients = [torch.full((n,), float(n)) for n in (4, 6, 1, 25, 2)]
-    assert [[len(g) for g in bucket] for bucket in distributed._buckets(gradients)] == [[4, 6], [1], [25], [2]]

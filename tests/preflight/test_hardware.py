@@ -13,9 +13,10 @@ def test_unknown_words_are_refused():
     assert "'int8'" in found[1]
 
 
-def test_graphs_take_one_gpu():
+def test_graphs_take_gpus_and_no_exchange_within_a_pass():
     one = Hardware(name="x", device="cuda", precision="bf16")
-    (line,) = parallel_problems(replace(one, devices=2, cuda_graphs=True))
-    assert "one GPU" in line
+    assert parallel_problems(replace(one, devices=2, cuda_graphs=True)) == []
+    (line,) = parallel_problems(replace(one, devices=2, cuda_graphs=True, parallel="fsdp"))
+    assert "hardware.parallel=ddp" in line
     (line,) = hardware_problems(replace(one, device="cpu", cuda_graphs=True))
     assert "needs a CUDA GPU" in line

@@ -13,10 +13,12 @@ import torch
 from fluxflow_exp import pipeline
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.losses.adversarial import Adversarial
+from fluxflow_exp.machine import gradient_buckets
 from fluxflow_exp.trainers.autoencoder import AutoencoderTrainer
 from fluxflow_exp.trainers.flow import FlowTrainer
 from tests.conftest import toy
 from tests.helpers.children import finish_ranks
+from tests.helpers.outcomes import losses
 from tests.helpers.trainers import ALL_ON, PERCEPTUAL, START, build, updated
 
 Loss = Callable[..., Any]
@@ -213,18 +215,35 @@ def test_within_a_spread_update_it_cannot_be_lowered(tmp_path: Path, monkeypatch
 
 
 class SecondRankIsShort:
-    """Two images fit on the second rank, any number on the first."""
+    """Two images fit on the second rank, any number on the first.
+
+    It fails at the end of a backward pass, when most gradients are being exchanged.
+    """
 
     def __call__(self) -> None:
+        gradient_buckets.SIZE = 2**12
+        loss = AutoencoderTrainer._generator
+
+        def planted(trainer: Any, images: torch.Tensor, *arguments: Any) -> Any:
+            def fail(_: torch.Tensor) -> None:
+                hook.remove()
+                assert trainer.accumulation.buckets["vae",].begun > 1
+                raise torch.OutOfMemoryError("planted")
+
+            if len(images) > 2:
+                hook = next(trainer.compressor.parameters()).register_hook(fail)
+            return loss(trainer, images, *arguments)
+
         if os.environ["RANK"] == "1":
-            AutoencoderTrainer._generator = short_of_memory(  # type: ignore[method-assign]
-                AutoencoderTrainer._generator, fits=2
-            )
+            AutoencoderTrainer._generator = planted  # type: ignore[method-assign]
 
 
 def test_the_ranks_go_on_with_what_fits_on_all(tmp_path: Path) -> None:
+    pipeline.run(vae(tmp_path / "alone"))
     codes = finish_ranks(vae(tmp_path), tmp_path / "log", 2, SecondRankIsShort())
     first = (tmp_path / "log.0").read_text()
     assert codes == [0, 0], first
     assert first.count("Another rank ran out of memory: micro-batch 2 from here on") == 1
     assert record_of(tmp_path)["micro_batch"]["vae"]["images"] == 2
+    expected = losses(tmp_path / "alone" / "quickstart")
+    assert losses(tmp_path / "quickstart") == pytest.approx(expected, rel=1e-4, abs=1e-4)  # the order of sums
