@@ -17,16 +17,17 @@ import torch
 from torch import Tensor
 
 from fluxflow_exp.errors import UserError
-from fluxflow_exp.machine import gradient_buckets
+from fluxflow_exp.machine import cuda_graphs, gradient_buckets
 from fluxflow_exp.machine import ranks as distributed
 from fluxflow_exp.machine.ranks import Ranks
 from fluxflow_exp.trainers.autoencoder import AutoencoderTrainer
 from fluxflow_exp.trainers.base import Trainer
 from fluxflow_exp.trainers.flow import FlowTrainer
 from fluxflow_exp.trainers.phase import Micro
+from fluxflow_exp.trainers.updates import Updates
 from tests.conftest import toy
 from tests.helpers.children import StopAfter, finish, finish_ranks, start_ranks
-from tests.helpers.outcomes import losses
+from tests.helpers.outcomes import losses, published
 
 # What is logged by one rank and by several differs by the order of sums. Measured over these 24 updates: not at all in
 # the first row, at most 6e-4 later (a gradient norm of the discriminator).
@@ -80,6 +81,34 @@ def many_buckets() -> None:
     gradient_buckets.SIZE = 2**12
 
 
+class PlayedGraphs:
+    """Passes are captured and replayed as on GPUs; a replay runs the pass, in which nothing may be exchanged."""
+
+    def __call__(self) -> None:
+        prepare, replays = Updates.__init__, []
+
+        class Played:
+            def __init__(self, pass_: Any, arguments: Any, pool: Any) -> None:
+                self.pass_ = pass_
+
+            def replay(self, arguments: Any) -> Any:
+                replays.append(1)
+                try:
+                    return self.pass_(*arguments)
+                finally:
+                    replays.clear()
+
+        def prepared(trainer: Any, *arguments: Any) -> None:
+            prepare(trainer, *arguments)
+            trainer.accumulation.replay()
+
+        Updates.__init__ = prepared  # type: ignore[method-assign]
+        gradient_buckets._is_capturing = lambda: bool(replays)
+        gradient_buckets._record = lambda bucket: print("recorded")
+        cuda_graphs._Graph = Played  # type: ignore[assignment, misc]
+        torch.cuda.graph_pool_handle = lambda: (0, 1)  # type: ignore[assignment]
+
+
 def _digest(value: Any) -> str:
     data = value.numpy().tobytes() if isinstance(value, Tensor) else repr(value).encode()
     return hashlib.sha256(data).hexdigest()[:12]
@@ -112,6 +141,20 @@ def test_the_global_batch_and_its_draws_do_not_depend_on_the_ranks(
     assert losses(tmp_path / "quickstart") == pytest.approx(losses(alone[0]), rel=TOLERANCE, abs=TOLERANCE)
     written = sorted(p.name for p in (tmp_path / "quickstart" / "samples").iterdir())
     assert written == sorted(p.name for p in (alone[0] / "samples").iterdir())
+
+
+@pytest.mark.slow
+def test_ranks_that_replay_end_with_the_bits_of_those_that_launch(tmp_path: Path) -> None:
+    for name, faults in (("launched", []), ("replayed", [PlayedGraphs()])):
+        values = toy(tmp_path / name, "hardware.micro_batch.flow=2", "stage.steps.vae.n_epochs=3")
+        codes = finish_ranks(values, tmp_path / f"{name}.log", 2, many_buckets, *faults)
+        assert codes == [0, 0], (tmp_path / f"{name}.log.0").read_text()
+    first, second = (tmp_path / name / "quickstart" for name in ("launched", "replayed"))
+    assert published(first) == published(second)
+    assert losses(first) == losses(second)
+    said = (tmp_path / "replayed.log.0").read_text()
+    assert said.count("recorded") > 50
+    assert "buckets while the backward pass runs; passes are replayed as CUDA graphs" in said
 
 
 @pytest.mark.slow

@@ -239,8 +239,8 @@ class SecondRankIsShort:
 
 
 def test_the_ranks_go_on_with_what_fits_on_all(tmp_path: Path) -> None:
-    pipeline.run(vae(tmp_path / "alone"))
-    codes = finish_ranks(vae(tmp_path), tmp_path / "log", 2, SecondRankIsShort())
+    pipeline.run(vae(tmp_path / "alone", "stage.steps.vae.n_epochs=1"))
+    codes = finish_ranks(vae(tmp_path, "stage.steps.vae.n_epochs=1"), tmp_path / "log", 2, SecondRankIsShort())
     first = (tmp_path / "log.0").read_text()
     assert codes == [0, 0], first
     assert first.count("Another rank ran out of memory: micro-batch 2 from here on") == 1
