@@ -55,7 +55,8 @@ def send(report: Report, folder: Path, *, project: str, entity: str | None = Non
     }
     run.log({**tables, **{name: wandb.Image(str(path)) for name, path in report.images.items()}})
     run.summary.update(report.summary)
-    where = run.url or f"{folder / 'wandb'}, offline{f' ({reason})' if reason else ''}; wandb sync sends it"
+    online = not run.settings._offline and run.url
+    where = online or f"{folder / 'wandb'}, offline{f' ({reason})' if reason else ''}; wandb sync sends it"
     run.finish()
     wandb.teardown()  # the service writes on behind finish(): only its end leaves a whole file
     return str(where)

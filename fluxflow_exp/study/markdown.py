@@ -86,10 +86,11 @@ def _costs(answer: StudyAnswer) -> str:
     rows = []
     for arm in answer.arms:
         size = "-" if arm.parameters is None else text.count(arm.parameters)
-        counts = [size, str(arm.cost.runs), str(len(arm.failures)), text.hours(arm.cost.hours)]
+        spent = text.duration(3600 * arm.cost.hours) if arm.cost.unit == "hours" else text.hours(arm.cost.hours)
+        counts = [size, str(arm.cost.runs), str(len(arm.failures)), spent]
         further = [text.number(arm.cost.tflop), text.number(arm.cost.memory_gib), text.number(arm.cost.price)]
         rows.append([_plain(arm.name), _codes(arm.overrides), *counts, *further])
-    unit = answer.reference.cost.unit
+    unit = "time" if answer.reference.cost.unit == "hours" else answer.reference.cost.unit
     head = ["arm", "what it sets", "parameters", "runs", "failed", unit, "TFLOP a run", "GiB", "USD"]
     known = [n for n in range(len(head)) if n < 6 or any(row[n] != text.UNKNOWN for row in rows)]
     return _table([head[n] for n in known], [[row[n] for n in known] for row in rows], escaped=True)

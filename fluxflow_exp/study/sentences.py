@@ -126,6 +126,11 @@ def pictured(answer: StudyAnswer) -> str:
     return f"{what} in all arms, {at}; the runs of seed {found.seed}.{differs}"
 
 
+def brief(reason: str) -> str:
+    """The first clause of why a run failed; the table of costs has the rest."""
+    return " ".join(reason.split()).partition("; ")[0].partition(". ")[0].removesuffix(".")
+
+
 def seeds(found: Difference) -> str:
     """How many seeds a difference is of."""
     if len(found.seeds) == 2:
@@ -198,7 +203,9 @@ def _without(arm: Arm, outcome: Outcome) -> str:
     count = "its only run" if len(arm.failures) + len(arm.seeds) == 1 else f"{len(arm.failures)} of its runs"
     count = f"all {len(arm.failures)} of its runs" if not arm.seeds and len(arm.failures) > 1 else count
     first = arm.failures[0]
-    return f"{arm.name} has no value of {title(outcome.metric)}: {count} failed (seed {first.seed}: {first.reason})"
+    return (
+        f"{arm.name} has no value of {title(outcome.metric)}: {count} failed (seed {first.seed}: {brief(first.reason)})"
+    )
 
 
 def _lost(arm: Arm) -> str:

@@ -80,7 +80,7 @@ def test_an_interval_that_ends_at_zero_shows_nothing() -> None:
 def failed(*, reference: bool) -> StudyAnswer:
     """All three runs of one arm failed: those of the reference, or of bezier."""
     made = made_answer()
-    failures = [Failure(seed, "the flow loss was not finite") for seed in range(3)]
+    failures = [Failure(seed, "the flow loss was not finite; samples: 4, 7.\nTry a lower rate.") for seed in range(3)]
     lost = 0 if reference else 1
     arms = [replace(arm, seeds=[], failures=failures) if n == lost else arm for n, arm in enumerate(made.arms)]
     values = {name: own for name, own in made.deciding.values.items() if name != arms[lost].name}
