@@ -52,7 +52,7 @@ class Decision:
     """Whether a study of `seeds: auto` goes on, and with which arms."""
 
     stop: bool
-    reason: str
+    reason: str  # why there are no more seeds, else what is known of each arm; without a full stop
     arms: dict[str, Judged]
     undecided: list[str]  # arms that further seeds are for, beside the reference
     needed: int | None  # seeds for the last of these, as in `Judged`
@@ -197,19 +197,16 @@ def _stops(
     seeds_left: int | None,
     smallest_difference: float | None,
 ) -> tuple[bool, str]:
-    said = "; ".join(f"{arm} {_said(each, smallest_difference)}" for arm, each in arms.items())
     if not undecided:
-        return True, f"every arm is decided: {said}"
+        return True, "every arm is decided"
+    names = ", ".join(undecided)
     if seeds_left == 0:
-        return True, f"the budget pays for no further seed: {said}"
+        return True, f"the budget pays for no further seed; undecided: {names}"
     found = [arms[arm].difference for arm in undecided]
     if all(each.seeds[0] >= FIRST and each.spread == 0 for each in found):
-        names = ", ".join(undecided)
-        return (
-            True,
-            f"{said}. Seeds tell nothing of {names}: give a number of seeds, or an outcome that varies with them",
-        )
-    return False, said
+        way = "give a number of seeds, or an outcome in finer steps"
+        return True, f"all seeds of {names} differ alike from the reference, which tells nothing of chance: {way}"
+    return False, ". ".join(f"{arm} {_said(each, smallest_difference)}" for arm, each in arms.items())
 
 
 def _said(judged: Judged, smallest_difference: float | None) -> str:
@@ -221,7 +218,7 @@ def _said(judged: Judged, smallest_difference: float | None) -> str:
         return f"differs by {found.mean:.3g} in each of {seeds}"
     between = f"{judged.low:+.3g} to {judged.high:+.3g}"
     if judged.verdict == "open":
-        return f"is open ({between}; {sentence(judged, smallest_difference=smallest_difference)})"
+        return f"is undecided ({between}). {sentence(judged, smallest_difference=smallest_difference)}"
     if judged.verdict == "smaller":
         return f"differs by less than {smallest_difference:.3g} ({between}, {seeds})"
     return f"is {judged.verdict} by {abs(found.mean):.3g} ({between}, {seeds})"
