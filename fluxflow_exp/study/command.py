@@ -25,9 +25,9 @@ def main(arguments: list[str] | None = None) -> int:
     if options.status:
         from fluxflow_exp.study import status
 
-        return status.show(Course(spec, search=False))
+        return status.show(Course(spec, search=False, trains=False))
     print(f"STUDY: {spec.question}\n  {spec.source}; folder {spec.folder}", flush=True)
-    course = Course(spec)
+    course = Course(spec, trains=not options.plan)
     course.predict()
     if options.plan:
         _say_unused(course)

@@ -25,19 +25,21 @@ from fluxflow_exp.study.spec import Spec
 class Course:
     """A study with what is known of it so far."""
 
-    def __init__(self, spec: Spec, *, search: bool = True) -> None:
+    def __init__(self, spec: Spec, *, search: bool = True, trains: bool = True) -> None:
         """Check everything. `search`: arms that are to be made equal and are not yet are searched for.
+
+        `trains`: runs are to begin now, so that devices are looked at.
 
         UserError: all that is wrong with the study.
         """
         from fluxflow_exp.study import matching
 
         self.spec, self.kept = spec, Kept(spec.folder)
-        self.first = check_all(spec, {})
+        self.first = check_all(spec, {}, trains=trains)
         self.matches = matching.equal(spec, self.first, self.kept, only_kept=not search)
         self.changes = {arm: matching.overrides(found) for arm, found in self.matches.items()}
         if any(self.changes.values()):
-            self.first = check_all(spec, self.changes)
+            self.first = check_all(spec, self.changes, trains=trains)
         self.notes = matching.notes(self.matches)
         self.unit = cost.unit_of(self.first[spec.reference].values)
         self.rates: dict[str, LearningRate] = {}

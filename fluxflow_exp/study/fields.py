@@ -12,6 +12,7 @@ AUTO = "auto"
 BUDGET = ("gpu_hours", "runs")
 RATES = ("rates", "metric", "seeds", "key")
 TRIAL_SEED = 1000  # of the runs that choose a learning rate, where the file names none
+TAKEN = ("pictures",)  # folders beside those of the arms
 WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -60,8 +61,10 @@ def _arms(raw: Any, problems: list[str]) -> dict[str, list[str]]:
         return {}
     found = {}
     for name, words in raw.items():
-        if not WORD.fullmatch(str(name)):
-            problems.append(f"arms: {name!r}: letters, digits, dot, dash and underscore make a name")
+        if not WORD.fullmatch(str(name)) or name in TAKEN:
+            problems.append(
+                f"arms: {name!r}: letters, digits, dot, dash and underscore make a name, but for {TAKEN[0]}"
+            )
         found[str(name)] = words_of(words or [], f"arms.{name}", problems)
     sets = {name: sorted(words) for name, words in found.items()}
     names = list(sets)

@@ -154,7 +154,10 @@ def _put(raw: dict[str, Any], key: str, value: Any) -> list[str]:
         there = there[section]
         if not isinstance(there, dict):
             return [f"{key}: {section} has no keys below it"]
-    there[last] = value
+    if value is None:
+        there.pop(last, None)  # arms.NAME=null leaves an arm out
+    else:
+        there[last] = value
     return []
 
 
