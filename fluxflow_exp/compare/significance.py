@@ -110,8 +110,9 @@ def paired(first: Sequence[float], second: Sequence[float]) -> Difference:
 def unpaired(first: Sequence[float], second: Sequence[float]) -> Difference:
     """`first` less `second`, values of seeds that have nothing to do with each other, by Welch's t.
 
-    Of 2 seeds beside 10 its interval would leave the truth out in 12 of 100 cases. There t has the degrees of freedom
-    of the smaller group, with which it leaves it out in 5 at most.
+    Of 2 seeds beside 10 its interval would leave the truth out in up to 12 of 100 cases, of 3 beside 10 in 7. Where a
+    group of 2 or 3 meets one half as large again, t has the degrees of freedom of the smaller, and leaves it out in 5
+    at most; elsewhere Welch's does in up to 6.
     """
     mean = statistics.fmean(first) - statistics.fmean(second)
     seeds = (len(first), len(second))
@@ -123,7 +124,7 @@ def unpaired(first: Sequence[float], second: Sequence[float]) -> Difference:
         return Difference(mean, None if mean else 0.0, seeds, False, 0.0, None if mean else sum(seeds) - 2.0, 2.0)
     errors = [variance / count for variance, count in zip(variances, seeds, strict=True)]
     freedom = sum(errors) ** 2 / sum(error**2 / (count - 1) for error, count in zip(errors, seeds, strict=True))
-    if seeds[0] != seeds[1] and min(seeds) < FEW:
+    if min(seeds) < FEW and 2 * max(seeds) >= 3 * min(seeds):
         freedom = min(seeds) - 1.0
     a_seed = sum(variances) ** 2 / sum(variance**2 for variance in variances)
     return Difference(mean, math.sqrt(sum(errors)), seeds, False, spread, freedom, a_seed)
