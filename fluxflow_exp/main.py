@@ -5,7 +5,6 @@
 
 import gc
 import sys
-import time
 import traceback
 from pathlib import Path
 from typing import Any
@@ -22,11 +21,11 @@ from fluxflow_exp.config.override_words import as_text
 from fluxflow_exp.config.overrides import forgotten_m, override_problems, values_of
 from fluxflow_exp.console import fail
 from fluxflow_exp.errors import UserError
-from fluxflow_exp.machine import environment
+from fluxflow_exp.machine import clock, environment
 from fluxflow_exp.machine.preemption import SIGNALS
+from fluxflow_exp.monitor.start_up import StartUp
 from fluxflow_exp.run import failures
 
-STARTED = time.monotonic()
 # Options of FluxFlow Training's command → what does it here. {0}: the option's value.
 FORMER = {
     "--config": "python -m fluxflow_exp.convert config {0} converted/stage/{1}.yaml\n"
@@ -82,7 +81,7 @@ def main(config: DictConfig) -> None:
         _job(values, list(HydraConfig.get().overrides.task))
         return
     try:
-        train(values, started=STARTED)
+        train(values, start_up=StartUp(clock.process_began()))
     except UserError as error:
         fail(list(error.args))
         sys.exit(2)
@@ -125,28 +124,32 @@ def _job(values: dict[str, Any], overrides: list[str]) -> None:
         torch.cuda.empty_cache()
 
 
-def train(values: dict[str, Any], *, swept: str = "", started: float | None = None) -> None:
+def train(values: dict[str, Any], *, swept: str = "", start_up: StartUp | None = None) -> None:
     """Check the resolved configuration `values`, then train it, in this process or in one for each device.
 
-    `swept` names a sweep's job folder. UserError: what is wrong, or a rank was killed. SystemExit: a signal stopped it
-    after a save.
+    `swept` names a sweep's job folder; the run's time begins with `start_up`, by default now. UserError: what is wrong,
+    or a rank was killed. SystemExit: a signal stopped it after a save.
     """
+    start_up = start_up or StartUp()
+    start_up.ends("command")
     from fluxflow_exp import pipeline
     from fluxflow_exp.machine import ranks, spawn
     from fluxflow_exp.preflight import check
     from fluxflow_exp.run import opening
 
+    start_up.ends("imports")
     if not values["validate"]:
         values = ranks.with_started_nodes(values)
     # The plan of another machine's run is one, too: it says what is lacking here.
     problems = check.problems(values, here=not values["validate"]) or opening.sharing_problems(values, swept=swept)
     if problems:
         raise UserError(*problems)
+    start_up.ends("checks")
     devices = values["hardware"]["devices"]
     if devices == 1 or values["validate"] or ranks.started():
-        pipeline.run(values, swept=swept, started=started)
+        pipeline.run(values, swept=swept, start_up=start_up)
         return
-    code = spawn.run_ranks(values, swept=swept, count=devices)
+    code = spawn.run_ranks(values, swept=swept, count=devices, start_up=start_up)
     stopped = code - 128 in SIGNALS  # asked to, after a save; SIGKILL, as when memory is short, is this job's failure
     if code and swept and not stopped:
         raise RuntimeError(f"a rank ended with exit code {code}")

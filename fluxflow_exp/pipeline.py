@@ -16,26 +16,29 @@ from fluxflow_exp.machine.hardware import Machine, prepare
 from fluxflow_exp.machine.preemption import Interrupted, StopRequest
 from fluxflow_exp.machine.ranks import Ranks, local_rank, start_ranks
 from fluxflow_exp.monitor.finite import NonFiniteError
+from fluxflow_exp.monitor.start_up import StartUp
 from fluxflow_exp.preflight.hardware import hardware_problems
 from fluxflow_exp.run import failures, mirror, summary, time_budget
+from fluxflow_exp.run.compiled_code import compiled_code
 from fluxflow_exp.run.folder import Mirror, RunFolder, run_path
 from fluxflow_exp.run.live_report import draw_graphs, write_card
 from fluxflow_exp.run.opening import open_run
 from fluxflow_exp.run.wandb import WandbRun, final_metrics
 from fluxflow_exp.step_length import Length, lengths_of
+from fluxflow_exp.step_plan import caches_folder
 from fluxflow_exp.trainers import nonfinite_report, pace, publish
 from fluxflow_exp.trainers.base import Trainer
 from fluxflow_exp.trainers.build import run_context, step_context
 from fluxflow_exp.trainers.context import RunContext
 
 
-def run(values: dict[str, Any], *, swept: str = "", started: float | None = None) -> None:
+def run(values: dict[str, Any], *, swept: str = "", start_up: StartUp | None = None) -> None:
     """Train what the resolved configuration `values` describes; as one rank of several, if a launcher made it one.
 
-    `swept` names a sweep's job folder; `started` (clock.now) is when the run's time began, by default now.
+    `swept` names a sweep's job folder; the run's time begins with `start_up`, by default now.
     SystemExit: a signal stopped the run after a save.
     """
-    started = clock.now() if started is None else started
+    start_up = start_up or StartUp()
     config = typed(values)
     machine = prepare(config.hardware, local_rank=local_rank(), computes=not config.validate)
     if config.validate:
@@ -43,6 +46,7 @@ def run(values: dict[str, Any], *, swept: str = "", started: float | None = None
         Console().say("\n".join([_plan(config, build_data(config), machine)[1], *lacking]))
         return
     ranks = start_ranks(machine.device, config.hardware.devices)
+    start_up.ends("device")
     folder = RunFolder(run_path(values, swept), mirror=Mirror.of(values, swept), first=ranks.first)
     console = Console(quiet=not ranks.first)
     try:
@@ -50,7 +54,7 @@ def run(values: dict[str, Any], *, swept: str = "", started: float | None = None
             stop.alone = ranks.count == 1
             # Failures are recorded in here: a scheduler that ends the other ranks must not cut the reason off.
             try:
-                _train(values, config, folder, machine, ranks, console, stop, started)
+                _train(values, config, folder, machine, ranks, console, stop, start_up)
             except Exception as error:
                 _fail(error, folder, ranks, console)
     finally:
@@ -80,7 +84,7 @@ def _train(
     ranks: Ranks,
     console: Console,
     stop: StopRequest,
-    started: float,
+    start_up: StartUp,
 ) -> None:
     if not ranks.first:  # what the first rank indexes, the others find
         ranks.meet()
@@ -88,6 +92,7 @@ def _train(
     if ranks.first:
         ranks.meet()
     lengths, text = _plan(config, data, machine, ranks)
+    start_up.ends("data")
     console.say(text)
     opened = open_run(folder, values, lengths, data, console, machine=machine.describe()) if ranks.first else None
     if ranks.from_first(opened) == "complete":
@@ -101,7 +106,7 @@ def _train(
         return
     if ranks.first:
         console.log_to(folder.log)
-        folder.count_from(started)
+        folder.count_from(start_up.began)
     if ranks.peers:
         ranks.peers.on_failure = folder.record_failure
     wandb = WandbRun(folder, config.tracking, console)
@@ -109,6 +114,8 @@ def _train(
         wandb.start()
     try:
         given = run_context(config, folder, machine, ranks=ranks, console=console, stop=stop, wandb=wandb)
+        given.start_up, given.compiled_code = start_up, compiled_code(config, values, machine, caches_folder(config))
+        start_up.ends("run folder")
         _train_steps(config, given, lengths, data)
     except Interrupted as interrupted:
         console.say(f"Stopped by {interrupted}; everything is saved in {folder.path}. {failures.how_to_continue()}")
@@ -167,6 +174,7 @@ def _train_steps(config: RunConfig, run: RunContext, lengths: dict[str, Length],
     for name in config.stage.steps:
         if not summary.is_finished(record["steps"].get(name), record["planned"][name]):
             length = lengths[name]
+            _load_code(run, name)
             if time_budget.is_timed(config, name):
                 length = _timed(config, name, run, length, data[name], earlier)
             _train_step(config, name, run, length, data[name], earlier)
@@ -175,6 +183,14 @@ def _train_steps(config: RunConfig, run: RunContext, lengths: dict[str, Length],
         publish.publish_final(run.folder, earlier, choice=config.publish.weights)
         run.live_report.wait()
         draw_graphs(run.folder, run.console)
+
+
+def _load_code(run: RunContext, step: str) -> None:
+    if run.compiled_code:
+        said = run.compiled_code.load(step)
+        if said:
+            run.console.say(said)
+        run.start_up.ends("kept code")
 
 
 def _timed(config: RunConfig, name: str, run: RunContext, length: Length, data: DataSet, earlier: list[str]) -> Length:
@@ -226,6 +242,7 @@ def _train_step(config: RunConfig, name: str, run: RunContext, length: Length, d
         trainer: Trainer = instantiate(step.trainer, setup=context)
     except ValueError as error:
         raise UserError(f"stage.steps.{name}: {error}") from error
+    run.start_up.ends("model")
     run.console.open_step(
         name,
         length,

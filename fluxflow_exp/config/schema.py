@@ -215,6 +215,7 @@ class Cache:
     text_dtype: str = "auto"  # of kept tokens: float32 | float16 | bfloat16 | float8; auto: as cached latents
     recent_gib: PositiveFloat | None = None  # a rank's, of recent captions' tokens where not all are cached; null: none
     recent_on: str = "memory"  # memory | disk (below path)
+    compiled: bool = True  # compiled code is kept for the next start: docs/how-to/quick-restarts.md
 
 
 @dataclass

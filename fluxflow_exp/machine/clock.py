@@ -5,13 +5,17 @@ clock goes on. Here a thread looks at it every second: where it was not woken fo
 processor meanwhile, it was stopped. What it waits for (data, a disk, a GPU) counts as work: the thread wakes then.
 """
 
+import os
 import threading
 import time
 from datetime import UTC, datetime
+from pathlib import Path
 
 EVERY = 1.0  # seconds between looks
 LONG = 5.0  # a gap between looks of so many seconds, in which
 IDLE = 0.02  # so small a share was spent on a processor, is no work
+
+LONGEST_START = 600.0  # seconds between a process's beginning and the question for it; more is an error
 
 _lock = threading.Lock()
 _seen, _used, _stopped = time.monotonic(), time.process_time(), 0.0
@@ -30,6 +34,17 @@ def now() -> float:
             _stopped += moment - _seen
         _seen, _used = moment, used
         return moment - _stopped
+
+
+def process_began() -> float:
+    """When this process began, as `now` counts; now, where the system does not tell."""
+    moment = now()
+    try:
+        fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+        age = time.clock_gettime(time.CLOCK_BOOTTIME) - int(fields[19]) / os.sysconf("SC_CLK_TCK")
+    except (AttributeError, LookupError, OSError, ValueError):
+        age = 0.0
+    return moment - age if 0 < age < LONGEST_START else moment
 
 
 def date() -> str:

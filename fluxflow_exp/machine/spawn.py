@@ -14,11 +14,12 @@ from typing import Any
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.machine import environment, exits
 from fluxflow_exp.machine.preemption import SIGNALS
+from fluxflow_exp.monitor.start_up import StartUp
 
 SECONDS_TO_END = 30  # for the other ranks, after one has ended by an error
 
 
-def run_ranks(values: dict[str, Any], *, swept: str, count: int) -> int:
+def run_ranks(values: dict[str, Any], *, swept: str, count: int, start_up: StartUp | None = None) -> int:
     """Train with `count` ranks; the exit code of the first one to end by an error, or 0.
 
     Signals go on to the first rank, which stops all of them; ranks die with this process. UserError: one was killed.
@@ -27,7 +28,7 @@ def run_ranks(values: dict[str, Any], *, swept: str, count: int) -> int:
     context.set_forkserver_preload(["fluxflow_exp.pipeline"])
     port = _free_port()
     ranks = [
-        context.Process(target=_rank, args=(rank, count, port, values, swept), name=f"rank {rank}")
+        context.Process(target=_rank, args=(rank, count, port, values, swept, start_up), name=f"rank {rank}")
         for rank in range(count)
     ]
     for process in ranks:
@@ -62,7 +63,9 @@ def _until_all_end(ranks: Sequence[BaseProcess]) -> int:
     return code if code >= 0 else 128 - code
 
 
-def _rank(rank: int, count: int, port: int, values: dict[str, Any], swept: str) -> None:
+def _rank(
+    rank: int, count: int, port: int, values: dict[str, Any], swept: str, start_up: StartUp | None = None
+) -> None:
     environment.settle()
     os.setpgrp()  # a Ctrl-C reaches the ranks through the command alone, once
     die_with_parent()
@@ -80,7 +83,7 @@ def _rank(rank: int, count: int, port: int, values: dict[str, Any], swept: str) 
 
     published.allow_all(values)  # the command that starts this rank has looked at them
     try:
-        pipeline.run(values, swept=swept)
+        pipeline.run(values, swept=swept, start_up=start_up)
     except UserError as error:
         fail([str(error)])
         raise SystemExit(2) from None

@@ -154,6 +154,12 @@ class RunFolder:
             _add_time(record, record["starts"][-2], seconds)
         self.write_record(record)
 
+    def record_first_update(self, facts: dict[str, Any]) -> None:
+        """Note how long this process took until its first update."""
+        record = self.read_record()
+        record["starts"][-1]["first_update"] = facts
+        self.write_record(record)
+
     def record_micro_batch(self, step: str, found: dict[str, Any]) -> None:
         """Keep how many `images` of `step` fit in a forward pass, since which `update`, and `on` what machine."""
         record = self.read_record()

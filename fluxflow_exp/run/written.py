@@ -30,6 +30,13 @@ class _Lost:
 
 
 @dataclass
+class _FirstUpdate:
+    seconds: Seconds
+    phases: dict[str, Seconds]
+    graphs: dict[str, Count]
+
+
+@dataclass
 class _Start:
     time: Instant = ""
     after: str | None = None
@@ -39,6 +46,7 @@ class _Start:
     spent: dict[str, Seconds] = field(default_factory=dict)
     id: str | None = None
     lost: _Lost | None = None
+    first_update: _FirstUpdate | None = None
 
 
 @dataclass

@@ -18,6 +18,7 @@ from fluxflow_exp.machine import clock
 from fluxflow_exp.machine.preemption import Interrupted
 from fluxflow_exp.machine.ranks import Ranks
 from fluxflow_exp.models import lora
+from fluxflow_exp.monitor.time_breakdown import compiled
 from fluxflow_exp.run import checkpoint, mirror, tally
 from fluxflow_exp.run.metric_log import Row
 from fluxflow_exp.trainers.best import Best
@@ -82,6 +83,7 @@ class Trainer(Validated):
         self._logged, self._first = (self.update_index, self.seconds), self.update_index + 1
         self._began = clock.now() - self.seconds
         setup.folder.report_bad(setup.data.bad, setup.data, setup.console.say)
+        setup.start_up.ends("checkpoint")
 
     def advance(self, batch: Batch) -> None:
         """One update, its row, and what is due to be looked at. NonFiniteError."""
@@ -93,6 +95,8 @@ class Trainer(Validated):
         if self.early_stop:
             self.end(self.early_stop.after_update(self.latest, self.update_index, skipped=self.skipped))
         self._log()
+        if self.update_index == self._first:
+            self._has_begun()
         self.look()
 
     def batches(self, first: int, last: int, *, alone: bool = False) -> Generator[Batch]:
@@ -163,6 +167,7 @@ class Trainer(Validated):
         """Update and save until the step or a signal ends it; that signal, or 0. Interrupted: between updates."""
         with closing(self.batches(self.update_index, self.length.updates)) as batches:
             for batch in self.time_breakdown.waiting(batches):
+                self.setup.start_up.ends("first batch")
                 self.advance(batch)
                 signum, due = self._agree(batch)
                 if self.finished or due:
@@ -174,6 +179,22 @@ class Trainer(Validated):
                 if self.finished or signum:
                     return signum
         return 0
+
+    def _has_begun(self) -> None:
+        """The first update of this process is done: tell how long that took, and keep what was compiled for it."""
+        setup = self.setup
+        if not setup.start_up.over:
+            setup.start_up.ends_with_update()
+            if self.ranks.first and setup.folder.exists():
+                setup.folder.record_first_update(setup.start_up.facts())
+                setup.console.say(setup.start_up.describe())
+        with self.time_breakdown.during("saves"):
+            self._keep_code()
+
+    def _keep_code(self) -> None:
+        said = self.setup.compiled_code.save(self.setup.name, compiled()) if self.setup.compiled_code else ""
+        if said:
+            self.setup.console.say(said)
 
     def _agree(self, batch: Batch) -> tuple[int, bool]:
         """The signal that asked a rank to stop (0: none), and whether a save is due; the same on every rank."""
@@ -192,6 +213,7 @@ class Trainer(Validated):
         self.settle()
         started = clock.now()
         with self.time_breakdown.during("saves"):
+            self._keep_code()
             saved = self.state_dict() if self.looks else {}
             if ranks.first:
                 self.rows.sync()

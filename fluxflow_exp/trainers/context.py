@@ -14,8 +14,10 @@ from fluxflow_exp.machine.hardware import Machine
 from fluxflow_exp.machine.preemption import StopRequest
 from fluxflow_exp.machine.ranks import Ranks
 from fluxflow_exp.models.lora import Adapter
+from fluxflow_exp.monitor.start_up import StartUp
 from fluxflow_exp.reference.standing import Standing
 from fluxflow_exp.run.checkpoint import CheckpointStore
+from fluxflow_exp.run.compiled_code import CompiledCode
 from fluxflow_exp.run.folder import RunFolder
 from fluxflow_exp.run.live_report import LiveReport
 from fluxflow_exp.run.save_interval import SaveClock
@@ -37,6 +39,8 @@ class RunContext:
     live_report: LiveReport
     checkpoints: CheckpointStore
     clock: SaveClock
+    start_up: StartUp = field(default_factory=StartUp)
+    compiled_code: CompiledCode | None = None  # None: nothing is compiled, or kept
 
 
 # Flat, as a run's is.
