@@ -97,12 +97,7 @@ def _train(
     opened = open_run(folder, values, lengths, data, console, machine=machine.describe()) if ranks.first else None
     if ranks.from_first(opened) == "complete":
         if ranks.first:
-            chosen = publish.follow_choice(folder, list(config.stage.steps), choice=config.publish.weights)
-            if chosen:
-                console.say(chosen)
-            if folder.locked and not verify.lists(folder, folder.summary, folder.weights / "final.safetensors"):
-                _tell_of(folder, console)  # these are new, or the start that wrote them ended before that
-            mirror.follow(folder, console, then="the same command")
+            _look_after(config, folder, console)
         return
     if ranks.first:
         console.log_to(folder.log)
@@ -138,6 +133,16 @@ def _train(
         _tell_of(folder, console)
         wandb.finish(code=0, metrics=final_metrics(folder))
         mirror.finish(folder)
+
+
+def _look_after(config: RunConfig, folder: RunFolder, console: Console) -> None:
+    """Let a complete run have what is asked of it now, and what the start that completed it did not come to."""
+    chosen = publish.follow_choice(folder, list(config.stage.steps), choice=config.publish.weights)
+    if chosen:
+        console.say(chosen)
+    if folder.locked and not verify.lists(folder, folder.summary, folder.weights / "final.safetensors"):
+        _tell_of(folder, console)  # these are new, or the start that wrote them ended before that
+    mirror.follow(folder, console, then="the same command")
 
 
 def _tell_of(folder: RunFolder, console: Console) -> None:

@@ -36,6 +36,7 @@ class _FirstUpdate:
     graphs: dict[str, Count]
 
 
+# One field for each key of a start in run.json.
 @dataclass
 class _Start:
     time: Instant = ""
