@@ -31,11 +31,11 @@ class Standing:
         return next(filter(None, (self._at(rows[: index + 1]) for index in reversed(evaluations))), [])
 
     def news(self, rows: Sequence[Row]) -> str:
-        """What the last evaluation has changed: metrics that left their band or came back; "" if none."""
+        """What the last evaluation says of metrics that have left their band since the one before; "" if none has."""
         ends = [index + 1 for index, row in enumerate(rows) if row["kind"] == "held_out"][-2:]
         before = {each.metric: each.side for each in self._at(rows[: ends[0]])} if len(ends) > 1 else {}
-        moved = [each for each in self._at(rows[: ends[-1]]) if each.side != before.get(each.metric, 0)]
-        return words.told(self.step, moved, self.facts, self.reference)
+        left = [each for each in self._at(rows[: ends[-1]]) if each.side not in (0, before.get(each.metric))]
+        return words.told(self.step, left, self.facts, self.reference)
 
     def summary(self, rows: Sequence[Row]) -> str:
         """Where the step stands in the end; "" if there is nothing to say."""

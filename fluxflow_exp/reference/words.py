@@ -68,9 +68,9 @@ def _line(step: str, check: str, findings: Sequence[Finding], facts: Facts, refe
     if not check:
         named = ", ".join(f"{each.metric} {_number(each.value)} in {_expected(each)}" for each in findings)
         return f"Step {step}, update {update:,}{seen}: on track beside {them}: {named}"
-    side = "above" if findings[0].side > 0 else "below"
     named = ", ".join(
-        f"{each.metric} {_number(each.value)} is {side} {_expected(each)} (they had {_range(each)})"
+        f"{each.metric} {_number(each.value)} is {'above' if each.side > 0 else 'below'} {_expected(each)} "
+        f"(they had {_range(each)})"
         for each in findings
     )
     different = [

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from fluxflow_exp.reference import curves, standing
+from fluxflow_exp.reference import curves, standing, words
 from fluxflow_exp.reference.make import reference
 from fluxflow_exp.run.folder import RunFolder
 from fluxflow_exp.run.metric_log import read_rows
-from tests.helpers.curves import UPDATES, plant
+from tests.helpers.curves import plant
 
-CUT = 200
+CUT = 40
 
 
 @pytest.fixture(scope="module")
@@ -112,20 +112,27 @@ def test_news_are_told_once_and_a_resumed_run_is_told_the_same(tmp_path: Path, f
     again = found_for(resumed, file)
     assert again is not None
     there = read_rows(resumed.metrics("flow"))
-    assert again.news(there) == found.news(rows[: len(there)])
-    assert again.summary(there + rows[len(there) :]) == found.summary(rows)
+    assert again.news(there) == told[0] != ""
+    assert again.summary(there + rows[len(there) :]) == found.summary(rows) != ""
 
 
-def test_a_metric_that_comes_back_is_told_so(tmp_path: Path, file: Path):
+def test_a_metric_that_comes_back_is_told_when_the_step_ends(tmp_path: Path, file: Path):
     folder = plant(tmp_path)
     found, rows = found_for(folder, file), read_rows(folder.metrics("flow"))
     assert found is not None
-    first = next(index for index, row in enumerate(rows) if row["kind"] == "held_out" and row["global_step"] > 100)
-    rows[first]["metrics"]["val_flow"] *= 2
-    assert found.news(rows[: first + 1]).startswith(
-        "Step flow, update 120: apart from 3 runs on planted flows: val_flow 2.27"
-    )
-    after = next(index for index in range(first + 1, UPDATES) if rows[index]["kind"] == "held_out")
-    assert found.news(rows[: after + 1]).startswith(
-        "Step flow, update 160: on track beside 3 runs on planted flows: val_flow"
-    )
+    ends = [index + 1 for index, row in enumerate(rows) if row["kind"] == "held_out"]
+    rows[ends[2] - 1]["metrics"]["val_flow"] *= 2
+    before, apart, after = (found.news(rows[:end]) for end in ends[1:4])
+    assert apart.startswith("Step flow, update 120: apart from 3 runs on planted flows: val_flow 2.27 is above")
+    assert before == after == ""
+    assert found.summary(rows).startswith("Step flow, update 400: on track beside 3 runs on planted flows: val_flow")
+
+
+def test_what_lies_above_and_what_lies_below_for_one_reason_is_one_line(tmp_path: Path, file: Path):
+    """PSNR too low and L1 too high ask for the same."""
+    found = found_for(plant(tmp_path), file)
+    assert found is not None
+    band = curves.Band(1.0, 1.1, 1.2, 0.9, 1.3)
+    apart = [words.Finding("val_psnr", 4, 0.8, band), words.Finding("l1", 4, 1.4, band)]
+    (line,) = words.told("flow", apart, found.facts, found.reference).splitlines()
+    assert "val_psnr 0.800 is below 0.900 to 1.30 (they had 1.00 to 1.20), l1 1.40 is above" in line
