@@ -24,6 +24,7 @@ class Standing:
     facts: Facts
     log_every: int
     reference: Reference
+    apart: str | None  # the first earlier step that lay apart from its own reference
 
     def findings(self, rows: Sequence[Row]) -> list[Finding]:
         """What there is to say at the last evaluation of `rows` about which there is anything; empty: nothing."""
@@ -35,11 +36,11 @@ class Standing:
         ends = [index + 1 for index, row in enumerate(rows) if row["kind"] == "held_out"][-2:]
         before = {each.metric: each.side for each in self._at(rows[: ends[0]])} if len(ends) > 1 else {}
         left = [each for each in self._at(rows[: ends[-1]]) if each.side not in (0, before.get(each.metric))]
-        return words.told(self.step, left, self.facts, self.reference)
+        return words.told(self.step, left, self.facts, self.reference, apart=self.apart)
 
     def summary(self, rows: Sequence[Row]) -> str:
         """Where the step stands in the end; "" if there is nothing to say."""
-        return words.told(self.step, self.findings(rows), self.facts, self.reference)
+        return words.told(self.step, self.findings(rows), self.facts, self.reference, apart=self.apart)
 
     def _at(self, rows: Sequence[Row]) -> list[Finding]:
         theirs, update = self.reference.steps[self.step], rows[-1]["global_step"]
@@ -90,7 +91,11 @@ def of(values: dict[str, Any], record: dict[str, Any], step: str) -> Standing | 
         return None
     facts = alike.facts(values, record, step)
     reference = alike.nearest(facts, step, known(values))
-    return Standing(step, facts, values["log_every"], reference) if reference else None
+    if reference is None:
+        return None
+    earlier = list(values["stage"]["steps"])[: list(values["stage"]["steps"]).index(step)]
+    apart = [name for name in earlier if words.APART in record["steps"].get(name, {}).get("standing", "")]
+    return Standing(step, facts, values["log_every"], reference, next(iter(apart), None))
 
 
 def known(values: dict[str, Any]) -> list[Reference]:

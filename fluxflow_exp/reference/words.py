@@ -16,6 +16,7 @@ class Checks(NamedTuple):
     below: str
 
 
+APART = ": apart from "  # in each line about what lies outside
 CAPTIONS = (
     "the captions (python -m fluxflow_exp.data.check), then the learning rate, then latent_std in the health rows "
     "(about 1 is right)"
@@ -48,17 +49,25 @@ class Finding:
         return (self.value > self.band.most) - (self.value < self.band.least)
 
 
-def told(step: str, findings: Sequence[Finding], facts: Facts, reference: Reference) -> str:
-    """Return a line for what lies in its band, and one for each thing to check; "" of no findings."""
+def told(
+    step: str, findings: Sequence[Finding], facts: Facts, reference: Reference, *, apart: str | None = None
+) -> str:
+    """Return a line for what lies in its band, and one for each thing to check; "" of no findings.
+
+    `apart`: an earlier step that lay apart from its own reference, which is then the thing to check.
+    """
     groups: dict[str, list[Finding]] = {}
     for each in sorted(findings, key=lambda each: each.side != 0):
-        groups.setdefault(_check(each), []).append(each)
+        groups.setdefault(_check(each, apart), []).append(each)
     return "\n".join(_line(step, check, found, facts, reference) for check, found in groups.items())
 
 
-def _check(found: Finding) -> str:
-    checks = CHECKS[found.metric]
-    return "" if found.side == 0 else checks.above if found.side > 0 else checks.below
+def _check(found: Finding, apart: str | None) -> str:
+    if found.side == 0:
+        return ""
+    if apart:
+        return f"step {apart} first, which lay apart as well: this one learns from what it has made"
+    return CHECKS[found.metric].above if found.side > 0 else CHECKS[found.metric].below
 
 
 def _line(step: str, check: str, findings: Sequence[Finding], facts: Facts, reference: Reference) -> str:
@@ -79,7 +88,7 @@ def _line(step: str, check: str, findings: Sequence[Finding], facts: Facts, refe
         if here != theirs.settings.get(what)
     ]
     return (
-        f"Step {step}, update {update:,}{seen}: apart from {them}: {named}. Check {check}"
+        f"Step {step}, update {update:,}{seen}{APART}{them}: {named}. Check {check}"
         + (f". Different here: {'; '.join(different)}" if different else "")
         + ("" if alike.same_data(facts, theirs) else ". Pictures of another kind than theirs move it, too")
     )
