@@ -124,6 +124,7 @@ class Pictures:
     seed: int
     at: dict[str, Count]  # arm → update after which its pictures were made
     rows: list[PictureRow]
+    damaged: list[str] = field(default_factory=list)  # files that could not be shown
     differs: str = ""  # what beside the arms' models made them differ: "samples.guidance_scale is not the same in all"
 
 

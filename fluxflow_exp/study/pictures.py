@@ -59,11 +59,11 @@ def gather(
         for arm, frames in moments.items()
         if (before := [each for each in frames if each.update <= until.get(arm, frames[-1].update)])
     }
-    rows = _rows(drawn, list(runs), folder / FOLDER)
+    rows, damaged = _rows(drawn, list(runs), folder / FOLDER)
     if not rows:
         return None
     differs = _differs({arm: runs[arm][seed] for arm in drawn})
-    return Pictures(seed, {arm: each.update for arm, each in drawn.items()}, rows, differs)
+    return Pictures(seed, {arm: each.update for arm, each in drawn.items()}, rows, damaged, differs)
 
 
 def _seed(runs: dict[str, dict[int, RunFolder]]) -> int | None:
@@ -97,48 +97,49 @@ def _drawn(frame: Frame) -> _Drawn:
     return made
 
 
-def _rows(drawn: dict[str, _Drawn], arms: list[str], folder: Path) -> list[PictureRow]:
-    """Copy what is shown; rows of which one arm alone has a picture come last, if there is room."""
-    order: dict[str, str] = {}
-    for each in drawn.values():
-        for key, (_, caption) in each.shown.items():
-            order.setdefault(key, caption)
+def _rows(drawn: dict[str, _Drawn], arms: list[str], folder: Path) -> tuple[list[PictureRow], list[str]]:
+    """Copy what is shown; rows that few arms have come last, if there is room. The rows, and files that are damaged."""
+    order = {key: caption for each in drawn.values() for key, (_, caption) in each.shown.items()}
     having = {key: sum(key in each.shown for each in drawn.values()) for key in order}
-    chosen = sorted(order, key=lambda key: -having[key])[:MOST]
-    rows, written = [], set()
-    for number, key in enumerate(chosen):
-        sources = {arm: each.shown[key][0] for arm, each in drawn.items() if key in each.shown}
+    rows, written, damaged = [], set(), []
+    for number, key in enumerate(sorted(order, key=lambda key: -having[key])[:MOST]):
+        names: dict[str, str] = {}
         originals = [each.originals[key] for each in drawn.values() if key in each.originals]
-        names = {arm: f"{number:02d}-{arms.index(arm) + 1:02d}-{_plain(arm)}.webp" for arm in sources}
-        original = f"{number:02d}-00-original.webp" if originals else None
-        if original:
-            _copy(originals[0], folder / original)
-        for arm, source in sources.items():
-            _copy(source, folder / names[arm])
-        written |= {*names.values(), *([original] if original else [])}
-        caption = order[key] or f"held-out image {number + 1}"
-        here = {arm: f"{FOLDER}/{name}" for arm, name in names.items()}
-        rows.append(PictureRow(caption, here, f"{FOLDER}/{original}" if original else None))
+        sources = {arm: each.shown[key][0] for arm, each in drawn.items() if key in each.shown}
+        for arm, source in [*sources.items(), *(("", path) for path in originals[:1])]:
+            name = (
+                f"{number:02d}-{arms.index(arm) + 1:02d}-{_plain(arm)}.webp" if arm else f"{number:02d}-00-image.webp"
+            )
+            if _copy(source, folder / name):
+                names[arm] = f"{FOLDER}/{name}"
+                written.add(name)
+            else:
+                damaged.append(str(source))
+        original = names.pop("", None)
+        if names:
+            rows.append(PictureRow(order[key] or f"held-out image {number + 1}", names, original))
     for old in folder.iterdir() if folder.is_dir() else []:
         if OURS.fullmatch(old.name) and old.name not in written:
             old.unlink()
-    return rows
+    return rows, damaged
 
 
-def _copy(source: Path, target: Path) -> None:
-    """Sized down; one that is small already is taken as it is. DamagedError: it is no whole picture."""
+def _copy(source: Path, target: Path) -> bool:
+    """Sized down; one that is small already is taken as it is. Whether it is a whole picture."""
     try:
         raw = source.read_bytes()
         with opened(source) as image:
+            image.load()
             if len(raw) > gallery.KEPT or max(image.size) > gallery.SIDE:
                 raw = gallery.smaller(image)
-    except OSError as error:
-        raise files.DamagedError(f"{source} cannot be shown: {error}. Remove it, and the rest is shown") from error
+    except OSError:
+        return False
 
     def write(temporary: Path) -> None:
         temporary.write_bytes(raw)
 
     files.write_atomically(target, write)
+    return True
 
 
 def _plain(name: str) -> str:

@@ -101,7 +101,7 @@ def limits(answer: StudyAnswer) -> list[str]:
         )
     if any(arm.failures for arm in answer.arms):
         said.append("Runs that failed are left out of means and intervals, which can flatter an arm that fails.")
-    if answer.curves:
+    if any(line.low for curves in answer.curves for line in curves.lines):
         said.append(
             "A band is the 95 % interval of an arm's mean over seeds, update by update; it judges no difference."
         )
@@ -123,7 +123,8 @@ def pictured(answer: StudyAnswer) -> str:
     )
     what = "The same held-out images" if any(row.original for row in found.rows) else "The same prompts and noise"
     differs = f" Beside the models, {found.differs}." if found.differs else ""
-    return f"{what} in all arms, {at}; the runs of seed {found.seed}.{differs}"
+    damaged = f" Left out, since they are damaged: {', '.join(found.damaged)}." if found.damaged else ""
+    return f"{what} in all arms, {at}; the runs of seed {found.seed}.{differs}{damaged}"
 
 
 def brief(reason: str) -> str:
@@ -226,7 +227,9 @@ def _seeds(answer: StudyAnswer) -> str:
     fewest = min((min(found.seeds) for found in answer.deciding.differences), default=CERTAIN_SEEDS)
     if fewest >= CERTAIN_SEEDS:
         return ""
-    return f"With {fewest} seed{'' if fewest == 1 else 's'} of an arm the spread over seeds is itself uncertain."
+    if fewest == 1:
+        return "With 1 seed of an arm nothing is known of the spread over seeds."
+    return f"With {fewest} seeds of an arm the spread over seeds is itself uncertain."
 
 
 def _rates(answer: StudyAnswer) -> str:

@@ -1,15 +1,16 @@
 """Pictures of all arms at equal budget, out of run folders."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from fluxflow_exp.errors import UserError
 from fluxflow_exp.report.gallery import SIDE
 from fluxflow_exp.run.folder import RunFolder
-from fluxflow_exp.study import pictures
+from fluxflow_exp.study import pictures, sentences
+from tests.helpers.answers import made_answer
 from tests.helpers.carded import HASHES, HOSTILE, make_carded
 
 Runs = dict[str, dict[int, RunFolder]]
@@ -57,7 +58,7 @@ def test_reconstructions_stand_beside_the_image_itself(runs: Runs, tmp_path: Pat
             run.metrics("flow").unlink()
     found = pictures.gather(runs, tmp_path / "study")
     assert found is not None
-    assert [row.original for row in found.rows] == ["pictures/00-00-original.webp", "pictures/01-00-original.webp"]
+    assert [row.original for row in found.rows] == ["pictures/00-00-image.webp", "pictures/01-00-image.webp"]
     assert found.rows[0].prompt == "held-out image 1"
     with Image.open(tmp_path / "study" / str(found.rows[1].original)) as image:
         assert image.getpixel((0, 0)) == (140, 90, 160)
@@ -82,11 +83,15 @@ def test_nothing_was_drawn(runs: Runs, tmp_path: Path) -> None:
     assert pictures.gather(runs, tmp_path / "study") is None
 
 
-def test_a_damaged_picture_is_named(runs: Runs, tmp_path: Path) -> None:
+def test_a_damaged_picture_is_left_out_and_named(runs: Runs, tmp_path: Path) -> None:
     path = runs["silu"][1].samples / f"flow_003_001_00032_{HASHES[0]}.webp"
-    path.write_bytes(b"RIFF")
-    with pytest.raises(UserError, match=path.name):
-        pictures.gather(runs, tmp_path / "study")
+    path.write_bytes(path.read_bytes()[:24])
+    found = pictures.gather(runs, tmp_path / "study")
+    assert found is not None
+    assert found.damaged == [str(path)]
+    assert [list(row.files) for row in found.rows] == [["bezier, degree 3"], ["silu", "bezier, degree 3"]]
+    told = replace(found, rows=[], at={})
+    assert str(path) in sentences.pictured(made_answer(pictures=told))
 
 
 def test_settings_that_are_not_the_same_are_told(runs: Runs, tmp_path: Path) -> None:
