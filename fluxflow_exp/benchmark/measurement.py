@@ -56,7 +56,7 @@ def measure(values: dict[str, Any], *, updates: int = 20, only: list[str] | None
             "machine": machine.describe(),
             "matrix_tflops": rate,
             "steps": {
-                name: _Measurement(trainer_of(name), updates).take(rate) for name in known if not only or name in only
+                name: Measurement(trainer_of(name), updates).take(rate) for name in known if not only or name in only
             },
         }
 
@@ -65,7 +65,7 @@ def measure(values: dict[str, Any], *, updates: int = 20, only: list[str] | None
 def warm(values: dict[str, Any], step: str) -> Iterator[Callable[[int], list[float]]]:
     """How many updates of one step → their seconds, batches being in memory and everything compiled."""
     with _trainers(values) as (_, trainer_of):
-        measurement = _Measurement(trainer_of(step), 1)
+        measurement = Measurement(trainer_of(step), 1)
         batches, _ = measurement.warm_up()
         yield lambda count: measurement.times(batches, count)
 
@@ -82,7 +82,9 @@ def _trainers(values: dict[str, Any]) -> Iterator[tuple[Machine, Callable[[str],
             yield machine, lambda name: build_trainer(config, name, run, length=lengths[name], data=data[name])
 
 
-class _Measurement:
+class Measurement:
+    """Of one step's updates, none of which is kept."""
+
     def __init__(self, trainer: Trainer, updates: int) -> None:
         """UserError: the step has too few updates."""
         self.trainer, self.updates, self.machine = trainer, updates, trainer.machine
@@ -101,7 +103,7 @@ class _Measurement:
         trainer.update_index = self.first
         trainer.open_source()
         trainer.prepare()
-        batches = list(self._batches(WARM_UP + 1))
+        batches = list(self.batches(WARM_UP + 1))
         started = time.perf_counter()
         self._run(batches[:1])
         first = time.perf_counter() - started
@@ -115,7 +117,7 @@ class _Measurement:
         alone = self.times(batches, self.updates)
         peak = self.machine.peak_gib()
         # The first one waits for workers to start.
-        loaded = self.times(self._batches(self.updates + 1), self.updates + 1)[1:]
+        loaded = self.times(self.batches(self.updates + 1), self.updates + 1)[1:]
         seconds = statistics.median(alone)
         tflop = self._tflop(batches[0])
         mean = statistics.mean(alone)
@@ -137,7 +139,8 @@ class _Measurement:
             **self._profile(batches),
         }
 
-    def _batches(self, count: int) -> Iterator[Batch]:
+    def batches(self, count: int) -> Iterator[Batch]:
+        """As many of the step's batches, by its own loader."""
         with closing(self.trainer.batches(self.first, self.trainer.length.updates)) as batches:
             yield from islice(batches, count)
 
@@ -145,9 +148,9 @@ class _Measurement:
         for batch in batches:
             self.trainer.update(batch)
             self.trainer.update_index += 1
-        self._rewind()
+        self.rewind()
 
-    def _rewind(self) -> None:
+    def rewind(self) -> None:
         """Read what updates gave, and stand before the first one again."""
         self.trainer.settle()
         self.trainer.update_index = self.first
@@ -163,7 +166,7 @@ class _Measurement:
                 trainer.update_index += 1
 
         times = timed(updates(), self.machine)
-        self._rewind()
+        self.rewind()
         return times
 
     def _tflop(self, batch: Batch) -> float:
@@ -177,7 +180,7 @@ class _Measurement:
             trainer.update(batch)
         if replays:
             trainer.accumulation.replay()
-        self._rewind()
+        self.rewind()
         return counter.get_total_flops() / 1e12
 
     def _profile(self, batches: list[Batch]) -> dict[str, Any]:
@@ -190,7 +193,7 @@ class _Measurement:
             for batch in islice(cycle(batches), PROFILED):
                 self.trainer.update(batch)
                 self.trainer.update_index += 1
-        self._rewind()
+        self.rewind()
         events = profiler.key_averages()
         waits = sum(event.count for event in events if event.key in WAITS)
         kernels = sorted((e for e in events if e.self_device_time_total), key=lambda e: -e.self_device_time_total)
