@@ -4,14 +4,14 @@ B batch, N tokens of the latent grid, C width, L text tokens.
 """
 
 import math
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fluxflow_exp.models.head_norm import EPSILON, head_norm
-from fluxflow_exp.models.layers import ActivationName, Region, make_activation
+from fluxflow_exp.models.layers import ALIGNMENT, ActivationName, Region, make_activation
 
 
 class Block(Region):
@@ -41,7 +41,7 @@ class Block(Region):
         act, expansion = make_activation(activation, dim=-1)
         # A Bezier activation takes five channels for one: 1/3 of the hidden width costs what a plain MLP does.
         hidden = int(width * mlp_ratio) if expansion == 1 else int(width * mlp_ratio) // 3
-        self.mlp = nn.Sequential(nn.Linear(width, hidden * expansion), act, nn.Linear(hidden, width))
+        self.mlp = MLP(nn.Linear(width, hidden * expansion), act, nn.Linear(hidden, width))
         self.modulation: nn.Module = Bias(6 * width) if shared_modulation else nn.Linear(width, 6 * width)
         for parameter in self.modulation.parameters():
             nn.init.zeros_(parameter)
@@ -72,6 +72,28 @@ class Block(Region):
         y = norm(x) * (1 + scale2) + shift2
         updated: Tensor = x + gate2 * self.mlp(y)
         return (updated, own) if self.gives_values else updated
+
+
+class MLP(nn.Sequential):
+    """Linear, activation, linear; (…, C), same shape. A GPU computes it with a multiple of 8 hidden channels.
+
+    The missing ones are zeros: all activations make zeros of zeros. Matrix units take others several times as long.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        first, activation, last = self
+        # A layer whose place an adapter has taken computes by itself.
+        if x.is_cuda and type(first) is type(last) is nn.Linear and last.in_features % ALIGNMENT:
+            return self.aligned(x)
+        made: Tensor = last(activation(first(x)))
+        return made
+
+    def aligned(self, x: Tensor) -> Tensor:
+        first, activation, last = cast(tuple[nn.Linear, nn.Module, nn.Linear], tuple(self))
+        more = -last.in_features % ALIGNMENT
+        rows = (0, more * (first.out_features // last.in_features))
+        hidden = F.linear(x, F.pad(first.weight, (0, 0, *rows)), F.pad(first.bias, rows))
+        return F.linear(activation(hidden), F.pad(last.weight, (0, more)), last.bias)
 
 
 class Bias(nn.Module):
