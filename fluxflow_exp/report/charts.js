@@ -82,7 +82,7 @@
     panel.series.forEach((line, index) => {
       if (!line.low) return;
       const edge = (values, order) => order.map((i) => `${x(line.x[i]).toFixed(1)} ${y(values[i]).toFixed(1)}`), all = line.x.map((_, i) => i);
-      const around = [...edge(line.high, all), ...edge(line.low, all.toReversed())].join("L");
+      const around = [...edge(line.high, all), ...edge(line.low, [...all].reverse())].join("L");
       svg("path", { class: "band", d: `M${around}Z`, fill: look(line, index).stroke }, root);
     });
     panel.series.forEach((line, index) => {

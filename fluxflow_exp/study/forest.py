@@ -73,7 +73,8 @@ def forest(answer: StudyAnswer, outcome: Outcome) -> Forest:
     left, right = sides if outcome.higher else (sides[1], sides[0])
     named = sentences.title(outcome.metric)
     of = f"{named} ({symbol})" if (symbol := unit(outcome.metric)) else named
-    return Forest(of, rows, place(0.0), small, [(place(v), text) for v, text in _ticks(low, high)], left, right)
+    ticks = [(place(value), text) for value, text in _ticks(low, high)] if outcome.differences else []
+    return Forest(of, rows, place(0.0), small, ticks, left, right)
 
 
 def _range(outcome: Outcome) -> tuple[float, float]:

@@ -201,8 +201,9 @@ def _without(arm: Arm, outcome: Outcome) -> str:
     """Say why an arm has no value."""
     if not arm.failures:
         return f"{arm.name} has no value of {title(outcome.metric)}"
-    count = "its only run" if len(arm.failures) + len(arm.seeds) == 1 else f"{len(arm.failures)} of its runs"
-    count = f"all {len(arm.failures)} of its runs" if not arm.seeds and len(arm.failures) > 1 else count
+    lost = len(arm.failures)
+    every = {1: "its only run", 2: "both of its runs"}.get(lost, f"all {lost} of its runs")
+    count = f"{lost} of its runs" if arm.seeds else every
     first = arm.failures[0]
     return (
         f"{arm.name} has no value of {title(outcome.metric)}: {count} failed (seed {first.seed}: {brief(first.reason)})"
