@@ -10,6 +10,8 @@ FACTOR = 2.0  # at most between the numbers of training pictures, of an update's
 SHAPES = "fluxflow_exp.data.shapes.Shapes"
 # Of a step: what changes what its losses mean, or how they fall. Learning rates are not among it: they are told.
 OF_STEP = ("trainer", "ema", "cfg_dropout_prob", "freeze", "unfreeze", "init_from")
+# What of a model is not there before a step has this player.
+SINCE = {"discriminator": "discriminator", "flow_processor": "flow", "text_encoder": "flow", "text_dim": "flow"}
 NAMES = ("model.learning_rate", "model.name")
 
 
@@ -52,7 +54,7 @@ def facts(values: dict[str, Any], record: dict[str, Any], step: str) -> Facts:
 def unlike(mine: Facts, theirs: StepCurves) -> list[str]:
     """Why a run is not similar, a line each; none: it is."""
     found = [
-        f"{key}: {mine.alike.get(key, ABSENT)!r} here, {theirs.alike.get(key, ABSENT)!r} there"
+        f"{key}: {mine.alike.get(key, ABSENT)} here, {theirs.alike.get(key, ABSENT)} there"
         for key in sorted({*mine.alike, *theirs.alike})
         if mine.alike.get(key, ABSENT) != theirs.alike.get(key, ABSENT)
     ]
@@ -85,8 +87,9 @@ def same_data(mine: Facts, theirs: StepCurves) -> bool:
 
 def _alike(values: dict[str, Any], steps: list[str]) -> dict[str, Any]:
     """Dotted key → value; what is off is not there, so that a key of a later version, off, makes no difference."""
+    players = {player for name in steps for player in values["stage"]["steps"][name]["optimizers"]}
     found = {
-        "model": values["model"],
+        "model": {key: node for key, node in values["model"].items() if SINCE.get(key, "") in {"", *players}},
         "init_from": values.get("init_from"),
         "data": {"of": _kind(values["data"]), "img_size": values["data"].get("img_size")},
     }

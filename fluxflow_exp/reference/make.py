@@ -64,7 +64,9 @@ def _metrics(runs: Sequence[list[Row]], facts: alike.Facts, log_every: int) -> d
     found: dict[str, list[Point]] = {}
     for kind in ("held_out", "train"):
         ends = [{row["global_step"]: i for i, row in enumerate(rows) if row["kind"] == kind} for rows in runs]
-        for update in _spread(sorted(set.intersection(*map(set, ends)))):
+        common = sorted(set.intersection(*map(set, ends)))
+        whole = [update for update in common if kind == "held_out" or update * standing.WINDOW >= log_every]
+        for update in _spread(whole):
             until = [rows[: end[update] + 1] for rows, end in zip(runs, ends, strict=True)]
             rate = standing.rate_of(until[0], facts)
             measured = [standing.at(rows, log_every=log_every) for rows in until]

@@ -60,16 +60,17 @@ class Standing:
 
 def at(rows: Sequence[Row], *, log_every: int) -> dict[str, float]:
     """The judged metrics as they are at the last of `rows`: held-out ones of it, losses of training as recent means."""
-    update = rows[-1]["global_step"]
-    found = {name: value for name, value in rows[-1]["metrics"].items() if name in words.CHECKS and value is not None}
+    update, last = rows[-1]["global_step"], rows[-1]
     since = (1 - WINDOW) * update
     recent = [row for row in rows if row["kind"] == "train" and row["global_step"] - log_every >= since]
+    found = {}
     for metric in words.CHECKS:
-        values = [row["metrics"].get(metric) for row in recent]
+        rows_of_it = recent if not metric.startswith("val_") else [last] if last["kind"] == "held_out" else []
+        values = [row["metrics"].get(metric) for row in rows_of_it]
         known = [value for value in values if value is not None]
-        if known and metric not in found:
+        if known:
             found[metric] = sum(known) / len(known)
-    return {metric: found[metric] for metric in words.CHECKS if metric in found}
+    return found
 
 
 def rate_of(rows: Sequence[Row], facts: Facts) -> float | None:

@@ -69,9 +69,3 @@ def test_a_file_gives_back_what_was_written_with_low_median_and_high_for_readers
             curves.read(path)
     with pytest.raises(UserError, match="there is no file"):
         curves.read(tmp_path / "none.json")
-
-
-def test_the_shipped_curves_can_be_read_and_are_small():
-    assert all(each.steps and len(each.seeds) >= curves.FEWEST_RUNS for each in curves.asked("shipped"))
-    assert all(path.stat().st_size < 100_000 for path in curves.SHIPPED.glob("*.json"))
-    assert curves.asked("off") == []

@@ -86,6 +86,10 @@ def test_an_unlike_run_is_told_nothing(tmp_path: Path, file: Path, key: str, val
     assert found_for(folder, file, key, value) is None
 
 
+def test_a_part_that_no_step_has_trained_yet_makes_no_run_unlike(tmp_path: Path, file: Path):
+    assert found_for(plant(tmp_path), file, "model.discriminator.depth", 9) is not None
+
+
 def test_off_is_off(tmp_path: Path, file: Path):
     folder = plant(tmp_path)
     values = folder.frozen()
@@ -145,3 +149,14 @@ def test_what_lies_above_and_what_lies_below_for_one_reason_is_one_line(tmp_path
     apart = [words.Finding("val_psnr", 4, 0.8, band), words.Finding("l1", 4, 1.4, band)]
     (line,) = words.told("flow", apart, found.facts, found.reference).splitlines()
     assert "val_psnr 0.800 is below 0.900 to 1.30 (they had 1.00 to 1.20), l1 1.40 is above" in line
+
+
+def test_losses_of_training_are_means_over_the_last_tenth_of_the_updates():
+    def row(kind: str, update: int, **metrics: float) -> dict[str, object]:
+        return {"kind": kind, "global_step": update, "metrics": metrics, "learning_rates": {}}
+
+    rows = [row("train", update, flow=float(update), val_flow=9.0) for update in range(5, 105, 5)]
+    assert standing.at(rows, log_every=5) == {"flow": 97.5}, "rows of the updates 91 to 95 and 96 to 100"
+    rows.append(row("held_out", 100, val_flow=2.0))
+    assert standing.at(rows, log_every=5) == {"val_flow": 2.0, "flow": 97.5}
+    assert standing.at(rows[:5], log_every=5) == {}, "no row is as short as a tenth of 25 updates"
