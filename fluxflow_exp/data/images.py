@@ -13,6 +13,7 @@ from rich.progress import track
 from fluxflow_exp.data.buckets import Size, Variant, check_scales, variants
 from fluxflow_exp.data.caption_choice import chosen
 from fluxflow_exp.data.decoding import decoding, reason
+from fluxflow_exp.data.kept_sizes import KeptSizes
 from fluxflow_exp.data.protocols import Bad, BadSampleError, Choices, Contents, Sample, digest
 from fluxflow_exp.data.transforms import fit, open_rgb, upright_size
 
@@ -117,6 +118,14 @@ class Images:
         entries = ((entry.id, entry.captions, self._state(entry, times=times)) for entry in self.entries)
         return digest(chain([self.transform], entries, self.variants or []))
 
+    def kept_sizes(self) -> KeptSizes:
+        first = self.entries[0].place if self.entries else None
+        return KeptSizes(self.file_of(first) if isinstance(first, str | Path) else None, len(self.entries))
+
+    def size(self, entry: Entry, known: KeptSizes) -> Size:
+        """(height, width) of a picture as it will be shown. OSError: it has none."""
+        return known.size(entry.id, self.state_of(entry.place), lambda: upright_size(self.file_of(entry.place)))
+
     def captions(self) -> list[str]:
         return [caption for entry in self.entries for caption, _ in entry.weighted]
 
@@ -134,13 +143,15 @@ class Images:
 
     def _lay_out(self) -> None:
         sizes, kept = [], []
+        known = self.kept_sizes()
         for entry in track(self.entries, description="Reading image sizes"):
             try:
                 with decoding():
-                    sizes.append(upright_size(self.file_of(entry.place)))
+                    sizes.append(self.size(entry, known))
                 kept.append(entry)
             except OSError as error:
                 self.bad.append((entry.id, reason(error)))
+        known.keep()
         self.entries = kept
         self.variants = variants(
             sizes,

@@ -3,7 +3,6 @@
 from fluxflow_exp.data.buckets import Size, bucket_sizes, nearest
 from fluxflow_exp.data.folder_notes import line
 from fluxflow_exp.data.images import Images
-from fluxflow_exp.data.transforms import upright_size
 
 LOOKED_AT = 1000  # pictures at most, spread over all
 PANORAMA = 3.0  # longest to shortest side: a square keeps less than a third
@@ -13,11 +12,13 @@ def notes(images: Images) -> list[str]:
     """Return a line about pictures that are enlarged and one about those of which a part only is used, if any."""
     every = -(-len(images.entries) // LOOKED_AT) or 1
     sizes: list[tuple[str, Size]] = []
+    known = images.kept_sizes()
     for entry in images.entries[::every]:
         try:
-            sizes.append((entry.id, upright_size(images.file_of(entry.place))))
+            sizes.append((entry.id, images.size(entry, known)))
         except OSError:
             continue  # told of when it is read
+    known.keep()
     ratio = images.transform.max_ratio or 1.0
     shapes = bucket_sizes(images.transform.img_size, ratio)
     small = [name for name, size in sizes if _enlarged(size, nearest(size, shapes))]
