@@ -28,7 +28,7 @@ from fluxflow_exp.step_length import Length, lengths_of
 from fluxflow_exp.step_plan import caches_folder
 from fluxflow_exp.trainers import nonfinite_report, pace, publish
 from fluxflow_exp.trainers.base import Trainer
-from fluxflow_exp.trainers.build import run_context, step_context
+from fluxflow_exp.trainers.build import read_early, run_context, step_context
 from fluxflow_exp.trainers.context import RunContext
 
 
@@ -242,26 +242,28 @@ def _train_step(config: RunConfig, name: str, run: RunContext, length: Length, d
     if signum:  # since the step before had its last batch
         raise Interrupted(signum)
     run.machine.forget_peak()
-    context = step_context(config, name, run, length=length, data=data, earlier=earlier)
-    try:
-        trainer: Trainer = instantiate(step.trainer, setup=context)
-    except ValueError as error:
-        raise UserError(f"stage.steps.{name}: {error}") from error
-    run.start_up.ends("model")
-    run.console.open_step(
-        name,
-        length,
-        index=context.index,
-        steps=context.steps,
-        description=step.description,
-        epochs=length.epoch(length.updates) if time_budget.is_timed(config, name) else step.n_epochs,
-    )
-    try:
-        final = trainer.fit()
-    except NonFiniteError as error:
-        raise nonfinite_report.explain(trainer, error) from error
-    finally:
-        run.console.close_step()
+    with read_early(config, name, run, length=length, data=data) as early:
+        context = step_context(config, name, run, length=length, data=data, earlier=earlier)
+        context.early = early
+        try:
+            trainer: Trainer = instantiate(step.trainer, setup=context)
+        except ValueError as error:
+            raise UserError(f"stage.steps.{name}: {error}") from error
+        run.start_up.ends("model")
+        run.console.open_step(
+            name,
+            length,
+            index=context.index,
+            steps=context.steps,
+            description=step.description,
+            epochs=length.epoch(length.updates) if time_budget.is_timed(config, name) else step.n_epochs,
+        )
+        try:
+            final = trainer.fit()
+        except NonFiniteError as error:
+            raise nonfinite_report.explain(trainer, error) from error
+        finally:
+            run.console.close_step()
     publish.publish_step(context, trainer, config)
     if run.ranks.first:
         publish.finish_step(context, trainer, final)

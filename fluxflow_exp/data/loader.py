@@ -7,6 +7,7 @@ another machine; a stream has to keep it within an epoch.
 import os
 import random
 from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -93,7 +94,17 @@ def epoch_batches(source: Indexed, batch_size: int, *, seed: int, epoch: int) ->
     return found
 
 
-def load_batches(
+def load_batches(source: Source | Stored | Stream, **how: Any) -> Generator[Batch]:
+    """The batches of `begin_batches`, which takes the same arguments; nothing is read before the first is asked for.
+
+    Whoever does not read to the end closes the generator, which ends its workers.
+    """
+    with begin_batches(source, **how) as batches:
+        yield from batches
+
+
+@contextmanager
+def begin_batches(
     source: Source | Stored | Stream,
     *,
     seed: int,
@@ -105,12 +116,12 @@ def load_batches(
     rank: int = 0,
     ranks: int = 1,
     image_bytes: int = 0,
-) -> Generator[Batch]:
-    """The batches of updates [first_update, last_update), over as many epochs as that takes.
+) -> Iterator[Iterator[Batch]]:
+    """The batches of updates [first_update, last_update), over as many epochs as that takes; workers begin at once.
 
     Of several ranks each gets its equal share of every batch, in order. `image_bytes`: of one image, if it is known.
-    Whoever does not read to the end closes the generator, which ends its workers. UserError: so many samples in a row
-    are bad that no replacement was found, or a worker failed. ValueError: the batch does not divide by the ranks.
+    UserError: so many samples in a row are bad that no replacement was found, or a worker failed. ValueError: the batch
+    does not divide by the ranks.
     """
     if batch_size % ranks:
         raise ValueError(f"a batch of {batch_size} does not divide by {ranks} ranks")
@@ -133,13 +144,13 @@ def load_batches(
         positions.rows = slice(rank * share, (rank + 1) * share)
         if isinstance(source, Stored):
             reader = _RowReader(source, seed, pin_memory=pin_memory)
-            yield from _batches(read_ahead(reader, positions, gpu=pin_memory), share)
+            yield _batches(read_ahead(reader, positions, gpu=pin_memory), share)
             return
         how = {"dataset": _Reader(source, seed), "batch_sampler": positions, "collate_fn": _collate}
     here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # ranks that share this machine's memory
     how |= {"num_workers": num_workers, "pin_memory": pin_memory}
     with reading(**how, batch_bytes=here * share * image_bytes) as found:
-        yield from _batches(found, share)
+        yield _batches(found, share)
 
 
 def _batches(read: Iterable[tuple[Rows, Bad]], share: int) -> Iterator[Batch]:

@@ -27,6 +27,7 @@ class CheckpointStore:
         if keep < 1:
             raise ValueError(f"checkpoint.keep must be at least 1, not {keep}")
         self.folder, self.keep, self.run = folder, keep, run
+        self._whole: dict[Path, tuple[int, ...]] = {}  # files that have verified, by what changes with them
 
     def save(self, state: dict[str, Any], *, index: int, step: str, update: int, final: bool = False) -> Path:
         """Write `state`; a failure (a full disk, say) raises OSError and leaves earlier checkpoints alone."""
@@ -48,7 +49,7 @@ class CheckpointStore:
         for path in reversed(self.paths()):
             if _parse(path)["step"] != step:
                 continue
-            if is_intact(path):
+            if self._is_whole(path):
                 return path
             warnings.warn(f"skipping {path}: its content does not match its digest", stacklevel=2)
         return None
@@ -74,10 +75,25 @@ class CheckpointStore:
         """The update of the newest file of `step`, whole or not; 0: there is none."""
         return max((int(_parse(p)["update"]) for p in self.paths() if _parse(p)["step"] == step), default=0)
 
+    def reached(self, step: str) -> int | None:
+        """The update that `newest` stands at; None: there is none."""
+        newest = self.newest(step)
+        return None if newest is None else int(_parse(newest)["update"])
+
     def paths(self) -> list[Path]:
         """All checkpoints, oldest first."""
         found = [p for p in files.matching(self.folder, "*.pt") if NAME.fullmatch(p.name)]
         return sorted(found, key=lambda p: (_parse(p)["index"], _parse(p)["update"], p.name))
+
+    def _is_whole(self, path: Path) -> bool:
+        stat = path.stat()
+        now = (stat.st_size, stat.st_mtime_ns, stat.st_ino)
+        if self._whole.get(path) == now:
+            return True
+        whole = is_intact(path)
+        if whole:
+            self._whole[path] = now
+        return whole
 
     def _prune(self) -> None:
         passing = [p for p in self.paths() if not _parse(p)["final"]]

@@ -23,6 +23,7 @@ from fluxflow_exp.run import checkpoint, mirror, tally
 from fluxflow_exp.run.metric_log import Row
 from fluxflow_exp.trainers.best import Best
 from fluxflow_exp.trainers.context import StepContext
+from fluxflow_exp.trainers.early_batches import arguments
 from fluxflow_exp.trainers.validation import Validated
 
 
@@ -105,19 +106,19 @@ class Trainer(Validated):
         Whoever does not read to the end closes it. Interrupted: a signal came in the wait for a batch.
         """
         ranks = Ranks() if alone else self.ranks
-        found = load_batches(
-            self.source,
-            seed=self.setup.seed,
-            batch_size=self.length.batch_size,
-            first_update=first,
-            last_update=last,
-            num_workers=self.setup.num_workers,
-            pin_memory=self.machine.device.type == "cuda",
-            rank=ranks.rank,
-            ranks=ranks.count,
-            image_bytes=3 * self.setup.data.img_size**2,
+        setup = self.setup
+        how = arguments(
+            first=first,
+            last=last,
+            seed=setup.seed,
+            length=self.length,
+            num_workers=setup.num_workers,
+            machine=self.machine,
+            ranks=ranks,
+            img_size=setup.data.img_size,
         )
-        with closing(found):
+        early = setup.early.take(self.source, how) if setup.early else None
+        with closing(early or load_batches(self.source, **how)) as found:
             yield from self.setup.stop.while_idle(found)
 
     def state_dict(self) -> dict[str, Any]:

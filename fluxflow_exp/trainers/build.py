@@ -1,6 +1,7 @@
 """A step's trainer, built from the configuration: its parts with their weights, its players' optimizers, its data."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ from fluxflow_exp.step_plan import (
 )
 from fluxflow_exp.trainers.base import Trainer
 from fluxflow_exp.trainers.context import RunContext, StepContext
+from fluxflow_exp.trainers.early_batches import EarlyBatches, arguments, reading_early
 
 
 def build_trainer(
@@ -123,6 +125,29 @@ def _standing(name: str, run: RunContext) -> standing.Standing | None:
     except UserError as error:  # of a file that was there when the run began: no reason to end it
         run.console.say(f"Step {name} is compared with no reference: {error}")
         return None
+
+
+@contextmanager
+def read_early(
+    config: RunConfig, name: str, run: RunContext, *, length: Length, data: DataSet
+) -> Iterator[EarlyBatches | None]:
+    """The batches that step `name` goes on with, read from here on; None: it begins, or trains on what is cached."""
+    reached = run.ranks.from_first(run.checkpoints.reached(name) if run.ranks.first else None)
+    if reached is None or reached >= length.updates or cache_folder(config, name, data, length)[0]:
+        yield None
+        return
+    how = arguments(
+        first=reached,
+        last=length.updates,
+        seed=config.seed,
+        length=length,
+        num_workers=_workers(config, data),
+        machine=run.machine,
+        ranks=run.ranks,
+        img_size=data.img_size,
+    )
+    with reading_early(data.train, how) as early:
+        yield early
 
 
 def _workers(config: RunConfig, data: DataSet) -> int:

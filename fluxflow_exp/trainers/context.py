@@ -23,6 +23,7 @@ from fluxflow_exp.run.live_report import LiveReport
 from fluxflow_exp.run.save_interval import SaveClock
 from fluxflow_exp.run.wandb import WandbRun
 from fluxflow_exp.step_length import Length
+from fluxflow_exp.trainers.early_batches import EarlyBatches
 
 
 # Both are flat: a trainer and its parts read single fields, and no two read the same few.
@@ -72,4 +73,5 @@ class StepContext(RunContext):
     evaluation: Evaluation
     health: Health
     standing: Standing | None = None  # of reference runs, to the first rank; None: the run is similar to none
+    early: EarlyBatches | None = None  # batches that were begun to be read before the parts were built
     adapters: dict[str, Adapter] = field(default_factory=dict)  # by part; what a player trains in its place
