@@ -1,8 +1,11 @@
 """Saving, retention, and loading only what verifies."""
 
+import os
+
 import pytest
 import torch
 
+from fluxflow_exp.run import checkpoint
 from fluxflow_exp.run.checkpoint import CheckpointStore
 
 
@@ -59,3 +62,14 @@ def test_another_format_is_refused_by_name(tmp_path, monkeypatch):
     monkeypatch.undo()
     with pytest.raises(ValueError, match="format 99"):
         store.load(store.newest("vae"))
+
+
+def test_a_file_is_verified_once_until_it_changes(tmp_path, monkeypatch):
+    store, read = CheckpointStore(tmp_path), []
+    path = store.save(state(10), index=1, step="vae", update=10)
+    monkeypatch.setattr(checkpoint, "is_intact", lambda path: not read.append(path))
+    assert [store.newest("vae"), store.reached("vae"), store.reached("flow")] == [path, 10, None]
+    assert read == [path]
+    os.utime(path, (1, 1))
+    store.newest("vae")
+    assert read == [path, path]
