@@ -83,6 +83,11 @@ def check_budget(spec: Spec, costs: dict[str, ArmCost], counts: dict[str, int], 
             f"budget.gpu_hours={spec.gpu_hours:g}, and {runs} runs take about {shown_hours(hours, unit)}: raise it, or "
             "take fewer seeds, shorter runs or fewer arms"
         )
+    if spec.gpu_hours is not None and hours is None and spec.seeds is not None:
+        problems.append(
+            "budget.gpu_hours cannot be held: how long a run takes is not predicted. Choose a card (hardware=h200), "
+            "give runs minutes=…, or take budget.runs"
+        )
     if problems:
         raise UserError(*problems)
 

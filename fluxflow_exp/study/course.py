@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
@@ -54,8 +54,18 @@ class Course:
                 print(f"Predicting the cost of {arm} …", flush=True)
             found = self.kept.made(f"cost {arm}", run.values, partial(_predicted, run))
             self.costs[arm] = ArmCost(**found)
+            taken = [cost.spent(each) for each in self._likely(arm) if each.entry().state == states.DONE]
+            if taken:
+                self.costs[arm] = replace(self.costs[arm], hours=statistics.fmean(taken))
         print("\n".join(cost.said(self.spec, self.costs, self.counts(), self.unit)), flush=True)
         cost.check_budget(self.spec, self.costs, self.counts(), self.unit)
+
+    def _likely(self, arm: str) -> list[Run]:
+        """Runs of `arm` that may be done already."""
+        rates = self.spec.learning_rates
+        if rates:
+            return [run for run in self.trials() if run.arm == arm]
+        return [self._run(arm, seed, None) for seed in self.spec.seeds or range(FIRST)]
 
     def counts(self) -> dict[str, int]:
         """Runs of each arm, those that choose its learning rate included; of `seeds: auto`, the fewest."""
@@ -129,10 +139,10 @@ class Course:
             if not known:
                 raise UserError(f"arm {arm}: no run with any learning rate gave {rates.metric}: see their logs")
             best = (max if higher else min)(known, key=lambda rate: known[rate])
-            data = f"held-out images, seed{'s' if len(rates.seeds) > 1 else ''} {', '.join(map(str, rates.seeds))}"
+            named = f"seed{'s' if len(rates.seeds) > 1 else ''} {', '.join(map(str, rates.seeds))}"
             found[arm] = LearningRate(
                 best, {f"{rate:g}": value for rate, value in values.items()}, rates.metric,
-                f"{data}, which judge no arm",
+                f"the outcome's held-out images, in runs with {named}, which judge no arm",
             )  # fmt: skip
         return found
 
@@ -146,7 +156,8 @@ class Course:
 
     def _run(self, arm: str, seed: int, rate: float | None) -> Run:
         words = words_of(self.spec, arm, changes=self.changes.get(arm, []), rate=rate)
-        return Run(arm, seed, words, self.spec.config_dir)
+        key = self.spec.learning_rates.key if self.spec.learning_rates else ""
+        return Run(arm, seed, words, self.spec.config_dir, "" if rate is None else f"{key}={rate:g}")
 
 
 def _predicted(run: Run) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import shlex
 
+from fluxflow_exp.compare.differences import differences
 from fluxflow_exp.config.compose import typed
 from fluxflow_exp.machine import clock
 from fluxflow_exp.run import failures, states
@@ -33,7 +34,7 @@ def answer(course: Course, runs: list[Run], words: list[str]) -> StudyAnswer | N
         pictures=pictures.gather(
             {arm: {seed: run.folder for seed, run in each.items()} for arm, each in finished.items()}, spec.folder
         ),
-        notes=course.notes,
+        notes=[*course.notes, *_made_apart(finished)],
         stopped=course.stopped,
         unfinished=None if done == len(runs) else f"{done} of {len(runs)} runs are done",
         base=spec.base,
@@ -68,6 +69,15 @@ def _arm(course: Course, name: str, runs: list[Run], finished: outcome.Runs) -> 
         parameters=known.parameters if known else None,
         learning_rate=course.rates.get(name),
     )
+
+
+def _made_apart(finished: outcome.Runs) -> list[str]:
+    """What was not alike when the runs were made, beside what the arms say: code, data, machines."""
+    runs = [run for members in finished.values() for run in members.values()]
+    found = differences(runs, "name")
+    apart = [each for each in found.unlike if each.key.endswith("(run.json)")]
+    apart += [found.machines] if found.machines else []
+    return [f"not all runs were made alike: {each}" for each in apart]
 
 
 def _trial_seeds(course: Course) -> list[int]:

@@ -37,21 +37,22 @@ def train(spec: Spec, runs: list[Run]) -> list[Run]:
 
     SystemExit: a signal stopped it; what was at hand has saved. UserError: a sweep could not begin.
     """
-    waited = False
+    waited, failed = False, list[Run]()
     while True:
-        entries = {run: run.entry() for run in runs}
+        entries = {run: run.entry() for run in runs if run not in failed}
         todo = [run for run, entry in entries.items() if entry.state in states.TO_RUN or _is_old(run, entry)]
         active = [run for run, entry in entries.items() if entry.state in (states.RUNNING, states.QUEUED)]
         if not todo and not active:
-            return []
+            return failed
         if todo:
             _sweeps(spec, todo)
-            failed = [run for run in todo if run.entry().state == states.FAILED]
+            failed += [run for run in todo if run.entry().state == states.FAILED]
             left = [run for run in todo if run.entry().state in (states.NEW, states.INTERRUPTED)]
-            if left and not failed:
-                raise UserError(f"{left[0].folder.path} was not trained to its end: see what its sweep said above")
-            if failed:
-                return failed
+            if left:
+                raise UserError(
+                    f"{left[0].arm} with seed {left[0].seed} was not trained to its end: its sweep says why above. "
+                    "The same command continues it"
+                )
         if active:
             if not waited:
                 print(f"Waiting for {_named(active)}, which another process or the scheduler has", flush=True)
@@ -74,6 +75,8 @@ def _sweeps(spec: Spec, runs: list[Run]) -> None:
     groups: dict[tuple[str, ...], list[Run]] = {}
     for run in runs:
         groups.setdefault(run.words, []).append(run)
+    for run in runs:
+        run.folder.path.mkdir(parents=True, exist_ok=True)  # of one name, whichever seeds are launched together
     waves = [[each] for each in groups.values()] if spec.where == "here" else [list(groups.values())]
     for wave in waves:
         codes = _children([command(spec, each) for each in wave], [each[0].arm for each in wave], group=spec.name)

@@ -30,6 +30,7 @@ class Run:
     seed: int
     words: tuple[str, ...]  # overrides, but for the seed
     config_dir: str | None = field(default=None, compare=False)
+    rate: str = field(default="", compare=False)  # the override by which it tries a learning rate
 
     @cached_property
     def values(self) -> dict[str, Any]:
@@ -47,8 +48,9 @@ class Run:
 
     @property
     def folder(self) -> RunFolder:
-        """Where it is or, before it was launched, where it might be."""
-        return RunFolder(run_path(self.values, jobs.job_folder(self.values, self.launched, f"seed={self.seed}")))
+        """Where it is, or is to be: its sweep takes the folder that is there."""
+        label = f"{self.rate} seed={self.seed}".strip()
+        return RunFolder(run_path(self.values, jobs.job_folder(self.values, self.launched, label)))
 
     def entry(self) -> states.Entry:
         return states.inspect(self.folder, self.values)

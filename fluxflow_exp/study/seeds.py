@@ -4,7 +4,7 @@ from fluxflow_exp.study import cost, outcome
 from fluxflow_exp.study.boundary import FIRST
 from fluxflow_exp.study.course import Course
 from fluxflow_exp.study.runs import Run
-from fluxflow_exp.study.sequential import decide
+from fluxflow_exp.study.sequential import decide, judge
 
 
 def carry_out(course: Course) -> list[Run]:
@@ -23,7 +23,7 @@ def _until_known(course: Course) -> list[Run]:
     runs = course.runs(seeds)
     course.train(runs, spec.outcome)
     while True:
-        if course.failed:
+        if any(run in course.failed for run in runs):
             return runs
         found = outcome.outcome(spec, spec.outcome[0], course.finished(runs))
         own = found.values[spec.reference]
@@ -32,7 +32,8 @@ def _until_known(course: Course) -> list[Run]:
             for arm, values in found.values.items()
             if arm != spec.reference
         }
-        open_arms = [arm for arm in spec.arms if arm == spec.reference or _is_open(course, differences, arm)]
+        judged = judge(differences, smallest_difference=spec.smallest_difference)
+        open_arms = [spec.reference, *(arm for arm, each in judged.items() if each.verdict == "open")]
         decision = decide(
             differences,
             smallest_difference=spec.smallest_difference,
@@ -47,11 +48,6 @@ def _until_known(course: Course) -> list[Run]:
         more = course.runs(seeds[-1:], [spec.reference, *decision.undecided])
         course.train(more, spec.outcome)
         runs += more
-
-
-def _is_open(course: Course, differences: dict[str, list[float]], arm: str) -> bool:
-    decision = decide(differences, smallest_difference=course.spec.smallest_difference, seeds_left=1)
-    return arm in decision.undecided
 
 
 def _seeds_left(course: Course, runs: list[Run], arms: list[str]) -> int | None:

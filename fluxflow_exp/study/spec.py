@@ -85,6 +85,8 @@ def load(source: str, words: list[str], *, config_dir: str | None = None) -> Spe
     if not WORD.fullmatch(name):
         problems.append(f"name={name}: letters, digits, dot, dash and underscore make a folder's name")
     problems += _own_words(spec)
+    if spec.seeds is None and spec.smallest_difference is None and spec.gpu_hours is None and spec.runs is None:
+        problems.append("seeds: auto ends by smallest_difference or by budget: give one of them")
     if problems:
         raise UserError(*(f"{path}: {line}" for line in problems))
     return spec

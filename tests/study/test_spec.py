@@ -50,7 +50,8 @@ def test_words_change_the_study_or_all_of_its_arms(tmp_path: Path) -> None:
     assert (spec.seeds, spec.where, spec.gpu_hours) == ([4, 7], "slurm", 2.0)
     assert spec.base == ["stage=vae", "hardware=cpu", "data.n_images=32"]
     assert spec.folder == Path("o/n")
-    assert study(tmp_path, FIVE, "seeds=auto").seeds is None
+    assert study(tmp_path, FIVE, "seeds=auto", "budget.runs=20").seeds is None
+    assert "auto ends by smallest_difference or by budget" in problems(tmp_path, FIVE, "seeds=auto")
 
 
 def test_the_later_word_of_a_key_holds() -> None:
