@@ -81,10 +81,14 @@ class Machine:
 
 
 def uses_cuda_graphs(hardware: schema.Hardware, precision: str) -> bool:
-    """Whether GPUs replay passes as CUDA graphs: without loss scaling, and without exchanges within a pass."""
+    """Whether GPUs replay passes as CUDA graphs: without loss scaling, and without exchanges within a pass.
+
+    On several GPUs only where it is asked for.
+    """
     if precision == "fp16" or hardware.parallel == "fsdp":
         return False
-    return hardware.compile is not False if hardware.cuda_graphs is None else hardware.cuda_graphs
+    by_default = hardware.compile is not False and hardware.ranks == 1
+    return by_default if hardware.cuda_graphs is None else hardware.cuda_graphs
 
 
 def prepare(hardware: schema.Hardware, *, local_rank: int = 0, computes: bool = True) -> Machine:

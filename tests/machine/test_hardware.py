@@ -47,11 +47,12 @@ def test_fp16_scales_its_loss():
     assert prepare(Hardware(name="cpu", device="cpu", precision="fp16")).scaler().is_enabled()
 
 
-def test_graphs_are_for_one_gpu_without_loss_scaling():
+def test_one_gpu_replays_graphs_without_loss_scaling_and_several_where_it_is_asked_for():
     one = Hardware(name="x", device="cuda", precision="bf16")
     assert uses_cuda_graphs(one, "bf16")
     assert not uses_cuda_graphs(one, "fp16")
-    assert uses_cuda_graphs(replace(one, devices=2), "bf16")
+    assert not uses_cuda_graphs(replace(one, devices=2), "bf16")
+    assert uses_cuda_graphs(replace(one, devices=2, cuda_graphs=True), "bf16")
     assert not uses_cuda_graphs(replace(one, devices=2, parallel="fsdp"), "bf16")
     assert not uses_cuda_graphs(replace(one, compile=False), "bf16")
     assert uses_cuda_graphs(replace(one, compile=False, cuda_graphs=True), "bf16")
