@@ -22,7 +22,7 @@ def head_norm(x: Tensor, weight: Tensor, rotation: Tensor | None = None) -> Tens
 
         # As rows: torch's compiler would bring a tensor of more dimensions into an order of its own, by copying it.
         rows = x.flatten(0, 1)
-        made: Tensor = head_norm_triton.head_norm(rows, weight, rotation)
+        made: Tensor = head_norm_triton.head_norm(rows, weight, EPSILON, rotation)
         return made.view(*x.shape[:2], -1, len(weight)).transpose(1, 2)
     heads = torch.unflatten(x, -1, (-1, len(weight))).transpose(1, 2)
     heads = F.rms_norm(heads, (len(weight),), weight, EPSILON)

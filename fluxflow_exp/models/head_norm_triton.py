@@ -12,8 +12,6 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fluxflow_exp.models.head_norm import EPSILON
-
 PROGRAMS = 1024  # of the backward kernel, at most: each sums the gradient of the weight over the rows that it takes
 ENTRIES = 2048  # of half heads that a program has at once
 
@@ -84,31 +82,35 @@ def _backward_kernel(  # type: ignore[no-untyped-def]
     tl.store(sums_ptr + to + half, sum_b, lane < half)
 
 
-def _sizes(x: Tensor, weight: Tensor, rotation: Tensor | None) -> tuple[tuple[Any, ...], dict[str, Any], int]:
+def _sizes(
+    x: Tensor, weight: Tensor, eps: float, rotation: Tensor | None
+) -> tuple[tuple[Any, ...], dict[str, Any], int]:
     """A kernel's last arguments, what it is compiled for, and how many blocks of rows there are."""
     half = len(weight) // 2
     heads, lanes = x.shape[1] // len(weight), triton.next_power_of_2(half)
     count, rows = x.shape[0] * heads, max(ENTRIES // lanes, 1)
     tokens = 1 if rotation is None else rotation.shape[1]
-    sizes = (count, heads, x.stride(0), tokens, half, EPSILON)
+    sizes = (count, heads, x.stride(0), tokens, half, eps)
     return sizes, {"ROTATED": rotation is not None, "ROWS": rows, "LANES": lanes}, triton.cdiv(count, rows)
 
 
 @torch.library.custom_op("fluxflow::head_norm", mutates_args={})
-def head_norm(x: Tensor, weight: Tensor, rotation: Tensor | None = None) -> Tensor:
+def head_norm(x: Tensor, weight: Tensor, eps: float, rotation: Tensor | None = None) -> Tensor:
     """As `head_norm.head_norm`; x (tokens, heads · channels) may be columns of a wider tensor, the result is not."""
     assert x.stride(1) == 1
     y = x.new_empty(x.shape)
-    sizes, meta, blocks = _sizes(x, weight, rotation)
+    sizes, meta, blocks = _sizes(x, weight, eps, rotation)
     _forward_kernel[(blocks,)](x, weight, weight if rotation is None else rotation, y, *sizes, **meta)
     return y
 
 
 @torch.library.custom_op("fluxflow::head_norm_backward", mutates_args={})
-def head_norm_backward(grad: Tensor, x: Tensor, weight: Tensor, rotation: Tensor | None) -> tuple[Tensor, Tensor]:
+def head_norm_backward(
+    grad: Tensor, x: Tensor, weight: Tensor, eps: float, rotation: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Gradients of x, and of `weight` by parts (parts, channels) in float32; `grad` is contiguous."""
     assert x.stride(1) == 1
-    sizes, meta, blocks = _sizes(x, weight, rotation)
+    sizes, meta, blocks = _sizes(x, weight, eps, rotation)
     programs = min(blocks, PROGRAMS)
     out, parts = x.new_empty(x.shape), x.new_empty((programs, len(weight)), dtype=torch.float32)
     given = (grad, x, weight, weight if rotation is None else rotation)
@@ -117,24 +119,25 @@ def head_norm_backward(grad: Tensor, x: Tensor, weight: Tensor, rotation: Tensor
 
 
 @head_norm.register_fake
-def _(x: Tensor, weight: Tensor, rotation: Tensor | None = None) -> Tensor:
+def _(x: Tensor, weight: Tensor, eps: float, rotation: Tensor | None = None) -> Tensor:
     return x.new_empty(x.shape)
 
 
 @head_norm_backward.register_fake
-def _(grad: Tensor, x: Tensor, weight: Tensor, rotation: Tensor | None) -> tuple[Tensor, Tensor]:
-    programs = min(_sizes(x, weight, rotation)[2], PROGRAMS)
+def _(grad: Tensor, x: Tensor, weight: Tensor, eps: float, rotation: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    programs = min(_sizes(x, weight, eps, rotation)[2], PROGRAMS)
     return x.new_empty(x.shape), x.new_empty((programs, len(weight)), dtype=torch.float32)
 
 
-def _keep(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor | None], output: Tensor) -> None:
-    ctx.save_for_backward(*inputs)
+def _keep(ctx: Any, inputs: tuple[Tensor, Tensor, float, Tensor | None], output: Tensor) -> None:
+    x, weight, ctx.eps, rotation = inputs
+    ctx.save_for_backward(x, weight, rotation)
 
 
-def _gradients(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+def _gradients(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
     x, weight, rotation = ctx.saved_tensors
-    found, parts = head_norm_backward(grad.contiguous(), x, weight, rotation)
-    return found, parts.sum(0).to(weight.dtype), None
+    found, parts = head_norm_backward(grad.contiguous(), x, weight, ctx.eps, rotation)
+    return found, parts.sum(0).to(weight.dtype), None, None
 
 
 head_norm.register_autograd(_gradients, setup_context=_keep)

@@ -92,8 +92,10 @@ def test_the_operators_are_registered_as_torch_wants_them(device: str) -> None:
     x, weight, _ = given(2, 8, device=device, precision=torch.float32)
     rows, rotation = x.flatten(0, 1), angles(8).to(device)
     leaf = weight.clone().requires_grad_()
-    torch.library.opcheck(head_norm_triton.head_norm, (rows.clone().requires_grad_(), leaf, rotation))
-    torch.library.opcheck(head_norm_triton.head_norm_backward, (torch.randn_like(rows), rows, weight, None))
+    torch.library.opcheck(head_norm_triton.head_norm, (rows.clone().requires_grad_(), leaf, EPSILON, rotation))
+    torch.library.opcheck(
+        head_norm_triton.head_norm_backward, (torch.randn_like(rows), rows, weight, EPSILON, rotation)
+    )
 
 
 @pytest.mark.gpu
@@ -120,7 +122,7 @@ def kernel(x: Tensor, weight: Tensor, rotation: Tensor | None) -> Tensor:
     """The fused path, whatever the device."""
     from fluxflow_exp.models import head_norm_triton
 
-    made: Tensor = head_norm_triton.head_norm(x.flatten(0, 1), weight, rotation)
+    made: Tensor = head_norm_triton.head_norm(x.flatten(0, 1), weight, EPSILON, rotation)
     return made.view(*x.shape[:2], -1, len(weight)).transpose(1, 2)
 
 
