@@ -1,4 +1,4 @@
-"""A whole study at toy length, killed again and again: it ends with the numbers of one that was left in peace."""
+"""Whole studies at toy length, killed again and again: they end with the numbers of those that were left in peace."""
 
 import json
 import os
@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from tests.conftest import TOY
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
-STUDY = f"""\
+BATCH = f"""\
 question: Does a smaller batch rebuild better?
 base: {json.dumps(["stage=vae", *TOY, "stage.steps.vae.n_epochs=6"])}
 arms:
@@ -26,19 +27,36 @@ outcome: [val_psnr, psnr]
 seeds: 2
 learning_rates: [1e-3, 2e-3]
 """
+# The shipped study of docs/studies/bezier.md, at toy length.
+BEZIER = [
+    "bezier", "tracking=off", "hardware=cpu", "hardware.num_workers=0", "hardware.threads=1", "data.img_size=16",
+    "data.data_path=images", "data.captions_file=captions.tsv", "checkpoint.every_updates=2",
+    *(f"stage.steps.{step}.{key}" for step in ("vae", "flow") for key in ("n_epochs=2", "batch_size=8")),
+    *(f"model.flow_processor.{key}" for key in ("width=32", "depth=1", "heads=2")), "evaluation.every_epochs=1",
+    "samples.every_epochs=2", "samples.count=2", "samples.steps=2", "evaluation.steps=2", "seeds=2",
+    *(f"arms.{arm}=null" for arm in ("gelu", "relu", "gelu_time", "relu_time", "bezier_half", "silu_half")),
+]  # fmt: skip
+WORDS = {"batch": ["batch.yaml"], "bezier": BEZIER}
+RUNS = {"batch": 8, "bezier": 6}
 
 
-def start(folder: Path, *words: str) -> subprocess.Popen[str]:
-    folder.mkdir(exist_ok=True)
-    (folder / "batch.yaml").write_text(STUDY)
+def start(folder: Path, study: str, *words: str) -> subprocess.Popen[str]:
+    if not folder.exists():
+        (folder / "images").mkdir(parents=True)
+        (folder / "batch.yaml").write_text(BATCH)
+        colours = random.Random(0)
+        names = [f"{number}.png" for number in range(40)]
+        for name in names:
+            Image.new("RGB", (16, 16), tuple(colours.randbytes(3))).save(folder / "images" / name)
+        (folder / "captions.tsv").write_text("".join(f"{name}\tpicture {name}\n" for name in names))
     return subprocess.Popen(
-        [sys.executable, "-m", "fluxflow_exp.study", "batch.yaml", *words],
+        [sys.executable, "-m", "fluxflow_exp.study", *WORDS[study], *words],
         cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
 
 
-def finish(folder: Path, *words: str) -> tuple[int, str]:
-    child = start(folder, *words)
+def finish(folder: Path, study: str, *words: str) -> tuple[int, str]:
+    child = start(folder, study, *words)
     said = child.communicate(timeout=900)[0]
     return child.returncode, said
 
@@ -61,33 +79,34 @@ def lose(child: subprocess.Popen[str], way: str) -> None:
     child.communicate(timeout=120)
 
 
-def numbers(folder: Path) -> Any:
-    found = json.loads((folder / "outputs/batch/study.json").read_text())
+def numbers(folder: Path, study: str) -> Any:
+    found = json.loads((folder / "outputs" / study / "study.json").read_text())
     rates = {arm["name"]: arm["learning_rate"] for arm in found["arms"]}
     return found["outcomes"], found["curves"], rates, found["unfinished"]
 
 
-def test_killed_at_random_moments_it_ends_with_the_same_numbers(tmp_path: Path) -> None:
+@pytest.mark.parametrize("study", ["batch", "bezier"])
+def test_killed_at_random_moments_it_ends_with_the_same_numbers(tmp_path: Path, study: str) -> None:
     began = time.monotonic()
-    code, said = finish(tmp_path / "peace")
+    code, said = finish(tmp_path / "peace", study)
     assert code == 0, said
     undisturbed = time.monotonic() - began
     moments = random.Random(5)
     killed = 0
     for way in ("machine", "asked", "alone"):
-        child = start(tmp_path / "killed")
+        child = start(tmp_path / "killed", study)
         try:
             child.wait(moments.uniform(0.2, 0.7) * undisturbed)
         except subprocess.TimeoutExpired:
             killed += 1
             lose(child, way)
-    code, said = finish(tmp_path / "killed")
+    code, said = finish(tmp_path / "killed", study)
     assert code == 0, said
     assert killed
-    assert numbers(tmp_path / "killed") == numbers(tmp_path / "peace")
-    records = [json.loads(path.read_text()) for path in (tmp_path / "killed").glob("outputs/batch/*/*/run.json")]
-    assert len(records) == 8
+    assert numbers(tmp_path / "killed", study) == numbers(tmp_path / "peace", study)
+    records = [json.loads(path.read_text()) for path in (tmp_path / "killed").glob("outputs/*/*/*/run.json")]
+    assert len(records) == RUNS[study]
     assert sum(record["restarts"] for record in records) >= 1
-    code, said = finish(tmp_path / "killed", "--status")
+    code, said = finish(tmp_path / "killed", study, "--status")
     assert code == 0, said
-    assert "8 runs: 8 done" in said
+    assert f"{RUNS[study]} runs: {RUNS[study]} done" in said

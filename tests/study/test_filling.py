@@ -1,0 +1,115 @@
+"""From run folders, with values of one's choice, to status, costs and answer."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from fluxflow_exp.errors import UserError
+from fluxflow_exp.run.metric_log import MetricLog
+from fluxflow_exp.study import cost, filling, launch, matching, seeds, status
+from fluxflow_exp.study.cost import ArmCost
+from fluxflow_exp.study.course import Course
+from fluxflow_exp.study.runs import Run
+from tests.study.test_runs import course, plant
+from tests.study.test_spec import FIVE
+
+VALUES = {"large": [20.0, 21.0], "small": [21.0, 23.0]}
+
+
+def train(run: Run, last: float) -> None:
+    """A run that is done, with held-out rows after updates 1 and 2."""
+    plant(run)
+    log = MetricLog(run.folder.metrics("vae"))
+    for update, value in ((1, last - 2), (2, last)):
+        log.write("held_out", update=update, epoch=1, batch=update, metrics={"val_psnr": value})
+
+
+def planted(folder: Path, *words: str, values: dict[str, list[float]] = VALUES) -> tuple[Course, list[Run]]:
+    # As many images an update in both arms.
+    text = FIVE.replace("stage.steps.vae.batch_size=32", "log_every=7")
+    made = course(folder, text.replace("stage.steps.vae.batch_size=8", "model.activation=silu"), *words)
+    runs = made.runs([0, 1])
+    for run in runs:
+        if run.seed < len(values[run.arm]):
+            train(run, values[run.arm][run.seed])
+    return made, runs
+
+
+def test_values_of_runs_become_paired_differences(tmp_path: Path) -> None:
+    made, runs = planted(tmp_path)
+    found = filling.answer(made, runs, ["mine.yaml"])
+    assert found
+    (outcome,) = found.outcomes
+    assert outcome.values == {"large": {0: 20.0, 1: 21.0}, "small": {0: 21.0, 1: 23.0}}
+    (difference,) = outcome.differences
+    assert (difference.arm, difference.mean, difference.seeds) == ("small", 1.5, [2])
+    # Student's quantile of one degree of freedom, 12.706, times 0.7071/sqrt(2)
+    assert difference.high == pytest.approx(1.5 + 12.7062 * 0.5, abs=1e-3)
+    assert outcome.at == "64 images"
+    assert found.unfinished is None
+    assert [arm.cost.hours for arm in found.arms] == pytest.approx([0.02, 0.02])
+    assert found.curves[0].lines[0].mean == [18.5, 20.5]
+    assert found.commands[0] == "python -m fluxflow_exp.study mine.yaml"
+
+
+def test_a_run_that_is_missing_is_said_and_its_pair_left_out(tmp_path: Path) -> None:
+    made, runs = planted(tmp_path, values={"large": [20.0, 21.0], "small": [21.0]})
+    runs[3].folder.path.mkdir(parents=True)
+    plant(runs[3], done=False)
+    runs[3].folder.record_failure("planted")
+    found = filling.answer(made, runs, ["mine.yaml"])
+    assert found
+    assert found.unfinished == "3 of 4 runs are done"
+    assert found.outcomes[0].differences[0].seeds == [1]
+    assert [(each.seed, each.reason) for each in found.arms[1].failures] == [(1, "planted")]
+
+
+def test_the_status_names_each_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made, _ = planted(tmp_path, values={"large": [20.0, 21.0], "small": [21.0]})
+    assert status.show(made) == 1
+    said = capsys.readouterr().out
+    assert "large seed 1  done" in said
+    assert "small seed 1  new" in said
+    assert "4 runs: 3 done, 1 new" in said
+    assert "Not answered yet" in said
+
+
+def test_a_sweep_is_what_a_user_would_type(tmp_path: Path) -> None:
+    made = course(tmp_path, FIVE, "where=slurm_local")
+    words = launch.command(made.spec, made.runs([0, 1], ["small"]))
+    assert words[:4] == ["python", "-m", "fluxflow_exp", "-m"]
+    assert words[-4:] == ["name=small", f"output_root={tmp_path / 'mine'}", "seed=0,1", "hydra/launcher=slurm_local"]
+
+
+def test_a_budget_that_does_not_hold_all_runs_is_refused(tmp_path: Path) -> None:
+    made = course(tmp_path, FIVE, "budget.runs=3", "budget.gpu_hours=1")
+    costs = {"large": ArmCost(0.5, 0.1, 1, 1.0, 1.0), "small": ArmCost(0.5, 0.1, 1, 1.0, 1.0)}
+    with pytest.raises(UserError) as told:
+        cost.check_budget(made.spec, costs, made.counts(), cost.GPU_HOURS)
+    assert "budget.runs=3, and 4 runs are asked for" in str(told.value)
+    assert "budget.gpu_hours=1, and 4 runs take about 2 GPU hours" in str(told.value)
+    unknown = {arm: ArmCost(None, 0.1, 1, 1.0, 1.0) for arm in costs}
+    with pytest.raises(UserError, match=r"budget\.gpu_hours cannot be held"):
+        cost.check_budget(made.spec, unknown, made.counts(), cost.GPU_HOURS)
+
+
+def test_the_budget_left_is_counted_in_seeds_of_the_arms_that_are_open(tmp_path: Path) -> None:
+    made, runs = planted(tmp_path, "budget.runs=9", "budget.gpu_hours=0.3")
+    # 4 of 9 runs are there, so that 5 are left; of 0.3 hours 0.04 are spent, and a seed of both arms takes 0.02.
+    assert seeds._seeds_left(made, runs, ["large", "small"]) == 2
+    made.spec = replace(made.spec, runs=None, gpu_hours=0.109)
+    assert seeds._seeds_left(made, runs, ["large", "small"]) == 3
+
+
+def test_changes_of_a_match_become_overrides_and_what_is_not_equal_is_said() -> None:
+    found = [
+        {"changes": {"model.compressor.widths": [8, 16]}, "axis": "params", "step": "vae", "difference": 0.04,
+         "tolerance": 0.01},
+        {"changes": {"model.flow_processor.mlp_ratio": 3.5}, "axis": "params", "step": "flow", "difference": 0.001,
+         "tolerance": 0.01},
+    ]  # fmt: skip
+    assert matching.overrides(found) == ["model.compressor.widths=[8,16]", "+model.flow_processor.mlp_ratio=3.5"]
+    assert matching.notes({"small": found}) == [
+        "small is not equal by params in step vae: +4.00%, the nearest that was found"
+    ]
