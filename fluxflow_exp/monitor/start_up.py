@@ -16,7 +16,7 @@ class StartUp:
         self.began = clock.now() if began is None else began
         self.phases: dict[str, float] = {}
         self.over = False  # the first update is done
-        self._since, self._compiled = self.began, compiled()
+        self._since, self._compiled, self._graphs = self.began, compiled(), _graphs()
 
     def ends(self, phase: str) -> None:
         """What was done since the last call was `phase`; one that comes again adds to it."""
@@ -36,7 +36,8 @@ class StartUp:
     def facts(self) -> dict[str, Any]:
         """Seconds, also by phase, and how many graphs came from torch's cache of compiled code or were compiled."""
         phases = {name: round(value, 3) for name, value in self.phases.items()}
-        return {"seconds": round(sum(self.phases.values()), 3), "phases": phases, "graphs": _graphs()}
+        graphs = {name: count - self._graphs[name] for name, count in _graphs().items()}  # of this run alone
+        return {"seconds": round(sum(self.phases.values()), 3), "phases": phases, "graphs": graphs}
 
     def describe(self) -> str:
         found = self.facts()

@@ -13,6 +13,7 @@ import os
 import platform
 import re
 import sys
+import time
 import zipfile
 from collections.abc import Iterator
 from contextlib import suppress
@@ -34,7 +35,8 @@ DIGEST_BYTES = 32  # SHA-256, before what it is of
 TORCH = "torch"  # the member of the archive that is torch's
 KERNEL = re.compile(r"triton/(?P<folder>[\w.-]+)/(?P<name>[\w.-]+)")  # Triton's
 OF_TORCH = ("triton_", "__grp__triton_", "tmp.")  # how Triton's files begin that torch keeps itself, or are not whole
-ELSEWHERE = b"[FOLDER]"  # stands for the folder's path, which Triton writes into its lists of files
+LIST = ".json"  # Triton's lists of files have their folder's path in them, for which
+ELSEWHERE = b"[FOLDER]"  # stands
 
 
 class CompiledCode:
@@ -104,7 +106,9 @@ class CompiledCode:
         with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
             archive.writestr(TORCH, artifacts)
             for path in kernels:
-                content = path.read_bytes().replace(os.fsencode(path.parent), ELSEWHERE)
+                content = path.read_bytes()
+                if path.suffix == LIST:
+                    content = content.replace(os.fsencode(path.parent), ELSEWHERE)
                 archive.writestr(f"triton/{path.parent.name}/{path.name}", content)
         return made.getvalue()
 
@@ -129,7 +133,10 @@ class CompiledCode:
                 if not path.exists():
                     path.parent.mkdir(parents=True, exist_ok=True)
                     temporary = path.with_name(f"tmp.{os.getpid()}.{path.name}")
-                    temporary.write_bytes(archive.read(name).replace(ELSEWHERE, os.fsencode(path.parent)))
+                    made = archive.read(name)
+                    if path.suffix == LIST:
+                        made = made.replace(ELSEWHERE, os.fsencode(path.parent))
+                    temporary.write_bytes(made)
                     temporary.replace(path)
         return _names(info, self._own_kernels()) if info else set()
 
@@ -182,8 +189,11 @@ def _write(path: Path, content: bytes) -> None:
         temporary.write_bytes(content)
 
     files.write_atomically(path, write)
-    total = 0
+    total, began = 0, time.time() - files.LONGEST_WRITE_SECONDS
     with suppress(FileNotFoundError):  # other runs tidy up here, too
+        for each in files.matching(path.parent, "tmp-*-compiled-*.bin"):  # of processes that were killed
+            if each.stat().st_mtime < began:
+                each.unlink()
         for each in sorted(files.matching(path.parent, "compiled-*.bin"), key=_used, reverse=True):
             total += each.stat().st_size
             if total > LIMIT_BYTES:

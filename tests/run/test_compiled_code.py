@@ -136,6 +136,16 @@ def test_what_was_not_used_for_longest_goes(its: Torch, tmp_path: Path, monkeypa
     ]
 
 
+def test_what_a_killed_process_had_half_written_goes(its: Torch, tmp_path: Path) -> None:
+    old, new = (tmp_path / f"tmp-{number}-compiled-vae-key.bin" for number in (1, 2))
+    for path in (old, new):
+        path.write_bytes(b"half")
+    os.utime(old, (1, 1))
+    its.made = {"graph": b"1"}
+    CompiledCode([tmp_path], "key").save("vae", 1.0)
+    assert (old.exists(), new.exists()) == (False, True)
+
+
 def test_triton_stays_where_the_user_wants_it(its: Torch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "mine"))
     CompiledCode([tmp_path], "key")
