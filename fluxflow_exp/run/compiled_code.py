@@ -51,7 +51,7 @@ class CompiledCode:
 
     def load(self, step: str) -> str:
         """Give torch and Triton what the file of `step` holds; what there is to say of it."""
-        said, places = [], self._places(step)
+        failed, places = [], self._places(step)
         self._known = set()
         for path in places:
             try:
@@ -59,19 +59,18 @@ class CompiledCode:
             except FileNotFoundError:
                 continue
             except OSError as error:
-                said.append(f"Note: {failures.of_file(error)}; what it holds is compiled anew")
+                failed.append(f"Note: {failures.of_file(error)}")
                 continue
             if content[:DIGEST_BYTES] != hashlib.sha256(content[DIGEST_BYTES:]).digest():
-                said.append(f"Note: {path} is damaged; what it held is compiled anew")
+                failed.append(f"Note: {path} is damaged")
                 continue
             found = self._unpack(content[DIGEST_BYTES:])
-            said.append(f"Compiled code of an earlier start: {len(content) / 1e6:.3g} MB, {path}")
             with suppress(OSError):  # when it was last used
                 os.utime(path)
             if path == places[0] and all(each.exists() for each in places):
                 self._known = found
-            break
-        return "\n".join(said)
+            return "\n".join([*failed, f"Compiled code of an earlier start: {len(content) / 1e6:.3g} MB, {path}"])
+        return "\n".join(f"{each}; what it held is compiled anew" for each in failed)
 
     def save(self, step: str, seconds: float) -> str:
         """Write the files of `step` if they lack something; what went wrong, the first time.

@@ -66,6 +66,7 @@ class Trainer(Validated):
         """Continue from the step's newest checkpoint, or make ready for its first update."""
         setup, ranks = self.setup, self.ranks
         self.open_source()
+        setup.start_up.ends("caches")
         self.accumulation.recall()
         newest = ranks.from_first(setup.checkpoints.newest(setup.name) if ranks.first else None)
         if newest is None:
