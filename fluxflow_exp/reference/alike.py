@@ -9,7 +9,7 @@ from fluxflow_exp.run.identity import ABSENT, ASIDE, flatten
 FACTOR = 2.0  # at most between the numbers of training pictures, of an update's pictures, of earlier steps' pictures
 SHAPES = "fluxflow_exp.data.shapes.Shapes"
 # Of a step: what changes what its losses mean, or how they fall. Learning rates are not among it: they are told.
-OF_STEP = ("trainer", "ema", "cfg_dropout_prob", "freeze", "unfreeze", "init_from")
+OF_STEP = ("trainer", "ema", "cfg_dropout_prob", "freeze", "unfreeze", "init_from", "data")
 # What of a model is not there before a step has this player.
 SINCE = {"discriminator": "discriminator", "flow_processor": "flow", "text_encoder": "flow", "text_dim": "flow"}
 NAMES = ("model.learning_rate", "model.name")
@@ -87,11 +87,12 @@ def same_data(mine: Facts, theirs: StepCurves) -> bool:
 
 def _alike(values: dict[str, Any], steps: list[str]) -> dict[str, Any]:
     """Dotted key → value; what is off is not there, so that a key of a later version, off, makes no difference."""
+    sizes = {value for key, value in flatten(values["data"]) if key.rpartition(".")[2] == "img_size" and value}
     players = {player for name in steps for player in values["stage"]["steps"][name]["optimizers"]}
     found = {
         "model": {key: node for key, node in values["model"].items() if SINCE.get(key, "") in {"", *players}},
         "init_from": values.get("init_from"),
-        "data": {"of": _kind(values["data"]), "img_size": values["data"].get("img_size")},
+        "data": {"of": _kind(values["data"]), "img_size": sizes.pop() if len(sizes) == 1 else sorted(sizes)},
     }
     flat = dict(flatten(found))
     for name in steps:
