@@ -90,5 +90,5 @@ def _reservations(config: RunConfig) -> list[str]:
     if config.cache.max_gib is not None:
         found.append("cache.max_gib is left out: what exceeds it takes memory and time at each update")
     if hardware.parallel == "fsdp":
-        found.append("hardware.parallel=fsdp is predicted as ddp: with more memory")
+        found.append("hardware.parallel=fsdp: memory is a rank's; time is predicted without exchanges")
     return found

@@ -33,6 +33,7 @@ from fluxflow_exp.plan.fusion import fuse_regions
 from fluxflow_exp.plan.memory_meter import Meter, Operation
 from fluxflow_exp.run.folder import RunFolder
 from fluxflow_exp.step_length import Length
+from fluxflow_exp.step_plan import trained_parts
 from fluxflow_exp.trainers.base import Trainer
 from fluxflow_exp.trainers.build import run_context, step_context
 from fluxflow_exp.trainers.context import StepContext
@@ -42,6 +43,9 @@ Kind = tuple[str, ...]
 # cuBLAS keeps 32 MiB for itself once it has run (CUBLAS_WORKSPACE_CONFIG=:4096:8, eight pieces of 4 MiB), and as
 # much again once a graph was captured, which is done on a stream of its own.
 WORKSPACE = 32 * 2**20
+# Of FSDP2's largest block in the backward pass: its weights, those of the next one as they come and are unpacked, its
+# gradients, and these packed to be summed. Of what stands outside of blocks, the weights and the gradients.
+GATHERED, OUTSIDE = 5, 2
 
 
 @dataclass
@@ -60,9 +64,18 @@ class Rehearsal:
     """A step's trainer on a fake GPU."""
 
     def __init__(
-        self, trainer: Trainer, meter: Meter, *, img_size: int, captions: list[str], tokens: Tokens | None
+        self,
+        trainer: Trainer,
+        meter: Meter,
+        *,
+        img_size: int,
+        captions: list[str],
+        tokens: Tokens | None,
+        gathered: int = 0,
     ) -> None:
+        """`gathered`: bytes that are added to each peak, of what a rank gathers from others."""
         self.trainer, self.meter, self.captions, self.tokens = trainer, meter, captions, tokens
+        self.gathered = gathered
         self.share = trainer.length.batch_size
         self.kept = meter.live  # bytes of weights and averages
         self.ready = False
@@ -144,7 +157,7 @@ class Rehearsal:
         trainer.update(Batch(images, captions, captions, [], tokens, kept))
         trainer.metric_buffer.updates = []  # fake numbers are never read
         streams = 1 if trainer.accumulation.cuda_graphs is None else 2
-        return Cost(self.meter.peak + streams * WORKSPACE, self.meter.operations)
+        return Cost(self.meter.peak + self.gathered + streams * WORKSPACE, self.meter.operations)
 
 
 class _Captured(CudaGraphs):
@@ -172,6 +185,9 @@ def rehearsal(config: RunConfig, name: str, length: Length, data: DataSet) -> It
         run = run_context(config, RunFolder(Path(scratch)), machine)
         with torch.device(DEVICE):
             context = step_context(fresh, name, run, length=length, data=data)
+        gathered = (
+            _spread(context, meter, config.hardware) if "flow_processor" in trained_parts(step, config.model) else 0
+        )
         if config.hardware.compile is not False:
             for part in context.parts.values():
                 fuse_regions(part, meter, graphs)
@@ -182,7 +198,18 @@ def rehearsal(config: RunConfig, name: str, length: Length, data: DataSet) -> It
         kept = SimpleNamespace(read=lambda _: tokens) if tokens else None
         with patch("fluxflow_exp.trainers.flow.open_cache", lambda *_: SimpleNamespace(tokens=kept)):
             trainer.open_source()
-        yield Rehearsal(trainer, meter, img_size=data.img_size, captions=longest, tokens=tokens)
+        about: Any = {"img_size": data.img_size, "captions": longest, "tokens": tokens}
+        yield Rehearsal(trainer, meter, **about, gathered=gathered)
+
+
+def _spread(context: StepContext, meter: Meter, hardware: Hardware) -> int:
+    """Let `meter` count a rank's share of a flow transformer that is spread over ranks; bytes of what it gathers."""
+    if hardware.parallel != "fsdp" or hardware.ranks == 1:
+        return 0
+    flow: Any = context.parts["flow_processor"]
+    meter.spread(list(flow.parameters()), hardware.ranks)
+    blocks = [_bytes([block]) for block in flow.blocks]
+    return GATHERED * max(blocks) + OUTSIDE * (_bytes([flow]) - sum(blocks))
 
 
 def _tokens(context: StepContext, captions: list[str], *, trained: bool, meter: Meter) -> Tokens | None:

@@ -30,6 +30,8 @@ class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._sizes: dict[int, int] = {}
         self._watches: dict[int, Any] = {}
         self._weightless = self._off = False
+        self._spread: set[torch.Size] = set()
+        self._ranks = 1
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -47,6 +49,18 @@ class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def restart(self) -> None:
         """Begin a new peak from what is live, and a new list of operations."""
         self.peak, self.operations = self.live, []
+
+    def spread(self, parameters: list[Tensor], ranks: int) -> None:
+        """Count a rank's share of `parameters`, and from now on of averages, gradients and moments: of their shapes.
+
+        Vectors are left out: they are small, and other things have their shapes.
+        """
+        self._spread, self._ranks = {each.shape for each in parameters if each.ndim > 1}, ranks
+        for each in parameters:
+            key = each.untyped_storage()._cdata
+            if each.ndim > 1 and key in self._sizes:
+                self.live -= self._sizes[key] - self._sizes[key] // ranks
+                self._sizes[key] //= ranks
 
     @contextmanager
     def weightless(self, active: bool = True) -> Iterator[None]:
@@ -76,7 +90,8 @@ class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         key = storage._cdata
         if key in self._watches:
             return
-        size = 0 if self._weightless else -(-storage.nbytes() // BLOCK) * BLOCK
+        ranks = self._ranks if tensor.shape in self._spread and tensor.dtype == torch.float32 else 1
+        size = 0 if self._weightless else -(-storage.nbytes() // ranks // BLOCK) * BLOCK
         self._sizes[key] = size
         self._watches[key] = weakref.ref(storage, lambda _: self._forget(key))
         self.live += size

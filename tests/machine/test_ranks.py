@@ -213,9 +213,13 @@ def test_a_rank_that_is_killed_does_not_leave_the_others_waiting(tmp_path: Path)
 def test_a_sharded_flow_transformer_trains_alike_and_loads_on_any_number_of_ranks(
     tmp_path: Path, alone: tuple[Path, list[Any]]
 ) -> None:
-    """Sharded on two ranks, then on two again from its checkpoint, then whole on one."""
+    """Sharded on four ranks, then on two from their checkpoint, then whole on one.
+
+    Three prompts do not divide by the ranks, which draw them together.
+    """
     fsdp, log = ["hardware.parallel=fsdp", "hardware.devices=2", "checkpoint.every_updates=1"], tmp_path / "log"
-    assert finish_ranks(toy(tmp_path, *fsdp), log, 2, StopAfter(19)) == [143, 143], (tmp_path / "log.0").read_text()
+    fsdp += ["samples.every_updates=2", "samples.count=3"]
+    assert finish_ranks(toy(tmp_path, *fsdp), log, 4, StopAfter(19)) == [143] * 4, (tmp_path / "log.0").read_text()
     checkpoint = sorted((tmp_path / "quickstart" / "checkpoints").glob("03-flow-*.pt"))[-1]
     state = torch.load(checkpoint, weights_only=True)["players"]["flow"]
     assert state["parts"]["flow_processor"]["embed.weight"].shape == (32, 4)

@@ -17,6 +17,7 @@ from tests.helpers.text_encoders import save
 
 IMAGES = 8 * 3 * 64 * 64 * 4  # bytes of a batch
 EAGER = "hardware.compile=false"  # fewer graphs to trace
+GRAPHLESS = "hardware.cuda_graphs=false"
 LPIPS = ["+loss@stage.steps.vae.trainer.perceptual=lpips", "stage.steps.vae.trainer.perceptual.pretrained=false"]
 LPIPS += ["stage.steps.vae.trainer.perceptual.net=squeeze"]
 
@@ -121,6 +122,22 @@ def test_a_text_encoder_whose_tokens_are_cached_is_not_on_the_card(tmp_path: Pat
         assert cached.cost((), 8).flops < work
         tokens = cached.trainer.text_encoder.lengths(cached.captions)[0]
         assert cached.token_bytes() == tokens * (16 + 4)
+
+
+def test_a_rank_holds_its_share_of_what_is_spread_and_gathers_blocks() -> None:
+    lives = {}
+    for parallel in ("ddp", "fsdp"):
+        with rehearsed("flow", EAGER, "hardware.devices=4", f"hardware.parallel={parallel}", GRAPHLESS) as tried:
+            flow, kept = tried.trainer.setup.parts["flow_processor"], tried.meter.live
+            tried.cost((), 8)
+            lives[parallel] = (kept, tried.meter.live, tried.gathered)
+    matrices = sum(p.numel() for p in flow.parameters() if p.ndim > 1)
+    rounding = 512 * len(list(flow.parameters()))
+    assert lives["ddp"][0] - lives["fsdp"][0] == pytest.approx(8 * matrices * 3 / 4, abs=2 * rounding)
+    assert lives["ddp"][1] - lives["fsdp"][1] == pytest.approx(16 * matrices * 3 / 4, abs=4 * rounding)
+    (block,) = (4 * sum(p.numel() for p in block.parameters()) for block in flow.blocks)
+    outside = sum(each.numel() * each.element_size() for each in flow.state_dict().values()) - block
+    assert (lives["ddp"][2], lives["fsdp"][2]) == (0, 5 * block + 2 * outside)
 
 
 def test_many_micro_batches_are_reckoned_from_few() -> None:
