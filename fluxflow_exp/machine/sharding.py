@@ -50,6 +50,23 @@ def whole(state: Any) -> Any:
     return state
 
 
+def gathered(state: Any) -> Any:
+    """As `whole`, to be kept: on the first rank's CPU; others get nothing in the place of what is spread.
+
+    One tensor after the other, so that no card ever holds a whole model, nor the moments and averages of one.
+    """
+    from torch.distributed.tensor import DTensor
+
+    if isinstance(state, DTensor):
+        tensor = state.full_tensor()
+        return tensor.cpu() if state.device_mesh.get_rank() == 0 else tensor.new_empty(0, device="cpu")
+    if isinstance(state, dict):
+        return {key: gathered(value) for key, value in state.items()}
+    if isinstance(state, (list, tuple)):
+        return type(state)(gathered(value) for value in state)
+    return state
+
+
 def like(tensor: Any, reference: Tensor) -> Any:
     """Spread a whole `tensor` as `reference` is, if that is spread and of its shape; else return it as it is."""
     from torch.distributed.tensor import DTensor, distribute_tensor

@@ -188,6 +188,8 @@ def _room(found: Forecast, hardware: Hardware) -> str:
     if found.fits:
         return f"fits {card} with micro-batch {found.micro_batch}; the largest that fits: {found.largest_micro_batch}"
     ways = "hardware.activation_checkpointing=true, a smaller data.img_size, model=compact"
+    if found.trainer == "flow" and hardware.parallel == "ddp":
+        ways += ", several hardware.devices with hardware.parallel=fsdp"
     if found.largest_micro_batch is None:
         return f"does not fit {card}, whatever the micro-batch: try {ways}"
     return f"does not fit {card}: set hardware.micro_batch.{found.trainer}={found.largest_micro_batch}, or try {ways}"

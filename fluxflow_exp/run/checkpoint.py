@@ -54,11 +54,15 @@ class CheckpointStore:
             warnings.warn(f"skipping {path}: its content does not match its digest", stacklevel=2)
         return None
 
-    def load(self, path: Path, *, map_location: torch.device | str = "cpu") -> dict[str, Any]:
-        """The state in a checkpoint. UserError: it is none, has another format, or is another run's."""
+    def load(self, path: Path, *, map_location: torch.device | str = "cpu", mapped: bool = False) -> dict[str, Any]:
+        """The state in a checkpoint. UserError: it is none, has another format, or is another run's.
+
+        `mapped`: its tensors stay in the file until they are read, once for all ranks of a machine.
+        """
         try:
             with files.naming(path), path.open("rb") as file:
-                state = torch.load(file, map_location=map_location, weights_only=True)
+                given = path if mapped else file
+                state = torch.load(given, map_location=map_location, weights_only=True, mmap=mapped)
         except (OSError, torch.OutOfMemoryError):
             raise
         except Exception as error:  # torch and pickle raise what they like upon what is no checkpoint

@@ -232,7 +232,9 @@ class Trainer(Validated):
 
     def _load(self, path: Path) -> None:
         """UserError: the checkpoint holds something else than a state of this trainer."""
-        saved = self.setup.checkpoints.load(path, map_location=self.machine.device)
+        device = self.machine.device
+        apart = self.sharded and device.type == "cuda"  # a card may not hold whole what is spread
+        saved = self.setup.checkpoints.load(path, map_location="cpu" if apart else device, mapped=apart)
         try:
             self.load_state_dict(saved)
         except (UserError, torch.OutOfMemoryError):

@@ -28,7 +28,7 @@ class Best(NamedTuple):
 def averages(players: dict[str, Player], *, keep: bool) -> Weights:
     """Copies on the CPU of what is evaluated; with sharded parts all ranks call it together, and one keeps them."""
     spread = {part: state for player in players.values() for part, state in player.averages().items()}
-    found: Weights = sharding.whole(spread)
+    found: Weights = sharding.gathered(spread)
     return _on_cpu(found) if keep else {}
 
 

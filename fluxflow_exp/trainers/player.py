@@ -80,8 +80,8 @@ class Player:
         return self.ema.average if self.ema else {part: module.state_dict() for part, module in self.parts.items()}
 
     def state_dict(self) -> dict[str, Any]:
-        """Whole tensors, also of what is sharded: all ranks call it together then."""
-        state: dict[str, Any] = sharding.whole(
+        """Whole tensors, of what is sharded on the first rank alone: all ranks call it together then."""
+        state: dict[str, Any] = sharding.gathered(
             {
                 "parts": {name: module.state_dict() for name, module in self.parts.items()},
                 "optimizer": self.optimizer.state_dict(),

@@ -170,9 +170,9 @@ def _flow_of(path: Any) -> Any:
 
 
 def _states(parts: dict[str, nn.Module], adapters: dict[str, lora.Adapter], *, copy: bool = False) -> Weights:
-    """Whole tensors, also of what is sharded; `copy` on the CPU, for weights that are about to change."""
+    """Whole tensors, of what is sharded on the first rank; `copy` on the CPU, for weights that are about to change."""
     plain = {part: adapters[part].merged() if part in adapters else m.state_dict() for part, m in parts.items()}
-    states: Weights = sharding.whole(plain)
+    states: Weights = sharding.gathered(plain)
     return {part: _on_cpu(state) for part, state in states.items()} if copy else states
 
 

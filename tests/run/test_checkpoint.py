@@ -5,6 +5,7 @@ import os
 import pytest
 import torch
 
+from fluxflow_exp.errors import UserError
 from fluxflow_exp.run import checkpoint
 from fluxflow_exp.run.checkpoint import CheckpointStore
 
@@ -20,6 +21,19 @@ def test_the_newest_state_comes_back(tmp_path):
     assert store.load(store.newest("vae"))["update"] == 30
     assert len(store.paths()) == 2
     assert store.newest("flow") is None
+
+
+def test_tensors_that_stay_in_the_file_are_the_same_and_outlive_it(tmp_path):
+    store = CheckpointStore(tmp_path, keep=1)
+    path = store.save(state(10), index=1, step="flow", update=10)
+    mapped = store.load(path, mapped=True)
+    store.save(state(20), index=1, step="flow", update=20)
+    assert not path.exists()
+    assert torch.equal(mapped["weights"], state(10)["weights"])
+    torn = path.with_name("torn.pt")
+    torn.write_bytes(b"no checkpoint")
+    with pytest.raises(UserError, match=r"torn\.pt"):
+        store.load(torn, mapped=True)
 
 
 def test_a_torn_file_is_skipped_with_a_warning(tmp_path):
