@@ -38,6 +38,8 @@ def listed() -> str:
 def meant(arguments: list[str]) -> str | None:
     """Return what to type where the first argument is nearly the name of a command; None: it is not."""
     first = arguments[0] if arguments else ""
+    if first.startswith(("study=", "+study=")):  # of conf/study, which is no group of a run
+        return f"a study is a command of its own:\n  python -m fluxflow_exp.study {first.partition('=')[2]}"
     if not first or first[0] in "-+~" or "=" in first:
         return None
     by_word = {name.rpartition(".")[2]: name for name in COMMANDS} | {name: name for name in COMMANDS}

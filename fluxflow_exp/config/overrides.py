@@ -7,8 +7,9 @@ not hide another.
 import dataclasses
 import inspect
 import shlex
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -25,6 +26,7 @@ from fluxflow_exp.config.published import is_known, locate
 from fluxflow_exp.config.schema import RunConfig
 from fluxflow_exp.errors import UserError, did_you_mean, suggest_key
 
+Made = TypeVar("Made")
 Failure = (HydraException, OmegaConfBaseException)
 FOLLOWS = "as_run"  # the choice of a player whose optimizer or scheduler is the run's
 
@@ -79,10 +81,15 @@ def _other_choices(parsed: list[Override], config_dir: str | None) -> list[str]:
 
 def values_of(overrides: list[str], *, config_dir: str | None = None) -> dict[str, Any]:
     """The resolved configuration that `overrides` select. UserError: all that is wrong with them."""
+    return composed(overrides, resolve, config_dir=config_dir)
+
+
+def composed(overrides: list[str], made: Callable[[DictConfig], Made], *, config_dir: str | None = None) -> Made:
+    """What is `made` of the configuration that `overrides` select. UserError: all that is wrong with them."""
     whole = []
     if not _looked_at(overrides, config_dir, multirun=False)[1]:
         try:
-            return resolve(compose_config(overrides, config_dir=config_dir))
+            return made(compose_config(overrides, config_dir=config_dir))
         except Failure as error:  # each may be fine alone
             whole = [why(error)]
     raise UserError(*(override_problems(overrides, config_dir=config_dir) or whole))

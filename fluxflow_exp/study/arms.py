@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from fluxflow_exp.config.overrides import values_of
 from fluxflow_exp.errors import UserError, did_you_mean
 from fluxflow_exp.evaluation.measures import MEASURES, lacking
 from fluxflow_exp.monitor.metrics import higher_is_better
@@ -26,7 +25,6 @@ def check_all(spec: Spec, changes: dict[str, list[str]], *, trains: bool = True)
         words = words_of(spec, arm, changes=changes.get(arm, []), rate=rate)
         run = Run(arm, seed, words, spec.config_dir)
         try:
-            values_of([*words, f"seed={seed}"], config_dir=spec.config_dir)  # with all that is wrong with them
             found[arm] = check.problems(run.values, here=trains and spec.where == "here")
             runs[arm] = run
         except UserError as error:

@@ -11,8 +11,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 
 from fluxflow_exp.config.compose import resolve
-from fluxflow_exp.config.override_words import as_text, why
-from fluxflow_exp.config.overrides import Failure, compose_config, override_problems
+from fluxflow_exp.config.override_words import as_text
+from fluxflow_exp.config.overrides import composed
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.run import opening, states
 from fluxflow_exp.run.folder import RunFolder, run_path
@@ -59,10 +59,12 @@ class Run:
 @lru_cache(maxsize=256)
 def _composed(words: tuple[str, ...], config_dir: str | None) -> DictConfig:
     """What all seeds have: to compose takes a while. UserError: all that is wrong with the words."""
-    try:
-        return compose_config(list(words), config_dir=config_dir)
-    except Failure as error:
-        raise UserError(*(override_problems(list(words), config_dir=config_dir) or [why(error)])) from error
+    return composed(list(words), _resolvable, config_dir=config_dir)
+
+
+def _resolvable(config: DictConfig) -> DictConfig:
+    resolve(copy.deepcopy(config))  # with its errors
+    return config
 
 
 def words_of(spec: Spec, arm: str, *, changes: list[str], rate: float | None = None) -> tuple[str, ...]:

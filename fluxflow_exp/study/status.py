@@ -27,9 +27,10 @@ def show(course: Course) -> int:
     for line in course.unused(spec.seeds if spec.seeds is not None else list(range(1000))):
         print(f"  Note: {line}")
     done = bool(runs) and all(entry.state == states.DONE for _, entry in rows)
-    answered = (spec.folder / "study.json").exists()
-    print(f"  {'Answered: ' + str(spec.folder / 'study.json') if answered else 'Not answered yet'}")
-    return 0 if done and answered else 1
+    page = spec.folder / "study.html"
+    said = "Not answered yet; the study's command goes on" if not (done and page.exists()) else f"Answered: {page}"
+    print(f"  {said}")
+    return 0 if done and page.exists() else 1
 
 
 def _rate(course: Course, run: Run) -> str:
