@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 from dataclasses import asdict, replace
 from functools import partial
@@ -132,9 +131,8 @@ class Course:
             values: dict[float, float | None] = {}
             for rate in rates.rates:
                 mine = [run for run in done if run.words == self._run(arm, 0, rate).words]
-                each = [measure.last(run, rates.metric) for run in mine]
-                good = len(each) == len(rates.seeds) and all(map(math.isfinite, each))
-                values[rate] = statistics.fmean(each) if good else None
+                each = [value for run in mine if (value := measure.last(run, rates.metric)) is not None]
+                values[rate] = statistics.fmean(each) if len(each) == len(rates.seeds) else None
             known = {rate: value for rate, value in values.items() if value is not None}
             if not known:
                 raise UserError(f"arm {arm}: no run with any learning rate gave {rates.metric}: see their logs")

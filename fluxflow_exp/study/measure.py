@@ -60,6 +60,9 @@ def _evaluate(spec: Spec, run: Run, metrics: list[str]) -> None:
         raise UserError(f"{run.folder.path} could not be measured: what is wrong is said above")
 
 
-def last(run: Run, metric: str) -> float:
-    """The last value of `metric` of a run that is done."""
-    return read(finished(run), metric, "images").values[-1]
+def last(run: Run, metric: str) -> float | None:
+    """The last value of `metric` of a run that is done; None: there is none, or one was not finite."""
+    try:
+        return read(finished(run), metric, "images").values[-1]
+    except UserError:
+        return None

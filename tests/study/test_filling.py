@@ -113,3 +113,20 @@ def test_changes_of_a_match_become_overrides_and_what_is_not_equal_is_said() -> 
     assert matching.notes({"small": found}) == [
         "small is not equal by params in step vae: +4.00%, the nearest that was found"
     ]
+
+
+def test_each_arm_takes_the_rate_of_its_best_trial_and_one_that_failed_is_none(tmp_path: Path) -> None:
+    made = course(tmp_path, FIVE, "learning_rates={rates: [1e-3, 2e-3, 4e-3], seeds: [7, 8]}")
+    values = {"large": {1e-3: 20.0, 2e-3: 22.0, 4e-3: 21.0}, "small": {1e-3: 23.0, 2e-3: 22.0}}
+    done = []
+    for run in made.trials():
+        rate = float(run.rate.partition("=")[2])
+        if rate in values[run.arm]:
+            train(run, values[run.arm][rate] + run.seed)
+            done.append(run)
+    found = made.chosen(done)
+    assert (found["large"].chosen, found["small"].chosen) == (2e-3, 1e-3)
+    assert found["small"].tried == {"0.001": 30.5, "0.002": 29.5, "0.004": None}
+    made.rates = found
+    assert "optimizer.lr=0.002" in made.runs([0], ["large"])[0].words
+    assert made.unused([0]) == []
