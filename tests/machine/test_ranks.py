@@ -26,8 +26,8 @@ from fluxflow_exp.trainers.flow import FlowTrainer
 from fluxflow_exp.trainers.phase import Micro
 from fluxflow_exp.trainers.updates import Updates
 from tests.conftest import toy
-from tests.helpers.children import StopAfter, finish, finish_ranks, start_ranks
-from tests.helpers.outcomes import losses, published
+from tests.helpers.children import Fault, StopAfter, finish, finish_ranks, start_ranks
+from tests.helpers.outcomes import assert_same, losses, published
 
 # What is logged by one rank and by several differs by the order of sums. Measured over these 24 updates: not at all in
 # the first row, at most 6e-4 later (a gradient norm of the discriminator).
@@ -171,6 +171,32 @@ def test_two_ranks_then_one_then_two_see_the_same(tmp_path: Path, alone: tuple[P
     assert "restart 2" in (tmp_path / "log.0").read_text()
 
 
+@pytest.mark.slow
+def test_as_many_ranks_as_before_end_with_the_same_bits_and_pictures(tmp_path: Path) -> None:
+    chosen = ["checkpoint.every_updates=1", "evaluation.images=7", "evaluation.prompts=5", "samples.count=3"]
+    folders = tmp_path / "undisturbed", tmp_path / "stopped"
+    assert finish_ranks(toy(folders[0], *chosen), tmp_path / "log", 2) == [0, 0], (tmp_path / "log.0").read_text()
+    for update in (3, 14):
+        codes = finish_ranks(toy(folders[1], *chosen), tmp_path / "again", 2, StopAfter(update))
+        assert codes == [143, 143], (tmp_path / "again.0").read_text()
+    assert finish_ranks(toy(folders[1], *chosen), tmp_path / "again", 2) == [0, 0], (tmp_path / "again.0").read_text()
+    runs = [folder / "quickstart" for folder in folders]
+    assert_same(*runs)
+    drawn = [{path.name: path.read_bytes() for path in (run / "samples").iterdir()} for run in runs]
+    assert drawn[0] == drawn[1]
+
+
+def _fail_looking_on_rank_1() -> None:
+    original = AutoencoderTrainer.reconstruct
+
+    def reconstruct(trainer: Any, images: Any) -> Any:
+        if trainer.ranks.rank == 1:
+            raise UserError("the disk of this rank is on fire")
+        return original(trainer, images)
+
+    AutoencoderTrainer.reconstruct = reconstruct  # type: ignore[method-assign]
+
+
 def _fail_on_rank_1() -> None:
     original, calls = Trainer.update, [0]
 
@@ -183,9 +209,10 @@ def _fail_on_rank_1() -> None:
     Trainer.update = update  # type: ignore[method-assign]
 
 
-def test_one_ranks_error_ends_all_with_its_message(tmp_path: Path) -> None:
+@pytest.mark.parametrize("fail", [_fail_on_rank_1, pytest.param(_fail_looking_on_rank_1, marks=pytest.mark.slow)])
+def test_one_ranks_error_ends_all_with_its_message(tmp_path: Path, fail: Fault) -> None:
     started = time.monotonic()
-    codes = finish_ranks(toy(tmp_path), tmp_path / "log", 2, _fail_on_rank_1)
+    codes = finish_ranks(toy(tmp_path), tmp_path / "log", 2, fail)
     assert time.monotonic() - started < 60
     assert None not in codes
     assert 0 not in codes
