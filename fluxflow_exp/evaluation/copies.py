@@ -19,12 +19,16 @@ from fluxflow_exp.evaluation import digests
 from fluxflow_exp.evaluation.features import BATCH, Features, directions
 from fluxflow_exp.evaluation.training_pictures import Track, TrainingPictures
 from fluxflow_exp.machine.hardware import Machine
+from fluxflow_exp.machine.portion import Portion
+from fluxflow_exp.machine.ranks import Ranks
 from fluxflow_exp.pictures import to_uint8
 
 QUANTILE = 0.05  # of the held-out pictures' distances: as near is a copy
 PAIRS = 8  # closest ones that are shown
 CHUNK = 8192  # training pictures that are compared at once
 SAME = 1e-5  # distance within which float32 cannot tell two pictures apart
+
+ALONE = Portion.even(Ranks(), 0)  # nothing is divided, however many there are
 
 Through = Callable[[Tensor], Tensor]  # uint8 (n, 3, height, width), the same
 
@@ -84,14 +88,24 @@ class CopyCheck:
     def __init__(self, training: TrainingPictures, network: Features, through: Through, track: Track) -> None:
         self.training, self.network, self.through, self.track = training, network, through, track
         self._held_out: Nearest | None = None
+        self._looked = False  # at held-out pictures; on other ranks than the first nothing is kept of them
 
     def __call__(self, samples: Tensor, held_out: Iterable[Tensor]) -> Found:
         """uint8 (n, 3, height, width) of samples, and in parts of held-out pictures, the same each time."""
-        training = self.training.features(lambda images: self.network(self.through(images)), self.track)
-        if self._held_out is None:
-            seen = [self._both(self.through(part)) for part in held_out]
-            self._held_out = nearest(torch.cat(seen, 1), training)
-        return Found(nearest(self._both(samples), training), self._held_out)
+        found = self.divided(samples, held_out, drawn=ALONE, seen=ALONE)
+        assert found
+        return found
+
+    def divided(self, samples: Tensor, held_out: Iterable[Tensor], *, drawn: Portion, seen: Portion) -> Found | None:
+        """What the first rank finds; a rank has its portion `drawn` of samples, and `seen` of held-out pictures."""
+        network, ranks = self.network, drawn.ranks
+        training = self.training.features(lambda images: network(self.through(images)), self.track, ranks)
+        if not self._looked:
+            pictures = self._whole(torch.cat([self._both(self.through(part)) for part in held_out], 1), seen)
+            self._held_out = nearest(pictures, training) if ranks.first else None
+            self._looked = True
+        pictures = self._whole(self._both(samples), drawn)
+        return Found(nearest(pictures, training), self._held_out) if self._held_out else None
 
     def pairs(self, found: Found, images: Tensor, prompts: list[str]) -> list[Pair]:
         """The closest pairs first, each training picture in one; `images`: the samples, uint8 (n, 3, height, width)."""
@@ -103,6 +117,10 @@ class CopyCheck:
                 mirrored = bool(found.samples.mirrored[place])
                 kept[row] = Pair(images[place], twin.image, prompts[place], twin.caption, twin.id, distance, mirrored)
         return list(kept.values())
+
+    def _whole(self, both: Tensor, portion: Portion) -> Tensor:
+        """Features (2, n, width) of a rank's portion → of all, on the first one."""
+        return portion.whole(both.movedim(1, 0)).movedim(0, 1)
 
     def _both(self, images: Tensor) -> Tensor:
         """Features (2, n, width) of pictures, and of their mirror images."""

@@ -81,9 +81,8 @@ class ValidationMetrics:
             if seen.ranks.first:
                 found |= sets.compared(alike, real, fake, captions=captions, prompts=prompts)
         if self.training is not None:
-            made, images = drawn.whole(made), seen.whole(images)
-            if seen.ranks.first:
-                found |= self._copy_check(self.training)(made, [images]).rates
+            copies = self._copy_check(self.training).divided(made, [images], drawn=drawn, seen=seen)
+            found |= copies.rates if copies else {}
         return {f"val_{name}": value for name, value in found.items()}
 
     def _copy_check(self, training: TrainingPictures) -> CopyCheck:

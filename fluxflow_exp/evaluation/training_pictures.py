@@ -14,6 +14,8 @@ from fluxflow_exp.data.protocols import BadSampleError, DataSet, Sample, Stream,
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.evaluation import digests
 from fluxflow_exp.evaluation.features import BATCH
+from fluxflow_exp.machine.portion import Portion
+from fluxflow_exp.machine.ranks import Ranks
 from fluxflow_exp.seeding import derive, generator
 
 NAME = "training pictures"  # of what is drawn here
@@ -43,26 +45,32 @@ class TrainingPictures:
         """Name and digest, as the record of a measure has them."""
         return {"name": f"{len(self.places)} of {self.total}", "digest": self.digest}
 
-    def features(self, network: Callable[[Tensor], Tensor], track: Track) -> Tensor:
+    def features(self, network: Callable[[Tensor], Tensor], track: Track, ranks: Ranks | None = None) -> Tensor:
         """(n, width) of what `network` makes of uint8 (n, 3, height, width), once; what cannot be read is left out.
 
+        Of several `ranks` each looks at a portion, and the first one gets all; there is no digest then.
         UserError: none can be read.
         """
         if self._features is None:
+            ranks = ranks or Ranks()
+            asked, every = Portion.even(ranks, len(self.places)), len(self.places)
             made: list[Tensor] = []
             readable: list[int] = []
-            seen, whole = digests.Images(), self.places
+            seen, whole = digests.Images(), self.places[asked.first : asked.first + asked.own]
             batches = (whole[first : first + BATCH] for first in range(0, len(whole), BATCH))
-            for places in track(batches, f"Features of {len(whole)} training pictures", total=-(-len(whole) // BATCH)):
+            for places in track(batches, f"Features of {every} training pictures", total=-(-len(whole) // BATCH)):
                 found = dict(self._read(places))
                 if found:
                     images = torch.stack([sample.image for sample in found.values()])
                     seen.add(images, [sample.caption for sample in found.values()])
                     made.append(network(images))
                     readable += found
-            if not made:
-                raise UserError(f"copies: none of {len(whole)} training pictures can be read. Check data.data_path")
-            self._features, self.places, self.digest = torch.cat(made), readable, seen.images
+            portion = Portion.of_own(ranks, len(readable))
+            if not portion.total:
+                raise UserError(f"copies: none of {every} training pictures can be read. Check data.data_path")
+            self._features = portion.whole(torch.cat(made) if made else torch.empty(0))
+            self.places = portion.listed(readable)
+            self.digest = seen.images if ranks.count == 1 else ""
         return self._features
 
     def sample(self, row: int) -> Sample:

@@ -19,7 +19,10 @@ from fluxflow_exp.evaluation.features import Features
 from fluxflow_exp.evaluation.retrieval import chance, retrieval
 from fluxflow_exp.evaluation.training_pictures import TrainingPictures
 from fluxflow_exp.machine.hardware import prepare
+from fluxflow_exp.machine.portion import Portion
+from fluxflow_exp.machine.ranks import Ranks
 from tests.helpers.datasets import image_folder, noise, write_folder
+from tests.helpers.threads import together
 
 SIDE = 8
 
@@ -204,3 +207,24 @@ def test_training_pictures_are_looked_at_as_they_are(tmp_path: Path) -> None:
     training = TrainingPictures(mixed, count=100)
     training.features(network(), track)
     assert training.record["name"] == f"{2 * len(plain.train)} of {2 * len(plain.train)}", "each once, undrawn ones not"
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_ranks_find_what_one_does(data: ImageFolder, count: int) -> None:
+    shown, samples = held_out(data), torch.cat([pictures(data, range(5)), random(6, 9)])
+    made, whole = check(data, samples)
+
+    def found(ranks: Ranks) -> tuple[Any, ...]:
+        drawn, seen = Portion.even(ranks, len(samples)), Portion.even(ranks, len(shown))
+        mine = CopyCheck(TrainingPictures(data, count=1000), network(), same, track)
+        given = samples[drawn.places], [shown[seen.places]]
+        twice = [mine.divided(*given, drawn=drawn, seen=seen) for _ in range(2)]
+        return (*twice, mine.training.places)
+
+    first, *others = together(count, found)
+    assert first[0] is not None
+    for part in first[:2]:
+        for one, other in zip((*part.samples, *part.held_out), (*whole.samples, *whole.held_out), strict=True):
+            assert torch.equal(one, other)
+    assert all(each[:2] == (None, None) for each in others)
+    assert {tuple(each[2]) for each in (first, *others)} == {tuple(made.training.places)}

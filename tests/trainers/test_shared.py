@@ -13,15 +13,16 @@ from fluxflow_exp.machine.portion import Portion
 from fluxflow_exp.machine.ranks import Ranks
 from fluxflow_exp.run.folder import RunFolder
 from fluxflow_exp.trainers import shared
+from tests.helpers.networks import small_timm
 from tests.helpers.threads import together
 from tests.helpers.trainers import build
 
 LOOKS = ["evaluation.images=7", "evaluation.prompts=6", "samples.count=5", "evaluation.metrics=[psnr]"]
 
 
-def trainers(tmp_path: Path, step: str, count: int) -> list[Any]:
+def trainers(tmp_path: Path, step: str, count: int, *overrides: str) -> list[Any]:
     """As many trainers with the same weights."""
-    return [build(tmp_path / f"trainer_{number}", step, *LOOKS)[0] for number in range(count)]
+    return [build(tmp_path / f"trainer_{number}", step, *LOOKS, *overrides)[0] for number in range(count)]
 
 
 def as_rank(trainer: Any, ranks: Ranks, folder: Path) -> Any:
@@ -49,6 +50,16 @@ def test_held_out_metrics_and_pictures_are_those_of_one_rank(tmp_path: Path, ste
     for count in (2, 4):
         assert found[count] == pytest.approx(found[1], rel=1e-6)
         assert drawn[count] == drawn[1]
+
+
+@pytest.mark.slow
+def test_measures_of_whole_sets_are_those_of_one_rank(tmp_path: Path) -> None:
+    features = f"evaluation.features={small_timm(tmp_path / 'resnet')}"
+    four = trainers(tmp_path, "flow", 4, "evaluation.metrics=[fd,kid,precision,recall,copies]", features)
+    alone, *_ = on_ranks(four[:1], tmp_path, lambda trainer: trainer.evaluate(last=False))
+    found, *_ = on_ranks(four[1:], tmp_path, lambda trainer: trainer.evaluate(last=False))
+    assert {"val_fd", "val_kid", "val_precision", "val_recall", "val_copies"} < {*found}
+    assert found == pytest.approx(alone, rel=1e-4, abs=1e-6)
 
 
 def test_samples_that_cannot_be_read_are_left_out_on_every_rank(
