@@ -180,7 +180,7 @@ def _record(bucket: _Bucket) -> None:
 
 
 def _is_capturing() -> bool:
-    return torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
+    return torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()  # type: ignore[no-untyped-call]
 
 
 def _cut(parameters: list[nn.Parameter]) -> list[list[nn.Parameter]]:

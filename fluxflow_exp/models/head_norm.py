@@ -17,13 +17,13 @@ def head_norm(x: Tensor, weight: Tensor, rotation: Tensor | None = None) -> Tens
     `rotation` (2, tokens, channels / 2): cosines and sines by which pairs (i, i + channels / 2) are rotated (Su et al.
     2021).
     """
-    if x.is_cuda and _KERNELS:
+    if x.is_cuda and _KERNELS and x.dtype != torch.float64:  # the kernel computes in float32
         from fluxflow_exp.models import head_norm_triton
 
         # As rows: torch's compiler would bring a tensor of more dimensions into an order of its own, by copying it.
         rows = x.flatten(0, 1)
         made: Tensor = head_norm_triton.head_norm(rows, weight, EPSILON, rotation)
-        return made.view(*x.shape[:2], -1, len(weight)).transpose(1, 2)
+        return made.view(*x.shape[:2], x.shape[-1] // len(weight), len(weight)).transpose(1, 2)
     heads = torch.unflatten(x, -1, (-1, len(weight))).transpose(1, 2)
     heads = F.rms_norm(heads, (len(weight),), weight, EPSILON)
     return heads if rotation is None else rotate(heads, rotation)

@@ -40,7 +40,10 @@ ELSEWHERE = b"[FOLDER]"  # stands
 
 
 class CompiledCode:
-    """The code of a run's regions: a file for each step in each of `folders`, the nearest first."""
+    """The code of a run's regions: a file for each step in each of `folders`, the nearest first.
+
+    It saves time, and no more: whatever goes wrong with it, in torch, too, is a line, and the code is compiled anew.
+    """
 
     def __init__(self, folders: list[Path], key: str) -> None:
         self.folders, self.key = folders, key
@@ -64,10 +67,14 @@ class CompiledCode:
             if content[:DIGEST_BYTES] != hashlib.sha256(content[DIGEST_BYTES:]).digest():
                 failed.append(f"Note: {path} is damaged")
                 continue
-            found = self._unpack(content[DIGEST_BYTES:])
+            try:
+                found = self._unpack(content[DIGEST_BYTES:])
+            except Exception as error:
+                failed.append(f"Note: {path} is of no use ({_reason(error)})")
+                continue
             with suppress(OSError):  # when it was last used
                 os.utime(path)
-            if path == places[0] and all(each.exists() for each in places):
+            if path == places[0] and all(map(os.path.exists, places)):
                 self._known = found
             return "\n".join([*failed, f"Compiled code of an earlier start: {len(content) / 1e6:.3g} MB, {path}"])
         return "\n".join(f"{each}; what it held is compiled anew" for each in failed)
@@ -80,7 +87,15 @@ class CompiledCode:
         if seconds == self._seconds:
             return ""
         self._seconds = seconds
-        found = torch.compiler.save_cache_artifacts()
+        try:
+            said = self._save(step)
+        except Exception as error:
+            said = f"Note: compiled code cannot be kept ({_reason(error)}); without it the next start compiles anew"
+        said, self._failed = "" if self._failed else said, self._failed or bool(said)
+        return said
+
+    def _save(self, step: str) -> str:
+        found = _artifacts()
         if found is None:
             return ""
         kernels = list(self._own_kernels())
@@ -94,7 +109,6 @@ class CompiledCode:
                 _write(path, hashlib.sha256(content).digest() + content)
             except OSError as error:
                 said = f"Note: {failures.of_file(error)}; without it the next start compiles anew"
-        said, self._failed = "" if self._failed else said, self._failed or bool(said)
         return said
 
     def _places(self, step: str) -> list[Path]:
@@ -124,20 +138,14 @@ class CompiledCode:
         """Put what a file holds where torch and Triton look for it; its names."""
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             info = torch.compiler.load_cache_artifacts(archive.read(TORCH))
-            for name in archive.namelist():
+            if info is None:
+                raise ValueError("torch cannot read it")
+            # Triton takes a kernel for whole once its list is there, and ends where a file of the list is not.
+            for name in sorted(archive.namelist(), key=lambda each: "/__grp__" in each):
                 match = KERNEL.fullmatch(name)
-                if match is None or self._kernels is None:
-                    continue
-                path = self._kernels / match["folder"] / match["name"]
-                if not path.exists():
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    temporary = path.with_name(f"tmp.{os.getpid()}.{path.name}")
-                    made = archive.read(name)
-                    if path.suffix == LIST:
-                        made = made.replace(ELSEWHERE, os.fsencode(path.parent))
-                    temporary.write_bytes(made)
-                    temporary.replace(path)
-        return _names(info, self._own_kernels()) if info else set()
+                if match and self._kernels is not None:
+                    _put(self._kernels / match["folder"] / match["name"], archive.read(name))
+        return _names(info, self._own_kernels())
 
 
 def compiled_code(config: RunConfig, values: dict[str, Any], machine: Machine, folder: Path) -> CompiledCode | None:
@@ -176,6 +184,37 @@ def _kernels_folder(key: str) -> Path | None:
     return home / key
 
 
+def _artifacts() -> tuple[bytes, Any] | None:
+    """What torch has compiled in this process, all of it in one list of a kind.
+
+    By itself torch (2.11 to 2.14) adds a list at each save, and reads no more than the last one.
+    """
+    from torch.compiler._cache import CacheArtifactManager as Made
+
+    for held in (Made._serializer, Made._cache_info, Made._new_cache_artifacts):
+        held.clear()
+    for artifact in Made._seen_artifacts:
+        Made._new_cache_artifacts[artifact.type()].append(artifact)
+    return torch.compiler.save_cache_artifacts()
+
+
+def _put(path: Path, content: bytes) -> None:
+    """Write a file of Triton's, whole, unless it is there."""
+    if path.exists():
+        return
+    if path.suffix == LIST:
+        content = content.replace(ELSEWHERE, os.fsencode(path.parent))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"tmp.{os.getpid()}.{path.name}")
+    with files.removing(temporary):
+        temporary.write_bytes(content)
+        temporary.replace(path)
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".partition("\n")[0][:200]
+
+
 def _names(info: Any, kernels: Iterator[Path] | list[Path]) -> set[str]:
     of_torch = {f"{kind}/{key}" for kind, keys in info.artifacts.items() for key in keys}
     return of_torch | {f"{path.parent.name}/{path.name}" for path in kernels}
@@ -189,7 +228,7 @@ def _write(path: Path, content: bytes) -> None:
 
     files.write_atomically(path, write)
     total, began = 0, time.time() - files.LONGEST_WRITE_SECONDS
-    with suppress(FileNotFoundError):  # other runs tidy up here, too
+    with suppress(OSError):  # other runs tidy up here, too
         for each in files.matching(path.parent, "tmp-*-compiled-*.bin"):  # of processes that were killed
             if each.stat().st_mtime < began:
                 each.unlink()

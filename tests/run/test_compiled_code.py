@@ -1,6 +1,7 @@
 """Compiled code comes back whole, is told from damage, and never stands in a run's way."""
 
 import os
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -121,6 +122,62 @@ def test_a_folder_that_cannot_be_written_is_told_once(its: Torch, tmp_path: Path
     assert code.save("vae", 2.0) == ""
 
 
+@pytest.mark.parametrize("error", [RuntimeError("planted\nmore"), KeyError("kind"), MemoryError(), OSError(28, "full")])
+def test_what_torch_cannot_do_is_a_line_and_ends_nothing(
+    its: Torch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    its.made = {"graph": b"1"}
+    CompiledCode([tmp_path], "key").save("vae", 1.0)
+    monkeypatch.setattr(torch.compiler, "load_cache_artifacts", fail)
+    monkeypatch.setattr(torch.compiler, "save_cache_artifacts", fail)
+    code = CompiledCode([tmp_path], "key")
+    for said in (code.load("vae"), code.save("vae", 1.0)):
+        assert type(error).__name__ in said
+        assert "compile" in said
+        assert "\n" not in said
+    assert code.save("vae", 2.0) == ""  # told once
+
+
+def test_what_torch_does_not_take_is_looked_for_in_the_mirror(
+    its: Torch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    its.made = {"graph": b"1"}
+    CompiledCode([tmp_path / "disk", tmp_path / "mirror"], "key").save("vae", 1.0)
+    answers = [None, its.info()]
+    monkeypatch.setattr(torch.compiler, "load_cache_artifacts", lambda _: answers.pop(0))
+    first, second = CompiledCode([tmp_path / "disk", tmp_path / "mirror"], "key").load("vae").splitlines()
+    assert first.startswith(f"Note: {tmp_path / 'disk'}")
+    assert second.endswith(str(tmp_path / "mirror" / "compiled-vae-key.bin"))
+
+
+def test_a_kernel_is_listed_when_all_its_files_are_there(
+    its: Torch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Triton takes a kernel that is listed for whole, and fails without one of its files."""
+    code = CompiledCode([tmp_path / "cache"], "key")
+    made = kernel(code, "_forward_kernel", b"[FOLDER] is code")
+    its.made = {"graph": b"1"}
+    code.save("vae", 1.0)
+    shutil.rmtree(made)
+    write = Path.write_bytes
+
+    def full(path: Path, content: bytes) -> int:
+        if path.suffix == ".cubin":
+            raise OSError(28, "No space left on device")
+        return write(path, content)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "write_bytes", full)
+        assert "compiled anew" in CompiledCode([tmp_path / "cache"], "key").load("vae")
+    assert list(made.iterdir()) == []
+    CompiledCode([tmp_path / "cache"], "key").load("vae")
+    assert (made / "_forward_kernel.cubin").read_bytes() == b"[FOLDER] is code"
+    assert (made / "__grp___forward_kernel.json").is_file()
+
+
 def test_what_was_not_used_for_longest_goes(its: Torch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compiled_code, "LIMIT_BYTES", 800)
     for age, name in enumerate(("new", "old")):
@@ -167,13 +224,14 @@ def test_graphs_of_torch_come_back_with_the_same_bits(tmp_path: Path, monkeypatc
         torch.manual_seed(0)
         model = nn.Sequential(nn.Linear(8, 8), nn.SiLU())
         model.compile(dynamic=False)
-        model(torch.randn(4, 8)).square().sum().backward()
+        for seconds, rows in ((1.0, 4), (2.0, 5)):  # a shape that is met later is kept beside the first
+            model(torch.randn(rows, 8)).square().sum().backward()
+            assert code.save("vae", seconds) == ""
         return [p.grad for p in model.parameters() if p.grad is not None], counters["inductor"]["fxgraph_cache_hit"]
 
     code = CompiledCode([tmp_path / "cache"], "key")
     fresh, none = once("first")
-    assert code.save("vae", 1.0) == ""
     kept, hits = once("second")
     assert none == 0
-    assert hits == 2
+    assert hits == 4
     assert all(map(torch.equal, fresh, kept))
