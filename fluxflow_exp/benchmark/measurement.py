@@ -77,9 +77,9 @@ def _trainers(values: dict[str, Any]) -> Iterator[tuple[Machine, Callable[[str],
         config = typed({**values, "output_root": scratch})
         machine, data = prepare(config.hardware), build_data(config)
         lengths = lengths_of(config, data)
-        with StopRequest() as stop:
-            run = run_context(config, RunFolder(Path(scratch) / "run"), machine, stop=stop)
-            yield machine, lambda name: build_trainer(config, name, run, length=lengths[name], data=data[name])
+        stop = StopRequest()  # never entered: there is nothing to save, so a signal ends the command at once
+        run = run_context(config, RunFolder(Path(scratch) / "run"), machine, stop=stop)
+        yield machine, lambda name: build_trainer(config, name, run, length=lengths[name], data=data[name])
 
 
 class Measurement:

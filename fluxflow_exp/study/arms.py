@@ -3,10 +3,11 @@
 from typing import Any
 
 from fluxflow_exp.errors import UserError, did_you_mean
-from fluxflow_exp.evaluation.measures import MEASURES, lacking
+from fluxflow_exp.evaluation.measures import MEASURES, ON_SCHEDULE, lacking
 from fluxflow_exp.monitor.metrics import higher_is_better
 from fluxflow_exp.preflight import check
-from fluxflow_exp.study.runs import Run, words_of
+from fluxflow_exp.run.identity import identity_differences
+from fluxflow_exp.study.runs import SHOWN_KEYS, Run, words_of
 from fluxflow_exp.study.spec import Spec
 
 ALWAYS = ("val_psnr", "val_l1", "val_flow", "prompt_accuracy")  # held-out rows, whatever evaluation.metrics says
@@ -48,7 +49,7 @@ def in_rows(metric: str) -> bool:
 def metric_problems(metric: str, arms: dict[str, dict[str, Any]]) -> list[str]:
     """What is wrong with an outcome, given the configuration of each arm."""
     name, _, guidance = metric.partition("@")
-    rows = [*ALWAYS, *(f"val_{each}" for each in MEASURES)]
+    rows = list(dict.fromkeys([*ALWAYS, *(f"val_{each}" for each in ON_SCHEDULE)]))
     rows += [f"{whole}_{part}" for whole, parts in PARTS.items() for part in parts]
     if name not in MEASURES and name not in rows:
         known = [*rows, *MEASURES]
@@ -109,10 +110,19 @@ def _is_number(text: str) -> bool:
         return False
 
 
+def apart(spec: Spec, runs: dict[str, Run]) -> list[str]:
+    """For each arm but the reference, the keys in which both differ, with both values."""
+    lines = []
+    for arm in list(spec.arms)[1:]:
+        found = identity_differences(runs[arm].values, runs[spec.reference].values)
+        keys = [f"{key} {mine} (there {theirs})" for key, (theirs, mine) in found.items()]
+        more = f", and {len(keys) - SHOWN_KEYS} more" if len(keys) > SHOWN_KEYS else ""
+        lines.append(f"{arm} differs from {spec.reference} in {', '.join(keys[:SHOWN_KEYS])}{more}")
+    return lines
+
+
 def _same_files(runs: dict[str, Run]) -> list[str]:
     """Arms whose configurations are alike: a difference between them is nothing but chance."""
-    from fluxflow_exp.run.identity import identity_differences
-
     names = list(runs)
     return [
         f"arms {one} and {other} come to the same configuration"

@@ -64,9 +64,11 @@ def said(spec: Spec, costs: dict[str, ArmCost], counts: dict[str, int], unit: st
     for arm, each in costs.items():
         time = "time not predicted" if each.hours is None else f"{shown_hours(each.hours, unit)} a run"
         lines.append(
-            f"  {arm}: {counts[arm]} runs, {time}, {each.parameters / 1e6:.2f} M parameters, "
-            f"{each.tflop:.3g} TFLOP a run"
+            f"  {arm}: {counts[arm]} run{'s' if counts[arm] > 1 else ''}, {time}, "
+            f"{each.parameters / 1e6:.2f} M parameters, {each.tflop:.3g} TFLOP a run"
         )
+    if spec.seeds is not None and len(spec.seeds) == 1:
+        lines.append("Note: with one seed a difference may be chance, and nothing is judged: seeds: 3 or more does")
     return lines
 
 

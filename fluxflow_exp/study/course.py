@@ -12,7 +12,7 @@ from fluxflow_exp.monitor.metrics import higher_is_better
 from fluxflow_exp.run import states
 from fluxflow_exp.study import cost, launch, measure
 from fluxflow_exp.study.answer import LearningRate
-from fluxflow_exp.study.arms import check_all
+from fluxflow_exp.study.arms import apart, check_all
 from fluxflow_exp.study.boundary import FIRST
 from fluxflow_exp.study.cost import ArmCost
 from fluxflow_exp.study.kept import Kept
@@ -56,6 +56,7 @@ class Course:
             taken = [cost.spent(each) for each in self._likely(arm) if each.entry().state == states.DONE]
             if taken:
                 self.costs[arm] = replace(self.costs[arm], hours=statistics.fmean(taken))
+        print("\n".join(apart(self.spec, self.first)), flush=True)
         print("\n".join(cost.said(self.spec, self.costs, self.counts(), self.unit)), flush=True)
         cost.check_budget(self.spec, self.costs, self.counts(), self.unit)
 

@@ -61,7 +61,9 @@ def _arms(raw: Any, problems: list[str]) -> dict[str, list[str]]:
         return {}
     found = {}
     for name, words in raw.items():
-        if not WORD.fullmatch(str(name)) or name in TAKEN:
+        if isinstance(name, bool):
+            problems.append("arms: YAML reads on, off, yes and no as true and false: put such a name in quotes, 'on'")
+        elif not WORD.fullmatch(str(name)) or name in TAKEN:
             problems.append(
                 f"arms: {name!r}: letters, digits, dot, dash and underscore make a name, but for {TAKEN[0]}"
             )

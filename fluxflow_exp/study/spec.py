@@ -63,7 +63,11 @@ def load(source: str, words: list[str], *, config_dir: str | None = None) -> Spe
     """
     path, groups = _found(source)
     raw = _read(path)
-    unknown = [f"{path}: there is no key {key!r}{did_you_mean(key, KEYS)}" for key in raw if key not in KEYS]
+    unknown = [
+        f"{path}: there is no key {key!r}{did_you_mean(key, KEYS) or '. There are: ' + ', '.join(KEYS)}"
+        for key in raw
+        if key not in KEYS
+    ]
     given, own, problems = _sorted_out(words)
     for key, value in own:
         problems += _put(raw, key, value)
@@ -156,10 +160,13 @@ def _put(raw: dict[str, Any], key: str, value: Any) -> list[str]:
         there = there[section]
         if not isinstance(there, dict):
             return [f"{key}: {section} has no keys below it"]
-    if value is None:
-        there.pop(last, None)  # arms.NAME=null leaves an arm out
+    named = {str(each): each for each in there}  # an arm's name may be a number
+    if value is not None:
+        there[named.get(last, last)] = value
+    elif sections == ["arms"] and last not in named:
+        return [f"{key}=null: there is no arm {last!r}{did_you_mean(last, named) or '.'} There are: {', '.join(named)}"]
     else:
-        there[last] = value
+        there.pop(named.get(last, last), None)  # arms.NAME=null leaves an arm out
     return []
 
 

@@ -1,5 +1,6 @@
 """What is measured of a step's updates."""
 
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytest
 
 from fluxflow_exp.benchmark.measurement import measure, warm
 from fluxflow_exp.errors import UserError
+from fluxflow_exp.machine.preemption import SIGNALS
 from tests.conftest import toy
 
 STEPS = ["stage.steps.vae.n_epochs=4", "stage.steps.vae.batch_size=8"]
@@ -30,6 +32,8 @@ def test_a_step_with_too_few_updates_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_warm_step_is_timed_again_and_again(tmp_path: Path) -> None:
+    handlers = [signal.getsignal(each) for each in SIGNALS]
     with warm(toy(tmp_path, *STEPS), "vae") as times:
+        assert [signal.getsignal(each) for each in SIGNALS] == handlers  # Ctrl-C ends it
         assert [len(times(count)) for count in (2, 6)] == [2, 6]  # of four batches in memory
     assert not list(tmp_path.iterdir())

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from fluxflow_exp.errors import UserError
-from fluxflow_exp.study.arms import check_all, metric_problems
+from fluxflow_exp.study.arms import apart, check_all, metric_problems
 from fluxflow_exp.study.spec import load, shipped
 from tests.study.test_spec import FIVE, study
 
@@ -35,6 +35,20 @@ def test_an_outcome_must_be_one_that_the_arms_can_have(tmp_path: Path) -> None:
     assert "large trains no flow transformer" in metric_problems("val_flow", arms)[0]
     assert "name the guidance of the samples, as fd@1" in metric_problems("fd", arms)[0]
     assert "psnr takes no guidance" in metric_problems("psnr@2", arms)[0]
+
+
+def test_what_training_cannot_measure_is_not_offered(tmp_path: Path) -> None:
+    said = metric_problems("val_clip_score", {})[0]
+    assert "there is no such held-out metric" in said
+    offered = said.partition("while training: ")[2].partition(";")[0].split(", ")
+    assert len(offered) == len(set(offered))
+    assert {"val_psnr", "val_ssim", "prompt_accuracy_kind"} <= set(offered)
+    assert not {"val_clip_score", "val_prompt_accuracy"} & set(offered)
+
+
+def test_what_arms_differ_in_is_said_with_both_values(tmp_path: Path) -> None:
+    spec = study(tmp_path)
+    assert apart(spec, check_all(spec, {})) == ["small differs from large in stage.steps.vae.batch_size 8 (there 32)"]
 
 
 def test_arms_that_come_to_the_same_are_told(tmp_path: Path) -> None:

@@ -54,6 +54,15 @@ def test_words_change_the_study_or_all_of_its_arms(tmp_path: Path) -> None:
     assert "auto ends by smallest_difference or by budget" in problems(tmp_path, FIVE, "seeds=auto")
 
 
+def test_an_arm_is_left_out_by_its_name(tmp_path: Path) -> None:
+    three = FIVE.replace("small:", "64: stage.steps.vae.batch_size=64, small:")
+    assert list(study(tmp_path, three, "arms.64=null").arms) == ["large", "small"]
+    assert study(tmp_path, three, "arms.64=[seed_of=3]").arms["64"] == ["seed_of=3"]
+    said = problems(tmp_path, three, "arms.smal=null")
+    assert said == "arms.smal=null: there is no arm 'smal'; did you mean 'small'? There are: large, 64, small"
+    assert study(tmp_path, three, "budget.runs=null").runs is None
+
+
 def test_the_later_word_of_a_key_holds() -> None:
     assert merged(["a=1", "+b.c=2", "~d"], ["b.c=3", "d=4"]) == ["a=1", "b.c=3", "d=4"]
 
@@ -79,6 +88,8 @@ def test_learning_rates_are_chosen_on_seeds_that_judge_nothing(tmp_path: Path) -
     [
         (("outcome: val_psnr\n", ""), "outcome is missing"),
         (("seeds: 2", "sedes: 2"), "there is no key 'sedes'; did you mean 'seeds'?"),
+        (("seeds: 2", "repeats: 2"), "there is no key 'repeats'. There are: question, base, arms"),
+        (("small:", "off:"), "put such a name in quotes"),
         (("seeds: 2", "seeds: [1, 1]"), "seeds: a number of them, a list of different ones, or auto is wanted"),
         (("seeds: 2", "where: there"), "where is one of here, slurm, slurm_local, not 'there'"),
         (("seeds: 2", "equal: size"), "equal is one of nothing, parameters, flops, memory, time, not 'size'"),
