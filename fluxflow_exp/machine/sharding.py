@@ -68,12 +68,15 @@ def gathered(state: Any) -> Any:
 
 
 def like(tensor: Any, reference: Tensor) -> Any:
-    """Spread a whole `tensor` as `reference` is, if that is spread and of its shape; else return it as it is."""
+    """Bring a whole `tensor` to the device of `reference`, spread as that is, if it is spread and of its shape.
+
+    What is no tensor stays as it is.
+    """
     from torch.distributed.tensor import DTensor, distribute_tensor
 
     if isinstance(reference, DTensor) and isinstance(tensor, Tensor) and tensor.shape == reference.shape:
         return distribute_tensor(tensor.to(reference.device), reference.device_mesh, reference.placements)
-    return tensor
+    return tensor.to(reference.device) if isinstance(tensor, Tensor) else tensor
 
 
 def local(tensor: Tensor) -> Tensor:
