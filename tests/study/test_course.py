@@ -15,7 +15,7 @@ from PIL import Image
 
 from tests.conftest import TOY
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
 
 BATCH = f"""\
 question: Does a smaller batch rebuild better?
