@@ -1,6 +1,8 @@
 """Layers that several models share."""
 
+import hashlib
 from abc import ABCMeta
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -43,7 +45,12 @@ def set_up_compilation(*, exact: bool) -> None:
     import torch._dynamo
     import torch._functorch.config
     import torch._inductor.config
+    import torch.compiler.config
 
+    # Its caches know our operators by their names alone, and would give the code that an earlier version of one had.
+    tag = digest_of_kernels(Path(__file__).parent)
+    if tag not in torch.compiler.config.cache_key_tag:
+        torch.compiler.config.cache_key_tag += tag
     # A region's kinds and shapes are few and known; each is compiled for itself, at full speed.
     torch._dynamo.config.recompile_limit = 128
     torch._dynamo.config.accumulated_recompile_limit = 1024
@@ -52,6 +59,14 @@ def set_up_compilation(*, exact: bool) -> None:
     torch._functorch.config.donated_buffer = False
     if exact:
         torch._inductor.config.deterministic = True
+
+
+def digest_of_kernels(folder: Path) -> str:
+    """SHA-256 of the modules of kernels in `folder`, hexadecimal."""
+    found = hashlib.sha256()
+    for path in sorted(folder.glob("*_triton.py")):
+        found.update(path.name.encode() + path.read_bytes())
+    return found.hexdigest()
 
 
 def compile_regions(model: nn.Module) -> None:

@@ -1,5 +1,7 @@
 """What GPUs compute in another way, against the plain way; and what is compiled."""
 
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -13,6 +15,7 @@ from fluxflow_exp.models.layers import (
     _shuffle_innermost,
     _unshuffle_innermost,
     compile_regions,
+    digest_of_kernels,
     make_activation,
     set_up_compilation,
 )
@@ -138,3 +141,20 @@ def test_a_region_that_was_trained_without_a_gan_may_be_walked_twice_with_one() 
     (gradient,) = torch.autograd.grad(loss, region[0].weight, retain_graph=True)  # type: ignore[arg-type]
     loss.backward()
     torch.testing.assert_close(region[0].weight.grad, gradient)
+
+
+def test_torch_does_not_take_code_of_other_kernels_from_its_caches(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    import torch.compiler.config
+
+    from fluxflow_exp import models
+
+    (tmp_path / "norm_triton.py").write_text("eps = 1e-6")
+    one = digest_of_kernels(tmp_path)
+    (tmp_path / "norm_triton.py").write_text("eps = 1e-5")
+    assert digest_of_kernels(tmp_path) != one
+    monkeypatch.setattr(torch.compiler.config, "cache_key_tag", "mine")
+    for _ in range(2):
+        set_up_compilation(exact=False)
+    assert torch.compiler.config.cache_key_tag == "mine" + digest_of_kernels(Path(models.__path__[0]))
