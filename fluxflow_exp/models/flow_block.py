@@ -136,8 +136,9 @@ class Attention(nn.Module):
 
         `mask` (B, 1, 1, M): True where a key may be seen. `rotation` as `rotary` gives it.
         """
-        key, value = self.key_value(source).chunk(2, -1)
+        # Queries first: in the backward pass adapters add to the gradient of x in the opposite order, which rounds.
         query = head_norm(self.query(x), self.query_norm.weight, rotation)
+        key, value = self.key_value(source).chunk(2, -1)
         key = head_norm(key, self.key_norm.weight, rotation)
         value = value.unflatten(-1, (self.heads, -1)).transpose(1, 2)
         if self.mix is not None:

@@ -1,12 +1,13 @@
-"""The block's MLP with a number of hidden channels that matrix units take."""
+"""The block's MLP with a number of hidden channels that matrix units take; an attention's sums of gradients."""
 
 from collections.abc import Callable
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fluxflow_exp.models.flow_block import MLP, Block
+from fluxflow_exp.models.flow_block import MLP, Attention, Block
 from fluxflow_exp.models.layers import ActivationName, make_activation
 
 
@@ -47,6 +48,35 @@ def test_a_gpu_computes_what_a_cpu_does() -> None:
     layers, x = mlp("bezier", 21).float(), torch.randn(4, 8)
     wanted = layers(x)
     torch.testing.assert_close(layers.cuda()(x.cuda()).cpu(), wanted, rtol=2e-3, atol=2e-3)
+
+
+def test_an_adapted_attention_adds_to_the_gradient_of_its_input_in_one_order() -> None:
+    """Four layers read x, and a sum of four rounds by their order: runs go on with the bits that they began with."""
+    torch.manual_seed(0)
+    attention = Attention(32, 2, 32)
+    attention.query, attention.key_value = Adapted(32, 32), Adapted(32, 64)  # type: ignore[assignment]
+    x = torch.randn(4, 16, 32, requires_grad=True)
+
+    query, (key, value) = attention.query(x), attention.key_value(x).chunk(2, -1)
+    query, key, value = (each.unflatten(-1, (2, -1)).transpose(1, 2) for each in (query, key, value))
+    query, key = attention.query_norm(query), attention.key_norm(key)
+    wanted = attention.out(F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2))
+
+    made, _ = attention(x, x)
+    (slope,), (wanted_slope,) = (torch.autograd.grad(each.square().sum(), x) for each in (made, wanted))
+    assert torch.equal(made, wanted)
+    assert torch.equal(slope, wanted_slope)
+
+
+class Adapted(nn.Module):
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.base = nn.Linear(inputs, outputs, bias=False)
+        self.down, self.up = nn.Linear(inputs, 4, bias=False), nn.Linear(4, outputs, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        made: Tensor = self.base(x) + self.up(self.down(x))
+        return made
 
 
 def mlp(activation: ActivationName, hidden: int) -> MLP:
