@@ -118,6 +118,20 @@ def test_attention_computes_on_a_gpu_what_it_does_on_a_cpu(compiled: bool) -> No
     assert layer.query_norm.weight.grad.abs().max() > 0
 
 
+@pytest.mark.gpu
+@by_the_parent
+def test_a_gpu_keeps_float64_and_takes_a_batch_of_nothing() -> None:
+    x, weight, _ = given(2, 8, device="cuda", precision=torch.float64)
+    found, wanted = head_norm(x, weight.double()), formula(x, weight.double(), None)
+    torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
+    none = x[:0].float().requires_grad_()
+    made = head_norm(none, weight)
+    assert made.shape == (0, 2, 15, 8)
+    made.sum().backward()
+    assert none.grad is not None
+    assert none.grad.shape == (0, 15, 16)
+
+
 def kernel(x: Tensor, weight: Tensor, rotation: Tensor | None) -> Tensor:
     """The fused path, whatever the device."""
     from fluxflow_exp.models import head_norm_triton
