@@ -67,7 +67,9 @@ def _parser() -> argparse.ArgumentParser:
         "are done, 2 something is wrong, and what. docs/how-to/studies.md shows a study of one's own.",
     )
     parser.add_argument("study", metavar="FILE_OR_NAME", help="a study's YAML, a folder with study.yaml, or a name")
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="of the study, or of all its arms")
+    parser.add_argument(
+        "overrides", nargs="*", default=[], metavar="KEY=VALUE", help="of the study, or of all its arms"
+    )
     parser.add_argument("--plan", action="store_true", help="check everything, say what it will cost, train nothing")
     parser.add_argument("--status", action="store_true", help="what has become of its runs; starts nothing")
     parser.add_argument("--config-dir", metavar="FOLDER", help="the folder of your own groups")

@@ -63,11 +63,7 @@ def load(source: str, words: list[str], *, config_dir: str | None = None) -> Spe
     """
     path, groups = _found(source)
     raw = _read(path)
-    unknown = [
-        f"{path}: there is no key {key!r}{did_you_mean(key, KEYS) or '. There are: ' + ', '.join(KEYS)}"
-        for key in raw
-        if key not in KEYS
-    ]
+    unknown = [f"{path}: there is no key {key!r}{_instead(key)}" for key in raw if key not in KEYS]
     given, own, problems = _sorted_out(words)
     for key, value in own:
         problems += _put(raw, key, value)
@@ -94,6 +90,13 @@ def load(source: str, words: list[str], *, config_dir: str | None = None) -> Spe
     if problems:
         raise UserError(*(f"{path}: {line}" for line in problems))
     return spec
+
+
+def _instead(key: str) -> str:
+    """What to do in the place of a key that a study's file does not have."""
+    if key in ("name", "output_root"):
+        return f": say {key}=… on the command line. Without a name the study is called as its file"
+    return did_you_mean(key, KEYS) or f". There are: {', '.join(KEYS)}. What all arms have stands in base"
 
 
 def key_of(word: str) -> str:
@@ -128,10 +131,18 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
+        raise UserError(f"{path} is no YAML: {_at(error)}. Quotes keep a text with a colon together") from error
     if not isinstance(raw, dict) or not all(isinstance(key, str) for key in raw):
         raise UserError(f"{path}: keys of a study are wanted: {', '.join(KEYS)}")
     return raw
+
+
+def _at(error: yaml.YAMLError | UnicodeDecodeError) -> str:
+    """What a file is not read for, and where."""
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
+        mark = error.problem_mark
+        return f"line {mark.line + 1}, column {mark.column + 1}: {error.problem}"
+    return " ".join(str(error).split())
 
 
 def _sorted_out(words: list[str]) -> tuple[list[str], list[tuple[str, Any]], list[str]]:

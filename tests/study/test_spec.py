@@ -89,6 +89,7 @@ def test_learning_rates_are_chosen_on_seeds_that_judge_nothing(tmp_path: Path) -
         (("outcome: val_psnr\n", ""), "outcome is missing"),
         (("seeds: 2", "sedes: 2"), "there is no key 'sedes'; did you mean 'seeds'?"),
         (("seeds: 2", "repeats: 2"), "there is no key 'repeats'. There are: question, base, arms"),
+        (("seeds: 2", "name: mine"), "there is no key 'name': say name=… on the command line"),
         (("small:", "off:"), "put such a name in quotes"),
         (("seeds: 2", "seeds: [1, 1]"), "seeds: a number of them, a list of different ones, or auto is wanted"),
         (("seeds: 2", "where: there"), "where is one of here, slurm, slurm_local, not 'there'"),
@@ -122,4 +123,6 @@ def test_a_name_that_is_nearly_one_is_answered_with_it(tmp_path: Path) -> None:
 
 def test_a_file_that_is_no_yaml_is_named(tmp_path: Path) -> None:
     assert "mine.yaml is no YAML" in problems(tmp_path, "question: [")
+    said = problems(tmp_path, FIVE.replace("Does a", "Batch: does a"))
+    assert "line 1, column 16: mapping values are not allowed here. Quotes keep a text with a colon" in said
     assert "keys of a study are wanted" in problems(tmp_path, "- a\n- b\n")
