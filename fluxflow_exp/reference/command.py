@@ -49,7 +49,10 @@ def _make(options: argparse.Namespace) -> int:
         curves.write(options.out, made)
     for name, step in made.steps.items():
         points = {metric: len(each) for metric, each in step.metrics.items()}
-        print(f"{name}: " + ", ".join(f"{metric} at {count} updates" for metric, count in points.items()))
+        print(
+            f"{name}: "
+            + ", ".join(f"{metric} at {count} update{'s' if count > 1 else ''}" for metric, count in points.items())
+        )
     size = options.out.stat().st_size / 1024
     print(f"written to {options.out} ({size:.0f} KiB); evaluation.reference={options.out} compares with it")
     return 0
