@@ -72,14 +72,20 @@ def said(spec: Spec, costs: dict[str, ArmCost], counts: dict[str, int], unit: st
     return lines
 
 
+def check_runs(spec: Spec, counts: dict[str, int]) -> None:
+    """UserError: more runs are asked for than the study's budget has, which is known before any is predicted."""
+    runs = sum(counts.values())
+    if spec.runs is not None and runs > spec.runs:
+        fewer = (
+            f"auto begins with {runs // len(counts)} an arm" if spec.seeds is None else "or take fewer seeds or arms"
+        )
+        raise UserError(f"budget.runs={spec.runs}, and {runs} runs are asked for: raise it, {fewer}")
+
+
 def check_budget(spec: Spec, costs: dict[str, ArmCost], counts: dict[str, int], unit: str) -> None:
-    """UserError: what is asked for does not fit the study's budget."""
+    """UserError: what is asked for does not fit the hours of the study's budget."""
     runs, hours = sum(counts.values()), total_hours(costs, counts)
     problems = []
-    if spec.runs is not None and runs > spec.runs:
-        problems.append(
-            f"budget.runs={spec.runs}, and {runs} runs are asked for: raise it, or take fewer seeds or arms"
-        )
     if spec.gpu_hours is not None and hours is not None and hours > spec.gpu_hours:
         problems.append(
             f"budget.gpu_hours={spec.gpu_hours:g}, and {runs} runs take about {shown_hours(hours, unit)}: raise it, or "

@@ -48,16 +48,21 @@ class Course:
 
     def predict(self) -> None:
         """Work out what a run of each arm costs. UserError: the study does not fit its budget."""
+        cost.check_runs(self.spec, self.counts())
+        done = 0
         for arm, run in self.first.items():
             if self.kept.get(f"cost {arm}", run.values) is None:
                 print(f"Predicting the cost of {arm} …", flush=True)
             found = self.kept.made(f"cost {arm}", run.values, partial(_predicted, run))
             self.costs[arm] = ArmCost(**found)
             taken = [cost.spent(each) for each in self._likely(arm) if each.entry().state == states.DONE]
+            done += len(taken)
             if taken:
                 self.costs[arm] = replace(self.costs[arm], hours=statistics.fmean(taken))
         print("\n".join(apart(self.spec, self.first)), flush=True)
         print("\n".join(cost.said(self.spec, self.costs, self.counts(), self.unit)), flush=True)
+        if done:
+            print(f"Done already, and left out: {done} of them", flush=True)
         cost.check_budget(self.spec, self.costs, self.counts(), self.unit)
 
     def _likely(self, arm: str) -> list[Run]:

@@ -2,7 +2,11 @@
 
 from pathlib import Path
 
+import pytest
+
+from fluxflow_exp.errors import UserError
 from fluxflow_exp.study.cost import ArmCost, said
+from fluxflow_exp.study.course import Course
 from tests.study.test_spec import FIVE, study
 
 
@@ -15,3 +19,13 @@ def test_one_seed_is_said_to_judge_nothing(tmp_path: Path) -> None:
     two = said(study(tmp_path, FIVE), costs, dict.fromkeys(costs, 2), "hours")
     assert len(two) == 3
     assert two[1].startswith("  large: 2 runs, ")
+
+
+def test_too_many_runs_are_refused_before_any_is_predicted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    few = Course(study(tmp_path, FIVE, "budget.runs=3", f"output_root={tmp_path}"), trains=False)
+    with pytest.raises(UserError, match=r"budget\.runs=3, and 4 runs are asked for: raise it, or take fewer seeds"):
+        few.predict()
+    auto = Course(study(tmp_path, FIVE, "budget.runs=3", "seeds=auto", f"output_root={tmp_path}"), trains=False)
+    with pytest.raises(UserError, match=r"and 6 runs are asked for: raise it, auto begins with 3 an arm"):
+        auto.predict()
+    assert "Predicting" not in capsys.readouterr().out

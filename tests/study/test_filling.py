@@ -82,16 +82,26 @@ def test_a_sweep_is_what_a_user_would_type(tmp_path: Path) -> None:
     assert words[-4:] == ["name=small", f"output_root={tmp_path / 'mine'}", "seed=0,1", "hydra/launcher=slurm_local"]
 
 
-def test_a_budget_that_does_not_hold_all_runs_is_refused(tmp_path: Path) -> None:
-    made = course(tmp_path, FIVE, "budget.runs=3", "budget.gpu_hours=1")
+def test_hours_that_do_not_hold_all_runs_are_refused(tmp_path: Path) -> None:
+    made = course(tmp_path, FIVE, "budget.gpu_hours=1")
     costs = {"large": ArmCost(0.5, 0.1, 1, 1.0, 1.0), "small": ArmCost(0.5, 0.1, 1, 1.0, 1.0)}
     with pytest.raises(UserError) as told:
         cost.check_budget(made.spec, costs, made.counts(), cost.GPU_HOURS)
-    assert "budget.runs=3, and 4 runs are asked for" in str(told.value)
     assert "budget.gpu_hours=1, and 4 runs take about 2 GPU hours" in str(told.value)
     unknown = {arm: ArmCost(None, 0.1, 1, 1.0, 1.0) for arm in costs}
     with pytest.raises(UserError, match=r"budget\.gpu_hours cannot be held"):
         cost.check_budget(made.spec, unknown, made.counts(), cost.GPU_HOURS)
+
+
+def test_runs_that_are_done_are_said_to_be_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made, runs = planted(tmp_path)
+    monkeypatch.setattr(cost, "predict", lambda run: ArmCost(0.5, 0.1, 1, 1.0, 1.0))
+    made.predict()
+    done = sum(run.entry().state == "done" for run in runs)
+    assert done
+    assert f"Done already, and left out: {done} of them" in capsys.readouterr().out
 
 
 def test_the_budget_left_is_counted_in_seeds_of_the_arms_that_are_open(tmp_path: Path) -> None:
