@@ -62,7 +62,8 @@ def _arms(raw: Any, problems: list[str]) -> dict[str, list[str]]:
     found = {}
     for name, words in raw.items():
         if isinstance(name, bool):
-            problems.append("arms: YAML reads on, off, yes and no as true and false: put such a name in quotes, 'on'")
+            read = "on and yes as true" if name else "off and no as false"
+            problems.append(f"arms: YAML reads {read}: put such a name in quotes")
         elif not WORD.fullmatch(str(name)) or name in TAKEN:
             problems.append(
                 f"arms: {name!r}: letters, digits, dot, dash and underscore make a name, but for {TAKEN[0]}"

@@ -90,7 +90,7 @@ def test_learning_rates_are_chosen_on_seeds_that_judge_nothing(tmp_path: Path) -
         (("seeds: 2", "sedes: 2"), "there is no key 'sedes'; did you mean 'seeds'?"),
         (("seeds: 2", "repeats: 2"), "there is no key 'repeats'. There are: question, base, arms"),
         (("seeds: 2", "name: mine"), "there is no key 'name': say name=… on the command line"),
-        (("small:", "off:"), "put such a name in quotes"),
+        (("small:", "off:"), "YAML reads off and no as false: put such a name in quotes"),
         (("seeds: 2", "seeds: [1, 1]"), "seeds: a number of them, a list of different ones, or auto is wanted"),
         (("seeds: 2", "where: there"), "where is one of here, slurm, slurm_local, not 'there'"),
         (("seeds: 2", "equal: size"), "equal is one of nothing, parameters, flops, memory, time, not 'size'"),
