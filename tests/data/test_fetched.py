@@ -264,6 +264,7 @@ def test_a_run_may_go_on_with_another_cache() -> None:
     assert identity_differences(before, {**config, "data": {"shuffle_shards": 2}})
 
 
+@pytest.mark.slow
 def test_a_pipeline_that_is_killed_ends_bit_for_bit(server: ObjectServer, tmp_path: Path) -> None:
     words = ["data=webdataset", f"data.urls='{server.address}/{ALL}'", f"+data.cache_gib={TIGHT}", "data.img_size=16"]
     words += ["+data.shuffle_shards=1", "data.validation_images=4", "checkpoint.every_updates=1"]

@@ -305,6 +305,7 @@ def test_without_the_library_the_error_names_the_extra(root: Path, monkeypatch: 
         build(root / "saved")
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_bit_for_bit(root: Path, tmp_path: Path) -> None:
     data = ["data=hf_dataset", f"data.data_path={root / 'saved'}", "data.caption_column=[text,tags]"]
     steps = ["stage.steps.flow.n_epochs=3", "stage.steps.flow.batch_size=8", "data.img_size=16"]

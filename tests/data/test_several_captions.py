@@ -101,6 +101,7 @@ def test_of_several_captions_each_and_its_weight_are_the_data_and_of_one_its_tex
     assert found[0][2] == found[1][2] == plain[2]
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_with_the_same_captions_and_so_does_a_cached_one(folder: Path, tmp_path: Path) -> None:
     data = ["data=image_folder", f"data.data_path={folder / 'images'}", f"data.captions_file={folder / 'captions.tsv'}"]
     steps = ["stage.steps.flow.n_epochs=3", "stage.steps.flow.batch_size=8", "data.img_size=16"]

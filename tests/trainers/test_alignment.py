@@ -262,6 +262,7 @@ def test_its_teacher_does_not_judge_what_it_has_taught(tmp_path: Path, undisturb
     assert {each.metric for each in found} == {"fd"}
 
 
+@pytest.mark.slow
 def test_killed_before_and_after_its_stop_a_run_ends_with_the_same_bytes(
     tmp_path: Path, undisturbed: Path, autoencoder: Path, on: list[str]
 ) -> None:

@@ -34,6 +34,7 @@ def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
+@pytest.mark.slow
 def test_a_flow_step_that_is_killed_goes_on_bit_for_bit(tmp_path: Path, kind: str) -> None:
     save(tmp_path / "vae", kind)
     words = [begun(tmp_path / "vae"), *step("flow", epochs=2), "name=run"]
