@@ -37,6 +37,7 @@ def table(said: str) -> dict[str, str]:
     return {line.split("  ")[1].strip(): line for line in lines if line.startswith("  ")}
 
 
+@pytest.mark.slow
 def test_failed_jobs_are_retried_and_edited_ones_are_stale(tmp_path: Path) -> None:
     groups = tmp_path / "groups" / "scheduler"
     groups.mkdir(parents=True)

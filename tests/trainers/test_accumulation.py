@@ -238,6 +238,7 @@ class SecondRankIsShort:
             AutoencoderTrainer._generator = planted  # type: ignore[method-assign]
 
 
+@pytest.mark.slow
 def test_the_ranks_go_on_with_what_fits_on_all(tmp_path: Path) -> None:
     pipeline.run(vae(tmp_path / "alone", "stage.steps.vae.n_epochs=1"))
     codes = finish_ranks(vae(tmp_path, "stage.steps.vae.n_epochs=1"), tmp_path / "log", 2, SecondRankIsShort())

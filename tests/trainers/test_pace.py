@@ -45,6 +45,7 @@ def counted(run: Path) -> list[str]:
     ]
 
 
+@pytest.mark.slow
 def test_killed_three_times_it_ends_with_the_bytes_of_an_undisturbed_run_of_as_many_updates(tmp_path: Path) -> None:
     seldom = ["data.n_images=96", "checkpoint.every_updates=6", "samples.every_epochs=3"]
     values = toy(tmp_path / "timed", "minutes=0.045", "stage.steps.vae.n_epochs=1", *seldom)
