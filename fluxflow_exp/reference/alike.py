@@ -1,9 +1,8 @@
 """Which runs are similar enough that the curves of one say something about those of the other."""
 
-from dataclasses import dataclass
 from typing import Any
 
-from fluxflow_exp.reference.curves import Reference, StepCurves
+from fluxflow_exp.reference.curves import Facts, Reference, StepCurves
 from fluxflow_exp.run.identity import ABSENT, ASIDE, flatten
 
 FACTOR = 2.0  # at most between the numbers of training pictures, of an update's pictures, of earlier steps' pictures
@@ -13,18 +12,6 @@ OF_STEP = ("trainer", "ema", "cfg_dropout_prob", "freeze", "unfreeze", "init_fro
 # What of a model is not there before a step has this player.
 SINCE = {"discriminator": "discriminator", "flow_processor": "flow", "text_encoder": "flow", "text_dim": "flow"}
 NAMES = ("model.learning_rate", "model.name")
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What of one step of a run decides about its likeness to others."""
-
-    alike: dict[str, Any]
-    settings: dict[str, Any]
-    batch_size: int
-    training_pictures: int
-    earlier_pictures: int
-    names: str | None
 
 
 def facts(values: dict[str, Any], record: dict[str, Any], step: str) -> Facts:

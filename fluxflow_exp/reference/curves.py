@@ -40,15 +40,21 @@ class Band:
 
 
 @dataclass(frozen=True)
-class StepCurves:
-    """One step of the runs. `alike`: key → value of similar runs, too; `settings`: what is told where it differs."""
+class Facts:
+    """What of one step of a run decides about its likeness to others."""
 
-    alike: dict[str, Any]
-    settings: dict[str, Any]
+    alike: dict[str, Any]  # key → value of similar runs, too
+    settings: dict[str, Any]  # what is told where it differs
     batch_size: int
     training_pictures: int
     earlier_pictures: int  # seen by all steps before this one
     names: str | None  # digest of the training set's names
+
+
+@dataclass(frozen=True)
+class StepCurves(Facts):
+    """One step of the runs."""
+
     metrics: dict[str, tuple[Point, ...]]
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.reference import alike, standing
-from fluxflow_exp.reference.curves import FEWEST_RUNS, Point, Reference, StepCurves
+from fluxflow_exp.reference.curves import FEWEST_RUNS, Facts, Point, Reference, StepCurves
 from fluxflow_exp.run.folder import RunFolder
 from fluxflow_exp.run.identity import identity_differences
 from fluxflow_exp.run.metric_log import Row, read_rows
@@ -59,7 +59,7 @@ def _step(step: str, folders: Sequence[RunFolder], values: dict[str, Any], recor
     return StepCurves(**vars(facts), metrics=_metrics(runs, facts, values["log_every"]))
 
 
-def _metrics(runs: Sequence[list[Row]], facts: alike.Facts, log_every: int) -> dict[str, tuple[Point, ...]]:
+def _metrics(runs: Sequence[list[Row]], facts: Facts, log_every: int) -> dict[str, tuple[Point, ...]]:
     """Points of each judged metric, at updates at which all runs have it."""
     found: dict[str, list[Point]] = {}
     for kind in ("held_out", "train"):

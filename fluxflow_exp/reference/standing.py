@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fluxflow_exp.reference import alike, curves, words
-from fluxflow_exp.reference.alike import Facts
-from fluxflow_exp.reference.curves import Reference
+from fluxflow_exp.reference.curves import Facts, Reference
 from fluxflow_exp.reference.words import Finding
 from fluxflow_exp.run.metric_log import Row
 

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from fluxflow_exp.reference import alike
-from fluxflow_exp.reference.alike import Facts
-from fluxflow_exp.reference.curves import Band, Reference
+from fluxflow_exp.reference.curves import Band, Facts, Reference
 
 
 class Checks(NamedTuple):

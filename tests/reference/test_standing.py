@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from fluxflow_exp.reference import alike, curves, standing, words
+from fluxflow_exp.reference import curves, standing, words
 from fluxflow_exp.reference.make import reference
 from fluxflow_exp.run.folder import RunFolder
 from fluxflow_exp.run.metric_log import read_rows
@@ -134,7 +134,7 @@ def test_a_metric_that_comes_back_is_told_when_the_step_ends(tmp_path: Path, fil
 
 def test_where_an_earlier_step_lay_apart_that_is_what_to_check():
     band = curves.Band(1.0, 1.1, 1.2, 0.9, 1.3)
-    facts = alike.Facts({}, {}, 8, 320, 0, "a")
+    facts = curves.Facts({}, {}, 8, 320, 0, "a")
     step = curves.StepCurves({}, {}, 8, 320, 0, "a", {})
     reference = curves.Reference("toys", "tiny", "full", (0, 1, 2), {}, {"flow": step})
     said = words.told("flow", [words.Finding("val_flow", 4, 0.8, band)], facts, reference, apart="vae")
