@@ -1,5 +1,6 @@
 """The command as a newcomer meets it: what it says, what it leaves, how it exits."""
 
+import re
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import yaml
 
 from fluxflow_exp import main
 from fluxflow_exp.config import commands
+from fluxflow_exp.config.override_words import is_field
 from fluxflow_exp.config.overrides import values_of
 from fluxflow_exp.errors import UserError
 from tests.conftest import TOY, TOY_STEPS
@@ -126,6 +128,9 @@ def test_help_ends_with_the_further_commands_and_a_commands_name_is_answered(tmp
     done = command(tmp_path, "--help")
     assert done.returncode == 0
     assert done.stdout.rstrip().endswith(commands.listed())
+    groups = re.findall(r"^([\w/]+): \w", done.stdout, re.MULTILINE)
+    assert "model/autoencoder" in groups
+    assert [each for each in groups if each != "loss" and not is_field(each.split("/")[0])] == []
     done = command(tmp_path, "status", "outputs")
     assert (done.returncode, done.stdout) == (2, "")
     assert "  python -m fluxflow_exp.status outputs\n" in done.stderr

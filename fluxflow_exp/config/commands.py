@@ -26,6 +26,7 @@ COMMANDS = {
     "data.pack": "a folder as WebDataset shards",
     "data.shard_index": "indices of shards, for object storage",
 }
+SWEEP = ("-m", "--multirun")
 
 
 def listed() -> str:
@@ -36,10 +37,13 @@ def listed() -> str:
 
 
 def meant(arguments: list[str]) -> str | None:
-    """Return what to type where the first argument is nearly the name of a command; None: it is not."""
+    """Return what to type where the first argument is nearly the name of a command, or a study is set; None: neither."""
     first = arguments[0] if arguments else ""
-    if first.startswith(("study=", "+study=")):  # of conf/study, which is no group of a run
-        return f"a study is a command of its own:\n  python -m fluxflow_exp.study {first.partition('=')[2]}"
+    for place, word in enumerate(arguments):
+        key, equals, name = word.partition("=")
+        if equals and key.lstrip("+") == "study":
+            others = [each for each in [*arguments[:place], *arguments[place + 1 :]] if each not in SWEEP]
+            return f"a study is a command of its own:\n  {_called('study', [name, *others])}"
     if not first or first[0] in "-+~" or "=" in first:
         return None
     by_word = {name.rpartition(".")[2]: name for name in COMMANDS} | {name: name for name in COMMANDS}
@@ -47,7 +51,8 @@ def meant(arguments: list[str]) -> str | None:
     if not near:
         return None
     name = by_word[near[0]]
-    return (
-        f"{first!r} is no override (KEY=VALUE). The command {name} is called so:\n"
-        f"  {shlex.join(['python', '-m', f'fluxflow_exp.{name}', *arguments[1:]])}"
-    )
+    return f"{first!r} is no override (KEY=VALUE). The command {name} is called so:\n  {_called(name, arguments[1:])}"
+
+
+def _called(name: str, words: list[str]) -> str:
+    return shlex.join(["python", "-m", f"fluxflow_exp.{name}", *words])

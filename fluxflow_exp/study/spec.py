@@ -9,7 +9,6 @@ from typing import Any
 
 import yaml
 
-from fluxflow_exp.config.compose import conf_dir
 from fluxflow_exp.errors import UserError, did_you_mean
 from fluxflow_exp.study.fields import WORD, Rates, checked, words_of
 
@@ -18,6 +17,7 @@ KEYS = (
     "learning_rates", "evaluate",
 )  # fmt: skip
 NEEDED = ("question", "arms", "outcome")
+SHIPPED = Path(__file__).parent / "shipped"  # not in conf/, where a folder is a group of the training command
 OWN = {"seed": "the study's `seeds` sets it", "name": "say name=… on the command line"}
 
 
@@ -51,8 +51,8 @@ class Spec:
 
 
 def shipped() -> list[str]:
-    """Names of the studies of `conf/study/`."""
-    return sorted(path.stem for path in (Path(conf_dir()) / "study").glob("*.yaml"))
+    """Names of the studies of `shipped/`."""
+    return sorted(path.stem for path in SHIPPED.glob("*.yaml"))
 
 
 def load(source: str, words: list[str], *, config_dir: str | None = None) -> Spec:
@@ -122,7 +122,7 @@ def _found(source: str) -> tuple[Path, str | None]:
         return path, None
     known = shipped()
     if source in known:
-        return Path(conf_dir()) / "study" / f"{source}.yaml", None
+        return SHIPPED / f"{source}.yaml", None
     raise UserError(f"there is no study {source!r}{did_you_mean(source, known) or '.'} Shipped: {', '.join(known)}; or "
                     "name a file of your own, or a folder with a study.yaml")  # fmt: skip
 

@@ -26,6 +26,7 @@ def test_every_module_that_can_be_run_is_listed_once() -> None:
     [
         (["status"], "python -m fluxflow_exp.status"),
         (["study=toy"], "python -m fluxflow_exp.study toy"),
+        (["-m", "data.n_images=64", "+study=toy"], "python -m fluxflow_exp.study toy data.n_images=64"),
         (["status", "outputs/a b"], "python -m fluxflow_exp.status 'outputs/a b'"),
         (["evalute", "outputs/vae"], "python -m fluxflow_exp.evaluate outputs/vae"),
         (["pack", "in"], "python -m fluxflow_exp.data.pack in"),
