@@ -37,7 +37,7 @@ def listed() -> str:
 
 
 def meant(arguments: list[str]) -> str | None:
-    """Return what to type where the first argument is nearly the name of a command, or a study is set; None: neither."""
+    """What to type where the first argument is nearly the name of a command, or a study is set; None: neither."""
     first = arguments[0] if arguments else ""
     for place, word in enumerate(arguments):
         key, equals, name = word.partition("=")
