@@ -5,6 +5,7 @@ States as squeue's manual lists them ("JOB STATE CODES").
 
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,6 +23,7 @@ ENDED = (
 )
 WAITING = ("PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "RESV_DEL_HOLD", "SPECIAL_EXIT")
 UNKNOWN = "UNKNOWN"
+COMMANDS = ("sbatch", "srun", "squeue")
 SILENCE_SECONDS = 60  # that an answer may take
 FRESH_SECONDS = 5.0
 
@@ -65,21 +67,41 @@ def job_state(job: str) -> JobState | None:
     return answer if isinstance(answer, JobState) else answer.get(job)
 
 
+def lacking() -> str | None:
+    """Say why no job can be handed to SLURM from this machine; None: one can."""
+    absent = [command for command in COMMANDS if shutil.which(command) is None]
+    if absent:
+        return f"there is no SLURM on this machine (no {', '.join(absent)})"
+    answer = _squeue("--states=SPECIAL_EXIT")  # whose jobs are few, if any
+    return answer.reason if isinstance(answer, JobState) else None
+
+
 def _ask(array: str) -> dict[str, JobState] | JobState:
     """The state of each job of an array; or why that cannot be said."""
     try:
-        asked = subprocess.run(
-            ["squeue", "--noheader", "--array", "--states=all", "--jobs", array, "--format", "%i|%T|%r"],
-            capture_output=True, text=True, timeout=SILENCE_SECONDS, check=False,
-        )  # fmt: skip
+        answer = _squeue("--array", "--states=all", "--jobs", array, "--format", "%i|%T|%r")
     except FileNotFoundError:
         return {}  # not a machine of the cluster
+    if isinstance(answer, JobState):
+        return answer
+    fields = [line.split("|", 2) for line in answer.splitlines()]
+    return {job: JobState(state, "" if reason in ("None", "") else reason) for job, state, reason in fields}
+
+
+def _squeue(*words: str) -> str | JobState:
+    """What squeue prints; UNKNOWN: it does not answer. FileNotFoundError: it is not here."""
+    try:
+        asked = subprocess.run(
+            ["squeue", "--noheader", *words], capture_output=True, text=True, timeout=SILENCE_SECONDS, check=False
+        )
+    except FileNotFoundError:
+        raise
     except (OSError, subprocess.TimeoutExpired) as error:
         return JobState(UNKNOWN, f"squeue does not answer ({error})")
     if asked.returncode and "Invalid job id" not in asked.stderr:
-        return JobState(UNKNOWN, f"squeue does not answer ({' '.join(asked.stderr.split())})")
-    fields = [line.split("|", 2) for line in asked.stdout.splitlines()]
-    return {job: JobState(state, "" if reason in ("None", "") else reason) for job, state, reason in fields}
+        last = asked.stderr.strip().splitlines()[-1:] or [f"exit code {asked.returncode}"]
+        return JobState(UNKNOWN, f"squeue does not answer ({last[0].removeprefix('squeue: ')})")
+    return asked.stdout
 
 
 def patient(python: str = sys.executable) -> str:

@@ -7,6 +7,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
+from fluxflow_exp.errors import UserError
 from fluxflow_exp.run import failures
 from fluxflow_exp.study.spec import load, shipped
 
@@ -20,6 +21,7 @@ def main(arguments: list[str] | None = None) -> int:
     words = sys.argv[1:] if arguments is None else arguments
     options = _parser().parse_intermixed_args(words)
     spec = load(options.study, options.overrides, config_dir=options.config_dir)
+    from fluxflow_exp.study import launch
     from fluxflow_exp.study.course import Course
 
     if options.status:
@@ -27,10 +29,15 @@ def main(arguments: list[str] | None = None) -> int:
 
         return status.show(Course(spec, search=False, trains=False))
     print(f"STUDY: {spec.question}\n  {spec.source}; folder {spec.folder}", flush=True)
+    lacking = launch.lacking(spec) if options.plan or not spec.folder.exists() else None  # what is done needs none
+    if lacking and not options.plan:
+        raise UserError(lacking)
     course = Course(spec, trains=not options.plan)
     course.predict()
     if options.plan:
         _say_unused(course)
+        if lacking:
+            print(f"Note: {lacking}")
         return 0
     return _carry_out(course, [word for word in words if word != "--plan"])
 

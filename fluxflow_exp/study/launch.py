@@ -15,6 +15,7 @@ from collections.abc import Callable
 from types import FrameType
 
 from fluxflow_exp.errors import UserError
+from fluxflow_exp.machine import slurm
 from fluxflow_exp.machine.preemption import SIGNALS
 from fluxflow_exp.run import states
 from fluxflow_exp.study.runs import Run
@@ -32,6 +33,12 @@ def command(spec: Spec, runs: list[Run]) -> list[str]:
     return ["python", "-m", "fluxflow_exp", "-m", *groups, *runs[0].words, f"seed={seeds}", *launcher]
 
 
+def lacking(spec: Spec) -> str | None:
+    """Say why no run of the study can be started from this machine; None: they can."""
+    why = slurm.lacking() if spec.where == "slurm" else None
+    return why and f"where=slurm: {why}. Start it on a machine of the cluster, or say where=here or where=slurm_local"
+
+
 def train(spec: Spec, runs: list[Run]) -> list[Run]:
     """Train those of `runs` that are not done; those that have failed by then are returned.
 
@@ -45,6 +52,9 @@ def train(spec: Spec, runs: list[Run]) -> list[Run]:
         if not todo and not active:
             return failed
         if todo:
+            why = lacking(spec)
+            if why:
+                raise UserError(why)
             _sweeps(spec, todo)
             failed += [run for run in todo if run.entry().state == states.FAILED]
             left = [run for run in todo if run.entry().state in (states.NEW, states.INTERRUPTED)]

@@ -6,7 +6,6 @@ submitit. Hydra looks for launchers in one namespace only; `register` puts these
 """
 
 import re
-import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -59,8 +58,13 @@ class _Submitit(BaseSubmititLauncher):  # type: ignore[misc]
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         from submitit.core.utils import FailedJobError
 
-        if not self.config.validate:
-            self._check()
+        lacking = self._lacking()
+        if lacking and not self.config.validate:
+            leave_nothing(Path(str(self.config.hydra.sweep.dir)))
+            fail([lacking])
+            sys.exit(2)
+        if lacking:
+            print(f"Note: {lacking}")
         sweep = Sweep.prepare(self.hydra_context, self.config, job_overrides, here=False)
         if sweep.to_run:
             try:
@@ -139,8 +143,9 @@ class _Submitit(BaseSubmititLauncher):  # type: ignore[misc]
         """Return the values that the configuration leaves to be worked out."""
         return {}
 
-    def _check(self) -> None:
-        """SystemExit: this launcher cannot work here."""
+    def _lacking(self) -> str | None:
+        """Say why this launcher cannot work here; None: it can."""
+        return None
 
 
 class Slurm(_Submitit):
@@ -169,14 +174,12 @@ class Slurm(_Submitit):
     def _state(self, handle: Any) -> slurm.JobState:
         return slurm.job_state(handle.job_id) or slurm.GONE
 
-    def _check(self) -> None:
-        absent = [command for command in ("sbatch", "srun", "squeue") if shutil.which(command) is None]
-        if absent:
-            leave_nothing(Path(str(self.config.hydra.sweep.dir)))
-            fail(
-                [f"hydra/launcher=slurm needs {', '.join(absent)}: not here; without SLURM: hydra/launcher=slurm_local"]
-            )
-            sys.exit(2)
+    def _lacking(self) -> str | None:
+        why = slurm.lacking()
+        return why and (
+            f"hydra/launcher=slurm: {why}. Launch it on a machine of the cluster; without SLURM: "
+            "hydra/launcher=slurm_local, or none"
+        )
 
 
 class SlurmLocal(_Submitit):

@@ -85,6 +85,17 @@ def test_a_queue_that_does_not_answer_still_has_the_job(
     assert note in entry.note
 
 
+def test_whether_jobs_can_be_handed_to_slurm(tmp_path: Path, say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    say("srun", "")
+    assert slurm.lacking() == "there is no SLURM on this machine (no sbatch, squeue)"
+    say("sbatch", "")
+    say("squeue", "echo 'squeue: error: asked' >&2; echo 'squeue: fatal: nobody there' >&2; exit 1")
+    assert slurm.lacking() == "squeue does not answer (fatal: nobody there)"
+    say("squeue", "echo '7|SPECIAL_EXIT|None'")
+    assert slurm.lacking() is None
+
+
 def test_no_queue_here_and_the_number_of_another_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(slurm, "FRESH_SECONDS", 0.0)

@@ -123,7 +123,7 @@ def test_slurm_without_slurm_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
     done = launch(tmp_path, "hydra/launcher=slurm", "seed=0")
     assert done.returncode == 2
-    assert "error: hydra/launcher=slurm needs sbatch" in done.stderr
+    assert "error: hydra/launcher=slurm: there is no SLURM on this machine (no sbatch, srun, squeue)" in done.stderr
     assert list(tmp_path.iterdir()) == []
 
 
