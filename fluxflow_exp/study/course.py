@@ -61,6 +61,9 @@ class Course:
                 self.costs[arm] = replace(self.costs[arm], hours=statistics.fmean(taken))
         print("\n".join(apart(self.spec, self.first)), flush=True)
         print("\n".join(cost.said(self.spec, self.costs, self.counts(), self.unit)), flush=True)
+        beside = len(launch.places(self.spec, list(self.first.values())))
+        if beside > 1:
+            print(f"{beside} runs at a time, each on GPUs of its own", flush=True)
         if done:
             print(f"Done already, and left out: {done} of them", flush=True)
         cost.check_budget(self.spec, self.costs, self.counts(), self.unit)

@@ -1,28 +1,37 @@
-"""Training the runs of a study: a sweep an arm, each in a process of its own, by the command that a user would type.
+"""Training the runs of a study by sweeps, each in a process of its own, by the command that a user would type.
 
 What is done is left out and what was interrupted continues because sweeps do so.
 """
 
-import ctypes
 import os
-import shlex
-import signal
-import subprocess
-import sys
-import threading
 import time
-from collections.abc import Callable
-from types import FrameType
 
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.machine import slurm
-from fluxflow_exp.machine.preemption import SIGNALS
 from fluxflow_exp.run import states
+from fluxflow_exp.study import children
+from fluxflow_exp.study.children import ANY, Child
 from fluxflow_exp.study.runs import Run
 from fluxflow_exp.study.spec import Spec
 
 LOOK_SECONDS = 5.0  # between looks at runs that another process has
-PR_SET_PDEATHSIG = 1  # of linux/prctl.h
+
+
+def places(spec: Spec, runs: list[Run]) -> list[str]:
+    """Where runs are trained side by side: the GPUs that each sees, as CUDA_VISIBLE_DEVICES has them.
+
+    One that sees all there is (ANY), unless this machine trains and has GPUs for several runs.
+    """
+    hardware = [run.values["hardware"] for run in runs]
+    if spec.where != "here" or any(each["device"] == "cpu" for each in hardware):
+        return [ANY]
+    import torch
+
+    count = torch.cuda.device_count()
+    named = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(count)))
+    gpus, each = named.split(",")[:count], max((own["devices"] for own in hardware), default=1)
+    found = [",".join(gpus[first : first + each]) for first in range(0, count - each + 1, each)]
+    return found if len(found) > 1 else [ANY]
 
 
 def command(spec: Spec, runs: list[Run]) -> list[str]:
@@ -81,92 +90,20 @@ def _named(runs: list[Run]) -> str:
 
 
 def _sweeps(spec: Spec, runs: list[Run]) -> None:
-    """A sweep for each arm: one after the other here, all at once where a scheduler has the devices."""
-    groups: dict[tuple[str, ...], list[Run]] = {}
-    for run in runs:
-        groups.setdefault(run.words, []).append(run)
-    for run in runs:
-        run.folder.path.mkdir(parents=True, exist_ok=True)  # of one name, whichever seeds are launched together
-    waves = [[each] for each in groups.values()] if spec.where == "here" else [list(groups.values())]
-    for wave in waves:
-        codes = _children([command(spec, each) for each in wave], [each[0].arm for each in wave], group=spec.name)
-        if 2 in codes:
-            raise UserError("a sweep could not begin: what is wrong is said above")
+    """A sweep for each arm: one after the other here, all at once where a scheduler has the devices.
 
-
-def _children(commands: list[list[str]], names: list[str], *, group: str) -> list[int]:
-    """Run the commands side by side; their exit codes. Several ones' lines begin with their names.
-
-    `group`: of their runs on W&B.
-
-    A signal to this process goes on to them, and ends it after they have ended (SystemExit).
+    Here on several GPUs it is one for each run, so that none waits while there is something to train.
     """
-    received: list[int] = []
-    children: list[subprocess.Popen[str]] = []
-
-    def pass_on(signum: int, frame: FrameType | None) -> None:
-        received.append(signum)
-        for child in children:
-            if child.poll() is None:
-                child.send_signal(signum)
-
-    previous = {signum: signal.signal(signum, pass_on) for signum in SIGNALS}
-    try:
-        alone = len(commands) == 1
-        for words in commands:
-            print(f"\n$ {shlex.join(words)}", flush=True)
-            children.append(_start([sys.executable, *words[1:]], group, piped=not alone))
-        readers = [
-            threading.Thread(target=_repeat, args=(child, name), daemon=True)
-            for child, name in zip(children, names, strict=True)
-            if child.stdout
-        ]
-        for reader in readers:
-            reader.start()
-        codes = [child.wait() for child in children]
-        for reader in readers:
-            reader.join()
-    finally:
-        for signum, handler in previous.items():
-            signal.signal(signum, handler)
-    if received:
-        print("The study was stopped. The same command continues it", flush=True)
-        raise SystemExit(128 + received[0])
-    stopped = [code for code in codes if code < 0 or code > 128]
-    if stopped:
-        raise UserError(f"a sweep was ended from outside (exit code {stopped[0]}). The same command continues it")
-    return codes
+    there = places(spec, runs)
+    groups: dict[tuple[tuple[str, ...], int], list[Run]] = {}
+    for run in runs:
+        groups.setdefault((run.words, run.seed if len(there) > 1 else 0), []).append(run)
+        run.folder.path.mkdir(parents=True, exist_ok=True)  # of one name, whichever seeds are launched together
+    sweeps = [Child(_name(each, there), command(spec, each)) for each in groups.values()]
+    codes = children.run(sweeps, places=there if spec.where == "here" else [ANY] * len(sweeps), group=spec.name)
+    if 2 in codes:
+        raise UserError("a sweep could not begin: what is wrong is said above")
 
 
-def _start(words: list[str], group: str, *, piped: bool) -> "subprocess.Popen[str]":
-    """A process in a group of its own, which a Ctrl-C reaches once; it saves and stops if this one dies."""
-    pipe = subprocess.PIPE if piped else None
-    error = subprocess.STDOUT if piped else None
-    return subprocess.Popen(
-        words,
-        stdout=pipe,
-        stderr=error,
-        text=True,
-        env={**os.environ, "WANDB_RUN_GROUP": group},
-        start_new_session=True,
-        preexec_fn=_dies_with(os.getpid()),
-    )
-
-
-def _dies_with(parent: int) -> Callable[[], None] | None:
-    if sys.platform != "linux":
-        return None
-    prctl = ctypes.CDLL(None).prctl
-
-    def ask() -> None:
-        prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != parent:  # it died before the line above
-            os._exit(1)
-
-    return ask
-
-
-def _repeat(child: "subprocess.Popen[str]", name: str) -> None:
-    assert child.stdout
-    for line in child.stdout:
-        print(f"{name}: {line}", end="", flush=True)
+def _name(runs: list[Run], there: list[str]) -> str:
+    return f"{runs[0].arm} seed={runs[0].seed}" if len(there) > 1 else runs[0].arm

@@ -1,5 +1,7 @@
 """The outcomes of finished runs: in the rows of training, or measured afterwards by `fluxflow_exp.evaluate`."""
 
+import shlex
+
 from fluxflow_exp import evaluate, files
 from fluxflow_exp.compare.curves import read
 from fluxflow_exp.compare.metrics import logged
@@ -7,7 +9,9 @@ from fluxflow_exp.compare.runs import Run as Finished
 from fluxflow_exp.compare.runs import find
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.evaluation import record
+from fluxflow_exp.study import children, launch
 from fluxflow_exp.study.arms import in_rows
+from fluxflow_exp.study.children import Child
 from fluxflow_exp.study.runs import Run
 from fluxflow_exp.study.spec import Spec
 
@@ -22,21 +26,32 @@ def finished(run: Run) -> Finished:
 
 def measure(spec: Spec, runs: list[Run], metrics: list[str]) -> None:
     """Measure what no row of `runs`, which are done, holds. UserError: something cannot be measured."""
+    todo: list[Child] = []
     for run in runs:
         wanted = [metric for metric in metrics if not _in_rows_of(run, metric)]
         lacking = [metric for metric in metrics if in_rows(metric) and metric in wanted and "prompt" not in metric]
         if lacking:
             raise UserError(f"{run.folder.path} has no row of {', '.join(lacking)}: a longer run, or another outcome")
-        if wanted:
-            _evaluate(spec, run, wanted)
+        words = _words(spec, run, wanted) if wanted else []
+        if words:
+            todo.append(Child(f"{run.arm} seed={run.seed}", ["python", "-m", "fluxflow_exp.evaluate", *words]))
+    there = launch.places(spec, runs)
+    if len(there) > 1 and len(todo) > 1:
+        if any(children.run(todo, places=there, group=spec.name)):
+            raise UserError("a run could not be measured: what is wrong is said above")
+        return
+    for name, words in todo:
+        print(f"\n$ {shlex.join(words)}", flush=True)
+        if evaluate.main(words[3:]):
+            raise UserError(f"{name} could not be measured: what is wrong is said above")
 
 
 def _in_rows_of(run: Run, metric: str) -> bool:
     return metric in logged(finished(run))
 
 
-def _evaluate(spec: Spec, run: Run, metrics: list[str]) -> None:
-    """Measure those of `metrics` that were not measured of these weights, by these options."""
+def _words(spec: Spec, run: Run, metrics: list[str]) -> list[str]:
+    """What measures those of `metrics` that were not measured of these weights by these options; none: all were."""
     folder = run.folder.path / record.FOLDER
     path, stamp = folder / "final.json", folder / STAMP
     options = " ".join(spec.evaluate)
@@ -48,16 +63,13 @@ def _evaluate(spec: Spec, run: Run, metrics: list[str]) -> None:
         known = record.read(path)
         metrics = [metric for metric in metrics if not record.select(known, metric)]
     if not metrics:
-        return
+        return []
     folder.mkdir(exist_ok=True)
     files.write_text(stamp, options)
     names = list(dict.fromkeys(metric.partition("@")[0] for metric in metrics))
     scales = list(dict.fromkeys(metric.partition("@")[2] for metric in metrics if "@" in metric))
     guidance = ["--guidance", *scales] if scales else []
-    words = [str(run.folder.path), "--metrics", *names, *guidance, *spec.evaluate]
-    print(f"\n$ python -m fluxflow_exp.evaluate {' '.join(words)}", flush=True)
-    if evaluate.main(words):
-        raise UserError(f"{run.folder.path} could not be measured: what is wrong is said above")
+    return [str(run.folder.path), "--metrics", *names, *guidance, *spec.evaluate]
 
 
 def last(run: Run, metric: str) -> float | None:

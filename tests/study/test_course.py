@@ -36,11 +36,16 @@ BEZIER = [
     "samples.every_epochs=2", "samples.count=2", "samples.steps=2", "evaluation.steps=2", "seeds=2",
     *(f"arms.{arm}=null" for arm in ("gelu", "relu", "gelu_time", "relu_time", "bezier_half", "silu_half")),
 ]  # fmt: skip
+# The command as it is where there are two GPUs.
+TWO_GPUS = (
+    "import sys; from fluxflow_exp.study import command, launch; launch.places = lambda *_: ['0', '1']; "
+    "sys.exit(command.main())"
+)
 WORDS = {"batch": ["batch.yaml"], "bezier": BEZIER}
 RUNS = {"batch": 8, "bezier": 6}
 
 
-def start(folder: Path, study: str, *words: str) -> subprocess.Popen[str]:
+def start(folder: Path, study: str, *words: str, beside: bool = False) -> subprocess.Popen[str]:
     if not folder.exists():
         (folder / "images").mkdir(parents=True)
         (folder / "batch.yaml").write_text(BATCH)
@@ -49,14 +54,15 @@ def start(folder: Path, study: str, *words: str) -> subprocess.Popen[str]:
         for name in names:
             Image.new("RGB", (16, 16), tuple(colours.randbytes(3))).save(folder / "images" / name)
         (folder / "captions.tsv").write_text("".join(f"{name}\tpicture {name}\n" for name in names))
+    command = ["-c", TWO_GPUS] if beside else ["-m", "fluxflow_exp.study"]
     return subprocess.Popen(
-        [sys.executable, "-m", "fluxflow_exp.study", *WORDS[study], *words],
+        [sys.executable, *command, *WORDS[study], *words],
         cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
 
 
-def finish(folder: Path, study: str, *words: str) -> tuple[int, str]:
-    child = start(folder, study, *words)
+def finish(folder: Path, study: str, *words: str, beside: bool = False) -> tuple[int, str]:
+    child = start(folder, study, *words, beside=beside)
     said = child.communicate(timeout=900)[0]
     return child.returncode, said
 
@@ -112,12 +118,12 @@ def test_killed_at_random_moments_it_ends_with_the_same_numbers(tmp_path: Path, 
     assert code == 0, said
     moments = random.Random(5)
     for way in ("machine", "asked", "alone"):
-        child = start(tmp_path / "killed", study)
+        child = start(tmp_path / "killed", study, beside=study == "batch")
         while not trains(tmp_path / "killed"):
             assert child.poll() is None
             time.sleep(moments.uniform(0, 0.2))
         lose(child, way)
-    code, said = finish(tmp_path / "killed", study)
+    code, said = finish(tmp_path / "killed", study, beside=study == "batch")
     assert code == 0, said
     compare(numbers(tmp_path / "killed", study), numbers(tmp_path / "peace", study))
     records = [json.loads(path.read_text()) for path in (tmp_path / "killed").glob("outputs/*/*/*/run.json")]

@@ -1,17 +1,21 @@
-"""Where runs of a study are to be started."""
+"""Where runs of a study are to be started, and which ones side by side."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.machine import slurm
 from fluxflow_exp.study import command, course, launch
+from fluxflow_exp.study.children import ANY, Child
 from fluxflow_exp.study.spec import Spec
 from tests.study import test_runs
 from tests.study.test_spec import FIVE, study
 
+GPU = FIVE.replace("hardware=cpu", "hardware=h200")
 SAID = "where=slurm: planted. Start it on a machine of the cluster, or say where=here or where=slurm_local"
 
 
@@ -53,3 +57,54 @@ def test_a_study_that_has_begun_is_answered_without_slurm_and_no_further_run_is_
     with pytest.raises(UserError, match="where=slurm: planted"):
         launch.train(made.spec, runs)
     assert not runs[1].folder.path.exists()
+
+
+@pytest.mark.parametrize(
+    ("hardware", "where", "gpus", "visible", "wanted"),
+    [
+        ({}, "here", 1, None, [ANY]),
+        ({}, "here", 2, None, ["0", "1"]),
+        ({}, "here", 2, "5,3", ["5", "3"]),
+        ({"devices": 2}, "here", 5, None, ["0,1", "2,3"]),
+        ({"devices": 2}, "here", 3, None, [ANY]),
+        ({}, "slurm", 4, None, [ANY]),
+        ({"device": "cpu"}, "here", 2, None, [ANY]),
+        ({"device": "auto"}, "here", 0, None, [ANY]),
+    ],
+)
+def test_each_run_has_gpus_of_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+    hardware: dict[str, Any], where: str, gpus: int, visible: str | None, wanted: list[str],
+) -> None:  # fmt: skip
+    runs: Any = [SimpleNamespace(values={"hardware": {"device": "cuda", "devices": 1, **hardware}})]
+    spec: Any = SimpleNamespace(where=where)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible or "")
+    with patch("torch.cuda.device_count", return_value=gpus):
+        assert launch.places(spec, runs) == wanted
+
+
+@pytest.mark.parametrize(
+    ("gpus", "names", "last"),
+    [
+        (1, ["large", "small"], "seed=0,1"),
+        (2, ["large seed=0", "large seed=1", "small seed=0", "small seed=1"], "seed=1"),
+    ],
+)
+def test_on_several_gpus_each_run_is_a_sweep_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gpus: int, names: list[str], last: str
+) -> None:
+    made = course.Course(study(tmp_path, GPU, f"output_root={tmp_path}"), search=False, trains=False)
+    begun: list[Child] = []
+
+    def run(commands: list[Child], *, places: list[str], group: str) -> list[int]:
+        begun.extend(commands)
+        assert len(places) == gpus
+        assert group == "mine"
+        return [2]
+
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr("fluxflow_exp.study.children.run", run)
+    with patch("torch.cuda.device_count", return_value=gpus), pytest.raises(Exception, match="could not begin"):
+        launch.train(made.spec, made.runs([0, 1]))
+    assert [each.name for each in begun] == names
+    assert begun[-1].words[-1] == last
