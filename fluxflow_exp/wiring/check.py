@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 ACTS = " acts"  # ends the name of a check of a key
+LATER = " in a longer step"  # stands behind it where the step ends before the key can act
 
 
 @dataclass(frozen=True)

@@ -56,6 +56,8 @@ SELDOM = {
     "data.*token_env": "it acts on streamed shards",
     "data.*shuffle_buffer": "it acts on streamed shards",
     "data.*validation_images": "it acts on streamed shards",
+    "stage.steps.*.n_epochs": "max_updates ends the step before",
+    "stage.steps.*.max_updates": "n_epochs ends the step before",
     "stage.steps.*.optimizers.*.hidden": "it acts on players that have such matrices",
     "stage.steps.*.optimizers.*.other": "it acts on players that have such matrices",
     **{

@@ -24,7 +24,7 @@ from fluxflow_exp.monitor.finite import NonFiniteError
 from fluxflow_exp.run.identity import flatten
 from fluxflow_exp.step_plan import idle_players, needed_parts
 from fluxflow_exp.wiring import exempt_keys
-from fluxflow_exp.wiring.check import ACTS, Check
+from fluxflow_exp.wiring.check import ACTS, LATER, Check
 from fluxflow_exp.wiring.other_values import at, hints_of, others, replaced
 from fluxflow_exp.wiring.toy_trainer import ToyTrainer, updates_of
 from fluxflow_exp.wiring.weights_move import curve
@@ -32,6 +32,7 @@ from fluxflow_exp.wiring.weights_move import curve
 EVALUATIONS = 20  # of a schedule that follows a metric, which improves at each; then as many without
 IMPROVEMENT = 0.9993
 HORIZON = 200  # updates of a schedule, at most
+LONGER = 100  # times: a step in which even what is due seldom is due
 # "The size of tensor a (8) must match …", "expected input[…] to have 4 channels": torch has no type for these.
 SIZES = re.compile(r"\b(sizes?|shapes?|channels?)\b", re.IGNORECASE)
 
@@ -82,8 +83,19 @@ class Effects:
             return [Check(self.toy.step, name, True, refused[0])]
         if exempt_keys.exception(key):
             return [Check(self.toy.step, name, True, f"not here: {exempt_keys.exception(key)}")]
-        listed = ", ".join(map(repr, tried))
-        return [Check(self.toy.step, name, False, f"{value!r} → {listed}: nothing changes")]
+        nothing = f"{value!r} → {', '.join(map(repr, tried))}: nothing changes"
+        if self._acts_later(key, value):
+            note = f"{nothing} in the {self.toy.length.updates} updates that this step has"
+            return [Check(self.toy.step, f"{name}{LATER}", True, note)]
+        return [Check(self.toy.step, name, False, nothing)]
+
+    def _acts_later(self, key: str, value: Any) -> bool:
+        """Whether the key acts in updates of a kind that the step would have if it were longer.
+
+        R1 is due every 16 updates, say, and a short trial has none of these.
+        """
+        longer = self.toy.longer(LONGER)
+        return longer.kinds != self.toy.kinds and all(each.passed for each in Effects(longer).check(key, value))
 
     def _differs(self, key: str, changed: RunConfig) -> bool:
         where = f"stage.steps.{self.toy.step}"

@@ -1,10 +1,11 @@
 """A step's trainer at toy size, built from any variant of the configuration, and what its updates leave behind."""
 
+import copy
 import dataclasses
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -41,6 +42,14 @@ class ToyTrainer:
         self._read: dict[tuple[Any, ...], list[Batch]] = {}
         trainer = self.build(self.config)
         self.parts, self.updates = set(trainer.setup.parts), updates_of(trainer)
+        self.kinds = {trainer.kind(index) for index in self.updates}
+
+    def longer(self, times: int) -> Self:
+        """The same step with so many times the updates, of the same images."""
+        values, updates = copy.deepcopy(self.values), self.length.updates * times
+        values["stage"]["steps"][self.step]["max_updates"] = updates
+        length = dataclasses.replace(self.length, updates=updates, updates_per_epoch=updates)
+        return type(self)(values, self.step, self.data, length, self.scratch)
 
     def build(self, config: RunConfig) -> Trainer:
         """The step's trainer as a run makes it, its weights away from where they start.

@@ -245,6 +245,20 @@ def test_a_schedule_that_is_never_stepped_is_found(tmp_path: Path, monkeypatch: 
     assert failed(weights_move.checks(toy)) == ["learning rate of vae follows its schedule"]
 
 
+def test_a_key_that_acts_in_a_longer_step_alone_is_told_apart(tmp_path: Path) -> None:
+    """R1 is due in updates 1, 17, …, and of 12 updates with a GAN from the second on in none."""
+    toy, place = toy_of(tmp_path, "vae_gan"), "stage.steps.vae_gan.trainer.adversarial"
+    (check,) = Effects(toy).check(f"{place}.r1_gamma", 1.0)
+    assert (check.check, check.passed) == (f"{place}.r1_gamma acts in a longer step", True)
+    assert check.note.endswith("nothing changes in the 12 updates that this step has")
+
+
+def test_of_two_limits_the_one_that_does_not_end_the_step_is_no_fault(tmp_path: Path) -> None:
+    for key, most in (("n_epochs", 2), ("max_updates", 1000)):
+        limited = toy_of(tmp_path, "vae", f"stage.steps.vae.max_updates={most}")
+        assert acts(limited, f"stage.steps.vae.{key}") == [True], key
+
+
 def test_an_argument_that_its_constructor_never_uses_is_found(tmp_path: Path) -> None:
     place = "stage.steps.vae.trainer.reconstruction"
     toy = toy_of(tmp_path, "vae", f"{place}._target_={__name__}.ArgumentNeverUsed", f"+{place}.edges=0.5")
