@@ -216,6 +216,7 @@ def _timed(config: RunConfig, name: str, run: RunContext, length: Length, data: 
     if begun:
         raise UserError(f"step {name} has begun without minutes; it can be given some when it has finished")
     updates, each = pace.updates_within(config, name, run, seconds_left, length=length, data=data, earlier=earlier)
+    run.start_up.ends("pace")
     if updates < 1:
         raise UserError(
             f"step {name}: {max(seconds, 0) / 60:.3g} min hold no update beside what comes before and after. "
@@ -265,8 +266,9 @@ def _train_step(config: RunConfig, name: str, run: RunContext, length: Length, d
         finally:
             run.console.close_step()
     publish.publish_step(context, trainer, config)
+    peaks = run.ranks.to_first(run.machine.peak_gib())
     if run.ranks.first:
-        publish.finish_step(context, trainer, final)
+        publish.finish_step(context, trainer, final, peaks=peaks)
         if context.index < context.steps:  # after the last step they are drawn anyway
             run.live_report.refresh()
         verify.write_digests(run.folder, run.console)

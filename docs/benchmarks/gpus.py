@@ -7,6 +7,12 @@ Strong scaling: the same global batch on one GPU and on N. Weak: N times the bat
 compared with one GPU, which is measured, too. A run builds the step's trainer with fresh weights on each rank
 (benchmark/several.py), compiles and warms up, then times updates with batches in memory and with the loader. LPIPS has
 random VGG16 weights: for time only. Latents of the flow step are cached first.
+
+Where minutes are dear, runs on one GPU go side by side, and the rest after them:
+
+    CUDA_VISIBLE_DEVICES=0 python docs/benchmarks/gpus.py OUT.jsonl --devices 1 --run compact … &
+    CUDA_VISIBLE_DEVICES=1 python docs/benchmarks/gpus.py OUT.jsonl --devices 1 --run fluxflow … & wait
+    python docs/benchmarks/gpus.py OUT.jsonl --devices 2 --missing …                     what OUT.jsonl lacks
 """
 
 import argparse
@@ -70,10 +76,11 @@ PIECES = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--devices", type=int, nargs="+", default=[2], choices=[2, 4, 8], metavar="N")
+    parser.add_argument("--devices", type=int, nargs="+", default=[2], choices=[1, 2, 4, 8], metavar="N")
     parser.add_argument("--updates", type=int, default=40)
     parser.add_argument("--run", default="", help="only those whose name holds this")
     parser.add_argument("--scaling", nargs="+", default=list(SCALINGS), choices=SCALINGS)
+    parser.add_argument("--missing", action="store_true", help="leave out runs that OUT.jsonl holds")
     parser.add_argument("--table", action="store_true", help="only say what OUT.jsonl holds")
     parser.add_argument("--as-rank", help=argparse.SUPPRESS)  # STEP, of a process that this one has started
     parser.add_argument("overrides", nargs="*")
@@ -82,7 +89,10 @@ def main() -> None:
         _rank(options.out, options.as_rank, options.updates)
         return
     for name, piece in PIECES.items():
+        known = _held(options.out, name) if options.missing else []
         for devices, batch in _wanted(piece, options) if options.run in name and not options.table else []:
+            if (devices, batch) in known:
+                continue
             row = {"run": name, "devices": devices, **measure(piece, devices, batch, options)}
             print({key: value for key, value in row.items() if key not in ("overrides", "ranks")}, flush=True)
             with options.out.open("a") as file:
@@ -95,10 +105,17 @@ def _wanted(piece: Piece, options: argparse.Namespace) -> list[tuple[int, int]]:
     found = {}
     for devices in options.devices:
         if "strong" in options.scaling:
-            found |= dict.fromkeys(((1, piece.strong[devices]), (devices, piece.strong[devices])))
+            batch = piece.strong.get(devices, piece.each)
+            found |= dict.fromkeys(((1, batch), (devices, batch)))
         if "weak" in options.scaling:
             found |= dict.fromkeys(((1, piece.each), (devices, devices * piece.each)))
     return list(found)
+
+
+def _held(out: Path, name: str) -> list[tuple[int, int]]:
+    """(GPUs, batch) of the runs of this name that `out` holds."""
+    rows = [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
+    return [(row["devices"], row["batch"]) for row in rows if row["run"] == name]
 
 
 def measure(piece: Piece, devices: int, batch: int, options: argparse.Namespace) -> dict[str, Any]:
@@ -111,6 +128,7 @@ def measure(piece: Piece, devices: int, batch: int, options: argparse.Namespace)
         values.write_text(json.dumps(resolve(compose_config(given))))
         ranks = list(_ranks(values, piece.step, devices, options.updates))
     slowest = max(ranks, key=lambda each: each["seconds"]["median"])
+    batch = slowest["batch_size"]  # an override may have set another
     worst = {key: _most(ranks, key) for key in ("data_wait", "host_wait", "communication", "communication_alone")}
     return {
         "batch": batch,

@@ -123,7 +123,7 @@ def _communication(measured: Measurement, batches: list[Batch]) -> dict[str, flo
     if measured.machine.device.type != "cuda":
         return {"communication": None, "communication_alone": None}
     torch.cuda.synchronize()
-    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiler:
+    with profile(activities=[ProfilerActivity.CUDA]) as profiler:
         for batch in islice(cycle(batches), PROFILED):
             measured.trainer.update(batch)
             measured.trainer.update_index += 1

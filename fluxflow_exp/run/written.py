@@ -69,6 +69,7 @@ class _Step:
     images_per_second: float | None = None
     parameters: dict[str, Count] = field(default_factory=dict)
     peak_gib: float | None = None
+    peak_gib_by_rank: list[float | None] = field(default_factory=list)
     ended_by: str | None = None
     best: _Best | None = None
     verdict: str | None = None

@@ -1,5 +1,6 @@
 """From a finished step to files that others can load."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -57,8 +58,13 @@ def publish_step(setup: StepContext, trainer: Trainer, config: RunConfig) -> Non
             lora.publish(path, adapted, trainer.adapter_facts())
 
 
-def finish_step(setup: StepContext, trainer: Trainer, final: dict[str, float]) -> None:
-    """Enter a finished step in the run's record; from then on it is loaded, not trained."""
+def finish_step(
+    setup: StepContext, trainer: Trainer, final: dict[str, float], *, peaks: Sequence[float | None]
+) -> None:
+    """Enter a finished step in the run's record; from then on it is loaded, not trained.
+
+    `peaks`: GiB at the peak of each rank's GPU.
+    """
     record = setup.folder.read_record()
     length, seconds = trainer.length, trainer.seconds
     images = length.updates * length.batch_size
@@ -70,7 +76,8 @@ def finish_step(setup: StepContext, trainer: Trainer, final: dict[str, float]) -
         "seconds": round(seconds, 3),
         "images_per_second": round(images / seconds, 2) if seconds else None,
         "parameters": {part: sum(p.numel() for p in module.parameters()) for part, module in setup.parts.items()},
-        "peak_gib": setup.machine.peak_gib(),
+        "peak_gib": peaks[0],
+        **({"peak_gib_by_rank": list(peaks)} if len(peaks) > 1 else {}),
         "final": final,
         **({"ended_by": trainer.ended_by} if trainer.ended_by else {}),
         **_judged(setup, trainer),
