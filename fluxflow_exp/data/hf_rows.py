@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fluxflow_exp.data import sidecars
+from fluxflow_exp.data import hf_files, sidecars
 from fluxflow_exp.data.caption_choice import weight_of, weights_of
 from fluxflow_exp.data.captions import one_line, prefixed, surrogate_in
 from fluxflow_exp.data.images import Entry, file_state
@@ -24,6 +24,7 @@ FORMS = (
     "taken are the folders of save_to_disk, of parquet, arrow, CSV or JSON files, and of pictures with metadata.csv, "
     "metadata.jsonl or metadata.parquet (imagefolder)"
 )
+SAVED = ("state.json", "dataset_dict.json")
 INSTALL = 'pip install "fluxflow-exp[datasets]"'
 
 
@@ -39,6 +40,15 @@ class Place(NamedTuple):
     def words(self) -> str:
         return f"data_path: {self.folder}" if self.folder else f"dataset_name: {self.name}"
 
+    @property
+    def saved(self) -> bool:
+        """Whether it is what `save_to_disk` has written."""
+        return any((self.folder / name).is_file() for name in SAVED) if self.folder else False
+
+    def taken(self) -> hf_files.Taken | None:
+        """What `datasets` takes of a folder of files; None: it is something else."""
+        return hf_files.taken(self.folder, self.config_name) if self.folder and not self.saved else None
+
 
 class Columns(NamedTuple):
     """Which columns hold what; `captions` with the weight of each."""
@@ -52,32 +62,39 @@ class Columns(NamedTuple):
 def opened(place: Place, split: str) -> Any:
     """The `datasets.Dataset` of a split, its pictures not decoded. ValueError: there is none."""
     datasets = _library()
+    said = _wrong_form(place.folder) if place.folder and not place.saved else ""
+    if said:
+        raise ValueError(f"{place.words} cannot be opened as a data set: {said}")
     try:
         if place.folder is None:
             return datasets.load_dataset(place.name, place.config_name, split=split, revision=place.revision)
-        if any((place.folder / name).is_file() for name in ("state.json", "dataset_dict.json")):
+        if place.saved:
             return _of_disk(datasets.load_from_disk(str(place.folder)), split)
-        _check_form(place.folder)
-        return datasets.load_dataset(str(place.folder), place.config_name, split=split)
+        with hf_files.quiet():
+            return datasets.load_dataset(str(place.folder), place.config_name, split=split)
     except Exception as error:  # of any library that it reads files or the hub with
-        while error.__cause__ is not None and isinstance(error.__cause__, Exception):
-            error = error.__cause__
-        said = (str(error).strip() or type(error).__name__).splitlines()[0]
+        taken = place.taken()
+        said = (hf_files.fault(taken) if taken else "") or f"{hf_files.root(error)}{_read_as(taken)}"
         raise ValueError(f"{place.words} cannot be opened as a data set: {said}") from error
 
 
-def _check_form(folder: Path) -> None:
-    """ValueError: neither tables nor pictures in folders, or captions that `datasets` does not read."""
+def _read_as(taken: hf_files.Taken | None) -> str:
+    return f" ({taken.words})" if taken else ""
+
+
+def _wrong_form(folder: Path) -> str:
+    """Why it holds no tables or pictures in folders, or captions that `datasets` does not read; empty: it does."""
     if any(Path(name).suffix.lower() in TABLES for _, _, names in os.walk(folder) for name in names):
-        return
+        return ""
     found = sidecars.look(folder)
     if any(os.path.splitext(name)[0] in found.texts for name in found.pictures):
-        raise ValueError(
+        return (
             "its captions are text files beside the pictures, which are those of "
             f"data=image_folder data.data_path={folder} data.captions_file=sidecar"
         )
-    if not any(os.path.dirname(name) for name in found.pictures):  # whose names may be captions: classes
-        raise ValueError(f"it holds none of the known forms; {FORMS}")
+    if any(os.path.dirname(name) for name in found.pictures):  # whose names may be captions: classes
+        return ""
+    return f"it holds none of the known forms; {FORMS}"
 
 
 def _of_disk(found: Any, split: str) -> Any:
@@ -96,7 +113,10 @@ class Rows:
 
     def __init__(self, place: Place, split: str, columns: Columns, prefix: str | None) -> None:
         found = opened(place, split)
-        _check(found, columns, split)
+        try:
+            _check(found, columns, split)
+        except ValueError as error:
+            raise ValueError(f"{error}{_read_as(place.taken())}") from error
         self.split, self.columns, self.prefix = split, columns, prefix
         self.folder = place.folder.resolve() if place.folder else None
         self.fingerprint = found._fingerprint  # another one when the set was written again
