@@ -43,7 +43,7 @@ def evaluate(
     published.allow(options.trust)
     subject = Subject(options.source, config=options.config)
     subject.check_trusted(data=not options.overrides)
-    inside = f"{subject.run.path}, {subject.file.relative_to(subject.run.path)}" if subject.run else str(subject.file)
+    inside = f"{subject.run.path}, weights/{subject.file.name}" if subject.run else str(subject.file)
     print(f"EVALUATE: {inside}", flush=True)
     chosen, left_out = _chosen(options, subject)
     absent = measures.lacking(chosen, features=options.features)

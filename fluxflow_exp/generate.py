@@ -23,7 +23,7 @@ from fluxflow_exp.machine.hardware import PRECISIONS
 from fluxflow_exp.models import infotext, lora
 from fluxflow_exp.models.text_to_image import UNGUIDED, TextToImage, places
 from fluxflow_exp.preflight.idle import idle_problems
-from fluxflow_exp.run import failures
+from fluxflow_exp.run import failures, lookup
 from fluxflow_exp.samplers import SAMPLERS, interval_problem
 
 GRID_LIMIT = 64  # images on the grid
@@ -48,7 +48,7 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = made.add_argument
-    add("--model_checkpoint", required=True, type=Path, help="weights/final.safetensors of a run")
+    add("--model_checkpoint", required=True, type=Path, help="a run, or its weights/final.safetensors")
     add("--lora", type=Path, metavar="RUN", help="an adapter of it: its run folder, or weights/STEP.lora.safetensors")
     add("--lora_scale", type=float, default=argparse.SUPPRESS, help="strength of --lora; 0 is without (default: 1)")
     add(
@@ -250,6 +250,7 @@ def _lines(path: Path) -> list[str]:
 
 def _load(arguments: argparse.Namespace, device: torch.device, scale: float) -> TextToImage:
     try:
+        arguments.model_checkpoint = lookup.final(arguments.model_checkpoint)
         if arguments.lora is not None:
             arguments.lora = lora.file_of(arguments.lora)
         return TextToImage.load(

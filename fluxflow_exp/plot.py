@@ -23,7 +23,7 @@ from fluxflow_exp.preflight.idle import idle_problems
 from fluxflow_exp.report import figures
 from fluxflow_exp.report.figures import Axes, Figure, LogLocator, NullLocator
 from fluxflow_exp.report.panels import Track
-from fluxflow_exp.run import failures, states
+from fluxflow_exp.run import failures, lookup
 from fluxflow_exp.run.metric_log import Row, read_rows
 
 Series = dict[str, tuple[list[float], list[float]]]  # name → updates, values
@@ -50,7 +50,7 @@ def cli() -> int:
     empty = [run for run, graph in zip(runs, graphs, strict=True) if not _steps(graph)]
     if empty:
         names = ", ".join(map(str, empty))
-        raise UserError(f"no metric rows (graph/training_metrics_*.jsonl) in {names}; name a run folder")
+        raise UserError(f"no metric rows (graph/training_metrics_*.jsonl) in {names}")
     idle = idle_problems({"--overlay": arguments.overlay}, acts=len(graphs) > 1, needs="several runs")
     if idle:
         raise UserError(*idle)
@@ -70,8 +70,8 @@ def _runs(folders: list[Path]) -> tuple[dict[Path, Path], list[str]]:
     graphs, damaged = {}, []
     for folder in folders:
         one = folder.name == "graph" or (folder / "graph").is_dir()
-        below = [] if one else [run.path for run in states.runs_below(folder) if any(run.graph.glob(ROWS))]
-        for run in below or [folder]:
+        below = [folder] if one else [run.path for run in lookup.several([folder])]
+        for run in [path for path in below if any((path / "graph").glob(ROWS))] or below:
             graph = run if run.name == "graph" else run / "graph"
             try:
                 _steps(graph)

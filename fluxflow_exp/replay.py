@@ -19,7 +19,7 @@ from fluxflow_exp import files
 from fluxflow_exp.config import published
 from fluxflow_exp.console import Console
 from fluxflow_exp.errors import UserError, did_you_mean
-from fluxflow_exp.run import failures
+from fluxflow_exp.run import failures, lookup
 from fluxflow_exp.run.folder import RunFolder
 from fluxflow_exp.run.metric_log import read_rows
 
@@ -274,9 +274,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write what was found as JSON to FILE")
     options = parser.parse_args(arguments)
     published.allow(options.trust)
-    run = RunFolder(options.run)
-    if not run.exists():
-        raise UserError(f"there is no run in {options.run}: name a run folder, e.g. outputs/quickstart")
+    run = lookup.one(options.run)
     step, update = _target(run, options.step, options.update)
     found = replay(run, step, update, precision=options.precision)
     print("\n".join(_lines(found)))

@@ -11,7 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 from fluxflow_exp.config.compose import resolve
 from fluxflow_exp.config.overrides import Failure, compose_config
 from fluxflow_exp.errors import UserError
-from fluxflow_exp.run import failures, states
+from fluxflow_exp.run import failures, lookup, states
 from fluxflow_exp.run.folder import RunFolder
 
 # Overrides by which Hydra would read elsewhere: its own keys, resolvers such as ${oc.env:…}, groups by a path.
@@ -32,9 +32,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     code = 0
     for folder in options.folder:
-        runs = states.runs_below(folder)
-        if not runs:
-            raise UserError(f"there is no run in {folder}")
+        runs = lookup.several([folder])
+        folder = folder if runs[0].path.is_relative_to(folder) else runs[0].path  # what was named stands in it
         entries = [states.inspect(run, _values_now(run, options.config_dir)) for run in runs]
         names = [run.path.relative_to(folder).as_posix() for run in runs]
         labels = states.labels([states.overrides(run) for run in runs])

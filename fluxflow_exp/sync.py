@@ -6,7 +6,7 @@ from pathlib import Path
 
 from fluxflow_exp.config.compose import typed
 from fluxflow_exp.console import Console, fail
-from fluxflow_exp.run import failures, states, wandb
+from fluxflow_exp.run import failures, lookup, states, wandb
 from fluxflow_exp.run.folder import RunFolder
 
 
@@ -19,7 +19,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("run", type=Path, nargs="+", help="run folders, or folders of them (a sweep)")
     options = parser.parse_args(arguments)
-    found = states.all_below(options.run)
+    found = lookup.several(options.run, aside=True)
     reason = wandb.unreachable()
     if reason:
         fail([f"nothing was sent: {reason}"])

@@ -9,7 +9,7 @@ from rich.progress import track
 from fluxflow_exp import files
 from fluxflow_exp.console import Console
 from fluxflow_exp.errors import UserError
-from fluxflow_exp.run import digest_list, failures, states, tally
+from fluxflow_exp.run import digest_list, failures, lookup, states, tally
 from fluxflow_exp.run.folder import RunFolder
 
 
@@ -108,7 +108,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("run", type=Path, nargs="+", help="run folders, or folders of them (a sweep)")
     options = parser.parse_args(arguments)
     code = 0
-    for folder in states.all_below(options.run):
+    for folder in lookup.several(options.run, aside=True):
         found, count = _looked(folder)
         print(f"{folder.path}: {count} files, {len(found)} problems" + "".join(f"\n  {line}" for line in found))
         code = 1 if found else code

@@ -337,9 +337,8 @@ def test_a_gpu_that_is_not_there_is_said_in_the_commands_own_words(
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("nowhere", "there is no run or file"),
         ("../quikstart", "quikstart; did you mean 'quickstart'?"),
-        ("weights", "is no run folder"),
+        ("config.yaml", "config.yaml is no .safetensors file: name"),
         ("weights/vae.raw.safetensors", "name vae.safetensors beside it, and add --raw"),
     ],
 )

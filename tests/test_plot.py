@@ -85,4 +85,4 @@ def test_of_a_sweep_all_runs_with_rows_are_drawn(tmp_path, monkeypatch, capsys):
 def test_a_folder_without_rows_is_said(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["plot", str(tmp_path)])
     assert cli() == 2
-    assert "no metric rows" in capsys.readouterr().err
+    assert "there is no run in" in capsys.readouterr().err

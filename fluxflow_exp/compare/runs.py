@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fluxflow_exp.errors import UserError
-from fluxflow_exp.run import states
+from fluxflow_exp.run import lookup, states
 from fluxflow_exp.run.folder import RunFolder
 from fluxflow_exp.run.identity import flatten
 
@@ -37,21 +36,12 @@ class Run:
 
 
 def find(outs: Iterable[Path]) -> list[Run]:
-    """The runs at or below `outs`, each once; damaged ones are left out, and said. UserError: there are no others."""
-    runs: dict[Path, Run] = {}
-    empty, found = [], []
-    for out in outs:
-        # One that was moved aside counts where it is named itself.
-        folders = [RunFolder(out)] if RunFolder(out).exists() else states.runs_below(out)
-        if not folders:
-            empty.append(str(out))
-        found += folders
-    if empty:
-        raise UserError(f"there is no run in {', '.join(empty)}; name run folders, or folders of them (a sweep)")
-    for folder in states.whole(found):
+    """The runs that `outs` mean, each once; damaged ones are left out, and said. UserError: there are no others."""
+    found = []
+    for folder in states.whole(lookup.several(outs)):
         values = folder.frozen()
-        runs.setdefault(folder.path.resolve(), Run(folder, values, dict(flatten(values)), folder.read_record()))
-    return list(runs.values())
+        found.append(Run(folder, values, dict(flatten(values)), folder.read_record()))
+    return found
 
 
 def listed(names: list[str]) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 from fluxflow_exp.config.autoencoder import HALVES
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.models import weights
+from fluxflow_exp.run import lookup
 
 TARGETS = dict(zip(("compressor", "expander"), HALVES, strict=True))
 
@@ -22,6 +23,7 @@ def convert(source: Path, output: Path, *, scaling_factor: float | None = None) 
         raise UserError(f"--scaling_factor must be a positive number, not {scaling_factor}")
     if output.exists():
         raise UserError(f"{output} exists; remove it or name another folder")
+    source = lookup.weights(source)
     try:
         holders = weights.find_parts(source)
         missing = [part for part in TARGETS if part not in holders]

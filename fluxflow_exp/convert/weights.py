@@ -12,6 +12,7 @@ from torch import Tensor
 from fluxflow_exp import files
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.models import weights
+from fluxflow_exp.run import lookup
 
 THEIRS = "flxflow_final.safetensors"
 PREFIX = {"compressor": "diffuser.compressor.", "expander": "diffuser.expander."}
@@ -64,6 +65,7 @@ def _to_ours(source: Path, output: Path) -> list[str]:
 
 
 def _to_theirs(source: Path, output: Path) -> list[str]:
+    source = lookup.weights(source)
     try:
         holders = weights.find_parts(source)
         missing = [part for part in PREFIX if part not in holders]

@@ -9,11 +9,12 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from fluxflow_exp import files
 from fluxflow_exp.config import published
-from fluxflow_exp.errors import UserError, did_you_mean
+from fluxflow_exp.errors import UserError
 from fluxflow_exp.evaluation import digests
 from fluxflow_exp.models import weights
-from fluxflow_exp.run import frozen
+from fluxflow_exp.run import frozen, lookup
 from fluxflow_exp.run.folder import RunFolder
 from fluxflow_exp.run.identity import IDENTITY
 
@@ -48,8 +49,8 @@ class Subject:
         if self.facts["kind"] == "raw" or self.file.name.endswith(".raw.safetensors"):
             named = self.file.name.replace(".raw", "")
             raise UserError(f"{self.file} holds raw weights: name {named} beside it, and add --raw for these")
-        above = RunFolder(self.file.parent.parent)
-        self.run = above if above.exists() and self.file.parent == above.weights else None
+        run = lookup.around(self.file)
+        self.run = run if run and self.file.resolve().parent == run.weights.resolve() else None
         if config is None and self.run is None:
             raise UserError(
                 f"{self.file} is not in the weights/ of a run folder, so that nothing says which images were held out: "
@@ -143,20 +144,15 @@ class Subject:
 
 def _file(source: Path) -> Path:
     """The weights that `source` names: of a run its final ones, or those of its last finished step."""
-    if not source.exists():
-        beside = [path.name for path in source.parent.iterdir()] if source.parent.is_dir() else []
-        raise UserError(f"there is no run or file {source}{did_you_mean(source.name, beside)}")
-    if not source.is_dir():
-        return source
-    if not RunFolder(source).exists():
-        raise UserError(f"{source} is no run folder (it holds no run.json)")
-    final = source / "weights" / "final.safetensors"
-    if final.is_file():
-        return final
+    source = lookup.weights(source)
+    final = files.weights_folder(source) / "final.safetensors"
+    if source.is_file() or final.is_file():
+        return source if source.is_file() else final
     try:
         holders = weights.find_parts(source)
     except ValueError as error:
-        ended = list(RunFolder(source).read_record()["steps"])
+        run = RunFolder(source)
+        ended = list(run.read_record()["steps"]) if run.exists() else []
         why = f"{', '.join(ended)} ended, and the weights are gone" if ended else "none of its steps has ended yet"
         raise UserError(f"there are no weights in {source / 'weights'}: {why}") from error
     return max(holders.values(), key=lambda path: int(weights.read_facts(path)["index"]))

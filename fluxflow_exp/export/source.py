@@ -4,13 +4,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fluxflow_exp import files
 from fluxflow_exp.config import published
 from fluxflow_exp.config.published import TARGET
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.models import lora, weights
 from fluxflow_exp.models.facts import Facts
 from fluxflow_exp.models.weights import GENERATION_PARTS, State
+from fluxflow_exp.run import lookup
 from fluxflow_exp.run.folder import RunFolder
 
 
@@ -49,9 +49,7 @@ def read(given: Path, *, kind: str = "ema", adapter: Path | None = None, adapter
 
     UserError: there is none, or it cannot be exported.
     """
-    path = files.weights_folder(given) / "final.safetensors" if given.is_dir() else given
-    if given.is_dir() and not path.is_file():
-        raise UserError(f"{given} holds no weights/final.safetensors: name a run that has ended, or a published file")
+    path = lookup.final(given)
     run = RunFolder(path.absolute().parents[1])
     try:
         adapter = lora.file_of(adapter) if adapter else None

@@ -10,9 +10,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from fluxflow_exp.errors import UserError
-from fluxflow_exp.run import failures
-from fluxflow_exp.run.folder import RunFolder
+from fluxflow_exp.run import failures, lookup
 from fluxflow_exp.run.metric_log import read_rows
 
 SHOWN = 3  # reasons why a run is not similar
@@ -29,7 +27,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m fluxflow_exp.reference", description=rest)
     commands = parser.add_subparsers(dest="command", required=True)
     make = commands.add_parser("make", help="write the curves of runs that differ in their seed alone")
-    make.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folders, three or more")
+    make.add_argument(
+        "runs", nargs="+", type=Path, metavar="RUN", help="run folders, three or more, or folders of them (a sweep)"
+    )
     make.add_argument("--of", required=True, metavar="TEXT", help='the data in words, e.g. "emoji in eight styles"')
     make.add_argument("--out", required=True, type=Path, metavar="FILE", help="JSON file to write")
     check = commands.add_parser("check", help="tell where a run lies beside reference runs, or why that is not known")
@@ -44,7 +44,7 @@ def _make(options: argparse.Namespace) -> int:
     from fluxflow_exp.reference import curves
     from fluxflow_exp.reference.make import reference
 
-    made = reference([RunFolder(path) for path in options.runs], of=options.of)
+    made = reference(lookup.several(options.runs), of=options.of)
     with failures.output("--out FILE writes it elsewhere"):
         curves.write(options.out, made)
     for name, step in made.steps.items():
@@ -61,9 +61,7 @@ def _make(options: argparse.Namespace) -> int:
 def _check(options: argparse.Namespace) -> int:
     from fluxflow_exp.reference import alike, standing
 
-    folder = RunFolder(options.run)
-    if not folder.exists():
-        raise UserError(f"there is no run in {folder.path} (no run.json)")
+    folder = lookup.one(options.run)
     values, record = folder.frozen(), folder.read_record()
     if options.reference:
         values["evaluation"] = {**values.get("evaluation", {}), "reference": str(options.reference)}

@@ -19,9 +19,6 @@ def reference(folders: Sequence[RunFolder], *, of: str) -> Reference:
 
     UserError: they are too few, not finished, or differ in more than the seed.
     """
-    for folder in folders:
-        if not folder.exists():
-            raise UserError(f"there is no run in {folder.path} (no run.json)")
     if len(folders) < FEWEST_RUNS:
         raise UserError(f"a band needs at least {FEWEST_RUNS} runs of different seeds, not {len(folders)}")
     configs = [folder.frozen() for folder in folders]

@@ -30,24 +30,6 @@ class Entry:
     note: str = ""
 
 
-def runs_below(folder: Path, *, aside: bool = False) -> list[RunFolder]:
-    """The run folders at or below `folder`, also those whose record is gone; half restored ones are left out, and, but
-    with `aside`, those that were moved aside."""
-    names = ("run.json", "config.yaml") if folder.is_dir() else ()
-    paths = sorted({path.parent for name in names for path in folder.rglob(name)})
-    paths = [path for path in paths if not path.name.startswith("tmp-") and (aside or ".old-" not in path.name)]
-    found = map(RunFolder, paths)
-    return [run for run in found if run.exists() or run.lacks_record()]
-
-
-def all_below(folders: list[Path]) -> list[RunFolder]:
-    """The run folders at or below `folders`, moved aside or not. UserError: there are none."""
-    found = [run for folder in folders for run in runs_below(folder, aside=True)]
-    if not found:
-        raise UserError(f"there is no run in {', '.join(map(str, folders))}")
-    return found
-
-
 def whole(folders: list[RunFolder]) -> list[RunFolder]:
     """Return those of `folders` that can be read, and print the others. UserError: none can."""
     found, damaged = [], []

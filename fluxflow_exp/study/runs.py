@@ -14,7 +14,7 @@ from fluxflow_exp.config.compose import resolve
 from fluxflow_exp.config.override_words import as_text
 from fluxflow_exp.config.overrides import composed
 from fluxflow_exp.errors import UserError
-from fluxflow_exp.run import opening, states
+from fluxflow_exp.run import lookup, opening, states
 from fluxflow_exp.run.folder import RunFolder, run_path
 from fluxflow_exp.study.spec import Spec, merged
 from fluxflow_exp.sweep import jobs
@@ -83,7 +83,7 @@ def unused(spec: Spec, known: dict[str, set[tuple[str, ...]]], seeds: set[int]) 
     """
     found: list[str] = []
     for folder in sorted(path for path in spec.folder.glob("*") if path.is_dir()):
-        there = states.runs_below(folder)
+        there = lookup.below(folder)
         if not there:
             continue
         if folder.name not in known:

@@ -19,7 +19,7 @@ from fluxflow_exp.console import aligned
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.machine import clock
 from fluxflow_exp.preflight.idle import idle_problems
-from fluxflow_exp.run import failures, frozen
+from fluxflow_exp.run import failures, frozen, lookup
 from fluxflow_exp.run.folder import RunFolder
 from fluxflow_exp.wiring.check import ACTS, Check
 
@@ -110,6 +110,7 @@ def main(arguments: list[str] | None = None) -> int:
     idle += idle_problems({"--config-dir": options.config_dir}, acts=not options.run, needs="overrides")
     if idle:
         raise UserError(*idle)
+    options.run = options.run and lookup.one(options.run).path
     found = _of_run(options.run) if options.run else _of_overrides(options.overrides, options.config_dir)
     written = certificate(found)
     print(table(found, every=options.all))
@@ -124,10 +125,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _of_run(path: Path) -> list[Check]:
-    folder = RunFolder(path)
-    if not folder.exists():
-        raise UserError(f"there is no run in {path}")
-    return check(frozen.to_build(folder.config))
+    return check(frozen.to_build(RunFolder(path).config))
 
 
 def _of_overrides(words: list[str], config_dir: str | None) -> list[Check]:

@@ -191,7 +191,7 @@ def test_mistakes_in_the_question_are_said(make: Make, capsys: pytest.CaptureFix
         (command(root, "--effect", "-1"), "--effect must be above 0, not -1"),
         (command(root, "--out", root / "silu-0" / "run.json"), "this is a file, and a folder is wanted"),
         (command(root, "--at", "250"), "was measured from 80 to 240 images, and not at 250"),
-        (command(tmp_path / "nowhere"), f"there is no run in {tmp_path / 'nowhere'}"),
+        (command(tmp_path / "nowhere"), f"there is no file or folder {tmp_path / 'nowhere'}"),
     ]:
         assert compare.main([str(word) for word in words]) == 2, words
         assert answer in capsys.readouterr().err

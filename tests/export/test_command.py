@@ -106,7 +106,7 @@ def test_what_cannot_be_exported_is_one_error(
     for source, told in (
         (own, "its expander is built with mine.Expander, which is none of this package's models"),
         (tmp_path / "none.safetensors", "there is no file"),
-        (tmp_path / "empty", "holds no weights/final.safetensors"),
+        (tmp_path / "empty", "there is no run in"),
         (run / "weights" / "vae.safetensors", "holds no flow_processor"),
     ):
         assert export(monkeypatch, source, tmp_path / "out", "--to", "comfyui") == 2

@@ -40,9 +40,9 @@ def test_an_unfinished_run_is_refused(tmp_path: Path, capsys: pytest.CaptureFixt
     assert main(["make", *map(str, runs), "--of", "x", "--out", str(tmp_path / "x.json")]) == 2
     assert "step flow has not ended" in capsys.readouterr().err
     assert main(["check", str(tmp_path)]) == 2
-    assert "there is no run" in capsys.readouterr().err
+    assert "holds 3 runs: name one of them" in capsys.readouterr().err
 
 
 def test_a_pattern_that_no_folder_matches_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert main(["make", str(tmp_path / "*seed*"), "--of", "x", "--out", str(tmp_path / "x.json")]) == 2
-    assert f"there is no run in {tmp_path / '*seed*'}" in capsys.readouterr().err
+    assert f"there is no file or folder {tmp_path / '*seed*'}" in capsys.readouterr().err

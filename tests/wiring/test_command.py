@@ -127,7 +127,7 @@ def test_the_command_checks_a_run_and_leaves_a_certificate(
     [
         (["stage=vae_gna"], "did you mean 'vae_gan'?"),
         (["stage=flow", "hardware=cpu"], "init_from"),
-        (["--run", "nowhere"], "there is no run in nowhere"),
+        (["--run", "nowhere"], "there is no file or folder nowhere"),
         (["stage=vae", "--run", "nowhere"], "leave the overrides out"),
     ],
 )
