@@ -75,7 +75,9 @@ def like(tensor: Any, reference: Tensor) -> Any:
     from torch.distributed.tensor import DTensor, distribute_tensor
 
     if isinstance(reference, DTensor) and isinstance(tensor, Tensor) and tensor.shape == reference.shape:
-        return distribute_tensor(tensor.to(reference.device), reference.device_mesh, reference.placements)
+        there = tensor.to(reference.device)
+        # Every rank has the whole: nothing needs to be sent. A part alone would keep the whole's memory.
+        return distribute_tensor(there, reference.device_mesh, reference.placements, src_data_rank=None).clone()
     return tensor.to(reference.device) if isinstance(tensor, Tensor) else tensor
 
 

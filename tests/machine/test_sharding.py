@@ -1,7 +1,10 @@
 """What a checkpoint on the host gives back to a card. Sharding on ranks: test_ranks.py."""
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import Shard, distribute_tensor
 
 from fluxflow_exp.machine import sharding
 from fluxflow_exp.optimizers.muon import Muon
@@ -39,3 +42,15 @@ def test_counts_of_steps_lie_where_their_weights_do_after_a_checkpoint_on_the_ho
     counts = [state["step"] for state in after.optimizer.state.values()]
     assert counts
     assert all(isinstance(each, Tensor) and each.device.type == "meta" for each in counts)
+
+
+def test_a_part_keeps_no_memory_of_the_whole() -> None:
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        reference = distribute_tensor(torch.zeros(4, 4), init_device_mesh("cpu", (1,)), [Shard(0)])
+        given = torch.arange(16.0).view(4, 4)
+        made = sharding.local(sharding.like(given, reference))
+        assert torch.equal(made, given)
+        assert made.data_ptr() != given.data_ptr()
+    finally:
+        dist.destroy_process_group()
