@@ -4,7 +4,6 @@ depends on, kept in `RUN/evaluations/`."""
 from __future__ import annotations
 
 import argparse
-import math
 import re
 import shlex
 import sys
@@ -16,7 +15,7 @@ from fluxflow_exp.config import published
 from fluxflow_exp.config.compose import typed
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.evaluation import measures, record
-from fluxflow_exp.evaluation.arguments import parser
+from fluxflow_exp.evaluation.arguments import TAKERS, parser, problems
 from fluxflow_exp.run import failures
 
 if TYPE_CHECKING:
@@ -137,24 +136,16 @@ def _check_within(pattern: str, captions: list[str]) -> None:
 
 def _check_used(options: argparse.Namespace, chosen: list[str], left_out: dict[str, str]) -> None:
     """UserError: something was asked of samples, or a CLIP given, and no metric that is measured takes it."""
-    samples = [name for name, measure in measures.MEASURES.items() if measure.of == "samples"]
-    features = list(measures.SETS)
-    drawing = ("guidance", "guidance-interval", "steps", "sampler", "shift", "seed")
-    asked = {
-        **dict.fromkeys((f"--{name}" for name in drawing), samples), "--features": features,
-        "--training-images": ["copies"], "--within": [name for name in features if name.startswith("retrieval")],
-        "--clip": ["clip_score"], "--lpips-net": ["lpips"], "--lpips-weights": ["lpips"],
-    }  # fmt: skip
-    problems, usual = [], parser()
-    for option, takers in asked.items():
+    found, usual = [], parser()
+    for option, takers in TAKERS.items():
         name = option.removeprefix("--").replace("-", "_")
         given = getattr(options, name) != usual.get_default(name)
         if given and not set(takers) & set(chosen):
             reasons = dict.fromkeys(left_out[name] for name in takers if name in left_out)
             why = f": {'; '.join(reasons)}" if reasons else ""
-            problems.append(f"{option} acts on {', '.join(takers)} alone, and none of these is measured{why}")
-    if problems:
-        raise UserError(*problems)
+            found.append(f"{option} acts on {', '.join(takers)} alone, and none of these is measured{why}")
+    if found:
+        raise UserError(*found)
 
 
 def _sorted_out(known: list[str], asked: list[str], reasons: dict[str, str]) -> tuple[list[str], dict[str, str]]:
@@ -240,29 +231,9 @@ def _evaluator(subject: Subject, wanted: Wanted, machine: Machine, perceptual: A
 @failures.command
 def main(arguments: list[str] | None = None) -> int:
     options = parser().parse_intermixed_args(arguments)
-    counts = {"--images": options.images, "--steps": options.steps, "--training-images": options.training_images}
-    problems = [
-        f"{name} must be at least 1, not {count}" for name, count in counts.items() if count is not None and count < 1
-    ]
-    problems += [
-        f"{word} is no data.KEY=VALUE; several words to trust are {published.trusting([*options.trust, word])}"
-        for word in options.overrides
-        if options.trust and "=" not in word
-    ]
-    problems += [f"--guidance {scale} is no number" for scale in options.guidance or [] if not math.isfinite(scale)]
-    if options.shift is not None and not 0 < options.shift < math.inf:
-        problems.append(f"--shift must be a positive number, not {options.shift}")
-    if options.guidance_interval:
-        from fluxflow_exp.samplers import interval_problem
-
-        wrong = interval_problem(options.guidance_interval)
-        problems += [f"--guidance-interval {wrong}"] if wrong else []
-    try:
-        re.compile(options.within or "")
-    except re.error as error:
-        problems.append(f"--within {options.within!r} is no regular expression: {error}")
-    if problems:
-        raise UserError(*problems)
+    wrong = problems(options)
+    if wrong:
+        raise UserError(*wrong)
     records, left_out, subject, pictures = evaluate(options)
     print(record.table(records))
     for each in records:

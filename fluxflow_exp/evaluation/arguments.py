@@ -1,6 +1,8 @@
 """The arguments of `python -m fluxflow_exp.evaluate`."""
 
 import argparse
+import math
+import re
 from pathlib import Path
 
 from fluxflow_exp.config import published
@@ -15,6 +17,18 @@ EXAMPLES = """examples:
 
 exit code: 0 measured; 2 something is wrong, and what. psnr, flow and prompt_accuracy need no further packages, others
 pip install "fluxflow-exp[eval]"; lpips needs classifier weights, clip_score a --clip."""
+
+_SAMPLED = [name for name, measure in measures.MEASURES.items() if measure.of == "samples"]
+# Options that act on some metrics alone → these.
+TAKERS = {
+    **dict.fromkeys(("--guidance", "--guidance-interval", "--steps", "--sampler", "--shift", "--seed"), _SAMPLED),
+    "--features": list(measures.SETS),
+    "--training-images": ["copies"],
+    "--within": [name for name in measures.SETS if name.startswith("retrieval")],
+    "--clip": ["clip_score"],
+    "--lpips-net": ["lpips"],
+    "--lpips-weights": ["lpips"],
+}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -63,3 +77,29 @@ def parser() -> argparse.ArgumentParser:
     add("--trust", action="append", default=[], metavar="WORD", help=published.TRUST)
     add("--json", type=Path, metavar="FILE", help="write the numbers there, too")
     return made
+
+
+def problems(options: argparse.Namespace) -> list[str]:
+    """What is wrong with the values of `options` (of `parser`), whatever is to be measured."""
+    counts = {"--images": options.images, "--steps": options.steps, "--training-images": options.training_images}
+    found = [
+        f"{name} must be at least 1, not {count}" for name, count in counts.items() if count is not None and count < 1
+    ]
+    found += [
+        f"{word} is no data.KEY=VALUE; several words to trust are {published.trusting([*options.trust, word])}"
+        for word in options.overrides
+        if options.trust and "=" not in word
+    ]
+    found += [f"--guidance {scale} is no number" for scale in options.guidance or [] if not math.isfinite(scale)]
+    if options.shift is not None and not 0 < options.shift < math.inf:
+        found.append(f"--shift must be a positive number, not {options.shift}")
+    if options.guidance_interval:
+        from fluxflow_exp.samplers import interval_problem
+
+        wrong = interval_problem(options.guidance_interval)
+        found += [f"--guidance-interval {wrong}"] if wrong else []
+    try:
+        re.compile(options.within or "")
+    except re.error as error:
+        found.append(f"--within {options.within!r} is no regular expression: {error}")
+    return found

@@ -2,11 +2,14 @@
 
 from typing import Any
 
+from hydra.utils import get_class
+
 from fluxflow_exp.errors import UserError, did_you_mean
-from fluxflow_exp.evaluation.measures import MEASURES, ON_SCHEDULE, lacking
+from fluxflow_exp.evaluation.measures import MEASURES, ON_SCHEDULE
 from fluxflow_exp.monitor.metrics import higher_is_better
 from fluxflow_exp.preflight import check
 from fluxflow_exp.run.identity import identity_differences
+from fluxflow_exp.study import evaluating
 from fluxflow_exp.study.runs import SHOWN_KEYS, Run, words_of
 from fluxflow_exp.study.spec import Spec
 
@@ -34,8 +37,11 @@ def check_all(spec: Spec, changes: dict[str, list[str]], *, trains: bool = True)
     problems = common + [f"arm {arm}: {line}" for arm, lines in found.items() for line in lines if line not in common]
     problems += _same_files(runs)
     wanted = [*spec.outcome, *([spec.learning_rates.metric] if spec.learning_rates else [])]
+    values = {arm: run.values for arm, run in runs.items()}
     for metric in dict.fromkeys(wanted):
-        problems += metric_problems(metric, {arm: run.values for arm, run in runs.items()})
+        problems += metric_problems(metric, values)
+    afterwards = [metric for metric in wanted if not in_rows(metric) and metric.partition("@")[0] in MEASURES]
+    problems += evaluating.problems(spec.evaluate, afterwards, values)
     if problems:
         raise UserError(*(f"{spec.source}: {line}" for line in problems))
     return runs
@@ -64,9 +70,6 @@ def metric_problems(metric: str, arms: dict[str, dict[str, Any]]) -> list[str]:
         problems.append(f"outcome {metric}: name the guidance of the samples, as {name}@1 or {name}@3")
     if measure.of != "samples" and guidance:
         problems.append(f"outcome {metric}: {name} takes no guidance")
-    absent = lacking([name])
-    if absent:
-        problems.append(f"outcome {metric}: {absent}")
     if measure.of != "reconstructions":
         problems += [_no_flow(metric, arm) for arm, values in arms.items() if not _trains(values, "flow")]
     if higher_is_better(name) is None:
@@ -90,9 +93,19 @@ def _row_problems(name: str, guidance: str, arms: dict[str, dict[str, Any]]) -> 
                 problems.append(f"outcome {name}: arm {arm} does not measure it: evaluation.metrics=[{more}] does")
         if needs_flow and not _trains(values, "flow"):
             problems.append(_no_flow(name, arm))
+        if name.startswith("prompt_accuracy"):
+            problems += _prompt_problems(name, arm, values)
         if values["evaluation"]["every_epochs"] is None:
             problems.append(f"outcome {name}: arm {arm} has evaluation.every_epochs=null, so nothing is measured")
     return problems
+
+
+def _prompt_problems(name: str, arm: str, values: dict[str, Any]) -> list[str]:
+    if not getattr(get_class(values["data"]["_target_"]), "reads_back", True):
+        return [f"outcome {name}: only data=shapes can tell what an image shows, and arm {arm} has other data"]
+    if not values["evaluation"]["prompts"]:
+        return [f"outcome {name}: arm {arm} has evaluation.prompts=0, so nothing is measured"]
+    return []
 
 
 def _no_flow(metric: str, arm: str) -> str:

@@ -106,4 +106,6 @@ def _sweeps(spec: Spec, runs: list[Run]) -> None:
 
 
 def _name(runs: list[Run], there: list[str]) -> str:
-    return f"{runs[0].arm} seed={runs[0].seed}" if len(there) > 1 else runs[0].arm
+    """What tells this sweep from those beside it."""
+    words = [runs[0].arm, runs[0].rate, f"seed={runs[0].seed}" if len(there) > 1 else ""]
+    return " ".join(filter(None, words))

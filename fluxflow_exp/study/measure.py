@@ -9,7 +9,7 @@ from fluxflow_exp.compare.runs import Run as Finished
 from fluxflow_exp.compare.runs import find
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.evaluation import record
-from fluxflow_exp.study import children, launch
+from fluxflow_exp.study import children, evaluating, launch
 from fluxflow_exp.study.arms import in_rows
 from fluxflow_exp.study.children import Child
 from fluxflow_exp.study.runs import Run
@@ -66,10 +66,10 @@ def _words(spec: Spec, run: Run, metrics: list[str]) -> list[str]:
         return []
     folder.mkdir(exist_ok=True)
     files.write_text(stamp, options)
-    names = list(dict.fromkeys(metric.partition("@")[0] for metric in metrics))
+    names = evaluating.names(metrics)
     scales = list(dict.fromkeys(metric.partition("@")[2] for metric in metrics if "@" in metric))
     guidance = ["--guidance", *scales] if scales else []
-    return [str(run.folder.path), "--metrics", *names, *guidance, *spec.evaluate]
+    return [str(run.folder.path), "--metrics", *names, *guidance, *evaluating.acting(spec.evaluate, names)]
 
 
 def last(run: Run, metric: str) -> float | None:
