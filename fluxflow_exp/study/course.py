@@ -10,7 +10,7 @@ from typing import Any
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.monitor.metrics import higher_is_better
 from fluxflow_exp.run import states
-from fluxflow_exp.study import cost, launch, measure
+from fluxflow_exp.study import cost, launch, measure, sentences
 from fluxflow_exp.study.answer import LearningRate
 from fluxflow_exp.study.arms import apart, check_all
 from fluxflow_exp.study.boundary import FIRST
@@ -129,6 +129,8 @@ class Course:
                 f"{rate}: {'failed' if value is None else f'{value:.4g}'}" for rate, value in found.tried.items()
             )
             print(f"Learning rate of {arm}: {found.chosen:g}, by {found.metric} ({tried})", flush=True)
+        for line in sentences.edges(self.rates):
+            print(f"Note: {line}", flush=True)
 
     def chosen(self, done: list[Run]) -> dict[str, LearningRate]:
         """Arm → its learning rate, by the trials that are `done`. UserError: an arm has none."""

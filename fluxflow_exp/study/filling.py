@@ -1,6 +1,7 @@
 """The answer of a study, filled from its runs."""
 
 import shlex
+from typing import Any
 
 from fluxflow_exp.compare.differences import differences
 from fluxflow_exp.config.compose import typed
@@ -10,6 +11,7 @@ from fluxflow_exp.study import cost, launch, outcome, output, pictures, sentence
 from fluxflow_exp.study.answer import Arm, Cost, Failure, StudyAnswer
 from fluxflow_exp.study.arms import in_rows
 from fluxflow_exp.study.course import Course
+from fluxflow_exp.study.fields import AUTO
 from fluxflow_exp.study.runs import Run
 
 
@@ -34,7 +36,7 @@ def answer(course: Course, runs: list[Run], words: list[str]) -> StudyAnswer | N
         pictures=pictures.gather(
             {arm: {seed: run.folder for seed, run in each.items()} for arm, each in finished.items()}, spec.folder
         ),
-        notes=[*course.notes, *_made_apart(finished)],
+        notes=[*course.notes, *_made_apart(finished), *_looked_before(course)],
         stopped=course.stopped,
         unfinished=None if done == len(runs) else f"{done} of {len(runs)} runs are done",
         base=spec.base,
@@ -80,6 +82,38 @@ def _made_apart(finished: outcome.Runs) -> list[str]:
     return [f"not all runs were made alike: {each}" for each in apart]
 
 
+def _looked_before(course: Course) -> list[str]:
+    """That this study was answered with fewer seeds, or with as many as it took, before this number was given."""
+    spec = course.spec
+    if spec.seeds is None:
+        return []
+    before = [count for count in course.kept.get(*_looks(course)) or [] if count == AUTO or count < len(spec.seeds)]
+    if not before:
+        return []
+    said = ", ".join("seeds: auto" if count == AUTO else _seeds(count) for count in sorted(before, key=str))
+    return [
+        f"it was answered with {said} before. If its seeds were chosen by what that said, these intervals are too "
+        "narrow; seeds: auto allows for looks"
+    ]
+
+
+def _looks(course: Course) -> tuple[str, list[Any]]:
+    """Under what the looks at a study are kept: those at other arms or by another metric are no looks at it."""
+    spec = course.spec
+    return "looks", [spec.outcome[0], spec.base, spec.arms]
+
+
+def _note_look(course: Course) -> None:
+    look = AUTO if course.spec.seeds is None else len(course.spec.seeds)
+    before = course.kept.get(*_looks(course)) or []
+    if look not in before:
+        course.kept.put(*_looks(course), [*before, look])
+
+
+def _seeds(count: int) -> str:
+    return f"{count} seed{'' if count == 1 else 's'}"
+
+
 def _trial_seeds(course: Course) -> list[int]:
     rates = course.spec.learning_rates
     return rates.seeds if rates else []
@@ -99,6 +133,7 @@ def write(found: StudyAnswer, course: Course) -> list[str]:
     folder = course.spec.folder
     with failures.output("output_root=… writes the study elsewhere"):
         files = output.write(found, folder)
+        _note_look(course)
     lines = ["", *sentences.headline(found), *map(str, files)]
     sent = wandb.send(found, folder, typed(course.first[found.reference.name].values).tracking)
     return [*lines, f"W&B: {sent}"] if sent else lines

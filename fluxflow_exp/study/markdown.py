@@ -51,7 +51,7 @@ def _differences(answer: StudyAnswer, outcome: Outcome) -> str:
     for arm in answer.arms:
         found = sentences.found_of(outcome, arm.name)
         values = list(outcome.values.get(arm.name, {}).values())
-        mean = text.number(sum(values) / len(values) if values else None)
+        mean = sentences.level(sum(values) / len(values) if values else None, outcome)
         if arm is answer.reference:
             rows.append([arm.name, mean, "reference", "", "", ""])
         elif found is None:

@@ -70,7 +70,11 @@ def _values(outcome: Outcome) -> dict[str, Any]:
     """The values of all runs as a table: an arm a row, its mean, then a column for each seed."""
     seeds = sorted({seed for each in outcome.values.values() for seed in each})
     rows = [
-        [arm, sum(own.values()) / len(own) if own else None, *(own.get(seed) for seed in seeds)]
+        [
+            arm,
+            sentences.level(sum(own.values()) / len(own) if own else None, outcome),
+            *(sentences.level(own.get(seed), outcome) for seed in seeds),
+        ]
         for arm, own in outcome.values.items()
     ]
     head = ["Arm", "Mean", *(f"Seed {seed}" for seed in seeds)]

@@ -54,7 +54,7 @@ def _forest(axes: Any, plot: Forest) -> None:
     axes.set(xlim=(0, 100), ylim=(len(plot.rows) - 0.5, -0.5), yticks=range(len(plot.rows)))
     axes.set_yticklabels([row.arm for row in plot.rows])
     axes.set_xticks(plot.grid, [text for _, text in plot.ticks])
-    axes.set_xlabel(f"← {plot.left}      {plot.title}      {plot.right} →", fontsize=8)
+    axes.set_xlabel(f"← {plot.left}      difference in {plot.title}      {plot.right} →", fontsize=8)
 
 
 def _curves(axes: Any, part: tuple[Curves, dict[str, str]]) -> None:
@@ -66,7 +66,7 @@ def _curves(axes: Any, part: tuple[Curves, dict[str, str]]) -> None:
         axes.plot(line.x, line.mean, color=colour, label=figures.label(line.arm), linewidth=1.2)
         if line.low and line.high:
             axes.fill_between(line.x, line.low, line.high, color=colour, alpha=0.2, linewidth=0)
-    axes.set_xlabel(curves.axis)
+    axes.set_xlabel("images seen" if curves.axis == "images" else curves.axis)
     axes.set_ylabel(named(curves.metric).label)
     axes.grid(alpha=0.25)
     axes.legend(fontsize=8)

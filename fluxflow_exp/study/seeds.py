@@ -39,7 +39,8 @@ def _until_known(course: Course) -> list[Run]:
             smallest_difference=spec.smallest_difference,
             seeds_left=_seeds_left(course, runs, open_arms),
         )
-        needed = f"; about {decision.needed} seeds in all" if decision.needed and not decision.stop else ""
+        aside = "\n  " if "\n" in decision.reason else "; "
+        needed = f"{aside}about {decision.needed} seeds in all" if decision.needed and not decision.stop else ""
         print(f"\nAfter {len(seeds)} seeds: {decision.reason}{needed}", flush=True)
         if decision.stop:
             course.stopped = decision.reason

@@ -1,10 +1,11 @@
 """What a study says: one sentence an arm, right whatever came out, and what the study does not say."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from fluxflow_exp.compare.pairs import plain, precision
 from fluxflow_exp.monitor.metrics import named, unit
-from fluxflow_exp.study.answer import Arm, Difference, Outcome, StudyAnswer
+from fluxflow_exp.study.answer import Arm, Difference, LearningRate, Outcome, StudyAnswer
 
 CERTAIN_SEEDS = 5  # with fewer the spread itself is a guess
 LOOKED_AT = 3  # with as many and no interval all seeds differ alike, and nothing is known of chance
@@ -18,11 +19,15 @@ ASIDE = "; ".join  # of what is added behind a sentence
 
 
 class Verdict(NamedTuple):
-    kind: str  # better | worse | nothing | alike | few | failed
+    kind: str  # better | worse | small | nothing | alike | few | failed
     text: str  # in two or three words
 
 
 BETTER, WORSE = Verdict("better", "shown better"), Verdict("worse", "shown worse")
+BARELY_BETTER, BARELY_WORSE = (
+    Verdict("small", "better, too little to matter"),
+    Verdict("small", "worse, too little to matter"),
+)
 NOTHING, ALIKE = Verdict("nothing", "nothing shown"), Verdict("alike", "alike")
 FEW, FAILED = Verdict("few", "no interval"), Verdict("failed", "no value")
 
@@ -35,6 +40,18 @@ def amount(value: float, metric: str, scale: float | None = None) -> str:
     """A difference with the metric's unit, with two digits of `scale`, by default of itself."""
     shown = plain(value, abs(value) if scale is None else scale)
     return f"{shown} {found}" if (found := unit(metric)) else shown
+
+
+def level(value: float | None, outcome: Outcome) -> str:
+    """A value of a run or a mean, with the digits of the differences that are told beside it."""
+    if value is None:
+        return "-"
+    scales = [
+        precision(each.mean, each.low, each.high)
+        for each in outcome.differences
+        if each.low is not None and each.high is not None and each.low < each.high
+    ]
+    return plain(value, min(scales)) if scales else f"{value:.4g}"
 
 
 def wanted(outcome: Outcome) -> str:
@@ -53,11 +70,11 @@ def verdict(outcome: Outcome, found: Difference | None) -> Verdict:
         return FAILED
     if found.low is None or found.high is None:
         return FEW
+    small = bool(outcome.smallest and -outcome.smallest < found.low and found.high < outcome.smallest)
     if found.shown:
-        return BETTER if (found.mean > 0) == outcome.higher else WORSE
-    if found.low == found.high or (
-        outcome.smallest and -outcome.smallest < found.low and found.high < outcome.smallest
-    ):
+        better = (found.mean > 0) == outcome.higher
+        return (BARELY_BETTER if better else BARELY_WORSE) if small else (BETTER if better else WORSE)
+    if found.low == found.high or small:
         return ALIKE
     return NOTHING
 
@@ -173,9 +190,9 @@ def _judged(arm: str, reference: str, outcome: Outcome, found: Difference) -> st
     measured = f"95 % interval {plain(low, scale)} to {plain(high, scale)}{corrected}, {seeds(found)}"
     ahead = f"{amount(lead, metric, scale)} {way}"
     if found.shown:
-        than = f"{arm} is {kind.kind} than {reference}: {title(metric)} is {ahead} ({measured})"
-        small = outcome.smallest is not None and high < outcome.smallest
-        return f"{than}, less than the {wanted(outcome)} worth seeing" if small else than
+        little = f", by less than the {wanted(outcome)} worth seeing" if kind in (BARELY_BETTER, BARELY_WORSE) else ""
+        side = "better" if kind in (BETTER, BARELY_BETTER) else "worse"
+        return f"{arm} is {side} than {reference}{little}: {title(metric)} is {ahead} ({measured})"
     measured = f"{title(metric)} of {arm} is {ahead if lead else 'equal'}, {measured}"
     if kind == ALIKE:
         return (
@@ -240,4 +257,19 @@ def _rates(answer: StudyAnswer) -> str:
     others = [arm.name for arm in answer.arms if not arm.learning_rate]
     if others:
         return f"{', '.join(own)} chose a learning rate; {', '.join(others)} did not, which favours those that did."
-    return "Each arm chose its learning rate among those listed; one between or beyond them may suit it better."
+    rates = {arm.name: arm.learning_rate for arm in answer.arms if arm.learning_rate}
+    said = "Each arm chose its learning rate among those listed; another one may suit it better."
+    return " ".join([said, *edges(rates)])
+
+
+def edges(rates: Mapping[str, LearningRate]) -> list[str]:
+    """A sentence for arms that chose the lowest, and for those that chose the highest of the rates they had."""
+    found = []
+    for way, end, further in (("lowest", min, "a lower"), ("highest", max, "a higher")):
+        arms = [arm for arm, each in rates.items() if each.chosen == end(map(float, each.tried))]
+        if arms:
+            found.append(
+                f"{', '.join(arms)} chose the {way} rate there was: try {further} one, which may suit "
+                f"{'them' if len(arms) > 1 else 'it'} better."
+            )
+    return found

@@ -206,7 +206,8 @@ def _stops(
     if all(each.seeds[0] >= FIRST and each.spread == 0 for each in found):
         way = "give a number of seeds, or an outcome in finer steps"
         return True, f"all seeds of {names} differ alike from the reference, which tells nothing of chance: {way}"
-    return False, ". ".join(f"{arm} {_said(each, smallest_difference)}" for arm, each in arms.items())
+    said = [f"{arm} {_said(each, smallest_difference)}" for arm, each in arms.items()]
+    return False, said[0] if len(said) == 1 else "".join(f"\n  {each}" for each in said)
 
 
 def _said(judged: Judged, smallest_difference: float | None) -> str:

@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -10,9 +12,10 @@ from fluxflow_exp.run.metric_log import MetricLog
 from fluxflow_exp.study import cost, filling, launch, matching, seeds, status
 from fluxflow_exp.study.cost import ArmCost
 from fluxflow_exp.study.course import Course
+from fluxflow_exp.study.kept import Kept
 from fluxflow_exp.study.runs import Run
 from tests.study.test_runs import course, plant
-from tests.study.test_spec import FIVE
+from tests.study.test_spec import FIVE, study
 
 VALUES = {"large": [20.0, 21.0], "small": [21.0, 23.0]}
 
@@ -140,3 +143,18 @@ def test_each_arm_takes_the_rate_of_its_best_trial_and_one_that_failed_is_none(t
     made.rates = found
     assert "optimizer.lr=0.002" in made.runs([0], ["large"])[0].words
     assert made.unused([0]) == []
+
+
+def test_seeds_that_were_added_after_an_answer_are_told(tmp_path: Path) -> None:
+    def looked(*words: str, note: bool = True) -> list[str]:
+        made: Any = SimpleNamespace(spec=study(tmp_path, FIVE, *words), kept=Kept(tmp_path))
+        said = filling._looked_before(made)
+        if note:
+            filling._note_look(made)
+        return [each.partition(".")[0] for each in said]
+
+    assert looked() == looked() == looked("seeds=1") == []
+    assert looked("seeds=2") == ["it was answered with 1 seed before"]
+    assert looked("seeds=auto", "budget.runs=9") == []
+    assert looked("seeds=5") == ["it was answered with 1 seed, 2 seeds, seeds: auto before"]
+    assert looked("seeds=5", "arms.small=data.n_images=32") == looked("seeds=5", "outcome=val_l1") == []

@@ -26,7 +26,7 @@ def test_all_files_are_written_and_the_markdown_shows_what_stands_beside_it(tmp_
     assert sentence in text
     assert sentence in page.read_text()
     for row in (
-        "| bezier | 21 | +0.50 dB | 0.20 to 0.80 dB | 3 paired seeds | shown better |",
+        "| bezier | 21.00 | +0.50 dB | 0.20 to 0.80 dB | 3 paired seeds | shown better |",
         "| bezier | `model.activation=bezier` | 4.09 M | 6 | 0 | 2.8 | 44 |",
         "| bezier | 0.0003 | 0.0001: 0.52; 0.0003: 0.49; 0.001: failed | Flow loss | held-out images, seed 100 |",
     ):

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from fluxflow_exp.study import sentences
-from fluxflow_exp.study.answer import Difference, Failure, PictureRow, Pictures, StudyAnswer
+from fluxflow_exp.study.answer import Difference, Failure, LearningRate, PictureRow, Pictures, StudyAnswer
 from tests.helpers.answers import difference, made_answer
 
 
@@ -46,7 +46,14 @@ CASES: dict[str, tuple[Difference, dict[str, Any], str]] = {
     ),
     "better, and small": (
         difference(0.2, 0.8), {"smallest": 1},
-        f"bezier is better than silu: PSNR is 0.50 dB higher ({INTERVAL}), less than the 1 dB worth seeing.",
+        f"bezier is better than silu, by less than the 1 dB worth seeing: PSNR is 0.50 dB higher ({INTERVAL}).",
+    ),
+    "worse, and small": (
+        difference(-0.8, -0.2), {"smallest": 1},
+        f"bezier is worse than silu, by less than the 1 dB worth seeing: PSNR is 0.50 dB lower ({INTERVAL}).",
+    ),
+    "better, and perhaps more than small": (
+        difference(0.2, 0.8), {"smallest": 0.7}, f"bezier is better than silu: PSNR is 0.50 dB higher ({INTERVAL}).",
     ),
     "one seed": (
         difference(None, None, seeds=[1]), {},
@@ -138,3 +145,19 @@ def test_pictures_say_what_they_are_of() -> None:
         "The same prompts and noise in all arms, after updates 2,000 (silu), 1,500 (bezier); the runs of seed 1. "
         "Beside the models, samples.steps is not the same."
     )
+
+
+def test_who_chose_the_end_of_the_rates_is_told() -> None:
+    tried = {"0.001": 20.0, "0.002": 21.0, "0.004": None}
+    rates = {arm: LearningRate(chosen, tried, "val_psnr", "") for arm, chosen in (("a", 0.001), ("b", 0.002))}
+    assert sentences.edges(rates) == ["a chose the lowest rate there was: try a lower one, which may suit it better."]
+    assert sentences.edges({"b": rates["b"]}) == []
+    high = replace(rates["a"], chosen=0.004)
+    (said,) = sentences.edges({"c": high, "d": high})
+    assert said == "c, d chose the highest rate there was: try a higher one, which may suit them better."
+
+
+def test_values_have_the_digits_of_the_differences_beside_them() -> None:
+    outcome = made_answer(difference(0.004, 0.0314)).deciding
+    assert [sentences.level(value, outcome) for value in (18.0, 17.12345, None)] == ["18.000", "17.123", "-"]
+    assert sentences.level(18.0, replace(outcome, differences=[difference(None, None)])) == "18"

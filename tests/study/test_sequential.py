@@ -68,7 +68,7 @@ def test_a_study_goes_on_for_the_arms_that_are_open() -> None:
     assert found.needed is None  # of an arm nothing is known
     assert "wide is higher by 1 (" in found.reason
     assert (
-        ". deep is undecided (-0.13 to +0.154). 3 seeds: spread 0.012; 46 seeds (16 to more than 300) would show"
+        "\n  deep is undecided (-0.13 to +0.154). 3 seeds: spread 0.012; 46 seeds (16 to more than 300) would show"
         in found.reason
     )
     assert "new is looked at after 3 seeds, and has 1" in found.reason
