@@ -76,13 +76,14 @@ class Console:
             print(text, flush=True)
         self.log(text)  # last: where the disk does not take it, it has been said all the same
 
-    def open_step(self, name: str, length: Length, *, index: int, steps: int, description: str, epochs: int) -> None:
+    def open_step(self, name: str, length: Length, *, index: int, steps: int, description: str) -> None:
         """Say what begins; `index` (from 1) is the step's among the run's `steps`."""
         self._step = f"{name} ({index}/{steps})"
         self.say(f"\nPIPELINE STEP {index}/{steps}: {name}")
         if description:
             self.say(f"Description: {description}")
-        self.say(f"Duration: {epochs} epochs, {length.updates} updates\n{RULE}")
+        epochs = length.updates / length.updates_per_epoch
+        self.say(f"Duration: {epochs:.3g} epoch{'s' if epochs > 1 else ''}, {length.updates} updates\n{RULE}")
         self._rows = 0
         if self._terminal.is_terminal and not self._quiet:
             self._bar = StepBar(self._terminal)

@@ -219,9 +219,9 @@ def _timed(config: RunConfig, name: str, run: RunContext, length: Length, data: 
     run.start_up.ends("pace")
     if updates < 1:
         raise UserError(
-            f"step {name}: {max(seconds, 0) / 60:.3g} min hold no update beside what comes before and after. "
-            f"Ask for more: resume=extend {'minutes' if config.minutes else f'stage.steps.{name}.minutes'}=… (caches "
-            "that were made stay)"
+            f"step {name}: {clock.shown(max(seconds, 0))} are too few for an update, beside its caches, evaluation, "
+            f"pictures and saves. Ask for more: resume=extend "
+            f"{'minutes' if config.minutes else f'stage.steps.{name}.minutes'}=… (caches that were made stay)"
         )
     if run.ranks.first:
         left = seconds_left()
@@ -231,7 +231,7 @@ def _timed(config: RunConfig, name: str, run: RunContext, length: Length, data: 
         run.folder.write_record(record)
         dollars = time_budget.dollars(left, config.hardware, run.ranks.count)
         run.console.say(
-            f"Step {name}: {updates} updates of {each:.3g} s, and evaluation, pictures and saves, until "
+            f"Step {name}: {updates} updates of {each:.3g} s each; with evaluation, pictures and saves it ends at "
             f"{time_budget.moment(left)}" + ("" if dollars is None else f" ({dollars:.2f} USD)")
         )
     return replace(length, updates=updates)
@@ -251,14 +251,7 @@ def _train_step(config: RunConfig, name: str, run: RunContext, length: Length, d
         except ValueError as error:
             raise UserError(f"stage.steps.{name}: {error}") from error
         run.start_up.ends("model")
-        run.console.open_step(
-            name,
-            length,
-            index=context.index,
-            steps=context.steps,
-            description=step.description,
-            epochs=length.epoch(length.updates) if time_budget.is_timed(config, name) else step.n_epochs,
-        )
+        run.console.open_step(name, length, index=context.index, steps=context.steps, description=step.description)
         try:
             final = trainer.fit()
         except NonFiniteError as error:

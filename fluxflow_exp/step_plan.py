@@ -13,6 +13,7 @@ from fluxflow_exp.config.schema import Cache, Model, RunConfig, Step
 from fluxflow_exp.data.loader import groups_of
 from fluxflow_exp.data.protocols import DataSet, Drawing, Stream, notes_of
 from fluxflow_exp.errors import UserError
+from fluxflow_exp.machine import clock
 from fluxflow_exp.machine.hardware import Machine
 from fluxflow_exp.monitor import early_stop
 from fluxflow_exp.preflight import parts, remarks
@@ -153,17 +154,19 @@ def step_lines(
         if not set(trained).isdisjoint(trainer_class(step).PLAYERS[player])
     )
     accumulation = size.batch_size // ranks // size.micro_batch
-    split = (
-        f"{ranks} ranks x {accumulation} x {size.micro_batch}" if ranks > 1 else f"{accumulation} x {size.micro_batch}"
-    )
-    images = f"of {size.batch_size} images ({split})"
+    split = f" ({accumulation} micro-batches of {size.micro_batch})" if accumulation > 1 else ""
+    if ranks > 1:
+        split = f" ({ranks} ranks x {accumulation} x {size.micro_batch})"
+    images = f"of {size.batch_size} images{split}"
     whole = step.n_epochs * size.updates_per_epoch
     cut = "" if size.updates == whole else f", of which max_updates leaves {size.updates}"
     still = [p for p in needed_parts(step) if p not in trained]
     guidance = f", caption dropout {step.cfg_dropout_prob:g}" if step.cfg_dropout_prob else ""
-    long = f"{step.n_epochs} epochs x {size.updates_per_epoch} = {whole} updates {images}{cut}"
+    epochs = f"{step.n_epochs} epoch{'s' if step.n_epochs > 1 else ''}"
+    long = f"{epochs} x {size.updates_per_epoch} = {whole} updates {images}{cut}"
     if minutes is not None:
-        long = f"{minutes:.3g} min of updates {images}, {size.updates_per_epoch} an epoch; how many is measured first"
+        long = f"{clock.shown(60 * minutes)}, in updates {images}, {size.updates_per_epoch} an epoch"
+        long += "; how many is measured first"
     return [
         f"  Step {index}: {name}: {long}",
         f"    trains: {_adapter(step)}{', '.join(trained)}" + (f"; uses frozen: {', '.join(still)}" if still else ""),

@@ -18,8 +18,14 @@ LENGTH = Length(1000, 100, 8, 8)
 
 
 def opened(said: Console) -> Console:
-    said.open_step("vae_gan_spade", LENGTH, index=2, steps=3, description="", epochs=10)
+    said.open_step("vae_gan_spade", LENGTH, index=2, steps=3, description="")
     return said
+
+
+@pytest.mark.parametrize(("updates", "epochs"), [(1000, "10 epochs"), (100, "1 epoch"), (66, "0.66 epoch")])
+def test_a_step_says_how_long_it_is(capsys: pytest.CaptureFixture[str], updates: int, epochs: str) -> None:
+    Console().open_step("vae", Length(updates, 100, 8, 8), index=1, steps=1, description="")
+    assert f"\nDuration: {epochs}, {updates} updates\n" in capsys.readouterr().out
 
 
 def test_work_off_a_terminal_says_how_far_it_is(

@@ -67,7 +67,7 @@ def test_validate_prints_the_plan_and_leaves_nothing(tmp_path: Path) -> None:
     done = command(tmp_path, "validate=true", "hardware=cpu", "hardware.micro_batch.flow=8")
     assert done.returncode == 0, done.stderr
     for expected in (
-        "Step 3: flow: 3 epochs x 512 = 1536 updates of 32 images (4 x 8)",
+        "Step 3: flow: 3 epochs x 512 = 1536 updates of 32 images (4 micro-batches of 8)",
         "trains: flow_processor, text_encoder; uses frozen: compressor, expander",
         "losses: reconstruction, kl, adversarial",
         "optimizers: vae AdamW lr 0.002 (cosine), discriminator AdamW",

@@ -52,6 +52,13 @@ def date() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
+def shown(seconds: float) -> str:
+    """A length of time in words: "48 s", "4.2 min", "2.5 h"."""
+    if seconds < 120:
+        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
+    return f"{seconds / 60:.3g} min" if seconds < 7200 else f"{seconds / 3600:.3g} h"
+
+
 def _look() -> None:
     while True:
         time.sleep(EVERY)

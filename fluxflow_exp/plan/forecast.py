@@ -5,6 +5,7 @@ from typing import Any
 
 from fluxflow_exp.config.schema import Hardware, RunConfig
 from fluxflow_exp.data.protocols import Captioned, DataSet
+from fluxflow_exp.machine import clock
 from fluxflow_exp.plan import roofline
 from fluxflow_exp.plan.dry_run import Rehearsal, rehearsal
 from fluxflow_exp.step_length import Length
@@ -203,7 +204,7 @@ def _time(found: Forecast) -> str:
             if found.seconds
             else "the number of updates is measured when the step begins"
         )
-        return f"{found.minutes:.3g} min, as asked; {count}"
+        return f"{clock.shown(60 * found.minutes)}, as asked; {count}"
     if found.seconds is None or found.hours is None:
         return "not predicted: choose a card, or set hardware.bf16_tflops and hardware.memory_bandwidth_gbs"
     how = "measured on this machine" if found.measured else "an estimate"

@@ -30,11 +30,11 @@ class SaveClock:
         first, self.cost = self.cost is None, cost
         if self.every_minutes != "auto" or not first:
             return None
-        return (
-            f"Checkpoint every {self.minutes():.1f} min: a save takes {cost:.2f} s, and the machine is expected to be "
-            f"lost every {self.between_losses() / 3600:.1f} h ({self.kills} times in {self.lived / 3600:.1f} h, "
-            f"and once in {PRIOR_HOURS:g} h assumed)"
-        )
+        cuts = f"is expected to be cut off every {self.between_losses() / 3600:.2g} h"
+        if self.kills:
+            times = f"{self.kills} times" if self.kills > 1 else "once"
+            cuts = f"has been cut off {times} in {clock.shown(self.lived)}"
+        return f"Saving every {self.minutes():.1f} min from now on: a save takes {cost:.2f} s, and the run {cuts}"
 
     def minutes(self) -> float | None:
         """The interval."""

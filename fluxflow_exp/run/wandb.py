@@ -62,7 +62,7 @@ class WandbRun:
             if failed:
                 self.console.say(f"W&B: {failed}; metrics go to the run folder alone")
                 return
-        offline = f"offline; python -m fluxflow_exp.sync {self.folder.path} sends it"
+        offline = f"recorded offline; python -m fluxflow_exp.sync {self.folder.path} sends it later"
         where = offline if self._run.settings._offline else self._run.url
         self.console.say(f"W&B: {where}")
 

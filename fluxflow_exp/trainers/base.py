@@ -227,7 +227,7 @@ class Trainer(Validated):
             if not final:  # after a step's last save the pipeline sees to them
                 setup.live_report.refresh()
         said = setup.clock.saved(clock.now() - started)
-        if said:
+        if said and not setup.stop.signum:  # of no use to a run that stops
             setup.console.say(said)
 
     def _load(self, path: Path) -> None:

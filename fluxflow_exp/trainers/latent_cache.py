@@ -169,9 +169,8 @@ class Encoder:
             fresh, folder = self.values(sample.image[None])[0], cache.shards.folder
             compare(fresh, kept.values[0], folder, sample.id, tolerance=TOLERANCE[self.precision])
         if chosen:
-            self.setup.console.say(
-                f"{self.what}: {len(cache):,} images in {cache.shards.folder}; {len(chosen)} encoded again agree"
-            )
+            checked = f"{len(chosen)} of them, encoded again, are the same"
+            self.setup.console.say(f"{self.what}: {len(cache):,} images in {cache.shards.folder}; {checked}")
 
     def _encode(self, images: Tensor) -> Tensor:
         """What is to be kept of them, fewer at once where memory does not suffice. OutOfMemoryError: not for one."""

@@ -54,7 +54,7 @@ def updates_within(
     but caches. Interrupted: a signal came.
     """
     seconds = run.ranks.from_first(seconds_left() if run.ranks.first else 0.0)
-    run.console.say(f"Step {name}: measuring how long its updates take, for the {seconds / 60:.3g} min that it has …")
+    run.console.say(f"Step {name}: timing updates, to see how many of them fit into {clock.shown(seconds)} …")
     whole = False
     while not whole:  # an opponent that begins late may not have played yet
         with _scratch(run) as folder:

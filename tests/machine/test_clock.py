@@ -58,3 +58,11 @@ def _count(path: Path) -> None:
     for _ in range(50):
         time.sleep(0.01)
     path.write_text(f"{time.monotonic() - real} {clock.now() - counted}")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0.52, "0.52 s"), (31.1, "31 s"), (119, "119 s"), (257.4, "4.29 min"), (3600, "60 min"), (9000, "2.5 h")],
+)
+def test_a_length_of_time_is_said_in_the_unit_that_suits_it(seconds: float, words: str) -> None:
+    assert clock.shown(seconds) == words

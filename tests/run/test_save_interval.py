@@ -45,15 +45,15 @@ def test_auto_measures_and_says_why() -> None:
     assert clock.between_losses() == pytest.approx(between)
     assert clock.minutes() == pytest.approx(best_interval(20.0, between) / 60)
     assert said
-    assert f"every {clock.minutes():.1f} min" in said
+    assert said.startswith(f"Saving every {clock.minutes():.1f} min from now on: ")
     assert "a save takes 20.00 s" in said
-    assert "2 times in 1.0 h" in said
+    assert said.endswith("and the run has been cut off 2 times in 60 min")
     assert clock.saved(21.0) is None  # said once a process
 
 
 def test_auto_stays_between_a_minute_and_an_hour() -> None:
     cheap = SaveClock(every_minutes="auto", every_updates=None)
-    cheap.saved(0.001)
+    assert (cheap.saved(0.001) or "").endswith("is expected to be cut off every 6 h")
     dear = SaveClock(every_minutes="auto", every_updates=None)
     dear.saved(2000.0)
     assert (cheap.minutes(), dear.minutes()) == (1.0, 60.0)

@@ -78,7 +78,7 @@ def test_after_three_kills_offline_each_row_stands_there_once(tmp_path: Path) ->
     captions = [entry["flow/samples.captions"] for entry in found if "flow/samples.captions" in entry]
     assert [len(each) for each in captions] == [2, 2]
     assert all("ground" in caption for each in captions for caption in each)
-    assert log.read_text().count("W&B: offline") == 4
+    assert log.read_text().count("W&B: recorded offline") == 4
     assert json.loads((run / "run.json").read_text())["restarts"] == 3
     outside = {p.relative_to(tmp_path).parts[0] for p in tmp_path.rglob("*wandb*") if run not in p.parents}
     assert outside <= {".config"}  # but for its settings, all that W&B writes is in the run folder

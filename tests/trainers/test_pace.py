@@ -98,17 +98,17 @@ def test_it_ends_when_it_was_told_to(
     pipeline.run(toy(tmp_path, "~stage.steps.vae_gan", "~stage.steps.flow", given, *few))
     assert 480 * 0.96 <= slow[0] <= 480 * 1.01
     said = capsys.readouterr().out
-    assert "Step 1: vae: 8 min of updates of 8 images (1 x 8), 4 an epoch; how many is measured first" in said
+    assert "Step 1: vae: 8 min, in updates of 8 images, 4 an epoch; how many is measured first" in said
     assert "Total: 8 min, 0.40 USD; begun now, it ends at " in said
     updates = recorded(tmp_path / "quickstart")["vae"]
-    assert f"Step vae: {updates} updates of 2 s, and evaluation, pictures and saves, until " in said
-    assert f"Duration: {-(-updates // 4)} epochs, {updates} updates" in said
+    assert f"Step vae: {updates} updates of 2 s each; with evaluation, pictures and saves it ends at " in said
+    assert f"Duration: {updates / 4:.3g} epochs, {updates} updates" in said
 
 
 @pytest.mark.slow
 def test_a_time_that_holds_nothing_is_told_and_can_be_lengthened(tmp_path: Path, slow: list[float]) -> None:
     alone = ["~stage.steps.vae_gan", "~stage.steps.flow", "log_every=50"]
-    with pytest.raises(UserError, match=r"hold no update.*resume=extend stage.steps.vae.minutes="):
+    with pytest.raises(UserError, match=r"too few for an update.*resume=extend stage.steps.vae.minutes="):
         pipeline.run(toy(tmp_path, *alone, "stage.steps.vae.minutes=0.5"))
     pipeline.run(toy(tmp_path, *alone, "stage.steps.vae.minutes=2", "resume=extend"))
     before = recorded(tmp_path / "quickstart")["vae"]
