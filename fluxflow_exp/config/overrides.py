@@ -11,16 +11,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.core.plugins import Plugins
-from hydra.errors import ConfigCompositionException, HydraException
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fluxflow_exp.config.compose import conf_dir, resolve
+from fluxflow_exp.config.composition import composed_of
 from fluxflow_exp.config.override_words import as_text, is_field, keys, quoting, two_lengths, why
 from fluxflow_exp.config.published import is_known, locate
 from fluxflow_exp.config.schema import RunConfig
@@ -36,14 +34,7 @@ def compose_config(overrides: list[str], *, config_dir: str | None = None, hydra
 
     `config_dir` is searched beside the shipped groups. HydraException, OmegaConfBaseException: there is none.
     """
-    GlobalHydra.instance().clear()
-    Plugins.instance()
-    extra = [f"hydra.searchpath=[file://{Path(config_dir).absolute()}]"] if config_dir else []
-    with initialize_config_dir(conf_dir(), version_base="1.3", job_name="fluxflow_exp"):
-        try:
-            return compose("config", overrides=[*extra, *as_text(overrides)], return_hydra_config=hydra)
-        except (ValueError, AssertionError) as error:  # some of Hydra's own checks end so
-            raise ConfigCompositionException(str(error)) from error
+    return composed_of(as_text(overrides), config_dir=config_dir, hydra=hydra)
 
 
 def override_problems(overrides: list[str], *, config_dir: str | None = None, multirun: bool = False) -> list[str]:
