@@ -16,6 +16,7 @@ from fluxflow_exp.data.images import Entry, file_state
 from fluxflow_exp.data.protocols import Bad
 from fluxflow_exp.data.several_captions import entry_of
 from fluxflow_exp.errors import did_you_mean
+from fluxflow_exp.machine import network
 
 BATCH = 1000  # rows that are looked at together
 BYTES, TEXTS = ("binary", "large_binary"), ("string", "large_string")
@@ -23,6 +24,9 @@ TABLES = (".parquet", ".arrow", ".csv", ".tsv", ".json", ".jsonl", ".tar", ".zip
 FORMS = (
     "taken are the folders of save_to_disk, of parquet, arrow, CSV or JSON files, and of pictures with metadata.csv, "
     "metadata.jsonl or metadata.parquet (imagefolder)"
+)
+ELSEWHERE = (
+    "Where there is a network, datasets.load_dataset(…).save_to_disk(FOLDER) writes what data.data_path=FOLDER takes"
 )
 SAVED = ("state.json", "dataset_dict.json")
 INSTALL = 'pip install "fluxflow-exp[datasets]"'
@@ -67,7 +71,7 @@ def opened(place: Place, split: str) -> Any:
         raise ValueError(f"{place.words} cannot be opened as a data set: {said}")
     try:
         if place.folder is None:
-            return datasets.load_dataset(place.name, place.config_name, split=split, revision=place.revision)
+            return _of_hub(place, split)
         if place.saved:
             return _of_disk(datasets.load_from_disk(str(place.folder)), split)
         with hf_files.quiet():
@@ -76,6 +80,16 @@ def opened(place: Place, split: str) -> Any:
         taken = place.taken()
         said = (hf_files.fault(taken) if taken else "") or f"{hf_files.root(error)}{_read_as(taken)}"
         raise ValueError(f"{place.words} cannot be opened as a data set: {said}") from error
+
+
+def _of_hub(place: Place, split: str) -> Any:
+    """ConnectionError: it is not on this machine, and the hub does not answer."""
+    with network.hub(f"the data set {place.name}") as silent:
+        try:
+            return _library().load_dataset(place.name, place.config_name, split=split, revision=place.revision)
+        except ConnectionError as error:
+            said = f"it is not on this machine, and {silent}. {ELSEWHERE}" if silent else str(error)
+            raise ConnectionError(said) from None
 
 
 def _read_as(taken: hf_files.Taken | None) -> str:

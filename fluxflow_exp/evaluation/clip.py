@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.evaluation import digests
+from fluxflow_exp.machine import network
 
 BATCH = 64
 
@@ -20,12 +22,15 @@ class ClipScore:
     def __init__(self, name: str, device: torch.device) -> None:
         from transformers import AutoProcessor, CLIPModel
 
+        silent = ""
         try:
-            model = CLIPModel.from_pretrained(name, dtype=torch.float32)
-            processor = AutoProcessor.from_pretrained(name, trust_remote_code=False)
+            with network.hub(f"the CLIP {name}") if not Path(name).is_dir() else nullcontext("") as silent:
+                model = CLIPModel.from_pretrained(name, dtype=torch.float32)
+                processor = AutoProcessor.from_pretrained(name, trust_remote_code=False)
         except (OSError, ValueError) as error:
+            reason = silent or str(error).splitlines()[0]
             raise UserError(
-                f"--clip {name}: this CLIP is neither on this machine nor to be had ({str(error).splitlines()[0]}). "
+                f"--clip {name}: this CLIP is neither on this machine nor to be had ({reason}). "
                 "Give a folder with its files (config.json, weights, tokenizer, preprocessor_config.json)"
             ) from error
         self.name, self.device = Path(name).name if Path(name).is_dir() else name, device

@@ -16,8 +16,10 @@ from torch import Tensor, nn
 from fluxflow_exp.errors import UserError, did_you_mean
 from fluxflow_exp.evaluation import digests
 from fluxflow_exp.evaluation.measures import EFFICIENTNET
+from fluxflow_exp.machine import network
 
 BATCH = 64  # images that pass at once
+INCEPTION_SITE = "https://github.com"
 INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
 
 
@@ -57,12 +59,16 @@ def load(name: str) -> Features:
             return _efficientnet()
         if name == "inception":
             return _inception()
+        silent = ""
         try:
-            return _folder(Path(name)) if Path(name).is_dir() else _hub(name)
+            if Path(name).is_dir():
+                return _folder(Path(name))
+            with network.hub(f"the network {name}") as silent:
+                return _hub(name)
         except (OSError, ValueError, RuntimeError) as error:
             if isinstance(error, UserError):
                 raise
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            reason = silent or (str(error).splitlines()[0] if str(error) else type(error).__name__)
             raise UserError(
                 f"features {name!r} cannot be had: {reason}. Without a network, give {EFFICIENTNET}, or a folder with "
                 "a timm or Hugging Face image model (config.json and weights)"
@@ -92,6 +98,8 @@ def _inception() -> Features:
 
     cached = Path(torch.hub.get_dir()) / "checkpoints" / INCEPTION_FILE
     try:
+        if not cached.is_file():
+            network.check(INCEPTION_SITE)
         model = FeatureExtractorInceptionV3(
             "inception-v3-compat", ["2048"], feature_extractor_weights_path=str(cached) if cached.is_file() else None
         )

@@ -29,6 +29,8 @@ NOT_CALLED = (
     "fluxflow_exp.losses.v_prediction.VPrediction.__call__",
     "fluxflow_exp.models.text_to_image.TextToImage.forward",
 )
+# What an exported model has along and need not look for.
+ALONG = {"fluxflow_exp.models.huggingface_files.fetch": "fluxflow_exp.export.remote.building.fetch"}
 
 
 @dataclass
@@ -51,7 +53,7 @@ def bundle(
     `given`: "MODULE.NAME" → the definition that is put in its place. `called`: names of methods that other code calls.
     ImportError: the code needs another library than Python's own and `libraries`.
     """
-    instead = {_name(old): _name(new) for old, new in (given or {}).items()}
+    instead = {_name(old): _name(new) for old, new in {**ALONG, **(given or {})}.items()}
     firsts = [name for each in module(root).definitions if (name := Name(root, each)) not in instead]
     gathered, wanted = _Gathered(), set(called)
     while True:  # a method that is called may call others

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fluxflow_exp.config.bounds import PositiveFloat, PositiveInt
 from fluxflow_exp.losses.terms import Terms, per_sample
+from fluxflow_exp.machine import network
 
 Network = Literal["vgg", "alex", "squeeze"]
 # torchvision's classifiers: file in the torch hub cache, size for the message
@@ -108,6 +109,7 @@ def _trunk(net: Network, given: str | None) -> Path:
     if cached.is_file():
         return cached
     try:
+        network.check(DOWNLOADS)
         cached.parent.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(DOWNLOADS + name, str(cached))
     except OSError as error:

@@ -16,9 +16,12 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from fluxflow_exp.machine import network
+
 # Keys of a configuration by which transformers finds code, kernels or weights elsewhere.
 CODE = re.compile(r"auto_map|_implementation|kernel_config|use_kernels|backbone|quantization_config")
 ENCODER_HALF = "EncoderModel"  # so end the names of transformers' classes without a decoder
+PATHS = ("/", ".", "~")  # so begin names of folders
 PARTS = ("text_model", "language_model")  # what models of several kinds of input call the one of text
 
 
@@ -30,11 +33,19 @@ class Loaded(NamedTuple):
 
 def fetch(name: str, *, local: bool, dtype: torch.dtype) -> Loaded:
     """The encoder `name` with its weights. ValueError: it is not there, not whole, or does not encode text."""
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return _fetch(name, str(folder), dtype, local=local)
+    if local or name.startswith(PATHS):
+        return _fetch(name, name, dtype, local=True)
+    with network.hub(f"the text encoder {name!r}") as silent:
+        return _fetch(name, name, dtype, local=bool(silent), silent=silent)
+
+
+def _fetch(name: str, place: str, dtype: torch.dtype, *, local: bool, silent: str = "") -> Loaded:
     from transformers import AutoConfig, AutoTokenizer
 
     from_there = {"local_files_only": local, "trust_remote_code": False}
-    folder = Path(name).expanduser()
-    place = str(folder) if folder.is_dir() else name
     try:
         with quiet():
             tokenizer = AutoTokenizer.from_pretrained(place, **from_there)
@@ -48,7 +59,7 @@ def fetch(name: str, *, local: bool, dtype: torch.dtype) -> Loaded:
     except _NoTextError:
         raise
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
-        raise ValueError(_why(name, folder, error, local=local)) from error
+        raise ValueError(_why(name, error, local=local, silent=silent)) from error
     part, values = _text_part(model, name)
     _check_whole(name, model, part, told["missing_keys"])
     return Loaded(_fast(tokenizer, name), part, values)
@@ -134,7 +145,8 @@ def _fast(tokenizer: Any, name: str) -> Any:
     return tokenizer
 
 
-def _why(name: str, folder: Path, error: Exception, *, local: bool) -> str:
+def _why(name: str, error: Exception, *, local: bool, silent: str) -> str:
+    folder = Path(name).expanduser()
     said = str(error).strip().split("\n")[0] or type(error).__name__
     if folder.is_dir():
         lacking = [file for file in ("config.json", "tokenizer.json") if not (folder / file).is_file()]
@@ -143,9 +155,10 @@ def _why(name: str, folder: Path, error: Exception, *, local: bool) -> str:
             f"the text encoder's folder {name!r} {wrong}. It must hold what save_pretrained writes of a transformers "
             "model and of its tokenizer: config.json, model.safetensors, tokenizer.json"
         )
-    if name.startswith(("/", ".", "~")):
+    if name.startswith(PATHS):
         return f"there is no folder {name!r} with a text encoder"
-    why = "not on this machine, and a file has nothing fetched" if local else "neither on this machine nor online"
+    here = f"not on this machine, and {silent or 'a file has nothing fetched'}"
+    why = here if local else "neither on this machine nor online"
     return (
         f"the text encoder {name!r} is {why}. Where there is a network: "
         f'python -c "from transformers import AutoModel, AutoTokenizer as T; n={name!r}; '

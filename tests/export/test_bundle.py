@@ -31,6 +31,7 @@ def test_code_of_each_part_needs_nothing_of_ours(target: str) -> None:
     assert not re.search(r"^ *(from|import) +(fluxflow_exp|hydra|omegaconf|pydantic|triton)", text, re.MULTILINE)
     assert "triton" not in text
     assert "is_cuda" not in text
+    assert "AutoTokenizer" not in text  # nothing is fetched
     name = target.rpartition(".")[2]
     assert f"built({name}, arguments, state)" in text
     assert text.count(f"\nclass {name}(") == 1

@@ -110,7 +110,9 @@ def test_a_file_without_what_builds_its_encoder_has_none_fetched(tmp_path: Path)
 
 def test_missing_and_offline_says_how_to_fetch_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(ValueError, match=r"(?s)'someone/absent' is neither on this machine.*from_pretrained.*FOLDER"):
+    with pytest.raises(
+        ValueError, match=r"(?s)'someone/absent' is not on this machine, and HF_HUB_.*from_pretrained.*FOLDER"
+    ):
         HuggingFaceTextEncoder(name="someone/absent")
 
 

@@ -14,3 +14,8 @@ def built(make: Callable[..., nn.Module], arguments: dict[str, Any], state: dict
     part = make(**arguments, **({"assets": assets} if assets else {}))
     part.load_state_dict(state)
     return part.requires_grad_(False).eval()
+
+
+def fetch(name: str, **options: Any) -> Any:
+    """ValueError: a text encoder is built from what stands in its weights, and nothing is fetched."""
+    raise ValueError(f"the weights lack what the text encoder {name!r} is built from: {', '.join(ASSETS)}")
