@@ -69,7 +69,7 @@ class Difference:
     low: FiniteFloat | None
     high: FiniteFloat | None
     seeds: list[Count]  # [pairs of runs with one seed], or [of the arm, of the reference] where they do not pair
-    correction: str | None = None  # "Holm, 3 pairs", "group-sequential, a look after each seed"
+    correction: str | None = None  # "Holm, 3 pairs", "group-sequential"
     confidence: Annotated[float, Interval(ge=0, le=1)] = 0.95  # of this one alone, where several are judged together
     detectable: Amount | None = None  # true difference that these seeds would have shown in four of five tries
     needed: Count | None = None  # seeds of each arm that would show `Outcome.smallest`, else the observed difference

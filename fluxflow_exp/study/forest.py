@@ -12,7 +12,7 @@ from fluxflow_exp.study import sentences
 from fluxflow_exp.study.answer import Outcome, StudyAnswer
 from fluxflow_exp.study.sentences import Verdict
 
-TICKS = 4  # about so many
+TICKS = 3  # as many or a few more
 MARGIN = 0.06  # of the width at each end
 
 
@@ -91,8 +91,8 @@ def _range(outcome: Outcome) -> tuple[float, float]:
 
 def _ticks(low: float, high: float) -> list[tuple[float, str]]:
     """Round numbers, of which zero is one."""
-    raw = (high - low) / TICKS
-    power = 10 ** math.floor(math.log10(raw))
-    step = next(each * power for each in (1, 2, 5, 10) if each * power >= raw)
+    power = 10 ** math.floor(math.log10(high - low))
+    steps = [each * power for each in (5, 2, 1, 0.5, 0.2)]
+    step = next(each for each in steps if math.floor(high / each) - math.ceil(low / each) + 1 >= TICKS)
     first, last = math.ceil(low / step), math.floor(high / step)
     return [(step * n, plain(step * n, 10 * step) if n else "0") for n in range(first, last + 1)]

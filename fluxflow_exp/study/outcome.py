@@ -84,5 +84,5 @@ def _equal_budget(curves: dict[str, dict[int, Curve]]) -> float | None:
 
 def _correction(spec: Spec, count: int) -> str | None:
     if spec.seeds is None:
-        return "group-sequential, a look after each seed"
+        return "group-sequential"
     return f"Holm, {count} pairs" if count > 1 else None

@@ -4,7 +4,7 @@ from fluxflow_exp.study import cost, outcome
 from fluxflow_exp.study.boundary import FIRST
 from fluxflow_exp.study.course import Course
 from fluxflow_exp.study.runs import Run
-from fluxflow_exp.study.sequential import decide, judge
+from fluxflow_exp.study.sequential import Decision, decide, judge
 
 
 def carry_out(course: Course) -> list[Run]:
@@ -34,14 +34,9 @@ def _until_known(course: Course) -> list[Run]:
         }
         judged = judge(differences, smallest_difference=spec.smallest_difference)
         open_arms = [spec.reference, *(arm for arm, each in judged.items() if each.verdict == "open")]
-        decision = decide(
-            differences,
-            smallest_difference=spec.smallest_difference,
-            seeds_left=_seeds_left(course, runs, open_arms),
-        )
-        aside = "\n  " if "\n" in decision.reason else "; "
-        needed = f"{aside}about {decision.needed} seeds in all" if decision.needed and not decision.stop else ""
-        print(f"\nAfter {len(seeds)} seeds: {decision.reason}{needed}", flush=True)
+        left = _seeds_left(course, runs, open_arms)
+        decision = decide(differences, smallest_difference=spec.smallest_difference, seeds_left=left)
+        print(f"\n{_told(decision, len(seeds), left)}", flush=True)
         if decision.stop:
             course.stopped = decision.reason
             return runs
@@ -49,6 +44,17 @@ def _until_known(course: Course) -> list[Run]:
         more = course.runs(seeds[-1:], [spec.reference, *decision.undecided])
         course.train(more, spec.outcome)
         runs += more
+
+
+def _told(decision: Decision, count: int, left: int | None) -> str:
+    """What `count` seeds say, and how many there are to be; a line an arm where there are several."""
+    several = "\n" in decision.reason
+    said = f"After {count} seeds:{'' if several else ' '}{decision.reason}"
+    if decision.stop:
+        return said
+    ends = [f"about {decision.needed} seeds in all"] if decision.needed else []
+    ends += [f"the budget pays for {count + left}"] if left is not None else []
+    return said + "".join(("\n  " if several else "; ") + end for end in ends)
 
 
 def _seeds_left(course: Course, runs: list[Run], arms: list[str]) -> int | None:

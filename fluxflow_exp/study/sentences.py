@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from fluxflow_exp.compare.pairs import plain, precision
-from fluxflow_exp.monitor.metrics import named, unit
+from fluxflow_exp.monitor.metrics import METRICS, unit
 from fluxflow_exp.study.answer import Arm, Difference, LearningRate, Outcome, StudyAnswer
 
 CERTAIN_SEEDS = 5  # with fewer the spread itself is a guess
@@ -33,7 +33,10 @@ FEW, FAILED = Verdict("few", "no interval"), Verdict("failed", "no value")
 
 
 def title(metric: str) -> str:
-    return named(metric).title
+    """An outcome's name for readers: "PSNR" of `val_psnr` and `psnr`, "FD at guidance 3" of `fd@3`."""
+    name, _, guidance = metric.partition("@")
+    known = METRICS.get(name) or METRICS.get(f"val_{name}")
+    return f"{known.title if known else name}{f' at guidance {guidance}' if guidance else ''}"
 
 
 def amount(value: float, metric: str, scale: float | None = None) -> str:
@@ -193,13 +196,16 @@ def _judged(arm: str, reference: str, outcome: Outcome, found: Difference) -> st
         little = f", by less than the {wanted(outcome)} worth seeing" if kind in (BARELY_BETTER, BARELY_WORSE) else ""
         side = "better" if kind in (BETTER, BARELY_BETTER) else "worse"
         return f"{arm} is {side} than {reference}{little}: {title(metric)} is {ahead} ({measured})"
-    measured = f"{title(metric)} of {arm} is {ahead if lead else 'equal'}, {measured}"
+    measured = (
+        f"{title(metric)} of {arm} less that of {reference} is {signed(found, metric)} "
+        f"(95 % interval {plain(found.low, scale)} to {plain(found.high, scale)}{corrected}, {seeds(found)})"
+    )
     if kind == ALIKE:
         return (
-            f"{arm} and {reference} are alike: a difference of {wanted(outcome)}, the smallest "
-            f"worth seeing, is ruled out either way ({measured})"
+            f"{arm} and {reference} are alike: {measured}, and a difference of {wanted(outcome)}, the smallest worth "
+            "seeing, is ruled out either way"
         )
-    return f"No difference is shown between {arm} and {reference} ({measured}); {_would_show(outcome, found)}"
+    return f"No difference is shown between {arm} and {reference}: {measured}; {_would_show(outcome, found)}"
 
 
 def _would_show(outcome: Outcome, found: Difference) -> str:

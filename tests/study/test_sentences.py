@@ -19,7 +19,7 @@ def said(found: Difference, *, higher: bool = True, smallest: float | None = Non
 
 INTERVAL = "95 % interval 0.20 to 0.80, 3 paired seeds"
 SEEN = "one of 0.80 dB would have been seen in four of five tries"
-OPEN = "PSNR of bezier is 0.20 dB higher, 95 % interval -0.10 to 0.50, 3 paired seeds"
+OPEN = "PSNR of bezier less that of silu is +0.20 dB (95 % interval -0.10 to 0.50, 3 paired seeds)"
 CASES: dict[str, tuple[Difference, dict[str, Any], str]] = {
     "better": (difference(0.2, 0.8), {}, f"bezier is better than silu: PSNR is 0.50 dB higher ({INTERVAL})."),
     "worse": (difference(-0.8, -0.2), {}, f"bezier is worse than silu: PSNR is 0.50 dB lower ({INTERVAL})."),
@@ -29,20 +29,25 @@ CASES: dict[str, tuple[Difference, dict[str, Any], str]] = {
     "higher is worse": (
         difference(0.2, 0.8), {"higher": False}, f"bezier is worse than silu: PSNR is 0.50 dB higher ({INTERVAL}).",
     ),
-    "nothing": (difference(-0.1, 0.5), {}, f"No difference is shown between bezier and silu ({OPEN}); {SEEN}."),
+    "nothing": (difference(-0.1, 0.5), {}, f"No difference is shown between bezier and silu: {OPEN}; {SEEN}."),
     "nothing, and a smallest": (
         difference(-0.1, 0.5), {"smallest": 0.3},
-        f"No difference is shown between bezier and silu ({OPEN}); {SEEN}, and one of 0.3 dB takes about 12 seeds of "
+        f"No difference is shown between bezier and silu: {OPEN}; {SEEN}, and one of 0.3 dB takes about 12 seeds of "
         "each.",
     ),
     "nothing, of an unknown spread": (
         difference(-0.1, 0.5, detectable=None), {},
-        f"No difference is shown between bezier and silu ({OPEN}); the interval leaves room for one of 0.50 dB.",
+        f"No difference is shown between bezier and silu: {OPEN}; the interval leaves room for one of 0.50 dB.",
     ),
     "alike": (
         difference(-0.1, 0.5), {"smallest": 1},
-        "bezier and silu are alike: a difference of 1 dB, the smallest worth seeing, is ruled out either way "
-        f"({OPEN}).",
+        f"bezier and silu are alike: {OPEN}, and a difference of 1 dB, the smallest worth seeing, is ruled out either "
+        "way.",
+    ),
+    "nothing, of a lower mean": (
+        difference(-0.5, 0.1), {},
+        "No difference is shown between bezier and silu: PSNR of bezier less that of silu is -0.20 dB (95 % interval "
+        f"-0.50 to 0.10, 3 paired seeds); {SEEN}.",
     ),
     "better, and small": (
         difference(0.2, 0.8), {"smallest": 1},
@@ -161,3 +166,8 @@ def test_values_have_the_digits_of_the_differences_beside_them() -> None:
     outcome = made_answer(difference(0.004, 0.0314)).deciding
     assert [sentences.level(value, outcome) for value in (18.0, 17.12345, None)] == ["18.000", "17.123", "-"]
     assert sentences.level(18.0, replace(outcome, differences=[difference(None, None)])) == "18"
+
+
+def test_outcomes_have_the_names_of_the_field() -> None:
+    names = [sentences.title(metric) for metric in ("val_psnr", "psnr", "ssim", "fd@3", "retrieval_1@1", "of_my_own")]
+    assert names == ["PSNR", "PSNR", "SSIM", "FD at guidance 3", "Retrieval@1 at guidance 1", "of_my_own"]
