@@ -111,7 +111,7 @@ def _trainer(folder: RunFolder, name: str, update: int, precision: str | None) -
     config = typed(values)
     if config.hardware.device == "cuda" and not torch.cuda.is_available():
         raise UserError(f"this run was trained on a GPU (hardware={config.hardware.name}), and this machine shows none")
-    wrong = check.problems(values)
+    wrong = check.problems(values, begun=True)
     if wrong:
         raise UserError(*wrong)
     machine, data = prepare(config.hardware), build_data(config)

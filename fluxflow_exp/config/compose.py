@@ -80,8 +80,11 @@ def _with_autoencoder(config: DictConfig) -> DictConfig:
     if OmegaConf.select(config, "model.autoencoder") is None:
         return config
     there = copy.deepcopy(config)
-    given = OmegaConf.to_container(there.model.autoencoder, resolve=True)
-    there.model.autoencoder.config = autoencoder.chosen(given["path"], given["config"])  # type: ignore[index, call-overload]
+    given = cast(dict[str, Any], OmegaConf.to_container(there.model.autoencoder, resolve=True))
+    unknown = [key for key in given if key not in ("path", "config")]
+    if unknown:
+        raise UserError(f"model.autoencoder.{unknown[0]}: there is no such key; it has path and config")
+    there.model.autoencoder.config = autoencoder.chosen(given["path"], given["config"])
     return there
 
 

@@ -16,6 +16,7 @@ from fluxflow_exp.evaluation import measures
 from fluxflow_exp.preflight import frame, parts, steps, targets
 from fluxflow_exp.preflight.data import path_problems
 from fluxflow_exp.preflight.hardware import hardware_problems, parallel_problems
+from fluxflow_exp.preflight.idle import Idle
 from fluxflow_exp.reference import curves
 from fluxflow_exp.samplers import SAMPLERS, interval_problem
 
@@ -35,10 +36,11 @@ CHOICES = {
 }
 
 
-def problems(values: dict[str, Any], *, here: bool = True) -> list[str]:
+def problems(values: dict[str, Any], *, here: bool = True, begun: bool = False) -> list[str]:
     """One line for each thing wrong with the resolved configuration `values`; empty when it can run.
 
-    `here` is whether it will run on this machine: if not, the machine's own devices are not looked at.
+    `here` is whether it will run on this machine: if not, the machine's own devices are not looked at. `begun`: a run
+    was started with them, and what acts on nothing is no problem of it.
     """
     found = frame.problems(values) + _unwritable(values, "")
     if found and not all(isinstance(values.get(key, {}), dict) for key in SECTIONS):
@@ -66,8 +68,8 @@ def problems(values: dict[str, Any], *, here: bool = True) -> list[str]:
     if not any(line.startswith("hardware") for line in found):
         typed = _hardware(hardware)
         found += parallel_problems(typed) + (hardware_problems(typed) if here else [])
-    found = found or steps.problems(values)
-    found = found or parts.problems(values)
+    for check in (steps.problems, parts.problems):
+        found = found or [line for line in check(values) if not (begun and isinstance(line, Idle))]
     return found
 
 

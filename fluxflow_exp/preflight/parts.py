@@ -16,6 +16,7 @@ from fluxflow_exp.evaluation.measures import MEASURES
 from fluxflow_exp.losses.perceptual import SMALLEST
 from fluxflow_exp.models import diffusers_vae, weights
 from fluxflow_exp.preflight import alignment
+from fluxflow_exp.preflight.idle import Idle
 
 SHARED = ("vae_dim", "text_dim")  # arguments that must be the same in all parts that have them
 
@@ -85,7 +86,9 @@ def _unlike(model: dict[str, Any], needed: list[str]) -> list[str]:
         nodes = {"": model, "flow_processor.": model["flow_processor"]}
         given = {f"model.{part}vae_dim": node.get("vae_dim", there) for part, node in nodes.items()}
         wrong = [f"{key}={value}" for key, value in given.items() if value != there]
-        found += [f"{wrong[0]}: the autoencoder has {there} latent channels: leave it out"] if wrong else []
+        said = f"{wrong[0]}: the autoencoder has {there} latent channels: leave it out" if wrong else ""
+        taken = "flow_processor" in needed and given["model.flow_processor.vae_dim"] != there
+        found += [said if taken else Idle(said)] if wrong else []
     return found
 
 

@@ -19,6 +19,7 @@ from fluxflow_exp.losses import terms
 from fluxflow_exp.models import weights
 from fluxflow_exp.models.facts import STEP_NAME
 from fluxflow_exp.preflight import data, early_stop, finetune
+from fluxflow_exp.preflight.idle import Idle
 
 
 def problems(values: dict[str, Any]) -> list[str]:
@@ -43,7 +44,7 @@ def problems(values: dict[str, Any]) -> list[str]:
     if values.get("cache", {}).get("mode") == "on" and not any(
         locate(s["trainer"]["_target_"]).CACHES for s in steps.values()
     ):
-        found.append("cache.mode=on: no step here trains on latents of frozen parts (a flow step does)")
+        found.append(Idle("cache.mode=on: no step here trains on latents of frozen parts (a flow step does)"))
     conditioning = [step["trainer"].get("spade", "never") for step in steps.values() if _reconstructs(step)]
     if values["stage"]["spade"] and conditioning and set(conditioning) == {"never"}:
         found.append("stage.spade builds SPADE layers that no step trains: set trainer.spade=always in one of them")
@@ -160,13 +161,15 @@ def _parts(step: dict[str, Any], where: str, made: set[str], values: dict[str, A
     found += [f"{where}: {part} is in freeze and in unfreeze" for part in step["freeze"] if part in step["unfreeze"]]
     played = {part for player in step["optimizers"] for part in trainer.PLAYERS.get(player, ())}
     found += [
-        f"{where}.unfreeze: this step trains no {part}, only {', '.join(sorted(played))}: give it an optimizer, "
-        "or leave it out"
+        Idle(
+            f"{where}.unfreeze: this step trains no {part}, only {', '.join(sorted(played))}: give it an optimizer, "
+            "or leave it out"
+        )
         for part in step["unfreeze"]
         if part in PARTS and part not in played
     ]
     if step["cfg_dropout_prob"] and not trainer.CACHES:
-        found.append(f"{where}.cfg_dropout_prob acts in flow steps alone: this one reads no captions")
+        found.append(Idle(f"{where}.cfg_dropout_prob acts in flow steps alone: this one reads no captions"))
     if "text_encoder" in step["unfreeze"] and values["publish"]["text_encoder"] == "reference":
         found.append(f"{where}.unfreeze trains the text encoder, which publish.text_encoder=reference would not keep")
     dtype = values["model"]["text_encoder"].get("dtype", "float32")
@@ -223,8 +226,8 @@ def _reconstructs(step: dict[str, Any]) -> bool:
 def _losses(trainer: dict[str, Any], where: str, model: dict[str, Any]) -> list[str]:
     """Losses and a conditioning that lack what they act on."""
     adversarial = trainer.get("adversarial") or {}
-    found = [
-        f"{where}.trainer.{loss} acts on a discriminator, and trainer.adversarial is off"
+    found: list[str] = [
+        Idle(f"{where}.trainer.{loss} acts on a discriminator, and trainer.adversarial is off")
         for loss in ("feature_matching", "lecam")
         if trainer.get(loss) and not adversarial
     ]

@@ -13,7 +13,7 @@ from fluxflow_exp.config import autoencoder
 from fluxflow_exp.config.compose import resolve
 from fluxflow_exp.config.overrides import compose_config
 from fluxflow_exp.errors import UserError
-from fluxflow_exp.preflight import parts
+from fluxflow_exp.preflight import check, parts
 from tests.helpers.autoencoders import DC, KL, save, toy
 
 HERE = ["diffusion_pytorch_model.safetensors"]
@@ -102,8 +102,17 @@ def test_channels_beside_an_autoencoder_that_has_others_are_refused(tmp_path: Pa
     save(tmp_path / "vae")
     words = [f"model.autoencoder.path={tmp_path / 'vae'}", "model.vae_dim=16"]
     said = ["model.vae_dim=16: the autoencoder has 4 latent channels: leave it out"]
-    assert parts.problems(toy(tmp_path, stage, *words)) == said
+    values = toy(tmp_path, stage, *words)
+    assert parts.problems(values) == said
+    # Nothing takes them in an autoencoder's run; where one was begun with them, it can be looked at.
+    assert check.problems(values, begun=True) == ([] if stage == "vae_gan" else said)
     assert parts.problems(toy(tmp_path, stage, *words[:1])) == []
+
+
+def test_a_key_beside_the_folder_is_refused(tmp_path: Path) -> None:
+    save(tmp_path / "vae")
+    with pytest.raises(UserError, match=r"model.autoencoder.vae_dim: there is no such key; it has path and config"):
+        toy(tmp_path, "vae_gan", f"model.autoencoder.path={tmp_path / 'vae'}", "+model.autoencoder.vae_dim=16")
 
 
 def test_without_the_library_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -143,6 +143,18 @@ def test_losses_that_could_not_act_are_refused(overrides, expected):
     assert expected in found
 
 
+def test_what_acts_on_nothing_is_no_problem_of_a_run_that_was_begun_with_it():
+    idle = (
+        "+loss@stage.steps.vae.trainer.lecam=lecam",
+        "stage.steps.vae.cfg_dropout_prob=0.1",
+        "stage.steps.vae.unfreeze=[text_encoder]",
+    )
+    assert len(check(*idle)) == 3
+    assert check(*idle, begun=True) == []
+    (line,) = check(*idle, "stage.steps.vae.freeze=[compresor]", begun=True)
+    assert "did you mean 'compressor'?" in line
+
+
 def test_a_misspelt_step_is_one_problem():
     assert len(check("+loss@stage.steps.vea.trainer.perceptual=lpips")) == 1
 
