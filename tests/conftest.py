@@ -1,5 +1,6 @@
 """Toy runs: the real configuration composed with small numbers."""
 
+import gc
 import os
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,7 @@ from tests.helpers.studies import Make, make_run
 
 # The suite talks to no dashboard; tests of W&B itself take this away.
 os.environ["WANDB_MODE"] = "disabled"
+gc.disable()  # until all is imported
 
 TOY = [
     "tracking=off",
@@ -56,6 +58,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     from xdist.scheduler import WorkStealingScheduling
 
     return WorkStealingScheduling(config, log) if config.getoption("dist") == "load" else None
+
+
+def pytest_collection_finish() -> None:
+    """What all test modules import is looked through by no collection of garbage: it would be a third of their time."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session", autouse=True)

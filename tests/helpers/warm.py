@@ -1,5 +1,6 @@
 """Imported once by the server that test children are forked from: what each of them would else do for itself."""
 
+import gc
 import os
 
 import torch
@@ -15,3 +16,4 @@ for stage in ("quickstart", "vae"):
 Image.init()
 # The first optimizer imports torch's compiler, which takes as long as torch itself.
 torch.optim.AdamW([torch.zeros(1)])
+gc.freeze()  # children share these pages, and look through what they make themselves
