@@ -62,6 +62,11 @@ class RunFolder:
     def metrics(self, step: str) -> Path:
         return self.graph / f"training_metrics_{step}.jsonl"
 
+    @property
+    def parts(self) -> tuple[Path, ...]:
+        """The folders in it."""
+        return self.checkpoints, self.weights, self.graph, self.samples
+
     def exists(self) -> bool:
         return self.record.exists()
 
@@ -69,9 +74,14 @@ class RunFolder:
         """Whether a run was here whose record is gone: a configuration and checkpoints, and no run.json."""
         return not self.exists() and self.config.exists() and bool(files.matching(self.checkpoints, "*.pt"))
 
+    @property
+    def place(self) -> Path:
+        """Where it lies: of a link where that leads, so that what is put there is what it leads to. UserError."""
+        return _place(self.path)
+
     def create(self, config: dict[str, Any], facts: dict[str, Any]) -> None:
-        for folder in (self.checkpoints, self.weights, self.graph, self.samples):
-            folder.mkdir(parents=True, exist_ok=True)
+        for folder in (self.path, *self.parts):
+            _place(folder).mkdir(parents=True, exist_ok=True)
         self._lock.hold_inside()
         if self.locked and self.exists():  # made meanwhile by who came by another name of the folder
             raise UserError(taken(self.path))
@@ -102,6 +112,15 @@ class RunFolder:
 
     def write_record(self, record: dict[str, Any]) -> None:
         files.write_json(self.record, record)
+
+    def check_links(self) -> None:
+        """UserError: a folder of it is a link to where nothing is."""
+        for each in self.parts:
+            if each.is_symlink() and not each.exists():
+                raise UserError(
+                    f"{each} is a link to {os.path.realpath(each)}, which is not there: mount its disk; or delete the "
+                    "link and make a folder in its place, which does again what is lost"
+                )
 
     def frozen(self) -> dict[str, Any]:
         """The configuration that the run was started with. UserError: it is not there, or not whole."""
@@ -187,24 +206,24 @@ class RunFolder:
         files.write_json(self.failure, {"reason": reason, "time": now, "log": log})
 
     def move_aside(self) -> Path:
-        """Rename the folder, so that a fresh run can take its name; nothing is deleted."""
+        """Rename the folder, so that a fresh run can take its name and place; nothing is deleted."""
         self._lock.release_inside()
-        target = free_name(self.path)
-        self.path.rename(target)
+        target = free_name(self.place)
+        self.place.rename(target)
         return target
 
     def replace_by(self, folder: Path) -> Path | None:
         """Give `folder` this one's name; what had it is moved aside. Where to; None: it held nothing."""
-        for each in (self.checkpoints, self.weights, self.graph, self.samples):
+        for each in self.parts:
             (folder / each.name).mkdir(exist_ok=True)
         aside = None
         if self.path.is_dir():
             self._lock.release_inside()
             (self.path / ".lock").unlink(missing_ok=True)
             aside = self.move_aside() if any(self.path.iterdir()) else None
-        folder.rename(self.path)
+        folder.rename(self.place)
         self._lock.hold_inside()
-        files.sync_folder(self.path.parent)
+        files.sync_folder(self.place.parent)
         return aside
 
     def report_bad(self, bad: list[tuple[str, str]], data: DataSet, say: Callable[[str], None]) -> None:
@@ -251,6 +270,18 @@ def _limit(data: DataSet) -> str:
 def run_path(values: dict[str, Any], swept: str = "") -> Path:
     """The run folder of a resolved configuration; `swept` is the name of a sweep's job folder."""
     return Path(values["output_root"]).expanduser().joinpath(values["name"], swept)
+
+
+def _place(path: Path) -> Path:
+    """Where a folder lies that may be a link, to where nothing is yet. UserError: to a disk that is not there."""
+    if not path.is_symlink():
+        return path
+    place = Path(os.path.realpath(path))
+    if not place.parent.is_dir():
+        raise UserError(
+            f"{path} is a link to {place}, and there is no folder {place.parent}: mount or make it, or delete the link"
+        )
+    return place
 
 
 def free_name(path: Path) -> Path:

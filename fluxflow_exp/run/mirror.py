@@ -131,7 +131,7 @@ def _bring_back(mirror: Mirror, folder: RunFolder, values: dict[str, Any]) -> li
 
     The folder as it was is kept under another name. UserError: the copy is of another run, or not whole.
     """
-    partial = folder.path.with_name(f"tmp-{folder.path.name}.part")
+    partial = folder.place.with_name(f"tmp-{folder.place.name}.part")
     shutil.rmtree(partial, ignore_errors=True)
     here = progress.read(folder)
     if here is None:

@@ -80,6 +80,7 @@ def _open(
     _must_be_held(folder)
     folder.remove_leftovers()
     if not created:
+        folder.check_links()
         _check_inputs(folder, record, inputs, left, console)
         _refuse_less(folder, lengths, left)
         digest_list.check_finished(folder, [name for name in lengths if name not in left])

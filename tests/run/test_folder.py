@@ -49,6 +49,24 @@ def test_old_runs_are_numbered_never_overwritten(tmp_path):
     assert RunFolder(tmp_path / "run.old-1").frozen()["seed"] == 1
 
 
+def test_links_lead_to_where_a_run_is_made_and_are_refused_where_that_is_gone(tmp_path):
+    folder, disk = RunFolder(tmp_path / "run"), tmp_path / "disk"
+    disk.mkdir()
+    folder.path.symlink_to(disk / "far")
+    (disk / "far").mkdir()
+    folder.checkpoints.symlink_to(disk / "checkpoints")
+    folder.create(CONFIG, {"name": "run"})
+    folder.check_links()
+    assert (disk / "checkpoints").is_dir()
+    assert folder.path.is_symlink()
+    (disk / "checkpoints").rmdir()
+    with pytest.raises(UserError, match=f"checkpoints is a link to {disk}/checkpoints, which is not there"):
+        folder.check_links()
+    assert folder.move_aside() == disk / "far.old-1"
+    folder.create(CONFIG, {"name": "run"})  # where the link leads
+    assert (disk / "far" / "run.json").exists()
+
+
 def test_a_folder_that_cannot_be_listed_is_not_an_empty_one(tmp_path, monkeypatch):
     folder = RunFolder(tmp_path / "run")
     folder.create(CONFIG, {"name": "run"})

@@ -395,6 +395,32 @@ def test_a_folder_on_another_disk_is_copied(tmp_path: Path, part: str) -> None:
     assert {path.relative_to(there): path.read_bytes() for path in there.iterdir()} == before != {}
 
 
+@pytest.mark.parametrize("left", ["nothing", "an empty folder", "a damaged run"])
+def test_a_run_folder_that_is_a_link_is_brought_back_to_where_it_leads(tmp_path: Path, left: str) -> None:
+    values, disk = asked(tmp_path / "outputs", tmp_path / "volume"), tmp_path / "disk" / "far"
+    link = run_path(values)
+    link.parent.mkdir()
+    disk.parent.mkdir()
+    link.symlink_to(disk)
+    folder, _ = start(values)
+    train(folder, 10)
+    before = content(folder)
+    if left == "a damaged run":
+        folder.record.write_text("{half")
+    else:
+        shutil.rmtree(disk)
+    if left == "an empty folder":
+        disk.mkdir()
+    there, said = opened(values), mirror.bring_back(opened(values), values)
+    assert content(there) == before
+    assert link.readlink() == disk
+    assert said[0].startswith(f"Brought {link} back from its mirror (vae, update 10)")
+    assert (tmp_path / "disk" / "far.old-1").exists() == (left == "a damaged run")
+    shutil.rmtree(disk.parent)
+    with pytest.raises(UserError, match=f"{link} is a link to {disk}, and there is no folder {disk.parent}: mount or"):
+        mirror.bring_back(opened(values), values)
+
+
 def test_damaged_weights_take_the_place_of_whole_ones_nowhere(tmp_path: Path) -> None:
     folder, _ = start(asked(tmp_path / "outputs", tmp_path / "volume"))
     published = folder.weights / "vae.safetensors"
