@@ -37,7 +37,8 @@ def main(arguments: list[str] | None = None) -> int:
         entries = [states.inspect(run, _values_now(run, options.config_dir)) for run in runs]
         names = [run.path.relative_to(folder).as_posix() for run in runs]
         labels = states.labels([states.overrides(run) for run in runs])
-        shown = labels if len(runs) > 1 and len(set(labels)) == len(runs) else names
+        apart = any(word.startswith("name=") for label in labels for word in label.split())  # no jobs of one sweep
+        shown = labels if len(set(labels)) == len(runs) > 1 and not apart else names
         shown = [folder.name if each == "." else each for each in shown]
         print(f"{folder}\n{states.table(list(zip(shown, entries, strict=True)), noun='run')}")
         if any(entry.state != states.DONE for entry in entries):
