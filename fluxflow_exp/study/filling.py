@@ -1,9 +1,12 @@
 """The answer of a study, filled from its runs."""
 
+import re
 import shlex
+from collections import Counter
+from pathlib import Path
 from typing import Any
 
-from fluxflow_exp.compare.differences import differences
+from fluxflow_exp.compare.differences import Unlike, differences
 from fluxflow_exp.config.compose import typed
 from fluxflow_exp.machine import clock
 from fluxflow_exp.run import failures, states
@@ -13,6 +16,8 @@ from fluxflow_exp.study.arms import in_rows
 from fluxflow_exp.study.course import Course
 from fluxflow_exp.study.fields import AUTO
 from fluxflow_exp.study.runs import Run
+
+DIGEST = re.compile(r"(?<![0-9a-f])([0-9a-f]{8})[0-9a-f]{8,}")  # recognised by its first digits
 
 
 def answer(course: Course, runs: list[Run], words: list[str]) -> StudyAnswer | None:
@@ -79,7 +84,17 @@ def _made_apart(finished: outcome.Runs) -> list[str]:
     found = differences(runs, "name")
     apart = [each for each in found.unlike if each.key.endswith("(run.json)")]
     apart += [found.machines] if found.machines else []
-    return [f"not all runs were made alike: {each}" for each in apart]
+    return [f"not all runs were made alike: {each.key.removesuffix(' (run.json)')}: {_by_arm(each)}" for each in apart]
+
+
+def _by_arm(unlike: Unlike) -> str:
+    """Each value with the number of runs of each arm that have it."""
+    said = []
+    for value, names in unlike.values.items():
+        counts = Counter(Path(name).parent.name for name in names)
+        short = DIGEST.sub(r"\1", value)
+        said.append(f"{short} in {', '.join(f'{count} of {arm}' for arm, count in counts.items())}")
+    return "; ".join(said)
 
 
 def _looked_before(course: Course) -> list[str]:

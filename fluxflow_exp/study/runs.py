@@ -105,9 +105,18 @@ def _reason(spec: Spec, folder: RunFolder, known: set[tuple[str, ...]], seeds: s
             return None  # whether its configuration has changed since, its state says
         return f"seed {seed} is not asked for"
     differing = min((opening.differences(folder, each.values) for each in candidates), key=len)
-    keys = [f"{key}: {theirs!r} there, {mine!r} now" for key, (theirs, mine) in differing.items() if key != "seed"]
+    named = distinct(differing).items()
+    keys = [f"{key}: {theirs!r} there, {mine!r} now" for key, (theirs, mine) in named if key != "seed"]
     more = f" and {len(keys) - SHOWN_KEYS} more" if len(keys) > SHOWN_KEYS else ""
     return f"stale ({'; '.join(keys[:SHOWN_KEYS]) or 'other overrides'}{more})"
+
+
+def distinct(differing: dict[str, tuple[Any, Any]]) -> dict[str, tuple[Any, Any]]:
+    """Of keys with one last name and the same values, as those that read another one have, the shortest alone."""
+    kept: dict[tuple[str, ...], str] = {}
+    for key in sorted(differing, key=len):
+        kept.setdefault((key.rpartition(".")[2], *map(repr, differing[key])), key)
+    return {key: values for key, values in differing.items() if key in kept.values()}
 
 
 def _counted(runs: int) -> str:

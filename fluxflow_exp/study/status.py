@@ -17,7 +17,7 @@ def show(course: Course) -> int:
         if spec.learning_rates:
             course.rates = course.chosen([run for run in course.trials() if run.entry().state == states.DONE])
         seeds = spec.seeds if spec.seeds is not None else _seeds_there(course)
-        runs = course.runs(seeds)
+        runs = [run for run in course.runs(seeds) if spec.seeds is not None or run.seed < FIRST or run.folder.exists()]
         rows += [(f"{run.arm} seed {run.seed}", run.entry()) for run in runs]
     except UserError:
         print("The learning rates are not chosen yet")

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from fluxflow_exp.compare.differences import Unlike
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.run.metric_log import MetricLog
 from fluxflow_exp.study import cost, filling, launch, matching, seeds, status
@@ -76,6 +77,19 @@ def test_the_status_names_each_run(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "small seed 1  new" in said
     assert "4 runs: 3 done, 1 new" in said
     assert "Not answered yet" in said
+
+
+def test_an_arm_that_was_decided_before_the_others_is_not_waited_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made, _ = planted(tmp_path, "seeds=auto", "budget.runs=99")
+    for run in [*made.runs([2]), *made.runs([3], ["large"])]:
+        train(run, 20.0)
+    (tmp_path / "mine" / "study.html").touch()
+    assert status.show(made) == 0
+    said = capsys.readouterr().out
+    assert "7 runs: 7 done" in said
+    assert "Answered" in said
 
 
 def test_a_sweep_is_what_a_user_would_type(tmp_path: Path) -> None:
@@ -158,3 +172,8 @@ def test_seeds_that_were_added_after_an_answer_are_told(tmp_path: Path) -> None:
     assert looked("seeds=auto", "budget.runs=9") == []
     assert looked("seeds=5") == ["it was answered with 1 seed, 2 seeds, seeds: auto before"]
     assert looked("seeds=5", "arms.small=data.n_images=32") == looked("seeds=5", "outcome=val_l1") == []
+
+
+def test_runs_that_were_not_made_alike_are_counted_by_arm() -> None:
+    names = {"ab" * 20: ["o/s/silu/seed=0-1", "o/s/silu/seed=1-1"], "H200": ["o/s/relu/seed=0-1"]}
+    assert filling._by_arm(Unlike("code", "commit (run.json)", names)) == "abababab in 2 of silu; H200 in 1 of relu"
