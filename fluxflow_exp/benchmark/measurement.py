@@ -22,6 +22,7 @@ from fluxflow_exp.errors import UserError, did_you_mean
 from fluxflow_exp.machine import clock
 from fluxflow_exp.machine.hardware import Machine, prepare
 from fluxflow_exp.machine.preemption import StopRequest
+from fluxflow_exp.monitor.finite import NonFiniteError
 from fluxflow_exp.run.folder import RunFolder
 from fluxflow_exp.step_length import lengths_of
 from fluxflow_exp.trainers.base import Trainer
@@ -72,14 +73,20 @@ def warm(values: dict[str, Any], step: str) -> Iterator[Callable[[int], list[flo
 
 @contextmanager
 def _trainers(values: dict[str, Any]) -> Iterator[tuple[Machine, Callable[[str], Trainer]]]:
-    """This machine, and the trainer of each step of `values` on it, which leaves nothing behind."""
+    """This machine, and the trainer of each step of `values` on it, which leaves nothing behind.
+
+    UserError: its updates diverge, as those of a run would.
+    """
     with tempfile.TemporaryDirectory() as scratch:
         config = typed({**values, "output_root": scratch})
         machine, data = prepare(config.hardware), build_data(config)
         lengths = lengths_of(config, data)
         stop = StopRequest()  # never entered: there is nothing to save, so a signal ends the command at once
         run = run_context(config, RunFolder(Path(scratch) / "run"), machine, stop=stop)
-        yield machine, lambda name: build_trainer(config, name, run, length=lengths[name], data=data[name])
+        try:
+            yield machine, lambda name: build_trainer(config, name, run, length=lengths[name], data=data[name])
+        except NonFiniteError as error:
+            raise UserError(f"its updates cannot be timed: {error}") from error
 
 
 class Measurement:

@@ -170,4 +170,7 @@ class Course:
 
 
 def _predicted(run: Run) -> dict[str, Any]:
-    return asdict(cost.predict(run))
+    try:
+        return asdict(cost.predict(run))
+    except UserError as error:
+        raise UserError(*(f"arm {run.arm}: {line}" for line in error.args)) from error

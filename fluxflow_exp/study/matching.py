@@ -9,6 +9,7 @@ from fluxflow_exp.study.kept import Kept
 from fluxflow_exp.study.runs import Run
 from fluxflow_exp.study.spec import Spec, merged
 
+NAMES = {"params": "parameters", "flops": "FLOPs", "memory": "memory", "time": "time"}
 AXES = {"parameters": "params", "flops": "flops", "memory": "memory", "time": "time"}
 
 
@@ -42,8 +43,8 @@ def overrides(found: list[dict[str, Any]]) -> list[str]:
 def notes(matches: dict[str, list[dict[str, Any]]]) -> list[str]:
     """Where arms are not as equal as they should be."""
     return [
-        f"{arm} is not equal by {each['axis']} in step {each['step']}: {each['difference']:+.2%}, the nearest that was "
-        "found"
+        f"{arm} is not equal in {NAMES[each['axis']]} in step {each['step']}: it has {100 * each['difference']:+.1f} "
+        "%, the nearest that was found"
         for arm, found in matches.items()
         for each in found
         if abs(each["difference"]) > each["tolerance"]

@@ -37,3 +37,9 @@ def test_a_warm_step_is_timed_again_and_again(tmp_path: Path) -> None:
         assert [signal.getsignal(each) for each in SIGNALS] == handlers  # Ctrl-C ends it
         assert [len(times(count)) for count in (2, 6)] == [2, 6]  # of four batches in memory
     assert not list(tmp_path.iterdir())
+
+
+def test_updates_that_diverge_are_told_in_words(tmp_path: Path) -> None:
+    values = toy(tmp_path, *STEPS, "optimizer.lr=1e9")
+    with pytest.raises(UserError, match=r"cannot be timed: .* is not finite at update"), warm(values, "vae"):
+        pass

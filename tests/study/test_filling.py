@@ -138,7 +138,7 @@ def test_changes_of_a_match_become_overrides_and_what_is_not_equal_is_said() -> 
     ]  # fmt: skip
     assert matching.overrides(found) == ["model.compressor.widths=[8,16]", "+model.flow_processor.mlp_ratio=3.5"]
     assert matching.notes({"small": found}) == [
-        "small is not equal by params in step vae: +4.00%, the nearest that was found"
+        "small is not equal in parameters in step vae: it has +4.0 %, the nearest that was found"
     ]
 
 
