@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
+from fluxflow_exp import plot
 from fluxflow_exp.config.compose import resolve
 from fluxflow_exp.config.overrides import compose_config
+from tests.helpers import blank_graphs
 from tests.helpers.children import warm_up
 from tests.helpers.interpreted import INTERPRETED
 from tests.helpers.studies import Make, make_run
@@ -70,6 +72,13 @@ def pytest_collection_finish() -> None:
 def _forkserver() -> None:
     if not INTERPRETED:  # there, nothing trains
         warm_up()
+        blank_graphs.leave_blank()
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Graphs of this process are rendered."""
+    monkeypatch.setattr(plot, "_rendered", blank_graphs.RENDERED)
 
 
 @pytest.fixture

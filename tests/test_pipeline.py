@@ -166,6 +166,7 @@ def test_a_second_process_in_the_folder_is_refused(tmp_path: Path) -> None:
         second.lock()
 
 
+@pytest.mark.usefixtures("drawn")
 def test_a_finished_run_leaves_what_it_should_and_fresh_parts_are_announced(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -2,10 +2,13 @@
 
 import sys
 
+import pytest
 from matplotlib.axes import Axes
 
 from fluxflow_exp.plot import cli, draw
 from fluxflow_exp.run.metric_log import MetricLog
+
+pytestmark = pytest.mark.usefixtures("drawn")
 
 
 def test_graphs_are_drawn_with_nulls_negative_losses_and_torn_lines(tmp_path):

