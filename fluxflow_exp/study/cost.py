@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fluxflow_exp.errors import UserError
+from fluxflow_exp.study.arms import in_rows
 from fluxflow_exp.study.runs import Run
 from fluxflow_exp.study.spec import Spec
 
@@ -67,6 +68,9 @@ def said(spec: Spec, costs: dict[str, ArmCost], counts: dict[str, int], unit: st
             f"  {arm}: {counts[arm]} run{'s' if counts[arm] > 1 else ''}, {time}, "
             f"{each.parameters / 1e6:.2f} M parameters, {each.tflop:.3g} TFLOP a run"
         )
+    afterwards = [metric for metric in spec.outcome if not in_rows(metric)]
+    if afterwards:
+        lines.append(f"  not counted: measuring {', '.join(afterwards)} after each run")
     if spec.seeds is not None and len(spec.seeds) == 1:
         lines.append("Note: with one seed a difference may be chance, and nothing is judged: seeds: 3 or more does")
     return lines

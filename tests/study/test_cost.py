@@ -18,6 +18,8 @@ def test_one_seed_is_said_to_judge_nothing(tmp_path: Path) -> None:
     assert "with one seed a difference may be chance" in lines[-1]
     two = said(study(tmp_path, FIVE), costs, dict.fromkeys(costs, 2), "hours")
     assert len(two) == 3
+    later = said(study(tmp_path, FIVE, "outcome=[val_psnr,psnr,fd@3]"), costs, dict.fromkeys(costs, 2), "hours")
+    assert later[-1] == "  not counted: measuring psnr, fd@3 after each run"
     assert two[1].startswith("  large: 2 runs, ")
 
 
