@@ -135,7 +135,7 @@ def test_its_channels_are_the_flows_and_nothing_of_the_models_own_autoencoder_is
 def test_an_autoencoder_goes_with_another_models_flow() -> None:
     values = resolve(compose_config(["model=compact_f8", "model/autoencoder=tiny"]))["model"]
     assert values["compressor"]["widths"] == [16, 32, 64]
-    assert values["flow_processor"]["patch_size"] == 2
+    assert values["flow_processor"]["long_skips"]
     assert values["flow_processor"]["vae_dim"] == 16
 
 
