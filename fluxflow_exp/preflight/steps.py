@@ -20,6 +20,7 @@ from fluxflow_exp.models import weights
 from fluxflow_exp.models.facts import STEP_NAME
 from fluxflow_exp.preflight import data, early_stop, finetune
 from fluxflow_exp.preflight.idle import Idle
+from fluxflow_exp.run import lookup
 
 
 def problems(values: dict[str, Any]) -> list[str]:
@@ -240,14 +241,15 @@ def _losses(trainer: dict[str, Any], where: str, model: dict[str, Any]) -> list[
 
 
 def _given(source: str | None, where: str, model: dict[str, Any], found: list[str]) -> set[str]:
-    """The parts that `init_from` holds; their shapes are compared with the model's."""
+    """The parts that `init_from` holds, all of them where that cannot be said; shapes are compared with the model's."""
     if source is None:
         return set()
+    path = Path(source).expanduser()
     try:
-        holders = weights.find_parts(Path(source).expanduser())
+        holders = weights.find_parts(path)
     except ValueError as error:
-        found.append(f"{where}.init_from: {error}")
-        return set()
+        found.append(f"{where}.init_from: {_absent(path) or error}")
+        return set(PARTS)
     for part, holder in holders.items():
         wanted = weights.expected_shapes(model[part])
         have = weights.shapes(holder, part)
@@ -267,3 +269,12 @@ def _given(source: str | None, where: str, model: dict[str, Any], found: list[st
                 f"({len(differing)} tensors differ)"
             )
     return set(holders)
+
+
+def _absent(path: Path) -> UserError | None:
+    """What is wrong with a path that is not there, or a folder that is no run; None: what it holds is wrong."""
+    try:
+        lookup.weights(path)
+    except UserError as error:
+        return error
+    return None

@@ -109,7 +109,7 @@ def test_a_card_that_is_not_there_is_said_and_nothing_else(card):
             "stage.steps: there is no step 'vea'; did you mean 'vae'? The steps: vae, ",
         ),
         ("resume=maybe", "resume is one of auto, fresh, extend"),
-        ("stage.steps.flow.init_from=nowhere/at/all", "init_from: there is no file nowhere/at/all"),
+        ("stage.steps.flow.init_from=nowhere/at/all", "init_from: there is no file or folder nowhere: name a run"),
     ],
 )
 def test_each_mistake_is_one_clear_line(override, expected):
