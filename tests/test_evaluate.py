@@ -28,8 +28,9 @@ from fluxflow_exp.run.metric_log import read_rows
 from fluxflow_exp.samplers import SAMPLERS
 from tests.conftest import toy
 from tests.helpers.networks import small_timm, tiny_clip
+from tests.helpers.packages import skip_without
 
-pytest.importorskip("torchmetrics")
+skip_without("torchmetrics")
 
 
 @pytest.fixture(scope="module")

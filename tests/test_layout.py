@@ -2,12 +2,16 @@
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1] / "fluxflow_exp"
 TEXTS = {path: path.read_text(encoding="utf-8") for path in PACKAGE.rglob("*.py")}
-TREES = {path: ast.parse(text) for path, text in TEXTS.items()}
-MODULES = {".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts): tree for path, tree in TREES.items()}
+
+
+@cache
+def trees() -> dict[Path, ast.Module]:
+    return {path: ast.parse(text) for path, text in TEXTS.items()}
 
 
 def statements(node: ast.AST) -> Iterator[ast.AST]:
@@ -20,11 +24,12 @@ def statements(node: ast.AST) -> Iterator[ast.AST]:
 
 def circles() -> set[frozenset[str]]:
     """Sets of modules each of which needs all the others; imports within functions and for types count."""
+    modules = {".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts): tree for path, tree in trees().items()}
     needs: dict[str, set[str]] = {}
-    for module, tree in MODULES.items():
+    for module, tree in modules.items():
         found = [each for each in statements(tree) if isinstance(each, ast.ImportFrom)]
         names = {f"{each.module}{end}" for each in found for end in ("", *(f".{name.name}" for name in each.names))}
-        needs[module] = names & MODULES.keys() - {module}
+        needs[module] = names & modules.keys() - {module}
     for through in needs:  # Warshall's closure
         for each in needs.values():
             each |= needs[through] if through in each else set()
@@ -41,7 +46,7 @@ def test_few_files_stand_at_the_top_and_none_is_long():
 
 
 def test_functions_are_short_and_constructors_take_few_arguments_or_say_why():
-    for path, tree in TREES.items():
+    for path, tree in trees().items():
         lines = TEXTS[path].splitlines()
         for node in statements(tree):
             count = 0

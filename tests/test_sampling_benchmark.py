@@ -16,10 +16,11 @@ from fluxflow_exp.losses.flow_matching import RectifiedFlow
 from fluxflow_exp.models.text_to_image import TextToImage
 from tests.conftest import toy
 from tests.helpers.networks import small_timm
+from tests.helpers.packages import skip_without
 from tests.helpers.trainers import build
 
-pytest.importorskip("torchmetrics")
-pytest.importorskip("timm")
+skip_without("torchmetrics")
+skip_without("timm")
 
 SCRIPT = Path(__file__).parents[1] / "docs" / "benchmarks" / "sampling.py"
 

@@ -8,9 +8,10 @@ import torch
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.evaluation.clip import ClipScore
 from tests.helpers.networks import tiny_clip
+from tests.helpers.packages import skip_without
 
 transformers = pytest.importorskip("transformers")
-pytest.importorskip("torchmetrics")
+skip_without("torchmetrics")
 CAPTIONS = ["a red circle", "a blue square", "a red square on a blue ground"]
 
 

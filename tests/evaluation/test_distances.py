@@ -5,8 +5,9 @@ import torch
 from torch import Tensor
 
 from fluxflow_exp.evaluation.distances import frechet, kernel
+from tests.helpers.packages import skip_without
 
-pytest.importorskip("torchmetrics")
+skip_without("torchmetrics")
 
 
 def features(n: int, width: int, seed: int) -> Tensor:

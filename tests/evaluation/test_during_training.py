@@ -18,8 +18,9 @@ from fluxflow_exp.run.metric_log import read_rows
 from tests.conftest import toy
 from tests.helpers.datasets import image_folder, noise, write_folder
 from tests.helpers.networks import small_timm
+from tests.helpers.packages import skip_without
 
-pytest.importorskip("torchmetrics")
+skip_without("torchmetrics")
 CPU = torch.device("cpu")
 
 

@@ -9,8 +9,9 @@ from torch import Tensor
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.evaluation import features
 from tests.helpers.networks import small_timm
+from tests.helpers.packages import skip_without
 
-timm = pytest.importorskip("timm")
+skip_without("timm")
 transformers = pytest.importorskip("transformers")
 
 

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from fluxflow_exp.evaluation.similarity import means, ms_ssim, psnr, similarity, ssim
 from fluxflow_exp.losses.perceptual import Perceptual
+from tests.helpers.packages import skip_without
 
-pytest.importorskip("torchmetrics")
+skip_without("torchmetrics")
 metrics = pytest.importorskip("skimage.metrics")
 data = pytest.importorskip("skimage.data")
 

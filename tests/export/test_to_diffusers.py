@@ -11,10 +11,11 @@ from PIL import Image
 from fluxflow_exp.export.source import read
 from fluxflow_exp.export.to_diffusers import write
 from tests.helpers.exported import MODELS, PROMPTS, SMALL, autoencoder_kl, bert, elsewhere, generated, publish
+from tests.helpers.packages import skip_without
 
 pytestmark = pytest.mark.slow  # a process of its own, where this package is not
 
-pytest.importorskip("diffusers")
+skip_without("diffusers")
 NAMES = [*MODELS, "bert", "kl"]
 PLAIN = ["--steps", "3"]
 GUIDED = [

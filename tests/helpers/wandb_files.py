@@ -6,8 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from wandb.proto import wandb_internal_pb2
-
 BLOCK = 32768
 HEADER = struct.Struct("<IHB")  # checksum, length, type
 FULL, FIRST, MIDDLE, LAST = 1, 2, 3, 4
@@ -33,6 +31,8 @@ def _all(run: Path) -> Iterator[Any]:
 
 
 def _records(data: bytes) -> Iterator[Any]:
+    from wandb.proto import wandb_internal_pb2
+
     place, parts = 7, b""  # after the file's own header
     while place + HEADER.size <= len(data):
         left = BLOCK - place % BLOCK

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import timm
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
@@ -85,6 +84,8 @@ def test_a_hugging_face_model_gives_its_own_patches_of_its_own_pixels(tmp_path: 
 @pytest.mark.parametrize("name", ["test_resnet", "test_vit", "test_convnext"])
 def test_a_timm_model_gives_its_own_patches_of_its_own_pixels(tmp_path: Path, name: str) -> None:
     torch.manual_seed(0)
+    import timm
+
     model = timm.create_model(name, pretrained=False).eval()
     timm.models.save_for_hf(model, tmp_path, safe_serialization=True)
     encoder = load(tmp_path)

@@ -277,7 +277,7 @@ def test_sync_sends_and_can_be_repeated(run: RunFolder, online: Any, capsys: pyt
 def test_sync_without_a_key_says_so(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
     assert sync.main([str(run.path)]) == 1
     assert "no key is configured" in capsys.readouterr().err
-    assert sync.main([str(run.path / "samples")]) == 2
+    assert sync.main([str(run.path.parent / "nowhere")]) == 2
 
 
 def test_a_key_is_found_where_wandb_keeps_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
