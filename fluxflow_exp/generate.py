@@ -244,7 +244,7 @@ def read_prompts(path: Path) -> list[Prompt]:
 def _lines(path: Path) -> list[str]:
     try:
         return lines_of(path)
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read as UTF-8 text: {error}") from error
 
 

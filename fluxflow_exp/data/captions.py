@@ -1,5 +1,6 @@
 """Text that users write: captions and prompts, in files of UTF-8."""
 
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,12 +21,22 @@ def decoded(data: bytes) -> str:
     return data.decode("utf-8-sig")
 
 
+def not_utf8(error: UnicodeDecodeError) -> str:
+    """Say what a text is that `decoded` could not read."""
+    if error.object.startswith((BOM_UTF16_LE, BOM_UTF16_BE)):
+        return "is UTF-16 text, and UTF-8 is read"
+    return f"is not UTF-8 text (byte {error.start})"
+
+
 def lines_of(path: Path) -> list[str]:
     """The lines of a text file: a line feed ends each, after a carriage return or not, and nothing else does.
 
-    OSError, UnicodeDecodeError.
+    OSError, UnicodeDecodeError. ValueError: it has carriage returns alone, so that all would be one line.
     """
-    return [line.removesuffix("\r") for line in decoded(path.read_bytes()).split("\n")]
+    text = decoded(path.read_bytes())
+    if text.count("\r") > 1 and "\n" not in text:
+        raise ValueError("its lines end with carriage returns alone, and line feeds are needed")
+    return [line.removesuffix("\r") for line in text.split("\n")]
 
 
 def surrogate_in(text: str) -> str | None:

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from fluxflow_exp.data import coco_captions, metadata_file, sidecars
+from fluxflow_exp.data import coco_captions, folder_notes, metadata_file, sidecars
 from fluxflow_exp.data.caption_choice import WEIGHT, weight_of
-from fluxflow_exp.data.captions import Row, lines_of, prefixed, surrogate_in
+from fluxflow_exp.data.captions import Row, lines_of, not_utf8, prefixed, surrogate_in
 from fluxflow_exp.data.images import Entry
 from fluxflow_exp.data.protocols import Bad
 from fluxflow_exp.data.several_captions import joined
@@ -47,6 +47,7 @@ class _Form(NamedTuple):
     own_folder: bool = False  # names are relative to the folder that the file stands in
 
 
+_LINE = "no line of the form name<TAB>caption"
 _TABLE = "no row with a file_name and a text or caption"
 _FORMS = {
     ".jsonl": _Form(metadata_file.of_jsonl, _TABLE, own_folder=True),
@@ -75,22 +76,35 @@ def read_captions(given: str, folder: Path, *, prefix: str | None = None, key: s
     path = Path(given).expanduser()
     if path.is_dir():
         raise ValueError(f"{key}: {path} is a folder, and captions are {FORMS}")
-    form = _FORMS.get(path.suffix.lower(), _Form(_of_lines, "no line of the form name<TAB>caption"))
+    form = _FORMS.get(path.suffix.lower(), _Form(_of_lines, _LINE))
     try:
         rows = list(form.rows(path))
     except FileNotFoundError as error:
-        raise ValueError(f"{key}: there is no file {path}") from error
+        raise ValueError(f"{key}: {no_file(path, folder)}") from error
     except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{key}: {path} is not UTF-8 text (byte {error.start}); convert it, e.g. with iconv"
-        ) from error
+        raise ValueError(f"{key}: {path} {not_utf8(error)}; convert it, e.g. with iconv") from error
     except (OSError, ValueError) as error:
         raise ValueError(f"{key}: {path} cannot be read: {error}") from error
     entries, bad = _sorted_out(rows, prefix)
     _check_some(entries, bad, f"{key}: {path} holds {form.wanted}")
     if form.own_folder:
         entries = _below(path, folder, entries)
-    return Captions(entries, bad, [], [])
+    return Captions(entries, bad, _odd(rows) if form.wanted == _LINE else [], [])
+
+
+def no_file(path: Path, folder: Path) -> str:
+    """Say that a captions file is not there; who names one within the folder of pictures is told so."""
+    inside = folder / path
+    return f"there is no file {path}" + (f"; one of this name is {inside}" if inside.is_file() else "")
+
+
+def _odd(rows: list[Row]) -> list[str]:
+    """Lines about what name<TAB>caption lines hold that looks like the columns and quotes of another form."""
+    tabs = [row.name for row in rows if "\t" in row.caption]
+    quoted = [row.name for row in rows if len(row.caption) > 1 and row.caption[0] == row.caption[-1] == '"']
+    is_tabs = "in several columns, and all after the name is trained on, tabs as well"
+    found = [(tabs, is_tabs), (quoted, "in double quotes, which are trained on as well")]
+    return [folder_notes.line(names, "caption", is_what) for names, is_what in found if names]
 
 
 def _of_lines(path: Path) -> Iterator[Row]:

@@ -70,7 +70,10 @@ def _open(file: Path | IO[bytes]) -> Image.Image:
     try:
         return Image.open(file)
     except UnidentifiedImageError:
-        if not _is_heif(file):
+        start = _start(file)
+        if not start:
+            raise OSError("is empty") from None
+        if start[4:8] != b"ftyp" or start[8:] not in HEIF_BRANDS:
             raise
     try:
         from pillow_heif import register_heif_opener
@@ -83,14 +86,14 @@ def _open(file: Path | IO[bytes]) -> Image.Image:
         raise OSError("is a HEIC picture that is damaged, or of a kind that pillow-heif does not read") from error
 
 
-def _is_heif(file: Path | IO[bytes]) -> bool:
+def _start(file: Path | IO[bytes]) -> bytes:
     if isinstance(file, Path):
         with file.open("rb") as content:
-            return _is_heif(content)
+            return content.read(12)
     file.seek(0)
     start = file.read(12)
     file.seek(0)
-    return start[4:8] == b"ftyp" and start[8:] in HEIF_BRANDS
+    return start
 
 
 def decode(image: Image.Image, *, at_least: int | None) -> Image.Image:

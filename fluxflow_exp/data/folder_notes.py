@@ -2,8 +2,10 @@
 
 import errno
 import os
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable
+from functools import cached_property
 from pathlib import Path
 
 from fluxflow_exp.data.decoding import EXTENSIONS
@@ -11,7 +13,15 @@ from fluxflow_exp.data.images import Entry
 from fluxflow_exp.data.protocols import Bad
 
 SHOWN = 3  # names in a line
+ASKED = 1000  # missing names that a cause is looked for of
+MANY = 100_000  # files among which those of a missing name are looked for
+HEADERS = ("file_name", "filename", "file", "name", "image", "image_path", "path")  # of a first line
 DISK = (errno.EIO, errno.ESTALE)  # what a disk or a mount that fails answers; other errors are of the name
+
+
+def no_folder(path: str | Path) -> str:
+    """Say that there is none."""
+    return f"there is no folder {path}" + (": it is a file, and an archive is to be unpacked" * os.path.isfile(path))
 
 
 class Listing:
@@ -20,19 +30,34 @@ class Listing:
     def __init__(self, folder: Path, names: Iterable[str]) -> None:
         self.folder = folder
         self.files = {parent: _files(folder / parent) for parent in dict.fromkeys(map(os.path.dirname, names))}
+        self._others: dict[str, frozenset[str] | None] = {}  # where none of the names stand
 
     def holds(self, name: str) -> bool:
         parent, leaf = os.path.split(name)
-        known = self.files[parent] if parent in self.files else _files(self.folder / parent)
+        if parent not in self.files and parent not in self._others:
+            self._others[parent] = _files(self.folder / parent)
+        known = self.files[parent] if parent in self.files else self._others[parent]
         return leaf in known if known is not None else (self.folder / name).is_file()
 
+    @cached_property
+    def leaves(self) -> dict[str, str]:
+        """Name of a file in the folder or below it → where the first one of this name is; of very many not all."""
+        found: dict[str, str] = {}
+        for parent, folders, files in os.walk(self.folder):
+            folders.sort()
+            inner = os.path.relpath(parent, self.folder)
+            found = {name: os.path.normpath(os.path.join(inner, name)) for name in files} | found
+            if len(found) > MANY:
+                break
+        return found
+
     def pictures(self) -> list[str]:
-        """The files whose extension is that of a picture."""
+        """The files whose extension is that of a picture; hidden ones, as macOS leaves them behind, are none."""
         return [
             os.path.join(parent, name)
             for parent, names in self.files.items()
             for name in sorted(names or ())
-            if os.path.splitext(name)[1][1:].lower() in EXTENSIONS
+            if not name.startswith(".") and os.path.splitext(name)[1][1:].lower() in EXTENSIONS
         ]
 
 
@@ -57,18 +82,20 @@ def missing_of(entries: list[Entry], listing: Listing) -> list[str]:
 
 def cause(missing: list[str], listing: Listing) -> str:
     """Return what most missing names have in common, if known, with what is there instead of the first."""
-    found = [(_cause(name, listing), name) for name in missing]
+    found = [(_cause(name, listing), name) for name in missing[:ASKED]]
     (reason, count), *_ = Counter(reason for (reason, _), _ in found).most_common(1)
-    if not reason or 2 * count <= len(missing):
+    if not reason or 2 * count <= len(found):
         return ""
     instead, name = next((instead, name) for (why, instead), name in found if why == reason)
-    return f"{reason} ({instead!r} for {name!r})"
+    return f"{reason} ({instead!r} for {name!r})" if instead else reason
 
 
 def _cause(name: str, listing: Listing) -> tuple[str, str]:
     """Say why a name may be missing, and what is there instead; empty: nobody knows."""
     parent, leaf = os.path.split(name)
     bare, slashed = name.strip("\"'"), name.replace("\\", "/")
+    if name.lower() in HEADERS:
+        return "the first line names columns, and is read as a picture: take it away", ""
     if bare != name and listing.holds(bare):
         return "quotes belong to the names here: take them away", bare
     if slashed != name and listing.holds(slashed):
@@ -84,7 +111,25 @@ def _cause(name: str, listing: Listing) -> tuple[str, str]:
         return "upper and lower case differ", same[0]
     stem = os.path.splitext(leaf)[0]
     other = [each for each in (f"{stem}.{extension}" for extension in EXTENSIONS) if each in there]
-    return ("the extension is another one there", other[0]) if other else ("", "")
+    if other:
+        return "the extension is another one there", other[0]
+    return _elsewhere(slashed, listing)
+
+
+def _elsewhere(name: str, listing: Listing) -> tuple[str, str]:
+    """The same of a name that has slashes alone, and of files that are not where it says."""
+    for form in ("NFC", "NFD"):
+        composed = unicodedata.normalize(form, name)
+        if composed != name and listing.holds(composed):
+            return f"the files' names are Unicode {form}, and those in the captions are not: write them so", composed
+    parts = name.split("/")
+    for count in range(1, len(parts)):
+        rest = "/".join(parts[count:])
+        if listing.holds(rest):
+            before = "/".join(parts[:count])
+            return f"names are relative to data_path, and {before}/ is no part of that: take it away", rest
+    place = listing.leaves.get(parts[-1])
+    return ("names are relative to data_path, and the files stand elsewhere in it", place) if place else ("", "")
 
 
 def _files(folder: Path) -> frozenset[str] | None:

@@ -114,7 +114,7 @@ def _place(data_path: str | None, dataset_name: str | None, config_name: str | N
         return Place(None, dataset_name, config_name, revision)
     folder = Path(data_path).expanduser()
     if not folder.is_dir():
-        raise ValueError(f"data_path: there is no folder {folder}")
+        raise ValueError(f"data_path: {folder_notes.no_folder(folder)}")
     if revision is not None:
         raise ValueError(f"revision={revision} is of sets of the hub (data.dataset_name), and data_path names a folder")
     return Place(folder, None, config_name, revision)

@@ -54,7 +54,7 @@ class ImageFolder:
     ) -> None:
         folder = Path(data_path).expanduser()
         if not folder.is_dir():
-            raise ValueError(f"data_path: there is no folder {folder}")
+            raise ValueError(f"data_path: {folder_notes.no_folder(folder)}")
         check_fraction(validation_fraction)
         check_colour(background)
         self.img_size, self.max_bad_fraction = img_size, max_bad_fraction

@@ -67,6 +67,9 @@ def of_parquet(path: Path) -> Iterator[Row]:
 def _check_columns(columns: Iterable[str]) -> None:
     """ValueError: there is no column of names, or not exactly one of captions."""
     named = ", ".join(map(repr, columns)) or "none"
+    between = next((each for each in (";", "|") if any(each in column for column in columns)), None)
+    if NAME not in columns and between:
+        raise ValueError(f"it has {between!r} between its columns ({named}), and a comma is read: save it with commas")
     if NAME not in columns:
         raise ValueError(
             f"it has no column {NAME} (its columns: {named}). A file of name<TAB>caption lines is to end with .tsv"

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from rich.progress import track
 
 from fluxflow_exp.data import folder_notes
-from fluxflow_exp.data.captions import Row, decoded, one_line
+from fluxflow_exp.data.captions import Row, decoded, not_utf8, one_line
 from fluxflow_exp.data.decoding import EXTENSIONS, check_regular, reason
 
 SUFFIXES = (".txt", ".caption")
@@ -79,7 +79,7 @@ def _rows(folder: Path, picture: str, found: Found) -> list[Row]:
         check_regular(folder / first)
         text = decoded((folder / first).read_bytes())
     except UnicodeDecodeError as error:
-        return [Row(first, wrong=f"is not UTF-8 text (byte {error.start})")]
+        return [Row(first, wrong=not_utf8(error))]
     except OSError as error:
         return [Row(first, wrong=reason(error))]
     captions = [one_line(line) for line in text.split("\n")]

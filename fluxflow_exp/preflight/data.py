@@ -1,9 +1,11 @@
 """Checks of the data that a step names: data sets that are not there, weights that are none, missing files."""
 
 import os
+from pathlib import Path
 from typing import Any
 
-from fluxflow_exp.data.captions_file import FORMS, SIDECARS
+from fluxflow_exp.data.captions_file import FORMS, SIDECARS, no_file
+from fluxflow_exp.data.folder_notes import no_folder
 from fluxflow_exp.errors import did_you_mean
 
 
@@ -51,10 +53,11 @@ def path_problems(data: Any, where: str) -> list[str]:
             continue
         path = os.path.expanduser(value)
         if key.endswith("_path") and not os.path.isdir(path):
-            found.append(f"{where}.{key}: there is no folder {path}")
+            found.append(f"{where}.{key}: {no_folder(path)}")
         beside = value in SIDECARS and key in ("captions_file", "held_out_file")
         if key.endswith("_file") and not beside and not os.path.isfile(path):
             folder = os.path.isdir(path)
             wanted = f", and captions are {FORMS}" if key in ("captions_file", "held_out_file") else ", not a file"
-            found.append(f"{where}.{key}: " + (f"{path} is a folder{wanted}" if folder else f"there is no file {path}"))
+            none = no_file(Path(path), Path(os.path.expanduser(str(data.get("data_path") or ""))))
+            found.append(f"{where}.{key}: " + (f"{path} is a folder{wanted}" if folder else none))
     return found

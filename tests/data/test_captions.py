@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from fluxflow_exp.data.captions import lines_of, prefixed, surrogate_in
 
 
@@ -9,6 +11,9 @@ def test_a_line_feed_alone_ends_a_line_whatever_wrote_the_file(tmp_path: Path) -
     path = tmp_path / "captions.txt"
     path.write_bytes("\ufeffa\r\nb\u2028c\x85d\n\re\n".encode())
     assert lines_of(path) == ["a", "b\u2028c\x85d", "\re", ""]
+    path.write_bytes(b"a\rb\rc")
+    with pytest.raises(ValueError, match="end with carriage returns alone"):
+        lines_of(path)
 
 
 def test_half_a_character_is_named_and_a_prefix_is_a_sentence() -> None:

@@ -88,6 +88,9 @@ def test_a_bad_row_of_metadata_is_counted_with_its_reason(tmp_path: Path) -> Non
     ("name", "text", "message"),
     [
         ("m.csv", "a.png\tone\n", r"it has no column file_name .* is to end with \.tsv"),
+        ("m.csv", "file_name;text\na.png;one\n", r"it has ';' between its columns \('file_name;text'\)"),
+        ("m.tsv", "a.png\tone\n".encode("utf-16"), r"m\.tsv is UTF-16 text, and UTF-8 is read; convert it"),
+        ("m.tsv", "a.png\tone\rb.png\ttwo\r", "cannot be read: its lines end with carriage returns alone"),
         ("m.csv", "", r"it has no column file_name \(its columns: none\)"),
         ("m.csv", "file_name,label\na.png,3\n", "one column must be named text or caption"),
         ("m.csv", "file_name,text,caption\na.png,b,c\n", "and only one"),
@@ -103,6 +106,16 @@ def test_a_file_that_is_not_what_its_suffix_says_is_one_clear_error(
     (tmp_path / name).write_bytes(text.encode() if isinstance(text, str) else text)
     with pytest.raises(ValueError, match=message):
         read_captions(str(tmp_path / name), tmp_path)
+
+
+def test_what_looks_like_another_form_is_said(tmp_path: Path) -> None:
+    (tmp_path / "m.tsv").write_text('a.png\tone\t0.7\nb.png\t"two"\nc.png\tthree\n')
+    assert read_captions(str(tmp_path / "m.tsv"), tmp_path).notes == [
+        "1 caption is in several columns, and all after the name is trained on, tabs as well: 'a.png'",
+        "1 caption is in double quotes, which are trained on as well: 'b.png'",
+    ]
+    with pytest.raises(ValueError, match=f"there is no file m.tsv; one of this name is {tmp_path}/m.tsv"):
+        read_captions("m.tsv", tmp_path)
 
 
 def test_captions_stand_beside_their_pictures_in_the_order_of_names(tmp_path: Path) -> None:

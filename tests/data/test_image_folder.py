@@ -192,12 +192,16 @@ def captions_of(folder, lines):
         (lambda i: f"{i}.PNG", "upper and lower case differ ('0.png' for '0.PNG')"),
         (lambda i: f'"{i}.png"', "quotes belong to the names here"),
         (lambda i: f"deep\\{i}.png", "the names have backslashes where a slash parts folders"),
+        (lambda i: f"C:\\in\\deep\\{i}.png", "relative to data_path, and C:/in/ is no part of that"),
+        (lambda i: f"ü{i}.png", "the files' names are Unicode NFD"),
+        (lambda i: f"d{i}.png", "the files stand elsewhere in it ('deep/d0.png' for 'd0.png')"),
     ],
 )
 def test_names_that_no_picture_has_are_refused_with_the_cause(folder, name, cause):
     (folder / "images" / "deep").mkdir()
     for i in range(30):
-        (folder / "images" / "deep" / f"{i}.png").touch()
+        for there in (f"deep/{i}.png", f"deep/d{i}.png", f"u\u0308{i}.png"):
+            (folder / "images" / there).touch()
     captions_of(folder, [f"{name(i)}\tpicture {i}" for i in range(30)])
     with pytest.raises(ValueError, match="30 pictures are not in") as caught:
         image_folder(folder)
@@ -221,8 +225,14 @@ def test_what_is_odd_about_names_and_captions_is_said(folder):
     ]
     assert image_folder(folder, max_bad_fraction=0.2, fixed_prompt_prefix="a").notes == notes
     captions_of(folder, lines)
-    (folder / "images" / "lonely.png").unlink()
+    (folder / "images" / "lonely.png").rename(folder / "images" / "._0.png")  # as macOS leaves them behind
     assert image_folder(folder).notes == []
+    captions_of(folder, ["Image\tcaption", *lines])
+    assert (
+        image_folder(folder)
+        .notes[0]
+        .endswith("Cause: the first line names columns, and is read as a picture: take it away")
+    )
     captions_of(folder, [*lines[:27], "x.png\tone", "y.png\ttwo", "27.png\tthree"])
     with pytest.raises(ValueError, match=r"2 pictures are not in .* \(30 captions; max_bad_fraction=0.05 may be bad\)"):
         image_folder(folder)

@@ -108,7 +108,8 @@ def training(survey: Survey) -> list[str]:
         copies = ": expect copies" if samples < FEW_PICTURES and seen >= OFTEN else ""
         said = f"{counted(samples, 'sample')} / {step.batch_size} = {counted(epoch, 'update')} an epoch; "
         said += f"{counted(updates, 'update')} in all, in which each is seen {seen:.3g} times{copies}"
-        few = "refused: fewer samples of one shape than a batch"
+        shaped = " of one shape" if len(shapes) > 1 else ""
+        few = f"refused: {counted(samples, 'sample')} to train on, fewer than a batch of {step.batch_size}{shaped}"
         lines.append((f"{step.name}: " if step.name else "") + (said if epoch else few))
     return lines
 

@@ -1,5 +1,6 @@
 """Every picture of a folder that captions name, read in several processes."""
 
+import os
 import time
 from collections.abc import Iterator
 from functools import cached_property
@@ -41,7 +42,7 @@ class Survey:
         named = list(dict.fromkeys(entry.id for entry in self.entries if entry.id not in gone))
         self.names = named if wanted.captions_file else self.there
         if not self.names:
-            raise UserError(f"{wanted.folder} holds no picture" + (" that a caption names" if self.there else ""))
+            raise UserError(self._nothing())
         self.wrong: dict[str, str] = {}  # name → why it cannot be read
         self.kinds: dict[str, list[str]] = {}  # of look.KINDS → names
         started = time.monotonic()
@@ -56,7 +57,7 @@ class Survey:
     @cached_property
     def bare(self) -> list[str]:
         """Pictures of the folder that no caption names, where there are captions at all."""
-        known = set(self.names)
+        known = {_below(name, self.wanted.folder) for name in self.names}
         return [name for name in self.there if name not in known]
 
     @cached_property
@@ -105,6 +106,14 @@ class Survey:
         if not self.wanted.captions_file:
             return []
         return [names for names in self.groups if 0 < sum(name in self.held_out for name in names) < len(names)]
+
+    def _nothing(self) -> str:
+        """Why there is nothing to read."""
+        folder = self.wanted.folder
+        if not self.there or not self.missing:
+            return f"{folder} holds no picture" + (" that a caption names" if self.there else "")
+        why = folder_notes.cause(self.missing, self.listing)
+        return folder_notes.line(self.missing, "picture", f"not in {folder}, and no caption names another one", why)
 
     def _read(self, workers: int) -> None:
         count = len(self.names)
@@ -156,6 +165,11 @@ def _looks(survey: Survey, workers: int) -> Iterator[Look]:
 
 def _as_it_is(chunk: list[Look]) -> list[Look]:
     return chunk
+
+
+def _below(name: str, folder: Path) -> str:
+    """A name as `sidecars.look` gives it: relative to the folder, the shortest one."""
+    return os.path.relpath(name, folder.absolute()) if os.path.isabs(name) else os.path.normpath(name)
 
 
 def _there(folder: Path) -> list[str]:

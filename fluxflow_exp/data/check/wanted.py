@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from fluxflow_exp.config.compose import typed
 from fluxflow_exp.config.overrides import values_of
 from fluxflow_exp.data.captions_file import FORMS, SIDECARS
+from fluxflow_exp.data.folder_notes import no_folder
 from fluxflow_exp.data.sidecars import SUFFIXES
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.preflight import parts
@@ -64,7 +65,7 @@ def of_folder(
     """The pictures of a folder with the captions that are given, or else found there. UserError: no such folder."""
     folder = folder.expanduser()
     if not folder.is_dir():
-        raise UserError(f"there is no folder {folder}")
+        raise UserError(no_folder(folder))
     given = captions_file or _found_in(folder)
     return Wanted(folder, given, Bytes(text_limit), img_size, steps=[Step("", batch_size, epochs)])
 

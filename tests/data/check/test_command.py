@@ -240,6 +240,7 @@ def test_the_words_of_a_run_are_taken_and_its_length_is_foretold(
     [
         (["none"], "there is no folder none"),
         (["."], ". holds no picture"),
+        (["there.jsonl"], "no folder there.jsonl: it is a file, and an archive is to be unpacked"),
         ([".", "none.tsv"], "captions_file: there is no file none.tsv"),
         ([".", "a.tsv", "b.tsv"], "a folder and one file of captions, not 3 words"),
         ([".", "--workers", "0"], "--workers must be at least 1, not 0"),
@@ -276,6 +277,23 @@ def test_captions_are_found_where_they_stand(tmp_path: Path, capsys: pytest.Capt
     (tmp_path / "metadata.csv").write_text("file_name,text\n0.png,a\n1.png,b\n")
     assert cli(words) == 0
     assert "2 pictures, 2 captions" in capsys.readouterr().out
+
+
+def test_names_are_known_however_they_are_written_and_if_none_is_the_cause_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "in").mkdir()
+    for number in range(2):
+        picture(number).save(tmp_path / "in" / f"{number}.png")
+    words = [str(tmp_path), str(tmp_path / "m.tsv"), "--img_size", "32", "--output", str(tmp_path / "page.html")]
+    (tmp_path / "m.tsv").write_text(f"./in/0.png\ta\n{tmp_path}/in/1.png\tb\n")
+    assert cli(words) == 0
+    said = capsys.readouterr().out
+    assert "without a caption" not in said
+    assert "refused: " in said
+    (tmp_path / "m.tsv").write_text("in\\0.png\ta\nin\\1.png\tb\n")
+    assert cli(words) == 2
+    assert "Cause: the names have backslashes where a slash parts folders" in capsys.readouterr().err
 
 
 def test_names_that_are_no_text_and_captions_that_a_terminal_would_obey_are_shown_escaped(

@@ -57,6 +57,8 @@ def test_what_is_no_file_says_why(tmp_path: Path, name: str) -> None:
     found = look(tmp_path / name, at_least=16)
     assert found.wrong
     assert found.kept == b""
+    (tmp_path / "empty.png").touch()
+    assert look(tmp_path / "empty.png", at_least=16).wrong == "is empty"
 
 
 def test_no_file_whatever_it_holds_ends_in_anything_but_a_reason(tmp_path: Path) -> None:
