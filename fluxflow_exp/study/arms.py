@@ -8,12 +8,13 @@ from fluxflow_exp.errors import UserError, did_you_mean
 from fluxflow_exp.evaluation.measures import MEASURES, ON_SCHEDULE
 from fluxflow_exp.monitor.metrics import higher_is_better
 from fluxflow_exp.preflight import check
-from fluxflow_exp.run.identity import identity_differences
+from fluxflow_exp.run.identity import ABSENT, flatten, identity_differences
 from fluxflow_exp.study import evaluating
 from fluxflow_exp.study.runs import SHOWN_KEYS, Run, distinct, words_of
 from fluxflow_exp.study.spec import Spec
 
 ALWAYS = ("val_psnr", "val_l1", "val_flow", "prompt_accuracy")  # held-out rows, whatever evaluation.metrics says
+ASIDE = ("name", "output_root", "choices", "resume", "seed")  # sections that are not an arm's
 PARTS = {"prompt_accuracy": ("kind", "colour", "ground"), "val_copies": ("held_out",)}
 
 
@@ -134,12 +135,37 @@ def apart(spec: Spec, runs: dict[str, Run]) -> list[str]:
     return lines
 
 
+def measured_apart(spec: Spec, runs: dict[str, Run]) -> list[str]:
+    """Arms whose data or measuring is not the reference's, so that their values may not mean the same."""
+    notes = []
+    for arm in list(spec.arms)[1:]:
+        keys = [key for key in _differing(runs[arm].values, runs[spec.reference].values)
+                if key.startswith(("data.", "evaluation."))]  # fmt: skip
+        if keys:
+            notes.append(
+                f"{arm} differs from {spec.reference} in {', '.join(keys[:SHOWN_KEYS])}: values compare as far as both "
+                "were measured on the same images in the same way"
+            )
+    return notes
+
+
+def _differing(mine: dict[str, Any], theirs: dict[str, Any]) -> list[str]:
+    """The keys that have other values, but for names and places."""
+    one, other = (dict(flatten({key: each[key] for key in each if key not in ASIDE})) for each in (mine, theirs))
+    return [key for key in {**one, **other} if one.get(key, ABSENT) != other.get(key, ABSENT)]
+
+
 def _same_files(runs: dict[str, Run]) -> list[str]:
-    """Arms whose configurations are alike: a difference between them is nothing but chance."""
-    names = list(runs)
-    return [
-        f"arms {one} and {other} come to the same configuration"
-        for index, one in enumerate(names)
-        for other in names[index + 1 :]
-        if not identity_differences(runs[one].values, runs[other].values)
-    ]
+    """Arms whose runs are not told apart: a difference between them is nothing but chance."""
+    found, names = [], list(runs)
+    for index, one in enumerate(names):
+        for other in names[index + 1 :]:
+            if identity_differences(runs[one].values, runs[other].values):
+                continue
+            keys = _differing(runs[one].values, runs[other].values)
+            found.append(
+                f"arms {one} and {other} differ in {', '.join(keys[:SHOWN_KEYS])} alone, which makes no other run"
+                if keys
+                else f"arms {one} and {other} come to the same configuration"
+            )
+    return found

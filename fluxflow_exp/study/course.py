@@ -12,7 +12,7 @@ from fluxflow_exp.monitor.metrics import higher_is_better
 from fluxflow_exp.run import states
 from fluxflow_exp.study import cost, launch, measure, sentences
 from fluxflow_exp.study.answer import LearningRate
-from fluxflow_exp.study.arms import apart, check_all
+from fluxflow_exp.study.arms import apart, check_all, measured_apart
 from fluxflow_exp.study.boundary import FIRST
 from fluxflow_exp.study.cost import ArmCost
 from fluxflow_exp.study.kept import Kept
@@ -39,7 +39,7 @@ class Course:
         self.changes = {arm: matching.overrides(found) for arm, found in self.matches.items()}
         if any(self.changes.values()):
             self.first = check_all(spec, self.changes, trains=trains)
-        self.notes = matching.notes(self.matches)
+        self.notes = [*matching.notes(self.matches), *measured_apart(spec, self.first)]
         self.unit = cost.unit_of(self.first[spec.reference].values)
         self.rates: dict[str, LearningRate] = {}
         self.failed: list[Run] = []
@@ -59,7 +59,7 @@ class Course:
             done += len(taken)
             if taken:
                 self.costs[arm] = replace(self.costs[arm], hours=statistics.fmean(taken))
-        print("\n".join(apart(self.spec, self.first)), flush=True)
+        print("\n".join([*apart(self.spec, self.first), *(f"Note: {each}" for each in self.notes)]), flush=True)
         print("\n".join(cost.said(self.spec, self.costs, self.counts(), self.unit)), flush=True)
         beside = len(launch.places(self.spec, list(self.first.values())))
         if beside > 1:

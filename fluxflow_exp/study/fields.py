@@ -87,6 +87,8 @@ def words_of(raw: Any, where: str, problems: list[str]) -> list[str]:
     if not isinstance(raw, list) or not all(isinstance(word, str) for word in raw):
         problems.append(f"{where}: a list of overrides such as model.activation=silu is wanted")
         return []
+    keys = [word.partition("=")[0].lstrip("+") for word in raw]
+    problems += [f"{where}: {key} stands {keys.count(key)} times" for key in dict.fromkeys(keys) if keys.count(key) > 1]
     problems += [
         f"{where}: {word!r} is no override (KEY=VALUE, +KEY=VALUE or ~KEY)"
         for word in raw
@@ -129,6 +131,8 @@ def _rates(raw: Any, outcome: list[str], seeds: list[int] | None, problems: list
         problems.append("learning_rates: two rates or more are wanted")
         rates = []
     numbers = [_positive(each, "learning_rates", problems) for each in rates]
+    if len(set(numbers)) < len(numbers):
+        problems.append("learning_rates: a rate stands twice")
     chosen = _seeds(node.get("seeds", [TRIAL_SEED]), problems) or [TRIAL_SEED]
     shared = sorted(set(chosen) & set(seeds or []))
     if shared:

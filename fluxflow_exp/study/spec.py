@@ -127,11 +127,25 @@ def _found(source: str) -> tuple[Path, str | None]:
                     "name a file of your own, or a folder with a study.yaml")  # fmt: skip
 
 
+class _EachOnce(yaml.SafeLoader):  # type: ignore[misc]
+    """YAML whose keys stand once: of two arms of one name, the first would be lost without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in seen:
+                raise yaml.MarkedYAMLError(problem=f"{key.value} stands twice", problem_mark=key.start_mark)
+            seen.add(key.value)
+        found: dict[Any, Any] = super().construct_mapping(node, deep=deep)
+        return found
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw = yaml.load(path.read_text(encoding="utf-8"), _EachOnce)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is no YAML: {_at(error)}. Quotes keep a text with a colon together") from error
+        way = "" if "twice" in str(error) else ". Quotes keep a text with a colon together"
+        raise UserError(f"{path} is no YAML of a study: {_at(error)}{way}") from error
     if not isinstance(raw, dict) or not all(isinstance(key, str) for key in raw):
         raise UserError(f"{path}: keys of a study are wanted: {', '.join(KEYS)}")
     return raw

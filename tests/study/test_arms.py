@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from fluxflow_exp.errors import UserError
-from fluxflow_exp.study.arms import apart, check_all, metric_problems
+from fluxflow_exp.study.arms import apart, check_all, measured_apart, metric_problems
 from fluxflow_exp.study.spec import load, shipped
 from tests.study.test_spec import FIVE, study
 
@@ -55,8 +55,19 @@ def test_arms_that_come_to_the_same_are_told(tmp_path: Path) -> None:
     text = FIVE.replace("stage.steps.vae.batch_size=8", "model.activation=bezier").replace(
         "large: stage.steps.vae.batch_size=32", "large: log_every=7"
     )
-    with pytest.raises(UserError, match="arms large and small come to the same configuration"):
+    with pytest.raises(UserError, match="arms large and small differ in log_every alone, which makes no other run"):
         check_all(study(tmp_path, text), {})
+    with pytest.raises(UserError, match="arms large and small come to the same configuration"):
+        check_all(study(tmp_path, text.replace("log_every=7", "data=shapes")), {})
+
+
+def test_arms_with_data_of_their_own_are_noted(tmp_path: Path) -> None:
+    text = FIVE.replace("stage.steps.vae.batch_size=8", "data.img_size=16")
+    spec = study(tmp_path, text)
+    (note,) = measured_apart(spec, check_all(spec, {}))
+    assert note.startswith("small differs from large in data.img_size: values compare as far as")
+    spec = study(tmp_path)
+    assert measured_apart(spec, check_all(spec, {})) == []
 
 
 def test_the_shipped_toy_is_right(tmp_path: Path) -> None:

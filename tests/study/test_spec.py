@@ -102,6 +102,9 @@ def test_learning_rates_are_chosen_on_seeds_that_judge_nothing(tmp_path: Path) -
         (("hardware=cpu", "hydra/launcher=slurm"), "`where` of the study says how jobs are started"),
         (("hardware=cpu", "cpu"), "base: 'cpu' is no override"),
         (("small:", "'sm all':"), "arms: 'sm all': letters"),
+        (("small:", "large:"), "no YAML of a study: line 3, column 46: large stands twice"),
+        (("hardware=cpu", "stage=vae"), "base: stage stands 2 times"),
+        (("seeds: 2", "learning_rates: [1e-3, 0.001]"), "learning_rates: a rate stands twice"),
         (("arms: {large: stage.steps.vae.batch_size=32, ", "arms: {"), "arms: two or more are wanted"),
     ],
 )
