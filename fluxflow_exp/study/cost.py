@@ -5,6 +5,8 @@ import io
 from dataclasses import dataclass
 from typing import Any
 
+from fluxflow_exp.compare import significance
+from fluxflow_exp.config.bounds import PositiveInt
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.study.arms import in_rows
 from fluxflow_exp.study.runs import Run
@@ -73,7 +75,26 @@ def said(spec: Spec, costs: dict[str, ArmCost], counts: dict[str, int], unit: st
         lines.append(f"  not counted: measuring {', '.join(afterwards)} after each run")
     if spec.seeds is not None and len(spec.seeds) == 1:
         lines.append("Note: with one seed a difference may be chance, and nothing is judged: seeds: 3 or more does")
+    elif spec.seeds is not None:
+        lines.append(power(len(spec.seeds), len(spec.arms) - 1))
     return lines
+
+
+def power(seeds: PositiveInt, pairs: PositiveInt) -> str:
+    """What difference so many seeds show, at least 2, of `pairs` that are judged together, and what more would."""
+    each = [seeds, *[more for more in (3, 5, 8, 12) if more > seeds][:2]]
+    level = (1 - significance.CONFIDENCE) / pairs  # by which the first of them is judged
+
+    def shown(count: int) -> str:
+        spread_one = significance.Difference(0.0, count**-0.5, (count, count), True, 1.0, count - 1.0, 1.0, 1 - level)
+        return f"{significance.detectable(spread_one):.2g}"
+
+    together = f" ({pairs} arms are judged together)" if pairs > 1 else ""
+    more = "".join(f"; {count} seeds, of {shown(count)} times" for count in each[1:])
+    return (
+        f"Power: {seeds} seeds show a difference of {shown(seeds)} times its spread over seeds in four of five "
+        f"tries{together}{more}"
+    )
 
 
 def check_runs(spec: Spec, counts: dict[str, int]) -> None:
