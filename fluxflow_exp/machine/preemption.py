@@ -14,6 +14,11 @@ SCHEDULERS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)  # what SLURM send
 WARNINGS = (signal.SIGUSR1, signal.SIGUSR2)  # a time-out that is near: the job is to be queued again
 
 
+def heard() -> list[signal.Signals]:
+    """SIGNALS without SIGHUP, of a terminal that is gone, where the process was started to outlive it (nohup)."""
+    return [each for each in SIGNALS if each != signal.SIGHUP or signal.getsignal(each) != signal.SIG_IGN]
+
+
 class Interrupted(Exception):
     """The run was asked to stop and has saved its state."""
 
@@ -23,10 +28,7 @@ class Interrupted(Exception):
 
 
 class StopRequest:
-    """Whether a signal asked this process to stop, inside a `with` block. A second SIGINT stops at once.
-
-    SIGHUP, of a terminal that is gone, counts unless the process was started to outlive it (nohup).
-    """
+    """Whether a signal asked this process to stop, inside a `with` block. A second SIGINT stops at once."""
 
     def __init__(self) -> None:
         self.signum: int | None = None
@@ -36,8 +38,7 @@ class StopRequest:
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
-        heard = [s for s in SIGNALS if s != signal.SIGHUP or signal.getsignal(s) != signal.SIG_IGN]
-        self._previous = {signum: signal.signal(signum, self._receive) for signum in heard}
+        self._previous = {signum: signal.signal(signum, self._receive) for signum in heard()}
         return self
 
     def __exit__(self, *error: object) -> None:

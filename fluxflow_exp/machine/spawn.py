@@ -13,7 +13,7 @@ from typing import Any
 
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.machine import environment, exits
-from fluxflow_exp.machine.preemption import SIGNALS
+from fluxflow_exp.machine.preemption import SIGNALS, heard
 from fluxflow_exp.monitor.start_up import StartUp
 
 SECONDS_TO_END = 30  # for the other ranks, after one has ended by an error
@@ -38,7 +38,7 @@ def run_ranks(values: dict[str, Any], *, swept: str, count: int, start_up: Start
         if ranks[0].pid and ranks[0].is_alive():
             os.kill(ranks[0].pid, signum)
 
-    previous = {signum: signal.signal(signum, pass_on) for signum in SIGNALS}
+    previous = {signum: signal.signal(signum, pass_on) for signum in heard()}
     try:
         return _until_all_end(ranks)
     finally:

@@ -14,7 +14,7 @@ from types import FrameType
 from typing import NamedTuple
 
 from fluxflow_exp.errors import UserError
-from fluxflow_exp.machine.preemption import SIGNALS
+from fluxflow_exp.machine.preemption import heard
 
 ANY = ""  # a place with all GPUs that this process sees
 POLL_SECONDS = 0.2
@@ -48,7 +48,7 @@ def run(commands: Sequence[Child], *, places: Sequence[str], group: str) -> list
             if each.process.poll() is None:
                 each.process.send_signal(signum)
 
-    previous = {signum: signal.signal(signum, pass_on) for signum in SIGNALS}
+    previous = {signum: signal.signal(signum, pass_on) for signum in heard()}
     try:
         while True:
             while waiting and free and not received and not any(_ends_all(code) for code in codes):

@@ -77,3 +77,12 @@ def test_a_signal_reaches_all_that_run_and_no_other_begins(tmp_path: Path) -> No
         run([toy(path.name, saves.format(str(path))) for path in paths], places=["0", "1"], group="g")
     assert told.value.code == 128 + signal.SIGTERM
     assert [path.exists() and path.read_text() for path in paths] == ["saved", "saved", False]
+
+
+def test_one_that_is_to_outlive_its_terminal_does() -> None:
+    previous = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    try:
+        threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGHUP)).start()
+        assert run([toy("a", "import time; time.sleep(0.8)"), toy("b", "")], places=[ANY], group="g") == [0, 0]
+    finally:
+        signal.signal(signal.SIGHUP, previous)
