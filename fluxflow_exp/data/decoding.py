@@ -5,9 +5,10 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from PIL import Image, UnidentifiedImageError
+from PIL.PngImagePlugin import PngImageFile
 
 from fluxflow_exp.errors import UserError
 
@@ -25,6 +26,9 @@ MAX_PIXELS = 89_478_485  # of a decoded picture: a quarter of a GiB in RGB, wher
 LONGEST = 200  # characters of a reason
 
 ORIENTATION = 0x0112  # the EXIF tag
+WIDTH, HEIGHT = 256, 257  # TIFF's
+TEXTS = (b"iTXt", b"tEXt", b"zTXt")  # chunks of a PNG
+TURNING = (b"XML:com.adobe.xmp", b"Raw profile type exif")  # those that may say how it is turned
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -112,8 +116,41 @@ def decode(image: Image.Image, *, at_least: int | None) -> Image.Image:
 
 def turn_of(image: Image.Image) -> Image.Transpose | None:
     """Return the transposition that makes it upright, as its metadata say."""
-    orientation = image.getexif().get(ORIENTATION)
+    orientation = _metadata(image).get(ORIENTATION)
     return _TURNS.get(orientation) if isinstance(orientation, int) else None
+
+
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """(height, width) of an opened picture, not yet decoded, as it will be shown."""
+    sideways = turn_of(image) in SIDEWAYS
+    if image.format == "TIFF":  # whose size newer versions of Pillow have turned already
+        tags: Any = image.tag_v2  # type: ignore[attr-defined]
+        sideways = sideways and image.size == (tags[WIDTH], tags[HEIGHT])
+    return image.size if sideways else image.size[::-1]
+
+
+def _metadata(image: Image.Image) -> Image.Exif:
+    """Of a PNG Pillow decodes all pixels to see whether metadata follow them: they seldom do, which is seen sooner."""
+    if isinstance(image, PngImageFile) and image.tile and not _may_follow(image):
+        return Image.Image.getexif(image)
+    return image.getexif()
+
+
+def _may_follow(image: PngImageFile) -> bool:
+    """Whether chunks that may say how it is turned stand behind the pixels, or its end is not there."""
+    file, (_, _, offset, *_) = image.fp, image.tile[0]
+    assert file is not None  # as long as there are tiles
+    before = file.tell()
+    try:
+        file.seek(offset - 8)  # the length and name of the first chunk of pixels
+        while len(head := file.read(8)) == 8 and head[4:] not in (b"eXIf", b"IEND"):
+            start = file.tell()
+            if head[4:] in TEXTS and file.read(len(max(TURNING, key=len))).startswith(TURNING):
+                return True
+            file.seek(start + int.from_bytes(head[:4]) + 4)  # the content, and its check
+        return bool(head[4:] != b"IEND")
+    finally:
+        file.seek(before)
 
 
 def reason(error: OSError) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 from fluxflow_exp import files
 from fluxflow_exp.data.buckets import Size
 
-FOLDER = "~/.cache/fluxflow-exp/sizes"
+FOLDER = "~/.cache/fluxflow-exp/upright-sizes"
 MANY = 1000  # pictures, from which on keeping their sizes is worth a file
 
 

@@ -15,8 +15,9 @@ import torch.nn.functional as F
 from PIL import Image, ImageColor
 from torch import Tensor
 
+from fluxflow_exp.data import decoding
 from fluxflow_exp.data.colour import to_srgb
-from fluxflow_exp.data.decoding import SIDEWAYS, decode, opened, turn_of
+from fluxflow_exp.data.decoding import decode, opened
 
 REDUCING_GAP = 3.0  # a much larger image is averaged down to three times its size first; it cannot be told apart
 ENLARGED = 2**24  # pixels: up to here a whole picture is enlarged and then cut, beyond only what is cut out
@@ -80,8 +81,7 @@ def _resized_part(
 def upright_size(file: Path | IO[bytes]) -> tuple[int, int]:
     """(height, width) of an image as it will be shown, from its header alone. OSError: it has none."""
     with opened(file) as image:
-        turned = turn_of(image) in SIDEWAYS
-        return (image.width, image.height) if turned else (image.height, image.width)
+        return decoding.upright_size(image)
 
 
 def to_tensor(image: Image.Image) -> Tensor:

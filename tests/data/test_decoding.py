@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from PIL.PngImagePlugin import PngImageFile
 
 from fluxflow_exp.data import decoding
 from fluxflow_exp.data.images import Entry, Images, ImageTransform, load
@@ -80,6 +81,24 @@ def png(width: int, height: int) -> bytes:
     chunks = ((b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)), (b"IDAT", rows), (b"IEND", b""))
     framed = (struct.pack(">I", len(d)) + n + d + struct.pack(">I", zlib.crc32(n + d)) for n, d in chunks)
     return b"\x89PNG\r\n\x1a\n" + b"".join(framed)
+
+
+def test_the_size_of_a_png_is_known_without_its_pixels_unless_its_turn_stands_behind_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def chunk(name: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    path, exif = tmp_path / "a.png", Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (8, 4)).save(path)
+    plain = path.read_bytes()
+    for late in (chunk(b"eXIf", exif.tobytes().removeprefix(b"Exif\0\0")), b""):
+        path.write_bytes(plain[:-12] + chunk(b"tEXt", b"date:create\0today") + late + plain[-12:])
+        assert upright_size(path) == ((8, 4) if late else (4, 8))
+        assert open_rgb(path).size[::-1] == upright_size(path)
+    monkeypatch.setattr(PngImageFile, "load", lambda image: pytest.fail("decoded"))
+    assert upright_size(path) == (4, 8)
 
 
 def test_too_many_pixels_are_refused_by_the_header(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

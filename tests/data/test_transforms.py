@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from fluxflow_exp.data import transforms
-from fluxflow_exp.data.transforms import check_colour, fit, open_rgb, square, to_tensor
+from fluxflow_exp.data.transforms import check_colour, fit, open_rgb, square, to_tensor, upright_size
 
 
 def pixel(path, at=(1, 1), **options):
@@ -46,14 +46,17 @@ def test_cmyk_and_grey(tmp_path):
     assert pixel(tmp_path / "grey.png") == (77, 77, 77)
 
 
-def test_exif_orientation_is_applied(tmp_path):
+@pytest.mark.parametrize("suffix", ["png", "webp", "tif"])
+def test_exif_orientation_is_applied(tmp_path, suffix):
     image = Image.new("RGB", (8, 4), "black")
     image.putpixel((7, 0), (255, 255, 255))
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned a quarter clockwise
-    image.save(tmp_path / "turned.png", exif=exif)
-    upright = open_rgb(tmp_path / "turned.png")
+    path = tmp_path / f"turned.{suffix}"
+    image.save(path, exif=exif, **({"lossless": True} if suffix == "webp" else {}))
+    upright = open_rgb(path)
     assert upright.size == (4, 8)
+    assert upright_size(path) == (8, 4)  # as buckets and the check of data have it
     assert upright.getpixel((3, 7)) == (255, 255, 255)
 
 

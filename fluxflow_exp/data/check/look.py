@@ -10,7 +10,7 @@ from PIL import Image
 
 from fluxflow_exp.data.buckets import Size
 from fluxflow_exp.data.colour import changes
-from fluxflow_exp.data.decoding import SIDEWAYS, check_regular, decode, opened, reason, turn_of
+from fluxflow_exp.data.decoding import check_regular, decode, opened, reason, turn_of, upright_size
 from fluxflow_exp.data.transforms import as_rgb
 
 GREY, COLOUR = 16, 4  # cells a side of what is kept of a picture: its brightness, its colours
@@ -22,7 +22,7 @@ PLAIN = 1  # of 255: brightness that varies no more is of one colour
 KINDS = {
     "turned": "EXIF rotation: trained on upright",
     "CMYK": "CMYK: converted to sRGB",
-    "16 bit": "16 bits or floats a channel: the upper eight bits are kept",
+    "16 bit": "16 bits or floats a channel: the upper eight are kept, so scales of 12 bits are dark",
     "palette": "palette: converted to sRGB",
     "grey": "grey: three equal channels",
     "other mode": "other modes (YCbCr, Lab, HSV): converted to sRGB",
@@ -50,10 +50,9 @@ def look(path: Path, *, at_least: int) -> Look:
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").digest()[:DIGEST]
         with opened(path) as image:
-            turn = turn_of(image)
-            size = image.size if turn in SIDEWAYS else image.size[::-1]
-            kinds = ["turned"] if turn is not None else []
-            kinds += _of_file(image)
+            kinds = list(_of_file(image))
+            kinds = ["turned", *kinds] if turn_of(image) is not None else kinds
+            size = upright_size(image)
             decoded = decode(image, at_least=at_least)
             kinds += _of_pixels(decoded)
             kept = kept_of(as_rgb(decoded))

@@ -1,6 +1,8 @@
 """What is told of one picture."""
 
+import struct
 import time
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +37,16 @@ def test_a_turned_picture_has_the_size_that_it_is_shown_at(tmp_path: Path) -> No
     Image.effect_noise((40, 30), 60).convert("RGB").save(tmp_path / "a.jpg", exif=exif)
     found = look(tmp_path / "a.jpg", at_least=16)
     assert (found.size, found.kinds) == ((40, 30), ("turned",))
+
+
+def test_colours_of_sixteen_bits_are_told_as_well_as_greys(tmp_path: Path) -> None:
+    def chunk(name: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    header, pixels = struct.pack(">IIBBBBB", 2, 1, 16, 2, 0, 0, 0), zlib.compress(bytes(13))
+    chunks = chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+    (tmp_path / "deep.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunks)
+    assert look(tmp_path / "deep.png", at_least=16).kinds == ("16 bit", "plain")
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
