@@ -168,9 +168,9 @@ def test_seeds_that_were_added_after_an_answer_are_told(tmp_path: Path) -> None:
         return [each.partition(".")[0] for each in said]
 
     assert looked() == looked() == looked("seeds=1") == []
-    assert looked("seeds=2") == ["it was answered with 1 seed before"]
+    assert looked("seeds=2") == ["this study was answered with 1 seed before"]
     assert looked("seeds=auto", "budget.runs=9") == []
-    assert looked("seeds=5") == ["it was answered with 1 seed, 2 seeds, seeds: auto before"]
+    assert looked("seeds=5") == ["this study was answered with 1 seed, 2 seeds, seeds: auto before"]
     assert looked("seeds=5", "arms.small=data.n_images=32") == looked("seeds=5", "outcome=val_l1") == []
 
 
