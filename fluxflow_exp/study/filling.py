@@ -107,8 +107,8 @@ def _looked_before(course: Course) -> list[str]:
         return []
     said = ", ".join("seeds: auto" if count == AUTO else _seeds(count) for count in sorted(before, key=str))
     return [
-        f"this study was answered with {said} before. If its seeds were chosen by what that said, these intervals are too "
-        "narrow; seeds: auto allows for looks"
+        f"this study was answered with {said} before. If its seeds were chosen by what that said, these intervals are "
+        "too narrow; seeds: auto allows for looks"
     ]
 
 
