@@ -25,6 +25,8 @@ def not_utf8(error: UnicodeDecodeError) -> str:
     """Say what a text is that `decoded` could not read."""
     if error.object.startswith((BOM_UTF16_LE, BOM_UTF16_BE)):
         return "is UTF-16 text, and UTF-8 is read"
+    if error.object.startswith(b"PK\3\4"):
+        return "is a spreadsheet or an archive, and no UTF-8 text"
     return f"is not UTF-8 text (byte {error.start})"
 
 

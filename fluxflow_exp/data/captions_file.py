@@ -71,7 +71,7 @@ def read_captions(given: str, folder: Path, *, prefix: str | None = None, key: s
             notes += more
         entries, bad = _sorted_out(rows, prefix)
         wanted = "no picture with a caption beside it (a.txt or a.caption for a.jpg)"
-        _check_some(entries, bad, f"{key}={given}: {folder} holds {wanted}")
+        _check_some(entries, bad, ". ".join([f"{key}={given}: {folder} holds {wanted}", *notes]))
         return Captions(entries, bad, notes, list(found.pictures))
     path = Path(given).expanduser()
     if path.is_dir():
@@ -82,7 +82,7 @@ def read_captions(given: str, folder: Path, *, prefix: str | None = None, key: s
     except FileNotFoundError as error:
         raise ValueError(f"{key}: {no_file(path, folder)}") from error
     except UnicodeDecodeError as error:
-        raise ValueError(f"{key}: {path} {not_utf8(error)}; convert it, e.g. with iconv") from error
+        raise ValueError(f"{key}: {path} {not_utf8(error)}; convert it, e.g. with iconv, or save it anew") from error
     except (OSError, ValueError) as error:
         raise ValueError(f"{key}: {path} cannot be read: {error}") from error
     entries, bad = _sorted_out(rows, prefix)

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
+from urllib.parse import unquote
 
 from fluxflow_exp.data.decoding import EXTENSIONS
 from fluxflow_exp.data.images import Entry
@@ -122,6 +123,9 @@ def _elsewhere(name: str, listing: Listing) -> tuple[str, str]:
         composed = unicodedata.normalize(form, name)
         if composed != name and listing.holds(composed):
             return f"the files' names are Unicode {form}, and those in the captions are not: write them so", composed
+    plain = unquote(name)
+    if plain != name and listing.holds(plain):
+        return "the names are written as in addresses of the web, and the files' are not", plain
     parts = name.split("/")
     for count in range(1, len(parts)):
         rest = "/".join(parts[count:])

@@ -22,6 +22,7 @@ class Found(NamedTuple):
 
     pictures: list[str]
     texts: dict[str, list[str]]  # name without extension → caption files
+    links: list[str]  # to folders, which are not looked into
 
 
 def look(folder: Path) -> Found:
@@ -29,10 +30,11 @@ def look(folder: Path) -> Found:
 
     ValueError: one of them may not be listed.
     """
-    pictures, texts = [], dict[str, list[str]]()
+    pictures, texts, links = [], dict[str, list[str]](), []
     for parent, folders, files in os.walk(folder, onerror=_refuse):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         inner = os.path.relpath(parent, folder)
+        links += [os.path.normpath(os.path.join(inner, name)) for name in folders if os.path.islink(f"{parent}/{name}")]
         for leaf in sorted(name for name in files if not name.startswith(".")):
             name = leaf if inner == os.curdir else os.path.join(inner, leaf)
             stem, suffix = os.path.splitext(name)
@@ -40,7 +42,7 @@ def look(folder: Path) -> Found:
                 pictures.append(name)
             elif suffix.lower() in SUFFIXES:
                 texts.setdefault(stem, []).append(name)
-    return Found(pictures, texts)
+    return Found(pictures, texts, links)
 
 
 def rows(folder: Path, found: Found) -> list[Row]:
@@ -65,10 +67,12 @@ def whole(rows: list[Row]) -> tuple[list[Row], list[str]]:
 
 
 def notes(folder: Path, found: Found) -> list[str]:
-    """Return a line about caption files of no picture, if there are some."""
+    """Return a line about caption files of no picture, and one about folders that are links, if there are some."""
     stems = {os.path.splitext(name)[0] for name in found.pictures}
     lonely = [name for stem, names in found.texts.items() if stem not in stems for name in names]
-    return [folder_notes.line(lonely, "text file", f"without a picture in {folder}")] if lonely else []
+    without, is_link = f"without a picture in {folder}", "a link, and not looked into"
+    kinds = [(lonely, "text file", without), (found.links, "folder", is_link)]
+    return [folder_notes.line(names, what, is_what) for names, what, is_what in kinds if names]
 
 
 def _rows(folder: Path, picture: str, found: Found) -> list[Row]:

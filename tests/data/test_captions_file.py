@@ -90,6 +90,7 @@ def test_a_bad_row_of_metadata_is_counted_with_its_reason(tmp_path: Path) -> Non
         ("m.csv", "a.png\tone\n", r"it has no column file_name .* is to end with \.tsv"),
         ("m.csv", "file_name;text\na.png;one\n", r"it has ';' between its columns \('file_name;text'\)"),
         ("m.tsv", "a.png\tone\n".encode("utf-16"), r"m\.tsv is UTF-16 text, and UTF-8 is read; convert it"),
+        ("m.xlsx", b"PK\3\4\xff", "is a spreadsheet or an archive, and no UTF-8 text"),
         ("m.tsv", "a.png\tone\rb.png\ttwo\r", "cannot be read: its lines end with carriage returns alone"),
         ("m.csv", "", r"it has no column file_name \(its columns: none\)"),
         ("m.csv", "file_name,label\na.png,3\n", "one column must be named text or caption"),
@@ -137,8 +138,16 @@ def test_captions_stand_beside_their_pictures_in_the_order_of_names(tmp_path: Pa
 def test_a_folder_without_captions_beside_its_pictures_says_what_is_expected(tmp_path: Path) -> None:
     (tmp_path / "a.png").touch()
     (tmp_path / "a.png.txt").touch()
-    with pytest.raises(ValueError, match=r"captions_file=sidecar: .* holds no picture with a caption beside it"):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "far").symlink_to(tmp_path / "in")
+    with pytest.raises(
+        ValueError, match=r"captions_file=sidecar: .* holds no picture with a caption beside it"
+    ) as none:
         read_captions("sidecar", tmp_path)
+    assert str(none.value).endswith(
+        f"1 text file is without a picture in {tmp_path}: 'a.png.txt'. "
+        "1 folder is a link, and not looked into: 'in/far'"
+    )
 
 
 def coco(path: Path, images: list[tuple[int, str]], annotations: list[tuple[int, object]]) -> Path:

@@ -194,13 +194,14 @@ def captions_of(folder, lines):
         (lambda i: f"deep\\{i}.png", "the names have backslashes where a slash parts folders"),
         (lambda i: f"C:\\in\\deep\\{i}.png", "relative to data_path, and C:/in/ is no part of that"),
         (lambda i: f"ü{i}.png", "the files' names are Unicode NFD"),
+        (lambda i: f"a%20{i}.png", "written as in addresses of the web, and the files' are not ('a 0.png' for"),
         (lambda i: f"d{i}.png", "the files stand elsewhere in it ('deep/d0.png' for 'd0.png')"),
     ],
 )
 def test_names_that_no_picture_has_are_refused_with_the_cause(folder, name, cause):
     (folder / "images" / "deep").mkdir()
     for i in range(30):
-        for there in (f"deep/{i}.png", f"deep/d{i}.png", f"u\u0308{i}.png"):
+        for there in (f"deep/{i}.png", f"deep/d{i}.png", f"u\u0308{i}.png", f"a {i}.png"):
             (folder / "images" / there).touch()
     captions_of(folder, [f"{name(i)}\tpicture {i}" for i in range(30)])
     with pytest.raises(ValueError, match="30 pictures are not in") as caught:
