@@ -21,6 +21,7 @@ from fluxflow_exp.study.answer import PictureRow, Pictures
 
 FOLDER = "pictures"
 MOST = 8  # prompts or images
+ABOUT = 1.05  # times as many images count as equal: batches of another size end epochs at others
 OURS = re.compile(r"\d{2}-\d{2}-[\w.-]*\.webp")
 # <step>_<index>_<when>_<digest of the prompt><size or row>.webp
 DIGEST = re.compile(rf"_(?P<digest>[0-9a-f]{{6}})(?P<size>-\d+(x\d+)?)?({'|'.join(map(re.escape, ROWS))})?\.webp")
@@ -37,13 +38,11 @@ class _Drawn:
     originals: dict[str, Path]
 
 
-def gather(
-    runs: dict[str, dict[int, RunFolder]], folder: Path, *, until: dict[str, int] | None = None
-) -> Pictures | None:
+def gather(runs: dict[str, dict[int, RunFolder]], folder: Path) -> Pictures | None:
     """Copy the pictures of `runs` (arm → seed → run) into `folder`/pictures, sized down; None: there are none.
 
-    They are of the seed that most arms have, and the last ones of its last step that drew any, up to update `until` of
-    that step: by default the last at which all arms have drawn, so that updates are equal.
+    They are of the seed that most arms have, and the last ones of its last step that drew any, after about as many
+    images as the arm that had fewest; arms that drew none by then are left out.
     """
     seed = _seed(runs)
     if seed is None:
@@ -51,13 +50,12 @@ def gather(
     moments = {arm: found for arm, own in runs.items() if seed in own and (found := _moments(own[seed]))}
     if not moments:
         return None
-    if until is None:
-        least = min(frames[-1].update for frames in moments.values())
-        until = dict.fromkeys(moments, least)
+    batch = {arm: _batch_size(runs[arm][seed], frames[-1].step) for arm, frames in moments.items()}
+    least = min(frames[-1].update * batch[arm] for arm, frames in moments.items())
     drawn = {
         arm: _drawn(before[-1])
         for arm, frames in moments.items()
-        if (before := [each for each in frames if each.update <= until.get(arm, frames[-1].update)])
+        if (before := [each for each in frames if each.update * batch[arm] <= ABOUT * least])
     }
     rows, damaged = _rows(drawn, list(runs), folder / FOLDER)
     if not rows:
@@ -80,6 +78,10 @@ def _moments(run: RunFolder) -> list[Frame]:
     track = Track({step: read_rows(run.metrics(step)) for step in run.frozen()["stage"]["steps"]})
     found = gallery.frames(track, run.samples)
     return [frame for frame in found if frame.step == found[-1].step]
+
+
+def _batch_size(run: RunFolder, step: str) -> int:
+    return int(run.frozen()["stage"]["steps"][step]["batch_size"])
 
 
 def _drawn(frame: Frame) -> _Drawn:

@@ -139,7 +139,7 @@ def pictured(answer: StudyAnswer) -> str:
     at = (
         f"after update {times[0]:,}"
         if len(times) == 1
-        else "after updates " + ", ".join(f"{update:,} ({arm})" for arm, update in found.at.items())
+        else "after as many images, at updates " + ", ".join(f"{update:,} ({arm})" for arm, update in found.at.items())
     )
     what = "The same held-out images" if any(row.original for row in found.rows) else "The same prompts and noise"
     differs = f" Beside the models, {found.differs}." if found.differs else ""

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 from PIL import Image
 
 from fluxflow_exp.report.gallery import SIDE
@@ -41,15 +42,20 @@ def test_they_are_of_the_seed_that_all_have_and_sized_down(runs: Runs, tmp_path:
                 assert max(image.size) == SIDE  # they were drawn at 300
 
 
-def test_updates_are_equal_where_one_arm_has_not_gone_as_far(runs: Runs, tmp_path: Path) -> None:
+def test_images_are_as_many_where_one_arm_has_not_gone_as_far_or_has_larger_batches(runs: Runs, tmp_path: Path) -> None:
     rows = runs["silu"][1].metrics("flow").read_text().splitlines(keepends=True)
     runs["silu"][1].metrics("flow").write_text("".join(line for line in rows if '"global_step": 32' not in line))
     found = pictures.gather(runs, tmp_path / "study")
     assert found is not None
     assert set(found.at.values()) == {24}
-    until = pictures.gather(runs, tmp_path / "study", until={"silu": 16, "bezier, degree 3": 30})
-    assert until is not None
-    assert until.at == {"silu": 16, "bezier, degree 3": 24}
+    config = runs["bezier, degree 3"][1].config
+    values = yaml.safe_load(config.read_text())
+    size = values["stage"]["steps"]["flow"]["batch_size"]
+    values["stage"]["steps"]["flow"]["batch_size"] = 3 * size // 2
+    config.write_text(yaml.safe_dump(values, sort_keys=False))
+    larger = pictures.gather(runs, tmp_path / "study")
+    assert larger is not None
+    assert larger.at == {"silu": 24, "bezier, degree 3": 16}
 
 
 def test_reconstructions_stand_beside_the_image_itself(runs: Runs, tmp_path: Path) -> None:

@@ -147,8 +147,8 @@ def test_pictures_say_what_they_are_of() -> None:
         "The same prompts and noise in all arms, after update 2,000; the runs of seed 1."
     )
     assert sentences.pictured(made_answer(pictures=apart)) == (
-        "The same prompts and noise in all arms, after updates 2,000 (silu), 1,500 (bezier); the runs of seed 1. "
-        "Beside the models, samples.steps is not the same."
+        "The same prompts and noise in all arms, after as many images, at updates 2,000 (silu), 1,500 (bezier); "
+        "the runs of seed 1. Beside the models, samples.steps is not the same."
     )
 
 
