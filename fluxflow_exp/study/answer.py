@@ -14,6 +14,7 @@ from pydantic import FiniteFloat, TypeAdapter, ValidationError
 from fluxflow_exp import files
 
 FORMAT = 1
+AT_THE_END = "the end of each run"  # where runs that ended after different numbers of images were measured
 Count = Annotated[int, Ge(0)]
 Amount = Annotated[FiniteFloat, Ge(0)]
 

@@ -5,7 +5,7 @@ from fluxflow_exp.compare.curves import Curve
 from fluxflow_exp.compare.runs import Run as Finished
 from fluxflow_exp.compare.significance import detectable
 from fluxflow_exp.monitor.metrics import higher_is_better
-from fluxflow_exp.study.answer import Curves, Difference, Line, Outcome
+from fluxflow_exp.study.answer import AT_THE_END, Curves, Difference, Line, Outcome
 from fluxflow_exp.study.sequential import judge
 from fluxflow_exp.study.spec import Spec
 
@@ -42,7 +42,7 @@ def outcome(spec: Spec, metric: str, runs: Runs) -> Outcome:
         )
         for arm, each in judged.items()
     ]
-    said = "the end of each run" if at is None else f"{at:,.0f} {AXIS}"
+    said = AT_THE_END if at is None else f"{at:,.0f} {AXIS}"
     return Outcome(metric, bool(higher_is_better(metric)), values, made, smallest, said)
 
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from fluxflow_exp.compare.pairs import plain, precision
 from fluxflow_exp.monitor.metrics import METRICS, unit
-from fluxflow_exp.study.answer import Arm, Difference, LearningRate, Outcome, StudyAnswer
+from fluxflow_exp.study.answer import AT_THE_END, Arm, Difference, LearningRate, Outcome, StudyAnswer
 
 CERTAIN_SEEDS = 5  # with fewer the spread itself is a guess
 LOOKED_AT = 3  # with as many and no interval all seeds differ alike, and nothing is known of chance
@@ -112,6 +112,9 @@ def limits(answer: StudyAnswer) -> list[str]:
         _seeds(answer),
         _rates(answer),
     ]
+    late = [title(outcome.metric) for outcome in answer.outcomes if outcome.at == AT_THE_END]
+    if late:
+        said.append(f"{', '.join(late)}: measured at the end of each run, and not all had seen as many images by then.")
     if NOTHING in verdicts:
         said.append("Nothing shown is not nothing there: a difference within the interval may exist.")
     if len(answer.outcomes) > 1:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from fluxflow_exp.study import sentences
-from fluxflow_exp.study.answer import Difference, Failure, LearningRate, PictureRow, Pictures, StudyAnswer
+from fluxflow_exp.study.answer import AT_THE_END, Difference, Failure, LearningRate, PictureRow, Pictures, StudyAnswer
 from tests.helpers.answers import difference, made_answer
 
 
@@ -131,6 +131,10 @@ def test_an_answer_that_is_not_finished_says_so_first() -> None:
         ({"equal": "time"}, "the same measured time"),
         ({}, "bezier chose a learning rate; silu, relu did not"),
         ({}, "PSNR decides"),
+        (
+            {"outcomes": [replace(made_answer().deciding, at=AT_THE_END)]},
+            "PSNR: measured at the end of each run, and not",
+        ),
         ({}, "Not all runs were made on one kind of machine."),
         ({"arms": [replace(arm, learning_rate=None) for arm in made_answer().arms]}, "No arm chose its learning rate"),
     ],
