@@ -112,7 +112,7 @@ def limits(answer: StudyAnswer) -> list[str]:
         _seeds(answer),
         _rates(answer),
     ]
-    late = [title(outcome.metric) for outcome in answer.outcomes if outcome.at == AT_THE_END]
+    late = [title(outcome.metric) for outcome in answer.outcomes if outcome.at == AT_THE_END and outcome.values]
     if late:
         said.append(f"{', '.join(late)}: measured at the end of each run, and not all had seen as many images by then.")
     if NOTHING in verdicts:
