@@ -3,6 +3,7 @@
 What is done is left out and what was interrupted continues because sweeps do so.
 """
 
+import gc
 import os
 import time
 
@@ -99,10 +100,20 @@ def _sweeps(spec: Spec, runs: list[Run]) -> None:
     for run in runs:
         groups.setdefault((run.words, run.seed if len(there) > 1 else 0), []).append(run)
         run.folder.path.mkdir(parents=True, exist_ok=True)  # of one name, whichever seeds are launched together
+    _release_memory()
     sweeps = [Child(_name(each, there), command(spec, each)) for each in groups.values()]
     codes = children.run(sweeps, places=there if spec.where == "here" else [ANY] * len(sweeps), group=spec.name)
     if 2 in codes:
         raise UserError("a sweep could not begin: what is wrong is said above")
+
+
+def _release_memory() -> None:
+    """Give back what timing and measuring in this process have left reserved of a GPU, which runs now need."""
+    import torch
+
+    if torch.cuda.is_initialized():
+        gc.collect()
+        torch.cuda.empty_cache()
 
 
 def _name(runs: list[Run], there: list[str]) -> str:
