@@ -111,7 +111,7 @@ def _release_memory() -> None:
     """Give back what timing and measuring in this process have left reserved of a GPU, which runs now need."""
     import torch
 
-    if torch.cuda.is_initialized():
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         gc.collect()
         torch.cuda.empty_cache()
 

@@ -13,13 +13,14 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from fluxflow_exp.study.spec import merged
 from tests.conftest import TOY
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
 
 BATCH = f"""\
 question: Does a smaller batch rebuild better?
-base: {json.dumps(["stage=vae", *TOY, "stage.steps.vae.n_epochs=6", "checkpoint.every_updates=2"])}
+base: {json.dumps(merged(["stage=vae", *TOY], ["stage.steps.vae.n_epochs=6", "checkpoint.every_updates=2"]))}
 arms:
   large: [stage.steps.vae.batch_size=16]
   small: [stage.steps.vae.batch_size=8]

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from fluxflow_exp.study.spec import merged
 from tests.conftest import TOY
 from tests.helpers.slurm_jobs import PAUSE, Sweep
 
@@ -18,7 +19,7 @@ pytestmark = [pytest.mark.slurm, pytest.mark.timeout(900)]
 
 STUDY = f"""\
 question: Does a smaller batch rebuild better?
-base: {json.dumps(["stage=vae", *TOY, *PAUSE, "stage.steps.vae.n_epochs=6"])}
+base: {json.dumps(merged(["stage=vae", *TOY], [*PAUSE, "stage.steps.vae.n_epochs=6"]))}
 arms:
   large: [stage.steps.vae.batch_size=16]
   small: [stage.steps.vae.batch_size=8]
