@@ -70,7 +70,7 @@ def test_a_planted_fault_fails_the_drill(tmp_path: Path, fault: drill.Fault, whe
 
 
 def test_too_short_a_run_is_no_proof(tmp_path: Path) -> None:
-    short = [o.replace("n_epochs=5", "n_epochs=1") for o in VAE]
+    short = [*VAE, "stage.steps.vae.max_updates=1"]
     with pytest.raises(UserError, match="the run ended before kill"):
         Drill(toy(tmp_path, *short, "checkpoint.every_updates=1", stage="vae"), tmp_path / "short", kills=30).run()
 

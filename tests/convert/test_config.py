@@ -15,8 +15,8 @@ import yaml
 from PIL import Image
 
 from fluxflow_exp import pipeline
-from fluxflow_exp.config.compose import instantiate, resolve
-from fluxflow_exp.config.overrides import compose_config, override_problems
+from fluxflow_exp.config.compose import instantiate
+from fluxflow_exp.config.overrides import values_of
 from fluxflow_exp.convert.config import convert
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.models import weights
@@ -53,8 +53,7 @@ def converted(folder: Path, text: str, **options: Any) -> tuple[dict[str, Any], 
 def composed(folder: Path, *overrides: str) -> dict[str, Any]:
     data = [f"data.data_path={folder / 'images'}", f"data.captions_file={folder / 'captions.txt'}"]
     given = ["stage=old", *data, *SMALL, f"output_root={folder / 'out'}", *overrides]
-    assert override_problems(given, config_dir=str(folder / "new")) == []
-    values = resolve(compose_config(given, config_dir=str(folder / "new")))
+    values = values_of(given, config_dir=str(folder / "new"))
     for step in values["stage"]["steps"].values():
         step["n_epochs"], step["max_updates"], step["batch_size"] = 1, 2, 4
         if step["trainer"].get("perceptual"):
@@ -178,7 +177,7 @@ training:
     new, _ = converted(folder, text)
     assert [step["batch_size"] for step in new["stage"]["steps"].values()] == [3, 2]
     small = [o for o in SMALL if not o.startswith("data.")]
-    values = resolve(compose_config(["stage=old", "hardware=cpu", *small], config_dir=str(folder / "new")))
+    values = values_of(["stage=old", "hardware=cpu", *small], config_dir=str(folder / "new"))
     assert problems(values) == []
     assert values["stage"]["steps"]["b"]["data"] == "two"
 
