@@ -8,10 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from fluxflow_exp import files
-from fluxflow_exp.benchmark.measurement import measure
 from fluxflow_exp.config.overrides import values_of
 from fluxflow_exp.errors import UserError
-from fluxflow_exp.preflight import check
 from fluxflow_exp.run import failures
 
 
@@ -55,6 +53,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers there, too")
     parser.add_argument("--kernels", action="store_true", help="list what the GPU spends its time on")
     options = parser.parse_intermixed_args(arguments)
+    from fluxflow_exp.benchmark.measurement import measure  # torch, which --help does without
+    from fluxflow_exp.preflight import check
+
     problems = [f"--updates must be at least 2, not {options.updates}"] if options.updates < 2 else []
     try:
         values = values_of([*options.overrides, "tracking=off"])

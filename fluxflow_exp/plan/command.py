@@ -7,18 +7,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from fluxflow_exp import files
-from fluxflow_exp.benchmark.measurement import warm
 from fluxflow_exp.config.compose import typed
 from fluxflow_exp.config.overrides import values_of
 from fluxflow_exp.config.schema import RunConfig
-from fluxflow_exp.data.build import build_data
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.run import failures, time_budget
-from fluxflow_exp.step_length import lengths_of
-from fluxflow_exp.step_plan import data_line, step_lines
 
 
 @failures.command
@@ -43,8 +37,13 @@ def main(arguments: list[str] | None = None) -> int:
 
 def predict(values: dict[str, Any]) -> dict[str, Any]:
     """Say what each step will need, as soon as it is known. UserError: the configuration is wrong."""
-    from fluxflow_exp.plan import forecast  # torch's compiler, which --help does without
+    # Torch and its compiler, which --help does without.
+    from fluxflow_exp.benchmark.measurement import warm
+    from fluxflow_exp.data.build import build_data
+    from fluxflow_exp.plan import forecast
     from fluxflow_exp.preflight import check
+    from fluxflow_exp.step_length import lengths_of
+    from fluxflow_exp.step_plan import data_line, step_lines
 
     wrong = check.problems(values, here=False)
     if wrong:
@@ -76,6 +75,8 @@ def predict(values: dict[str, Any]) -> dict[str, Any]:
 
 def _on_cpu(config: RunConfig) -> bool:
     """Whether the run would train on this machine's CPU, so that an update can be timed."""
+    import torch
+
     device = config.hardware.device
     return device == "cpu" or (device == "auto" and not torch.cuda.is_available())
 
