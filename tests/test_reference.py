@@ -27,6 +27,12 @@ def test_links_lead_somewhere(document: Path) -> None:
         assert (document.parent / target).exists(), target
 
 
+def test_no_document_has_remains_of_a_merge() -> None:
+    marks = re.compile(r"^(<{7} |={7}$|>{7} )", re.MULTILINE)
+    texts = [*DOCUMENTS, ROOT / "CHANGELOG.md"]
+    assert [path for path in texts if marks.search(path.read_text(encoding="utf-8"))] == []
+
+
 def test_every_proof_of_the_parity_table_exists() -> None:
     text = (ROOT / "docs" / "reference" / "fluxflow-parity.md").read_text(encoding="utf-8")
     tests = {
