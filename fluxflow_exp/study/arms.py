@@ -25,7 +25,7 @@ def check_all(spec: Spec, changes: dict[str, list[str]], *, trains: bool = True)
     """
     runs, found = {}, {}
     seed = (spec.seeds or [0])[0]
-    rate = spec.learning_rates.rates[0] if spec.learning_rates else None
+    rate = min(spec.learning_rates.rates) if spec.learning_rates else None  # which diverges last, while it is timed
     for arm in spec.arms:
         words = words_of(spec, arm, changes=changes.get(arm, []), rate=rate)
         run = Run(arm, seed, words, spec.config_dir)
