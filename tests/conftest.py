@@ -76,6 +76,12 @@ def _forkserver() -> None:
 
 
 @pytest.fixture
+def garbage_apart() -> None:
+    """What is there before the test is looked through by none of the collections that the package asks for in it."""
+    gc.freeze()
+
+
+@pytest.fixture
 def drawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Graphs of this process are rendered."""
     monkeypatch.setattr(plot, "_rendered", blank_graphs.RENDERED)

@@ -22,6 +22,8 @@ from fluxflow_exp.models import weights
 from fluxflow_exp.models.compact_vae import shortcuts
 from tests.conftest import TOY
 
+pytestmark = pytest.mark.usefixtures("garbage_apart")
+
 LIKE = ["--like", "model.activation=bezier"]
 WIDER = ["--like", "model.compressor.widths=[20,28,48]"]
 SMALL = [each for each in TOY if not each.startswith(("hardware", "stage", "model.compressor"))]

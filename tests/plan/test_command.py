@@ -11,6 +11,8 @@ import pytest
 from fluxflow_exp.plan.command import main
 from tests.conftest import TOY
 
+pytestmark = pytest.mark.usefixtures("garbage_apart")
+
 # Eager, so that no graphs have to be traced.
 SMALL = [each for each in TOY if not each.startswith(("hardware", "stage"))] + ["hardware.compile=false"]
 VAE = [*SMALL, "stage=vae", "stage.steps.vae.batch_size=4", "model=tiny"]

@@ -15,6 +15,8 @@ from tests.conftest import TOY
 from tests.helpers.networks import small_timm
 from tests.helpers.text_encoders import save
 
+pytestmark = pytest.mark.usefixtures("garbage_apart")
+
 IMAGES = 8 * 3 * 64 * 64 * 4  # bytes of a batch
 EAGER = "hardware.compile=false"  # fewer graphs to trace
 GRAPHLESS = "hardware.cuda_graphs=false"

@@ -10,6 +10,8 @@ from fluxflow_exp.plan import flops
 from fluxflow_exp.step_length import length_of
 from tests.conftest import toy
 
+pytestmark = pytest.mark.usefixtures("garbage_apart")
+
 
 def counted(*overrides: str, stage: str = "vae") -> list[float]:
     values = toy(Path("out"), f"stage.steps.{stage}.batch_size=8", *overrides, stage=stage)

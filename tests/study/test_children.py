@@ -19,13 +19,16 @@ def toy(name: str, code: str) -> Child:
 
 
 def test_as_many_run_at_a_time_as_there_are_places_and_none_shares_one(tmp_path: Path) -> None:
+    (tmp_path / "begun").mkdir()
     times = (
-        "import os, time; gpu = os.environ['CUDA_VISIBLE_DEVICES']; begin = time.time(); time.sleep(0.3); "
-        f"open({str(tmp_path)!r} + f'/{{gpu}}-{{begin}}', 'w').write(str(time.time()))"
+        "import os, time; gpu = os.environ['CUDA_VISIBLE_DEVICES']; begin = time.time()\n"
+        f"os.chdir({str(tmp_path)!r}); open(f'begun/{{gpu}}', 'w')\n"
+        "while len(os.listdir('begun')) < 2 and time.time() < begin + 30: time.sleep(0.01)\n"
+        "open(f'{gpu}-{begin}', 'w').write(str(time.time()))"
     )
     assert run([toy(f"arm {n}", times) for n in range(4)], places=["4", "6,7"], group="g") == [0, 0, 0, 0]
     spans: dict[str, list[tuple[float, float]]] = {}
-    for path in sorted(tmp_path.iterdir()):
+    for path in sorted(tmp_path.glob("*-*")):
         gpu, _, begin = path.name.partition("-")
         spans.setdefault(gpu, []).append((float(begin), float(path.read_text())))
     assert {gpu: len(each) for gpu, each in spans.items()} == {"4": 2, "6,7": 2}

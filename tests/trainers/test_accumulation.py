@@ -21,6 +21,8 @@ from tests.helpers.children import finish_ranks
 from tests.helpers.outcomes import losses
 from tests.helpers.trainers import ALL_ON, PERCEPTUAL, START, build, updated
 
+pytestmark = pytest.mark.usefixtures("garbage_apart")
+
 Loss = Callable[..., Any]
 NOISE = "+stage.steps.vae_gan.trainer.adversarial.instance_noise=0.1"
 EVERYTHING = [*ALL_ON, *PERCEPTUAL, *START, NOISE]
