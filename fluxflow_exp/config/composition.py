@@ -6,6 +6,7 @@ A command composes the same choice again and again: to check each word, and for 
 import copy
 import functools
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
@@ -70,6 +71,7 @@ def _shipped_files() -> tuple[tuple[str, int, int], ...]:
     for folder, _, names in os.walk(conf_dir()):
         for name in names:
             path = os.path.join(folder, name)
-            about = os.stat(path)
-            found.append((path, about.st_mtime_ns, about.st_size))
+            with suppress(FileNotFoundError):  # an editor's, which comes and goes
+                about = os.stat(path)
+                found.append((path, about.st_mtime_ns, about.st_size))
     return tuple(sorted(found))
