@@ -83,7 +83,8 @@ class Console:
         if description:
             self.say(f"Description: {description}")
         epochs = length.updates / length.updates_per_epoch
-        self.say(f"Duration: {epochs:.3g} epoch{'s' if epochs > 1 else ''}, {length.updates} updates\n{RULE}")
+        shown = f"{epochs:.0f}" if epochs >= 100 else f"{epochs:.3g}"  # which would be 1.5e+03
+        self.say(f"Duration: {shown} epoch{'s' if epochs > 1 else ''}, {length.updates} updates\n{RULE}")
         self._rows = 0
         if self._terminal.is_terminal and not self._quiet:
             self._bar = StepBar(self._terminal)

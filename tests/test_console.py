@@ -22,7 +22,9 @@ def opened(said: Console) -> Console:
     return said
 
 
-@pytest.mark.parametrize(("updates", "epochs"), [(1000, "10 epochs"), (100, "1 epoch"), (66, "0.66 epoch")])
+@pytest.mark.parametrize(
+    ("updates", "epochs"), [(150_000, "1500 epochs"), (1000, "10 epochs"), (100, "1 epoch"), (66, "0.66 epoch")]
+)
 def test_a_step_says_how_long_it_is(capsys: pytest.CaptureFixture[str], updates: int, epochs: str) -> None:
     Console().open_step("vae", Length(updates, 100, 8, 8), index=1, steps=1, description="")
     assert f"\nDuration: {epochs}, {updates} updates\n" in capsys.readouterr().out

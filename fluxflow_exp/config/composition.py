@@ -68,7 +68,7 @@ def _is_choice(override: Override) -> bool:
 def _shipped_files() -> tuple[tuple[str, int, int], ...]:
     """What is read again when it has changed: each file's path, time and size."""
     found = []
-    for folder, _, names in os.walk(conf_dir()):
+    for folder, _, names in os.walk(conf_dir(), followlinks=True):
         for name in names:
             path = os.path.join(folder, name)
             with suppress(FileNotFoundError):  # an editor's, which comes and goes

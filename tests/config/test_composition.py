@@ -50,6 +50,8 @@ def test_flags_are_hydras_and_nothing_is_shared() -> None:
 def test_a_file_that_changes_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     here = Path(shutil.copytree(conf_dir(), tmp_path / "conf"))
     monkeypatch.setattr(composition, "conf_dir", lambda: str(here))
+    (here / "model").rename(tmp_path / "model")
+    (here / "model").symlink_to(tmp_path / "model")  # files of a folder that is a link as well
     before = composed_of(["model=tiny"]).model.activation
     file = here / "model" / "tiny.yaml"
     assert f"activation: {before}\n" in file.read_text()

@@ -106,8 +106,9 @@ def training(survey: Survey) -> list[str]:
             updates = min(updates, step.max_updates)
         seen = updates * step.batch_size / max(samples, 1)
         copies = ": expect copies" if samples < FEW_PICTURES and seen >= OFTEN else ""
+        often = f"{seen:.0f}" if seen >= 100 else f"{seen:.3g}"  # which would be 1.5e+03
         said = f"{counted(samples, 'sample')} / {step.batch_size} = {counted(epoch, 'update')} an epoch; "
-        said += f"{counted(updates, 'update')} in all, in which each is seen {seen:.3g} times{copies}"
+        said += f"{counted(updates, 'update')} in all, in which each is seen {often} times{copies}"
         shaped = " of one shape" if len(shapes) > 1 else ""
         few = f"refused: {counted(samples, 'sample')} to train on, fewer than a batch of {step.batch_size}{shaped}"
         lines.append((f"{step.name}: " if step.name else "") + (said if epoch else few))

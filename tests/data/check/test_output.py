@@ -22,11 +22,11 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def said_of(photos: Path, names: list[str], capsys: pytest.CaptureFixture[str], code: int) -> str:
+def said_of(photos: Path, names: list[str], capsys: pytest.CaptureFixture[str], code: int, *, epochs: int = 2) -> str:
     """What a check of the pictures, with a caption of each of `names`, has to say."""
     captions = photos.parent / "captions.tsv"
     captions.write_text("".join(f"{name}\ta kite\n" for name in names))
-    assert checked(photos, captions, "--img_size", "32", "--batch_size", "4", "--epochs", "2") == code
+    assert checked(photos, captions, "--img_size", "32", "--batch_size", "4", "--epochs", epochs) == code
     return capsys.readouterr().out
 
 
@@ -49,6 +49,10 @@ def test_the_numbers_are_those_of_training_which_counts_missing_pictures_too(
     assert f"{trained} captioned pictures to train on and {held_out} held out, as the plan" in said
     assert "1 of them missing or unreadable" in said
     assert f"{trained} samples / 4 = {trained // 4} updates an epoch; {2 * (trained // 4)} updates in all" in said
+
+
+def test_thousands_of_epochs_are_counted_in_full(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "in which each is seen 4000 times" in said_of(photos, names_of(COUNT), capsys, 0, epochs=4000)
 
 
 def test_what_training_refuses_is_said_to_be_refused(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
