@@ -6,12 +6,11 @@ from typing import Any
 import torch
 from rich.progress import track
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from fluxflow_exp import files
 from fluxflow_exp.errors import UserError
-from fluxflow_exp.models import weights
+from fluxflow_exp.models import tensor_files, weights
 from fluxflow_exp.run import lookup
 
 THEIRS = "flxflow_final.safetensors"
@@ -87,7 +86,7 @@ def _to_theirs(source: Path, output: Path) -> list[str]:
         for part, state in states.items()
         for name, tensor in _shown(list(state.items()), part)
     }
-    files.write_atomically(output, lambda temporary: save_file(tensors, temporary))
+    files.write_atomically(output, lambda temporary: tensor_files.write(temporary, tensors))
     left = sorted(set(holders) - set(PREFIX))
     return [
         f"{output}: {len(tensors)} tensors for FluxCompressor and FluxExpander of fluxflow 0.3",

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
-    """Write a safetensors file. OSError: the disk does not take it."""
+    """Write a safetensors file that whoever may read its folder may read. OSError: the disk does not take it."""
     for leftover in path.parent.glob(".tmp*"):  # save_file writes to such a name first; a killed process leaves it
         leftover.unlink(missing_ok=True)
     from safetensors.torch import save_file  # torch, which reading metadata does without
@@ -25,6 +25,7 @@ def write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | Non
         save_file(tensors, path, metadata)
     except SafetensorError as error:
         raise _of_disk(error, path) or error from error
+    path.chmod(path.parent.stat().st_mode & 0o666)  # the library's files are for their owner alone
 
 
 @contextmanager

@@ -16,7 +16,8 @@ from fluxflow_exp.errors import UserError
 from fluxflow_exp.run.folder import RunFolder
 from fluxflow_exp.run.identity import ABSENT, flatten
 
-ASIDE = ("name", "output_root", "resume", "validate")  # names and places say nothing about a run
+# Names and places say nothing about a run; which files of groups were chosen is told by what stands in them.
+ASIDE = ("name", "output_root", "resume", "validate", "choices")
 
 
 @dataclass

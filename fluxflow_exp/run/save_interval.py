@@ -33,7 +33,8 @@ class SaveClock:
         cuts = f"is expected to be cut off every {self.between_losses() / 3600:.2g} h"
         if self.kills:
             times = f"{self.kills} times" if self.kills > 1 else "once"
-            cuts = f"has been cut off {times} in {clock.shown(self.lived)}"
+            lived = f" in {clock.shown(self.lived)}" if self.lived else ""  # told by a session that ended by itself
+            cuts = f"has been cut off {times}{lived}"
         return f"Saving every {self.minutes():.1f} min from now on: a save takes {cost:.2f} s, and the run {cuts}"
 
     def minutes(self) -> float | None:

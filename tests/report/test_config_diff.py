@@ -12,7 +12,8 @@ from tests.conftest import toy
 
 
 def test_a_stage_without_overrides_differs_in_nothing(tmp_path: Path) -> None:
-    found = config_diff.find({**config_diff.shipped("vae"), "name": "other", "output_root": str(tmp_path)})
+    aside = {"name": "other", "output_root": str(tmp_path), "choices": {"data": "shapes"}}
+    found = config_diff.find({**config_diff.shipped("vae"), **aside})
     assert (found.name, found.differences, found.note) == ("the shipped defaults of stage=vae", [], None)
 
 

@@ -49,6 +49,8 @@ def test_auto_measures_and_says_why() -> None:
     assert "a save takes 20.00 s" in said
     assert said.endswith("and the run has been cut off 2 times in 60 min")
     assert clock.saved(21.0) is None  # said once a process
+    lately = SaveClock(every_minutes="auto", every_updates=None, kills=1)
+    assert (lately.saved(20.0) or "").endswith("and the run has been cut off once")
 
 
 def test_auto_stays_between_a_minute_and_an_hour() -> None:
