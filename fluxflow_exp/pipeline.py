@@ -215,12 +215,15 @@ def _timed(config: RunConfig, name: str, run: RunContext, length: Length, data: 
     seconds, begun = run.ranks.from_first(state)
     if begun:
         raise UserError(f"step {name} has begun without minutes; it can be given some when it has finished")
-    updates, each = pace.updates_within(config, name, run, seconds_left, length=length, data=data, earlier=earlier)
+    updates, each, least = pace.updates_within(
+        config, name, run, seconds_left, length=length, data=data, earlier=earlier
+    )
     run.start_up.ends("pace")
     if updates < 1:
         raise UserError(
             f"step {name}: {clock.shown(max(seconds, 0))} are too few for an update, beside its caches, evaluation, "
-            f"pictures and saves. Ask for more: resume=extend "
+            f"pictures and saves: timing aside, that is {each:.3g} s for one update, and {clock.shown(least)} with all "
+            "the rest. Ask for more: resume=extend "
             f"{'minutes' if config.minutes else f'stage.steps.{name}.minutes'}=… (caches that were made stay)"
         )
     if run.ranks.first:

@@ -47,8 +47,10 @@ def updates_within(
     length: Length,
     data: DataSet,
     earlier: list[str],
-) -> tuple[int, float]:
-    """How many updates step `name` can take in what is left of its time, and seconds of one; the same on all ranks.
+) -> tuple[int, float, float]:
+    """How many updates step `name` can take in what is left of its time; the same on all ranks.
+
+    Beside it seconds of one, and of all that the step takes with one alone: building, evaluation, pictures, saves.
 
     `length` has the number of updates that the stage asks for without minutes. Nothing stays of what is trained here
     but caches. Interrupted: a signal came.
@@ -62,14 +64,14 @@ def updates_within(
             quiet = replace(run, console=Console(quiet=True))  # the trainer that stays says the same
             context = step_context(config, name, quiet, length=length, data=data, earlier=earlier)
             context.console = run.console
-            updates, each, whole = _Pace(_apart(context, folder), config, seconds, began).count(seconds_left)
+            updates, each, least, whole = _Pace(_apart(context, folder), config, seconds, began).count(seconds_left)
         length = replace(length, updates=updates)
         del context
         gc.collect()
         if run.machine.device.type == "cuda":
             torch.cuda.empty_cache()
         whole = whole or updates < 1
-    return updates, each
+    return updates, each, least
 
 
 @contextmanager
@@ -104,8 +106,8 @@ class _Pace:
         self.trainer.early_stop = None  # it would end the step
         self.building = clock.now() - began
 
-    def count(self, seconds_left: Callable[[], float]) -> tuple[int, float, bool]:
-        """Updates that fit, when the trainer that makes them has been built; seconds of one; whether all were timed."""
+    def count(self, seconds_left: Callable[[], float]) -> tuple[int, float, float, bool]:
+        """Updates that fit when the trainer that makes them has been built; seconds; whether all kinds were timed."""
         trainer, context = self.trainer, self.context
         trainer.open_source()
         preparing = self._timed(lambda: trainer.accumulation.within_memory(trainer.prepare, update=1))
@@ -119,11 +121,12 @@ class _Pace:
             each = costs.of_update(self._shares(updates))
             return costs.of_step(each, length, context.samples, context.evaluation, saves)
 
-        found = (0, 0.0, True)
+        found = (0, 0.0, 0.0, True)
         if self.ranks.first:
-            updates = most(seconds_left() - self.building - preparing, cost)
+            before = self.building + preparing
+            updates = most(seconds_left() - before, cost)
             shares = self._shares(max(updates, 1))
-            found = (updates, costs.of_update(shares), set(shares) <= set(costs.update))
+            found = (updates, costs.of_update(shares), before + cost(1), set(shares) <= set(costs.update))
         return self.ranks.from_first(found)
 
     def _shares(self, updates: int) -> dict[Kind, float]:
