@@ -94,8 +94,18 @@ def _is_run(folder: RunFolder) -> bool:
 
 def _nothing(path: Path, wanted: str) -> str:
     """Say why no run is found by `path`: the first part of it that is not there, or what is `wanted`."""
-    absent = next((each for each in [*reversed(path.parents), path] if not each.exists()), None)
+    absent = _absent(path)
     if absent is None:
         return f"there is no run in {path}: {wanted}"
-    hint = did_you_mean(absent.name, [each.name for each in files.matching(absent.parent, "*")])
-    return f"there is no file or folder {absent}{hint or f': {wanted}'}"
+    return f"there is no file or folder {absent}{nearest(path) or f': {wanted}'}"
+
+
+def nearest(path: Path) -> str:
+    """ "; did you mean …?" with what stands in the place of the first part of `path` that is not there, or ""."""
+    absent = _absent(path)
+    return did_you_mean(absent.name, [each.name for each in files.matching(absent.parent, "*")]) if absent else ""
+
+
+def _absent(path: Path) -> Path | None:
+    """The first part of `path` that is not there."""
+    return next((each for each in [*reversed(path.parents), path] if not each.exists()), None)

@@ -147,6 +147,7 @@ class StudyAnswer:
     unfinished: str | None = None  # "4 of 6 runs are done"; None: the study is finished
     base: list[str] = field(default_factory=list)  # overrides that all arms have
     date: str = ""  # ISO 8601
+    form: str = ""  # digest of what the study asked; "": older versions kept none
 
     def __post_init__(self) -> None:
         problem = _problem(self)

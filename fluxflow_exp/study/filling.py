@@ -10,7 +10,7 @@ from fluxflow_exp.compare.differences import Unlike, differences
 from fluxflow_exp.config.compose import typed
 from fluxflow_exp.machine import clock
 from fluxflow_exp.run import failures, states
-from fluxflow_exp.study import cost, launch, outcome, output, pictures, sentences, wandb
+from fluxflow_exp.study import cost, form, launch, outcome, output, pictures, sentences, wandb
 from fluxflow_exp.study.answer import Arm, Cost, Failure, StudyAnswer
 from fluxflow_exp.study.arms import in_rows
 from fluxflow_exp.study.course import Course
@@ -46,6 +46,7 @@ def answer(course: Course, runs: list[Run], words: list[str]) -> StudyAnswer | N
         unfinished=None if done == len(runs) else f"{done} of {len(runs)} runs are done",
         base=spec.base,
         date=clock.date(),
+        form=form.digest(spec),
     )
 
 

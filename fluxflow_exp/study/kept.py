@@ -19,10 +19,10 @@ class Kept:
     def get(self, name: str, source: Any) -> Any:
         """The result, as JSON gives it back; None: there is none of this source."""
         found = self._results.get(name)
-        return found["result"] if found and found["source"] == _digest(source) else None
+        return found["result"] if found and found["source"] == digest_of(source) else None
 
     def put(self, name: str, source: Any, result: Any) -> None:
-        self._results[name] = {"source": _digest(source), "result": result}
+        self._results[name] = {"source": digest_of(source), "result": result}
         self.path.parent.mkdir(parents=True, exist_ok=True)
         files.write_json(self.path, self._results)
 
@@ -35,5 +35,6 @@ class Kept:
         return found
 
 
-def _digest(source: Any) -> str:
+def digest_of(source: Any) -> str:
+    """16 hex digits for what JSON makes of `source`."""
     return hashlib.sha256(json.dumps(source, sort_keys=True, default=str).encode()).hexdigest()[:16]

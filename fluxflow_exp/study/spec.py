@@ -3,13 +3,16 @@
 What the arms are composed to is looked at in `arms.py`.
 """
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from fluxflow_exp.errors import UserError, did_you_mean
+from fluxflow_exp.config.schema import RunConfig
+from fluxflow_exp.errors import UserError, did_you_mean, suggest_key
+from fluxflow_exp.run import lookup
 from fluxflow_exp.study.fields import WORD, Rates, checked, words_of
 
 KEYS = (
@@ -123,7 +126,10 @@ def _found(source: str) -> tuple[Path, str | None]:
     known = shipped()
     if source in known:
         return SHIPPED / f"{source}.yaml", None
-    raise UserError(f"there is no study {source!r}{did_you_mean(source, known) or '.'} Shipped: {', '.join(known)}; or "
+    hints = [did_you_mean(source, known), lookup.nearest(path)]
+    if path.suffix or len(path.parts) > 1:
+        hints.reverse()  # a file is meant
+    raise UserError(f"there is no study {source!r}{hints[0] or hints[1] or '.'} Shipped: {', '.join(known)}; or "
                     "name a file of your own, or a folder with a study.yaml")  # fmt: skip
 
 
@@ -162,10 +168,16 @@ def _at(error: yaml.YAMLError | UnicodeDecodeError) -> str:
 def _sorted_out(words: list[str]) -> tuple[list[str], list[tuple[str, Any]], list[str]]:
     """Overrides of all arms; keys of the study with their values; what is wrong."""
     given, own, problems = [], [], []
+    runs_keys = [field.name for field in fields(RunConfig)]
     for word in words:
         key, sign, text = word.partition("=")
-        if key.split(".")[0] not in KEYS:
-            given.append(word)
+        first = re.split("[.@/]", key)[0]
+        if first not in KEYS:
+            own_key = "" if first in runs_keys or first.startswith(("+", "~")) else suggest_key(first, KEYS)
+            if own_key:
+                problems.append(f"{word}: there is no key {first!r}{own_key}")
+            else:
+                given.append(word)
         elif not sign:
             problems.append(f"{word}: a value is wanted, {word}=…")
         else:

@@ -2,10 +2,12 @@
 
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.run import states
-from fluxflow_exp.study import cost
+from fluxflow_exp.study import answer, cost, form
 from fluxflow_exp.study.boundary import FIRST
 from fluxflow_exp.study.course import Course
 from fluxflow_exp.study.runs import Run
+
+PAGE = "study.html"
 
 
 def show(course: Course) -> int:
@@ -27,10 +29,23 @@ def show(course: Course) -> int:
     for line in course.unused(spec.seeds if spec.seeds is not None else list(range(1000))):
         print(f"  Note: {line}")
     done = bool(runs) and all(entry.state == states.DONE for _, entry in rows)
-    page = spec.folder / "study.html"
-    said = "Not answered yet; the study's command goes on" if not (done and page.exists()) else f"Answered: {page}"
-    print(f"  {said}")
-    return 0 if done and page.exists() else 1
+    problem = _unanswered(course, runs, done=done)
+    print(f"  {problem or f'Answered: {spec.folder / PAGE}'}")
+    return 1 if problem else 0
+
+
+def _unanswered(course: Course, runs: list[Run], *, done: bool) -> str | None:
+    """Why the page is no answer; None: it is one. DamagedError: study.json is not whole."""
+    folder = course.spec.folder
+    page, numbers = folder / PAGE, folder / "study.json"
+    there = answer.read(numbers) if page.exists() and numbers.exists() else None
+    if there and done and not form.is_present(there, course, runs):
+        return (
+            f"The answer on the page {page} is of an earlier form of this study; the study's command answers this one"
+        )
+    if not there or not done or there.unfinished:
+        return "Not answered yet; the study's command goes on"
+    return None
 
 
 def _rate(course: Course, run: Run) -> str:

@@ -104,7 +104,7 @@ class Sweep:
 
 def digest(overrides: list[str]) -> str:
     """8 hex digits for what tells a job from another one."""
-    joined = ",".join(sorted(_identifying(overrides)))
+    joined = ",".join(sorted(identifying(overrides)))
     return hashlib.sha256(joined.encode()).hexdigest()[:8]
 
 
@@ -112,11 +112,12 @@ def job_folder(values: dict[str, Any], overrides: list[str], label: str = "") ->
     """The name of a job's folder: the one that it has, found by its digest, or `label` with the digest."""
     key = digest(overrides)
     there = sorted(p.name for p in run_path(values).glob(f"*-{key}") if p.is_dir())
-    readable = ",".join(_identifying(label.split())) or "job"
+    readable = ",".join(identifying(label.split())) or "job"
     return there[0] if there else f"{re.sub(r'[^A-Za-z0-9.,=_-]+', '-', readable)[:120].strip('-')}-{key}"
 
 
-def _identifying(overrides: list[str]) -> list[str]:
+def identifying(overrides: list[str]) -> list[str]:
+    """Those of the overrides that make a job another one."""
     return [o for o in overrides if re.split(r"[.@/=]", o.lstrip("+~"))[0] not in ASIDE]
 
 

@@ -10,7 +10,8 @@ import pytest
 from fluxflow_exp.compare.differences import Unlike
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.run.metric_log import MetricLog
-from fluxflow_exp.study import cost, filling, launch, matching, seeds, status
+from fluxflow_exp.study import answer, cost, filling, form, launch, matching, seeds, status
+from fluxflow_exp.study.answer import StudyAnswer
 from fluxflow_exp.study.cost import ArmCost
 from fluxflow_exp.study.course import Course
 from fluxflow_exp.study.kept import Kept
@@ -82,14 +83,62 @@ def test_the_status_names_each_run(tmp_path: Path, capsys: pytest.CaptureFixture
 def test_an_arm_that_was_decided_before_the_others_is_not_waited_for(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    made, _ = planted(tmp_path, "seeds=auto", "budget.runs=99")
-    for run in [*made.runs([2]), *made.runs([3], ["large"])]:
+    made, runs = planted(tmp_path, "seeds=auto", "budget.runs=99")
+    more = [*made.runs([2]), *made.runs([3], ["large"])]
+    for run in more:
         train(run, 20.0)
-    (tmp_path / "mine" / "study.html").touch()
+    write(made, [*runs, *more])
     assert status.show(made) == 0
     said = capsys.readouterr().out
     assert "7 runs: 7 done" in said
     assert "Answered" in said
+
+
+def write(made: Course, runs: list[Run], **changes: Any) -> StudyAnswer:
+    found = filling.answer(made, runs, ["mine.yaml"])
+    assert found
+    found = replace(found, **changes)
+    answer.write(found, made.spec.folder / "study.json")
+    (made.spec.folder / "study.html").touch()
+    return found
+
+
+def test_a_page_that_answers_an_earlier_form_is_no_answer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made, runs = planted(tmp_path)
+    now = made.spec
+    found = write(made, runs)
+    assert status.show(made) == 0
+    made.spec = replace(now, seeds=[0])
+    assert status.show(made) == 1
+    assert "study.html is of an earlier form of this study; the study's command answers" in capsys.readouterr().out
+    made.spec = now
+    write(made, runs, unfinished="3 of 4 runs are done")
+    assert status.show(made) == 1
+    older = replace(found, form="")
+    assert form.is_present(older, made, runs)
+    assert not form.is_present(older, made, made.runs([0]))
+    other = {"base": [*now.base, "log_every=3"], "arms": {**now.arms, "small": ["log_every=3"]}, "outcome": ["val_l1"]}
+    for key, value in other.items():
+        made.spec = replace(now, **{key: value})
+        assert not form.is_present(older, made, runs), key
+        assert not form.is_present(found, made, runs), key
+    made.spec = replace(now, base=[*now.base, "tracking=off"])  # where runs are logged changes no answer
+    assert form.is_present(older, made, runs)
+    assert form.is_present(found, made, runs)
+
+
+def test_all_that_decides_an_answer_tells_its_form(tmp_path: Path) -> None:
+    def digest(*words: str) -> str:
+        return form.digest(study(tmp_path, FIVE, *words))
+
+    for same in ("where=slurm", "budget.runs=99", "output_root=elsewhere", "seeds=[1,0]", "hardware.num_workers=1"):
+        assert digest(same) == digest()
+    changed = (
+        "question=Why?", "arms.small=log_every=3", "data.n_images=32", "outcome=val_l1", "equal=flops", "seeds=3",
+        "smallest_difference=1", "learning_rates=[1e-3,2e-3]", "evaluate=--images=8",
+    )  # fmt: skip
+    assert len({digest(), *map(digest, changed)}) == 1 + len(changed)
+    assert digest("seeds=auto", "budget.runs=9") != digest("seeds=auto", "budget.runs=10")
 
 
 def test_a_sweep_is_what_a_user_would_type(tmp_path: Path) -> None:

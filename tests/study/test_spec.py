@@ -122,6 +122,20 @@ def test_a_name_that_is_nearly_one_is_answered_with_it(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="there is no study 'tooy'; did you mean 'toy'"):
         load("tooy", [])
     assert "toy" in shipped()
+    study(tmp_path, name="rate.yaml")
+    for near, told in (("rat.yaml", "rate.yaml"), ("rate", "rate.yaml"), ("toy.yaml", "toy")):
+        with pytest.raises(UserError, match=f"there is no study '.*{near}'; did you mean '{told}'"):
+            load(near if near == "toy.yaml" else str(tmp_path / near), [])
+
+
+@pytest.mark.parametrize(
+    ("word", "told"),
+    [("sedes=5", "seeds"), ("arm.small=null", "arms"), ("learning_rate=[1e-3, 2e-3]", "learning_rates")],
+)
+def test_a_word_that_is_nearly_a_key_of_the_study_is_answered_with_it(tmp_path: Path, word: str, told: str) -> None:
+    said = problems(tmp_path, FIVE, word)
+    assert said == f"{word}: there is no key {word.split('=')[0].split('.')[0]!r}; did you mean {told!r}?"
+    assert study(tmp_path, FIVE, "batch_size=3", "+arm=3").base[-2:] == ["batch_size=3", "+arm=3"]
 
 
 def test_a_file_that_is_no_yaml_is_named(tmp_path: Path) -> None:
