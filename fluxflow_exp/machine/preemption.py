@@ -55,6 +55,8 @@ class StopRequest:
             raise KeyboardInterrupt
         self._idle = self.alone
         try:
+            if self._idle and self.signum is not None:  # it came after the last look at it, and raised nothing
+                raise Interrupted(self.signum)
             yield
         finally:
             self._idle = False
