@@ -157,7 +157,7 @@ def test_the_commands_of_fine_tuning_compose() -> None:
     assert len(commands) == 3
     for command in commands:
         config = compose_config(shlex.split(command))
-        assert (config.model.name, config.init_from) == ("published", "outputs/base")
+        assert (config.model.name, config.init_from) == ("published", "outputs/quickstart")
     keys = [word for cell in re.findall(r"^\| `(.*?)` \|", text, re.MULTILINE) for word in shlex.split(cell)]
     assert len([word for word in keys if "=" in word]) == 8
     compose_config(["stage=finetune_lora", *(word for word in keys if "=" in word)])

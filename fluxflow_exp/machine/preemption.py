@@ -46,26 +46,27 @@ class StopRequest:
             signal.signal(signum, handler)
 
     @contextmanager
-    def idle(self) -> Iterator[None]:
+    def idle(self, *, finishing: bool = False) -> Iterator[None]:
         """Inside nothing is done that a save would miss: a signal that comes raises Interrupted at once.
 
-        Of several ranks none stops by itself.
+        One that came just before does so, too, unless what was begun by then is `finishing`. Of several ranks none
+        stops by itself.
         """
         if self._twice:  # the exception was swallowed, as in a destructor
             raise KeyboardInterrupt
         self._idle = self.alone
         try:
-            if self._idle and self.signum is not None:  # it came after the last look at it, and raised nothing
+            if self._idle and self.signum is not None and not finishing:
                 raise Interrupted(self.signum)
             yield
         finally:
             self._idle = False
 
-    def while_idle(self, parts: Iterable[Part]) -> Iterator[Part]:
+    def while_idle(self, parts: Iterable[Part], *, finishing: bool = False) -> Iterator[Part]:
         """Pass `parts` on; the wait for each is `idle`."""
         waiting = iter(parts)
         while True:
-            with self.idle():
+            with self.idle(finishing=finishing):
                 part = next(waiting, None)
             if part is None:
                 return

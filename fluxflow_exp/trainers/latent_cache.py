@@ -129,7 +129,7 @@ class Encoder:
         image_bytes = 3 * self.setup.data.img_size**2
         reading = read_lists(self.source, lists, num_workers=self.setup.num_workers, image_bytes=image_bytes)
         with closing(reading):
-            batches = self.setup.stop.while_idle(reading)
+            batches = self.setup.stop.while_idle(reading, finishing=True)  # the shard
             for number in numbers:
                 entries, count = Entries([], [], {}), len(cache.contents[number])
                 found = torch.zeros((count, 0))  # of a shard of bad samples alone

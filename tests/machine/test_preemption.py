@@ -108,15 +108,15 @@ def test_nohup_is_respected_and_a_terminal_that_is_gone_is_no_error(monkeypatch:
         assert stop.signum == signal.SIGHUP
 
 
-@pytest.mark.parametrize("alone", [True, False])
-def test_a_signal_just_before_a_wait_ends_it_too(alone: bool) -> None:
+@pytest.mark.parametrize(("alone", "finishing"), [(True, False), (True, True), (False, False)])
+def test_a_signal_just_before_a_wait_ends_it_too(alone: bool, finishing: bool) -> None:
     with StopRequest() as stop:
         stop.alone = alone
-        parts = stop.while_idle(iter("ab"))
+        parts = stop.while_idle(iter("ab"), finishing=finishing)
         assert next(parts) == "a"
         os.kill(os.getpid(), signal.SIGTERM)
-        if alone:
+        if alone and not finishing:
             with pytest.raises(Interrupted):
                 next(parts)
-        else:  # the others have yet to be told
+        else:  # other ranks have yet to be told
             assert next(parts) == "b"
