@@ -7,7 +7,6 @@ while a run goes on as well.
 import argparse
 import statistics
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +19,17 @@ from fluxflow_exp.errors import UserError
 from fluxflow_exp.monitor import health
 from fluxflow_exp.monitor.metrics import METRICS, higher_is_better
 from fluxflow_exp.preflight.idle import idle_problems
-from fluxflow_exp.report import figures
-from fluxflow_exp.report.figures import Axes, Figure, LogLocator, NullLocator
+from fluxflow_exp.report import curves, figures
+from fluxflow_exp.report.curves import Panel, Series
+from fluxflow_exp.report.figures import Figure
 from fluxflow_exp.report.panels import Track
 from fluxflow_exp.run import failures, lookup
 from fluxflow_exp.run.metric_log import Row, read_rows
 
-Series = dict[str, tuple[list[float], list[float]]]  # name → updates, values
-
 ROWS = "training_metrics_*.jsonl"
 LOSSES = ("vae", "lpips", "flow", "g", "d", "r1")
 COMPARED = ("vae", "kl", "lpips", "g", "d", "flow", "val_psnr", "val_flow", "prompt_accuracy")
-LETTER = 0.016  # of a panel's width, in the size of the names of steps
+PANEL = (6.0, 4.5)  # inches
 
 
 @failures.command
@@ -88,66 +86,61 @@ def overlay(graphs: dict[str, Path], output: Path) -> Path:
     for label, graph in graphs.items():
         steps = _steps(graph)
         found[label] = {**_series(steps, "train", "metrics"), **_series(steps, "held_out", "metrics")}
-    names = [name for name in COMPARED if any(name in series for series in found.values())]
-    columns = min(3, max(len(names), 1))
-    figure, grid = _grid(-(-len(names) // columns) or 1, columns, size=(6 * columns, 12))
-    for axes in grid.flat[len(names) :]:
-        axes.axis("off")
-    for axes, name in zip(grid.flat, names, strict=False):
+    panels = []
+    for name in COMPARED:
         lines = {label: series[name] for label, series in found.items() if name in series}
-        _lines(axes, lines, tuple(lines), name, {}, log=not higher_is_better(name))
-    return _save(_rendered(figure), output)
+        panels.append(Panel(name, lines, tuple(lines), log=not higher_is_better(name)))
+    return _save(_picture(panels, {})[0], output)
 
 
 @figures.settings()
 def draw(graph: Path, output: Path | None = None) -> list[Path]:
-    """Draw every graph from the metric files in the folder `graph`, into it or `output`; returns what was written."""
+    """Draw every graph from the metric files in the folder `graph`, into it or `output`; returns what was written.
+
+    What nothing was logged of has no panel and no file.
+    """
     steps, output = _steps(graph), output or graph
     train = _series(steps, "train", "metrics")
     held_out = _series(steps, "held_out", "metrics")
     rates = _series(steps, "train", "learning_rates")
     extras = _series(steps, "train", "extras")
     marks = Track(steps).offsets
-    panels: dict[str, Callable[[Axes], None]] = {
-        "training_losses": lambda axes: _lines(axes, train, LOSSES, "loss", marks),
-        "kl_loss": lambda axes: _divergence(axes, train, marks),
-        "learning_rates": lambda axes: _lines(axes, rates, tuple(rates), "learning rate", marks),
-        "batch_times": lambda axes: _lines(axes, extras, ("batch_time",), "seconds a batch", marks),
-    }
-    figure, grid = _grid(2, 3, size=(18, 9))
-    for axes, panel in zip(grid.flat, panels.values(), strict=False):
-        panel(axes)
     accuracies = tuple(n for n in held_out if n.startswith("prompt_accuracy"))
-    _lines(grid[1, 1], held_out, ("val_psnr",), f"held-out {METRICS['val_psnr'].label}", marks, log=False)
-    shown = ("val_flow", "val_l1")
-    _lines(grid[1, 2], held_out, shown, "held-out loss", marks)
-    overview = _rendered(figure)
-    cells = {name: _cell(overview, *divmod(index, 3)) for index, name in enumerate(panels)}
-    written = [_save(cell, output / f"{name}.png") for name, cell in cells.items()]
-    written.append(_save(overview, output / "training_overview.png"))
+    panels = [
+        Panel("loss", train, LOSSES, file="training_losses"),
+        Panel(METRICS["kl"].label, train, ("kl",), right=("β", "kl_beta"), file="kl_loss"),
+        Panel("learning rate", rates, tuple(rates), file="learning_rates"),
+        Panel("seconds a batch", extras, ("batch_time",), file="batch_times"),
+        Panel(f"held-out {METRICS['val_psnr'].label}", held_out, ("val_psnr",), log=False),
+        Panel("held-out loss", held_out, ("val_flow", "val_l1")),
+    ]
+    overview, cells = _picture(panels, marks)
+    written = [_save(cell, output / f"{panel.file}.png") for panel, cell in cells if panel.file]
+    if cells:
+        written.append(_save(overview, output / "training_overview.png"))
     vitals = _series(steps, "health", "metrics")
     if vitals:
-        written.append(_draw_health(vitals, marks, output / "health.png"))
-    text = _summary({**train, **{n: held_out[n] for n in (*shown, "val_psnr", *accuracies) if n in held_out}})
+        written.append(_save(_picture(_health(vitals), marks)[0], output / "health.png"))
+    shown = ("val_flow", "val_l1", "val_psnr", *accuracies)
+    text = _summary({**train, **{n: held_out[n] for n in shown if n in held_out}})
     files.write_text(output / "training_summary.txt", text)
     return [*written, output / "training_summary.txt"]
 
 
-def _draw_health(vitals: Series, marks: dict[str, int], path: Path) -> Path:
-    """The numbers of `health` rows, with the limits beyond which they are warned of as dashed lines."""
-    figure, grid = _grid(2, 3, size=(18, 9))
+def _health(vitals: Series) -> list[Panel]:
+    """The numbers of `health` rows, with the limits beyond which they are warned of."""
     shares = ("dead_activations", "dead_in_one")
-    panels: list[tuple[tuple[str, ...], str, tuple[float, ...], bool]] = [
-        (("logit_gap", "hinge_loss"), "discriminator, held out", (health.DISCRIMINATOR_WINS,), False),
-        (("gradient_ratio", "adaptive_weight"), "discriminator : generator", health.GRADIENT_RATIOS, True),
-        (("active_units",), "active latent channels", (), False),
-        (("latent_std", "latent_max"), "latents", (health.LATENT_STD, health.LATENT_MAX), True),
-        (shares, "share of channels that never change", (health.DEAD, health.DEAD_IN_ONE), False),
-        (("loss_spike",), "largest robust score of a loss", (health.SPIKE,), False),
+    wins, dead = (health.DISCRIMINATOR_WINS,), (health.DEAD, health.DEAD_IN_ONE)
+    return [
+        Panel("discriminator, held out", vitals, ("logit_gap", "hinge_loss"), log=False, limits=wins),
+        Panel(
+            "discriminator : generator", vitals, ("gradient_ratio", "adaptive_weight"), limits=health.GRADIENT_RATIOS
+        ),
+        Panel("active latent channels", vitals, ("active_units",), log=False),
+        Panel("latents", vitals, ("latent_std", "latent_max"), limits=(health.LATENT_STD, health.LATENT_MAX)),
+        Panel("share of channels that never change", vitals, shares, log=False, limits=dead),
+        Panel("largest robust score of a loss", vitals, ("loss_spike",), log=False, limits=(health.SPIKE,)),
     ]
-    for axes, (names, label, limits, log) in zip(grid.flat, panels, strict=True):
-        _lines(axes, vitals, names, label, marks, log=log, limits=limits)
-    return _save(_rendered(figure), path)
 
 
 def _steps(graph: Path) -> dict[str, list[Row]]:
@@ -169,96 +162,40 @@ def _series(steps: dict[str, list[Row]], kind: str, field: str) -> Series:
     return found
 
 
-def _lines(
-    axes: Axes,
-    series: Series,
-    names: tuple[str, ...],
-    label: str,
-    marks: dict[str, int],
-    *,
-    log: bool = True,
-    limits: tuple[float, ...] = (),
-) -> None:
-    """Draw the series called `names` that there are, the beginnings of steps, and `limits` as dashed lines."""
-    present = [name for name in names if name in series]
-    for name in present:
-        axes.plot(
-            *series[name],
-            label=figures.label(name),
-            linewidth=1.2,
-            marker="." if len(series[name][0]) < 30 else "",
-        )
-    for limit in limits if present else ():
-        axes.axhline(limit, color="tab:red", linestyle="--", linewidth=0.9)
-    if log and present:
-        values = [*limits, *(value for name in present for value in series[name][1])]
-        _logarithmic(axes, min(values), max(values))
-    left, right = axes.get_xlim()
-    free = left  # where the last name ends
-    for name, position in marks.items():
-        axes.axvline(position, color="0.8", linewidth=0.8)
-        if position < free:
-            continue
-        free = position + LETTER * (len(name) + 1) * (right - left)
-        axes.text(position, 1.01, f" {name}", transform=axes.get_xaxis_transform(), fontsize=8, color="0.4")
-    axes.set_xlabel("optimizer updates")
-    axes.set_ylabel(label)
-    axes.grid(alpha=0.25)
-    if present:
-        axes.legend(fontsize=8)
-    else:
-        axes.text(0.5, 0.5, "nothing logged", transform=axes.transAxes, ha="center", color="0.5")
+def _picture(panels: list[Panel], marks: dict[str, int]) -> tuple[Image.Image, list[tuple[Panel, Image.Image]]]:
+    """One picture of those of `panels` that something was logged of, and each with its part of it."""
+    shown = [panel for panel in panels if any(name in panel.series for name in panel.names)]
+    columns = 2 if len(shown) == 4 else min(3, max(len(shown), 1))
+    figure, grid = _grid(-(-len(shown) // columns) or 1, columns)
+    for axes in grid.flat[len(shown) :]:
+        axes.axis("off")
+    for axes, panel in zip(grid.flat, shown, strict=False):
+        curves.draw(axes, panel, marks)
+    picture = _rendered(figure)
+    width, height = picture.width // columns, picture.height // len(grid)
+    places = [divmod(index, columns) for index in range(len(shown))]
+    boxes = [(column * width, row * height, (column + 1) * width, (row + 1) * height) for row, column in places]
+    return picture, [(panel, picture.crop(box)) for panel, box in zip(shown, boxes, strict=True)]
 
 
-def _divergence(axes: Axes, train: Series, marks: dict[str, int]) -> None:
-    """The divergence, and on the right β, the weight that it has."""
-    _lines(axes, train, ("kl",), METRICS["kl"].label, marks)
-    if "kl_beta" not in train:
-        return
-    right = axes.twinx()
-    right.plot(*train["kl_beta"], color="tab:orange", linewidth=1.0, linestyle="--", label="β (right)")
-    right.set_ylim(0, 1.1 * max(train["kl_beta"][1]) or 1)
-    right.yaxis.set_major_formatter("{x:.2g}")
-    # Inside, since the margin is the next panel's.
-    right.tick_params(direction="in", pad=-32, labelsize=7, colors="tab:orange")
-    right.legend(fontsize=8, loc="lower right")
-    axes.legend(fontsize=8, loc="lower center")
-
-
-def _grid(rows: int, columns: int, *, size: tuple[float, float]) -> tuple[Figure, Any]:
-    """An empty picture of `size` inches, and its panels as an array (rows, columns)."""
-    width, height = size
-    figure = Figure(figsize=size, dpi=110)
+def _grid(rows: int, columns: int) -> tuple[Figure, Any]:
+    """An empty picture, and its panels as an array (rows, columns)."""
+    width, height = PANEL
+    figure = Figure(figsize=(columns * width, rows * height), dpi=110)
     # Margins in inches that every label fits into: tight_layout draws all of a picture once more to measure them.
     grid = figure.subplots(rows, columns, squeeze=False)
-    inner = (width / columns - 1.25, height / rows - 0.8)
     figure.subplots_adjust(
-        left=0.8 / width, right=1 - 0.45 / width, bottom=0.5 / height, top=1 - 0.3 / height,
-        wspace=1.25 / inner[0], hspace=0.8 / inner[1],
+        left=0.8 / width / columns, right=1 - 0.45 / width / columns,
+        bottom=0.5 / height / rows, top=1 - 0.3 / height / rows,
+        wspace=1.25 / (width - 1.25), hspace=0.8 / (height - 0.8),
     )  # fmt: skip
     return figure, grid
-
-
-def _logarithmic(axes: Axes, smallest: float, largest: float) -> None:
-    """Plain numbers at the major ticks alone: typesetting powers of ten took most of the time that a picture took."""
-    # The generator's hinge loss is negative when it wins; a symmetric scale keeps it in the picture.
-    axes.set_yscale("log" if smallest > 0 else "symlog")
-    axes.yaxis.set_major_formatter("{x:.4g}")
-    axes.yaxis.set_minor_locator(NullLocator())
-    if smallest > 0:
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if largest < 300 * smallest else (1,)))
 
 
 def _rendered(figure: Figure) -> Image.Image:
     canvas = figures.canvas(figure)
     canvas.draw()
     return Image.fromarray(np.asarray(canvas.buffer_rgba()))
-
-
-def _cell(picture: Image.Image, row: int, column: int) -> Image.Image:
-    """A panel of a rendered grid of 2 x 3, as a picture of its own that need not be drawn again."""
-    width, height = picture.width // 3, picture.height // 2
-    return picture.crop((column * width, row * height, (column + 1) * width, (row + 1) * height))
 
 
 def _save(picture: Image.Image, path: Path) -> Path:

@@ -12,6 +12,7 @@ from fluxflow_exp.run.metric_log import Row
 
 POINTS = 300  # a line; more rows are averaged in groups
 DIGITS = 5
+WIDE = 20  # times the smallest value, from where an axis is logarithmic
 
 LOSSES, HELD_OUT, RATES = "Losses", "Held-out metrics", "Learning rates, gradients and speed"
 BALANCE, HEALTH = "Discriminator balance", "Health"
@@ -67,6 +68,11 @@ def marks(track: Track) -> list[dict[str, Any]]:
     return [{"x": offset, "label": name} for name, offset in track.offsets.items()]
 
 
+def wide(values: list[float]) -> bool:
+    """Whether a logarithmic axis shows them better."""
+    return bool(values) and min(values) > 0 and max(values) > WIDE * min(values)
+
+
 def _lines(track: Track) -> Lines:
     found: Lines = {}
 
@@ -106,7 +112,6 @@ def _panel(section: str, name: str, series: list[dict[str, Any]], tracks: list[T
     base, colon, line = name.partition(": ")
     metric = metrics.named(base)
     values = [value for each in series for value in each["y"] if value is not None]
-    wide = bool(values) and min(values) > 0 and max(values) > 20 * min(values)
     first = min(each["x"][0] for each in series)
     begins = max((offset for track in tracks for offset in track.offsets.values() if offset < first), default=0)
     ends = max(each["x"][-1] for each in series)
@@ -114,7 +119,7 @@ def _panel(section: str, name: str, series: list[dict[str, Any]], tracks: list[T
         "section": section,
         "title": f"{metric.title}{colon}{line}",
         "unit": metric.unit,
-        "log": wide,
+        "log": wide(values),
         "from": begins,
         "to": ends,
         "series": series,

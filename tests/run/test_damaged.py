@@ -96,7 +96,7 @@ def test_graphs_of_others_are_drawn(
     monkeypatch.setattr("sys.argv", ["plot", str(study / "silu-0"), str(study / "silu-1")])
     assert plot.cli() == 1
     assert f"error: {rows} is damaged" in capsys.readouterr().err
-    assert (study / "silu-0" / "graph" / "training_losses.png").exists()
+    assert (study / "silu-0" / "graph" / "training_overview.png").exists()
 
 
 def test_a_half_list_of_digests_is_written_anew_and_said(study: Path, capsys: pytest.CaptureFixture) -> None:

@@ -35,7 +35,7 @@ COMPARE = ["--by", "model.activation", "--metric", "val_psnr"]
     [
         (report.cli, "silu-0", [], "report.html", "--output"),
         (report.cli, ".", [], "comparison.html", "--output"),
-        (_plot, "silu-0", [], "training_losses.png", "--output"),
+        (_plot, "silu-0", [], "training_overview.png", "--output"),
         (compare.main, ".", COMPARE, "comparison", "--out"),
     ],
 )

@@ -1,0 +1,87 @@
+"""A panel of a picture: curves over a run's updates, on axes that can be read whatever their values are."""
+
+import math
+from typing import NamedTuple
+
+from fluxflow_exp.report import figures
+from fluxflow_exp.report.figures import Axes, LogLocator, NullLocator
+from fluxflow_exp.report.panels import WIDE, wide
+
+Series = dict[str, tuple[list[float], list[float]]]  # name → updates, values
+
+LETTER = 0.016  # of a panel's width, in the size of the names of steps
+
+
+class Panel(NamedTuple):
+    label: str
+    series: Series
+    names: tuple[str, ...]  # of lines, those that are in `series`
+    log: bool = True  # where values lie far apart
+    limits: tuple[float, ...] = ()  # drawn as dashed lines
+    right: tuple[str, str] | None = None  # label and name of a line with a scale of its own
+    file: str | None = None  # its own picture
+
+
+def draw(axes: Axes, panel: Panel, marks: dict[str, int]) -> None:
+    """Draw `panel`, of which something was logged, and where steps begin; `marks`: step → its first update."""
+    present = [name for name in panel.names if name in panel.series]
+    lines = [panel.series[name] for name in present]
+    for index, (name, line) in enumerate(zip(present, lines, strict=True)):
+        marker = "." if len(line[0]) < 30 else ""
+        style = "--" if line in lines[:index] else "-"  # one that another lies upon is still seen
+        axes.plot(*line, label=figures.label(name), linewidth=1.2, marker=marker, linestyle=style)
+    for limit in panel.limits:
+        axes.axhline(limit, color="tab:red", linestyle="--", linewidth=0.9)
+    for position in marks.values():
+        axes.axvline(position, color="0.8", linewidth=0.8)
+    _name_steps(axes, marks)
+    _scale(axes, [*panel.limits, *(value for _, values in lines for value in values)], log=panel.log)
+    axes.set_xlabel("optimizer updates")
+    axes.set_ylabel(panel.label)
+    axes.grid(alpha=0.25)
+    if panel.right and panel.right[1] in panel.series:
+        _right(axes, panel, *panel.right)
+    else:
+        axes.legend(fontsize=8)
+
+
+def _name_steps(axes: Axes, marks: dict[str, int]) -> None:
+    """Above where they begin, unless the name before is there still."""
+    left, right = axes.get_xlim()
+    free = left  # where the last name ends
+    for name, position in marks.items():
+        if position >= free:
+            free = position + LETTER * (len(name) + 1) * (right - left)
+            axes.text(position, 1.01, f" {name}", transform=axes.get_xaxis_transform(), fontsize=8, color="0.4")
+
+
+def _right(axes: Axes, panel: Panel, label: str, name: str) -> None:
+    """A dashed line with a scale of its own on the right, and the names of all lines in a strip above them."""
+    right = axes.twinx()
+    right.plot(*panel.series[name], color="tab:orange", linewidth=1, linestyle="--", label=f"{label} (right)")
+    right.set_ylim(0, 1.1 * max(panel.series[name][1]) or 1)
+    right.yaxis.set_major_formatter("{x:.2g}")
+    right.tick_params(labelsize=7, colors="tab:orange", pad=1)
+    for each in (axes, right):
+        scale = each.yaxis.get_transform()
+        low, high = scale.transform(each.get_ylim())
+        each.set_ylim(top=float(scale.inverted().transform(high + 0.15 * (high - low))))
+    lines = [*axes.get_lines()[:1], *right.get_lines()]
+    right.legend(lines, [str(line.get_label()) for line in lines], fontsize=8, loc="upper center", ncols=2)
+
+
+def _scale(axes: Axes, values: list[float], *, log: bool) -> None:
+    """Logarithmic where `values` lie so far apart that it has three ticks; with enough digits to tell ticks apart.
+
+    Plain numbers at the major ticks alone: typesetting powers of ten took most of the time that a picture took.
+    """
+    smallest, largest = min(values), max(values)
+    if log and wide(values):
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if largest < 300 * smallest else (1,)))
+    elif log and smallest <= 0 and max(largest, -smallest) > WIDE:
+        axes.set_yscale("symlog")  # the generator's hinge loss is negative when it wins
+    axes.yaxis.set_minor_locator(NullLocator())
+    low, high = axes.get_ylim()
+    digits = max(4, 3 + math.ceil(math.log10(max(abs(low), abs(high)) / (high - low))))
+    axes.yaxis.set_major_formatter(f"{{x:.{digits}g}}")

@@ -1,0 +1,78 @@
+"""Axes of the pictures in graph/: what can be read off them."""
+
+from typing import Any
+
+import pytest
+
+from fluxflow_exp import plot
+from fluxflow_exp.report import curves, figures
+from fluxflow_exp.report.curves import Panel
+
+
+def axes_of(panel: Panel) -> tuple[Any, Any]:
+    """The axes of a panel on its own, drawn, and the canvas."""
+    with figures.settings():
+        figure, grid = plot._grid(1, 1)
+        curves.draw(grid[0, 0], panel, {"vae": 0, "flow": 20})
+        canvas = figures.canvas(figure)
+        canvas.draw()
+    return grid[0, 0], canvas
+
+
+def labels(axes: Any) -> list[str]:
+    """Labels of the ticks that are in the picture."""
+    low, high = axes.get_ylim()
+    ticks = zip(axes.yaxis.get_majorticklocs(), axes.yaxis.get_ticklabels(), strict=True)
+    return [label.get_text() for place, label in ticks if low <= place <= high]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [1.62, 1.55],
+        [0.18, 0.43, 0.9],
+        [-0.3, 0.02, 1.9],
+        [1e-3, 1e-3],
+        [0.0, 0.0],
+        [1e-5, 2e-4],
+        [0.013, 3.9],
+        [0.02, 4e4],
+        [-3.0, 500.0],
+        [1.569012, 1.569013],
+        [3e6, 3.1e6],
+    ],
+)
+def test_every_axis_has_three_ticks_or_more_that_differ(values: list[float]) -> None:
+    axes, _ = axes_of(Panel("loss", {"vae": ([float(i) for i in range(len(values))], values)}, ("vae",)))
+    told = labels(axes)
+    assert len(told) >= 3
+    assert len(set(told)) == len(told)
+
+
+def test_values_far_apart_have_a_logarithmic_axis_if_they_may() -> None:
+    series = {"vae": ([0.0, 1.0], [0.01, 1.0])}
+    assert axes_of(Panel("loss", series, ("vae",)))[0].get_yscale() == "log"
+    assert axes_of(Panel("loss", series, ("vae",), log=False))[0].get_yscale() == "linear"
+
+
+@pytest.mark.parametrize("divergence", [[30.0, 33.0, 20.0], [0.01, 5.0, 30.0]])
+def test_the_names_of_lines_with_two_scales_lie_on_no_line_and_no_tick(divergence: list[float]) -> None:
+    updates = [0.0, 10.0, 30.0]
+    series = {"kl": (updates, divergence), "kl_beta": (updates, [1e-3, 1e-3, 1e-3])}
+    axes, canvas = axes_of(Panel("KL", series, ("kl",), right=("β", "kl_beta")))
+    right = axes.figure.axes[1]
+    legend = right.get_legend().get_window_extent()
+    renderer = canvas.get_renderer()
+    assert not any(legend.overlaps(label.get_window_extent(renderer)) for label in right.get_yticklabels())
+    for each in (axes, right):
+        line = each.get_lines()[0]
+        heights = each.transData.transform(line.get_xydata())[:, 1]
+        assert heights.max() < legend.y0
+    assert max(label.get_window_extent(renderer).x1 for label in right.get_yticklabels()) < canvas.get_width_height()[0]
+
+
+def test_a_step_is_named_where_it_begins_and_lines_that_coincide_are_both_seen() -> None:
+    series = {"flow": ([10.0, 30.0], [1.0, 2.0]), "text_encoder": ([10.0, 30.0], [1.0, 2.0])}
+    axes, _ = axes_of(Panel("rate", series, ("flow", "text_encoder")))
+    assert [text.get_text().strip() for text in axes.texts] == ["vae", "flow"]
+    assert [line.get_linestyle() for line in axes.get_lines()[:2]] == ["-", "--"]
