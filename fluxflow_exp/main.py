@@ -135,13 +135,13 @@ def train(values: dict[str, Any], *, swept: str = "", start_up: StartUp | None =
     from fluxflow_exp import pipeline
     from fluxflow_exp.machine import ranks, spawn
     from fluxflow_exp.preflight import check
-    from fluxflow_exp.run import opening
+    from fluxflow_exp.run import refusals
 
     start_up.ends("imports")
     if not values["validate"]:
         values = ranks.with_started_nodes(values)
     # The plan of another machine's run is one, too: it says what is lacking here.
-    problems = check.problems(values, here=not values["validate"]) or opening.sharing_problems(values, swept=swept)
+    problems = check.problems(values, here=not values["validate"]) or refusals.sharing_problems(values, swept=swept)
     if problems:
         raise UserError(*problems)
     start_up.ends("checks")

@@ -18,7 +18,7 @@ from fluxflow_exp.machine.ranks import Ranks, local_rank, start_ranks
 from fluxflow_exp.monitor.finite import NonFiniteError
 from fluxflow_exp.monitor.start_up import StartUp
 from fluxflow_exp.preflight.hardware import hardware_problems
-from fluxflow_exp.run import failures, mirror, summary, time_budget
+from fluxflow_exp.run import failures, mirror, refusals, summary, time_budget
 from fluxflow_exp.run.compiled_code import compiled_code
 from fluxflow_exp.run.folder import Mirror, RunFolder, run_path
 from fluxflow_exp.run.live_report import draw_graphs, write_card
@@ -42,8 +42,7 @@ def run(values: dict[str, Any], *, swept: str = "", start_up: StartUp | None = N
     config = typed(values)
     machine = prepare(config.hardware, local_rank=local_rank(), computes=not config.validate)
     if config.validate:
-        lacking = [f"  note: {line}" for line in hardware_problems(config.hardware)]
-        Console().say("\n".join([_plan(config, build_data(config), machine)[1], *lacking]))
+        _validate(values, config, machine, swept)
         return
     ranks = start_ranks(machine.device, config.hardware.devices)
     start_up.ends("device")
@@ -60,6 +59,17 @@ def run(values: dict[str, Any], *, swept: str = "", start_up: StartUp | None = N
     finally:
         folder.unlock()
     ranks.leave()
+
+
+def _validate(values: dict[str, Any], config: RunConfig, machine: Machine, swept: str) -> None:
+    """Say what the command would do. UserError: what it would refuse."""
+    data = build_data(config)
+    lengths, text = _plan(config, data, machine)
+    folder = RunFolder(run_path(values, swept))
+    if refusals.refuse(folder, values, lengths, data) == "complete":
+        text = f"{folder.path}: complete"
+    lacking = [f"  note: {line}" for line in hardware_problems(config.hardware)]
+    Console().say("\n".join([text, *lacking]))
 
 
 def _fail(error: Exception, folder: RunFolder, ranks: Ranks, console: Console) -> NoReturn:
@@ -93,12 +103,12 @@ def _train(
         ranks.meet()
     lengths, text = _plan(config, data, machine, ranks)
     start_up.ends("data")
-    console.say(text)
     opened = open_run(folder, values, lengths, data, console, machine=machine.describe()) if ranks.first else None
     if ranks.from_first(opened) == "complete":
         if ranks.first:
             _look_after(config, folder, console)
         return
+    console.say(text)  # last, so that a refusal stands alone
     if ranks.first:
         console.log_to(folder.log)
         folder.count_from(start_up.began)
@@ -211,10 +221,7 @@ def _timed(config: RunConfig, name: str, run: RunContext, length: Length, data: 
         taken = time_budget.spent(run.folder.read_record(), earlier, begun)
         return time_budget.seconds_left(config, name, run=taken, begun=begun)
 
-    state = (seconds_left(), run.checkpoints.newest(name) is not None) if run.ranks.first else (0.0, False)
-    seconds, begun = run.ranks.from_first(state)
-    if begun:
-        raise UserError(f"step {name} has begun without minutes; it can be given some when it has finished")
+    seconds = run.ranks.from_first(seconds_left() if run.ranks.first else 0.0)
     updates, each, least = pace.updates_within(
         config, name, run, seconds_left, length=length, data=data, earlier=earlier
     )

@@ -1,4 +1,4 @@
-"""Starting, continuing, or refusing: what a command means for the run folder that it names."""
+"""Starting or continuing: what a command means for the run folder that it names."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from fluxflow_exp import files
 from fluxflow_exp.console import Console
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.machine import clock
-from fluxflow_exp.run import digest_list, inputs, mirror, provenance, summary, tally, time_budget
-from fluxflow_exp.run.folder import RunFolder, run_path
-from fluxflow_exp.run.identity import EXTENSIBLE, IDENTITY, identity_differences, is_extension, tell, words_back
+from fluxflow_exp.run import inputs, mirror, provenance, refusals, tally, time_budget
+from fluxflow_exp.run.folder import RunFolder
 from fluxflow_exp.run.inputs import Inputs
+from fluxflow_exp.run.refusals import Standing
 
 if TYPE_CHECKING:
     from fluxflow_exp.data.protocols import DataSet
@@ -40,7 +40,7 @@ def open_run(
         folder.lock()
     except UserError:
         if folder.exists() and values["resume"] != "fresh":
-            refuse_other(folder, values)  # which says more than that it is held
+            refusals.refuse_other(folder, values)  # which says more than that it is held
         raise
     try:
         return _open(folder, values, lengths, Inputs(values, data), console, machine)
@@ -65,32 +65,27 @@ def _open(
     created = not folder.exists()
     if created:
         _must_be_held(folder)
-        _refuse_foreign(folder)
+        refusals.refuse_foreign(folder)
         create(folder, values, _given())
-    refuse_other(folder, values)
-    record, longer = folder.read_record(), extends(folder, values)
-    if longer:
-        time_budget.stretch(record, values, folder.frozen())
-    lengths = time_budget.fixed(record, values, lengths)
-    left = _steps_left(record, lengths, longer)
+    found = refusals.standing(folder, values, lengths)
+    record, left = found.record, found.left
     _note_finished(record, inputs, [name for name in lengths if name not in left], console)
-    if not left and folder.summary.exists():
+    if found.complete:
         console.say(f"{folder.path}: complete")
         return "complete"
     _must_be_held(folder)
     folder.remove_leftovers()
     if not created:
-        folder.check_links()
-        _check_inputs(folder, record, inputs, left, console)
-        _refuse_less(folder, lengths, left)
-        digest_list.check_finished(folder, [name for name in lengths if name not in left])
+        changed = refusals.refuse_changed(folder, found, inputs)
         told = tally.check_rows(folder, record, resume=values["resume"])
+        if changed:
+            _accept(folder, found, inputs, changed, console)
         if told:
             console.say("\n  ".join(told))
-    if longer:
+    if found.longer:
         extend(folder, record, values, _given())
     before = record.get("planned", {})
-    record["planned"] = {n: asdict(e) if n in left else before.get(n, asdict(e)) for n, e in lengths.items()}
+    record["planned"] = {n: asdict(e) if n in left else before.get(n, asdict(e)) for n, e in found.lengths.items()}
     for name in lengths:
         if time_budget.is_open(record, values, name):
             record["planned"][name]["updates"] = 0  # not known yet
@@ -104,62 +99,17 @@ def _must_be_held(folder: RunFolder) -> None:
         raise UserError(f"nothing can be written in {folder.path} or beside it: choose another output_root=…")
 
 
-def _steps_left(record: dict[str, Any], lengths: dict[str, Length], longer: bool) -> list[str]:
-    """Steps that are not finished; `longer`: the last one is to be extended."""
-    entries, planned = record["steps"], record.get("planned", {})
-    last = list(lengths)[-1]
-    return [
-        name
-        for name, each in lengths.items()
-        if not summary.is_finished(entries.get(name), planned.get(name, asdict(each)))
-        or (longer and name == last and "ended_by" not in entries[name])
-    ]
-
-
 def _note_finished(record: dict[str, Any], inputs: Inputs, steps: list[str], console: Console) -> None:
     for name, what in inputs.changed_data(record, steps).items():
         console.say(f"Note: step {name} is finished; its data are not what it was trained on: {what}")
 
 
-def _check_inputs(folder: RunFolder, record: dict[str, Any], inputs: Inputs, left: list[str], console: Console) -> None:
-    """UserError: something that the steps that are `left` are made from has changed, and nobody asked to go on."""
-    steps: dict[str, list[str]] = {}
-    for name, what in inputs.changed_data(record, left).items():
-        steps.setdefault(what, []).append(name)
-    lines = [f"the data of {' and '.join(names)}: {what}" for what, names in steps.items()]
-    lines += inputs.changed_files(record, left)
-    if not lines:
-        return
-    if inputs.values["resume"] != "extend":
-        raise UserError(
-            f"{folder.path}: what this run is made from is not what it was when it began:\n"
-            + "".join(f"    {line}\n" for line in lines)
-            + "  Put it back, or go on with it as it is now: resume=extend. Or give this run its own name=…, or "
-            "resume=fresh (moves the old folder aside)"
-        )
-    inputs.accept(record, left)
-    record.setdefault("changes", []).append({"time": clock.date(), "after": _progress(folder, left), "what": lines})
+def _accept(folder: RunFolder, found: Standing, inputs: Inputs, lines: list[str], console: Console) -> None:
+    """Go on with what has changed, as it was asked."""
+    inputs.accept(found.record, found.left)
+    after = refusals.progress(folder, found.left)
+    found.record.setdefault("changes", []).append({"time": clock.date(), "after": after, "what": lines})
     console.say("\n  ".join(["Going on with what has changed since the run began (resume=extend):", *lines]))
-
-
-def _refuse_less(folder: RunFolder, lengths: dict[str, Length], left: list[str]) -> None:
-    """UserError: a step would end before where it stands."""
-    for name, update in _progress(folder, left).items():
-        length = lengths[name]
-        if update > length.updates:
-            raise UserError(
-                f"{folder.path}: step {name} stands at update {update}, and would now end after {length.updates} "
-                f"({length.updates_per_epoch} an epoch). More epochs of the last step: resume=extend with "
-                f"stage.steps.{name}.n_epochs={-(-update // length.updates_per_epoch)} or more. Or give this run its "
-                "own name=…, or resume=fresh (moves the old folder aside)"
-            )
-
-
-def _progress(folder: RunFolder, steps: list[str]) -> dict[str, int]:
-    """Step → the update of its newest checkpoint."""
-    from fluxflow_exp.run.checkpoint import CheckpointStore  # torch
-
-    return {name: CheckpointStore(folder.checkpoints).progress(name) for name in steps}
 
 
 def extend(folder: RunFolder, record: dict[str, Any], values: dict[str, Any], overrides: list[str]) -> None:
@@ -233,62 +183,3 @@ def _start(
     record["made_with"] = record["made_with"] or made_with
     folder.write_record(record)
     return "continued" if again else "new"
-
-
-def _refuse_foreign(folder: RunFolder) -> None:
-    ours = {".lock", "config.yaml", "checkpoints", "weights", "graph", "samples", "plan.json"}
-    if folder.lacks_record():
-        folder.read_record()  # says so
-    there = folder.path.iterdir() if folder.path.is_dir() else ()
-    # A start that was ended before it had a record leaves temporary files.
-    if any(path.name not in ours and not path.name.startswith("tmp-") for path in there):
-        raise UserError(f"{folder.path} is not empty and holds no run of this program. Choose another name=…")
-
-
-def differences(folder: RunFolder, values: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Key → (value there, value asked) for what makes it another run."""
-    frozen = folder.frozen()
-    lacking = [section for section in IDENTITY if section not in frozen]
-    if lacking:
-        raise files.DamagedError(f"{folder.config} is not whole: it has no {', '.join(lacking)}")
-    return identity_differences(values, frozen)
-
-
-def extends(folder: RunFolder, values: dict[str, Any]) -> bool:
-    """Whether the command asks for more epochs of the last step, and says so."""
-    return is_extension(values, folder.frozen())
-
-
-def refuse_other(folder: RunFolder, values: dict[str, Any]) -> None:
-    """UserError: the folder holds a run with another configuration."""
-    differing = differences(folder, values)
-    if not differing or extends(folder, values):
-        return
-    extend, unmeant = ", or, for more epochs of the last step alone, resume=extend", differing
-    if values["resume"] == "extend":
-        extend = "; resume=extend is for more epochs of the last step alone"
-        unmeant = {key: pair for key, pair in differing.items() if key.rpartition(".")[2] not in EXTENSIBLE}
-    words = words_back(unmeant)
-    back = f"  To go on with that one, say {' '.join(words)}\n" if words else ""
-    raise UserError(
-        f"{folder.path} holds a run with another configuration:\n{tell(differing)}\n{back}"
-        f"  Give this one its own name=…, or resume=fresh (moves the old folder aside){extend}"
-    )
-
-
-def sharing_problems(values: dict[str, Any], *, swept: str = "") -> list[str]:
-    """Return what stands in the way of a run, or of a sweep's job named `swept`: the two never share a folder.
-
-    Where they do already, each may go on; but a fresh start would move the other aside with it.
-    """
-    own = RunFolder(run_path(values, swept))
-    outer = RunFolder(run_path(values))
-    inside = [] if swept else sorted(p.parent.name for p in own.path.glob("*/run.json") if p.parent.name[:4] != "tmp-")
-    if own.exists() and not (inside and values["resume"] == "fresh"):
-        return []
-    if inside:
-        more = f" and {len(inside) - 1} more" if len(inside) > 1 else ""
-        return [f"{own.path} is the folder of a sweep ({inside[0]}{more}). Give this run its own name=…"]
-    if swept and outer.exists():
-        return [f"{outer.path} is the folder of a single run. Give this sweep its own name=…"]
-    return []

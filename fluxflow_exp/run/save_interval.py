@@ -20,16 +20,21 @@ class SaveClock:
         self.every_minutes, self.every_updates = every_minutes, every_updates
         self.kills, self.lived = kills, lived
         self.cost: float | None = None  # seconds a save; None: none was made yet
+        self._told = False
         self.saved()
 
-    def saved(self, cost: float | None = None) -> str | None:
-        """Begin anew. With `every_minutes=auto` the first measured `cost` gives an interval, and a line about it."""
+    def saved(self, cost: float | None = None, *, goes_on: bool = True) -> str | None:
+        """Begin anew. With `every_minutes=auto` the first measured `cost` gives an interval.
+
+        A line about it is returned once, where what was saved `goes_on`.
+        """
         self._last = clock.now()
         if cost is None:
             return None
-        first, self.cost = self.cost is None, cost
-        if self.every_minutes != "auto" or not first:
+        self.cost = cost
+        if self.every_minutes != "auto" or self._told or not goes_on:
             return None
+        self._told = True
         cuts = f"is expected to be cut off every {self.between_losses() / 3600:.2g} h"
         if self.kills:
             times = f"{self.kills} times" if self.kills > 1 else "once"

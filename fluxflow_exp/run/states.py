@@ -12,7 +12,7 @@ from fluxflow_exp import files
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.machine import slurm
 from fluxflow_exp.machine.slurm import JobState
-from fluxflow_exp.run import failures, inputs, opening
+from fluxflow_exp.run import failures, inputs, refusals
 from fluxflow_exp.run.folder import RunFolder
 from fluxflow_exp.run.metric_log import read_rows
 
@@ -159,9 +159,9 @@ def labels(overrides: list[list[str]]) -> list[str]:
 
 
 def _changes(folder: RunFolder, values: dict[str, Any]) -> list[str]:
-    if opening.extends(folder, values):
+    if refusals.extends(folder, values):
         return []
-    differing = opening.differences(folder, values)
+    differing = refusals.differences(folder, values)
     return [f"{key}: {theirs!r} there, {mine!r} now" for key, (theirs, mine) in differing.items()]
 
 

@@ -14,7 +14,7 @@ from fluxflow_exp.config.compose import resolve
 from fluxflow_exp.config.override_words import as_text
 from fluxflow_exp.config.overrides import composed
 from fluxflow_exp.errors import UserError
-from fluxflow_exp.run import lookup, opening, states
+from fluxflow_exp.run import lookup, refusals, states
 from fluxflow_exp.run.folder import RunFolder, run_path
 from fluxflow_exp.study.spec import Spec, merged
 from fluxflow_exp.sweep import jobs
@@ -104,7 +104,7 @@ def _reason(spec: Spec, folder: RunFolder, known: set[tuple[str, ...]], seeds: s
         if seed in seeds:
             return None  # whether its configuration has changed since, its state says
         return f"seed {seed} is not asked for"
-    differing = min((opening.differences(folder, each.values) for each in candidates), key=len)
+    differing = min((refusals.differences(folder, each.values) for each in candidates), key=len)
     named = distinct(differing).items()
     keys = [f"{key}: {theirs!r} there, {mine!r} now" for key, (theirs, mine) in named if key != "seed"]
     more = f" and {len(keys) - SHOWN_KEYS} more" if len(keys) > SHOWN_KEYS else ""

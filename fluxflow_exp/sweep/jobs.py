@@ -20,7 +20,7 @@ from fluxflow_exp.config.overrides import Failure
 from fluxflow_exp.console import fail
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.preflight import check
-from fluxflow_exp.run import frozen, mirror, opening, states
+from fluxflow_exp.run import frozen, mirror, opening, refusals, states
 from fluxflow_exp.run.folder import Mirror, RunFolder, run_path
 from fluxflow_exp.run.lock import LOOK_SECONDS
 
@@ -66,7 +66,7 @@ class Sweep:
             sys.exit(2)
         values = [each for each in composed if isinstance(each, dict)]
         if values[0]["validate"]:
-            _print_plans(labels, values)
+            _print_plans(labels, values, [list(each) for each in overrides])
             leave_nothing(folder)
             sys.exit(0)
         jobs = [_job(label, list(each), own) for label, each, own in zip(labels, overrides, values, strict=True)]
@@ -157,7 +157,7 @@ def _sharing_problems(composed: list[dict[str, Any] | str], overrides: Sequence[
         line
         for values, given in zip(composed, overrides, strict=True)
         if isinstance(values, dict)
-        for line in opening.sharing_problems(values, swept=job_folder(values, list(given)))
+        for line in refusals.sharing_problems(values, swept=job_folder(values, list(given)))
     ]
     return list(dict.fromkeys(found))
 
@@ -180,7 +180,7 @@ def _job(label: str, overrides: list[str], values: dict[str, Any]) -> Job:
         if entry.state in (states.STALE, states.DAMAGED) and values["resume"] == "fresh":
             print(f"{label}: the {entry.state} run was moved to {folder.move_aside()}")
             entry = states.Entry(states.NEW)
-        if entry.state == states.DONE and opening.extends(folder, values):
+        if entry.state == states.DONE and refusals.extends(folder, values):
             entry = states.Entry(states.INTERRUPTED, "to be extended")
         job = Job(label, overrides, values, folder, entry)
         if job.runs:
@@ -207,7 +207,7 @@ def _freeze(job: Job) -> None:
     if not job.folder.exists():
         opening.create(job.folder, values, job.overrides)
         return
-    if opening.extends(job.folder, job.values):
+    if refusals.extends(job.folder, job.values):
         opening.extend(job.folder, job.folder.read_record(), values, job.overrides)
     job.folder.freeze(values)
     job.folder.failure.unlink(missing_ok=True)
@@ -253,16 +253,20 @@ def _schedulers_log() -> str | None:
     return str(submitit.JobEnvironment().paths.stderr)
 
 
-def _print_plans(labels: list[str], values: list[dict[str, Any]]) -> None:
+def _print_plans(labels: list[str], values: list[dict[str, Any]], overrides: list[list[str]]) -> None:
+    """Say what each job would do. SystemExit: one would be refused."""
     from fluxflow_exp import pipeline
 
-    for label, each in zip(labels, values, strict=True):
+    wrong = []
+    for label, each, given in zip(labels, values, overrides, strict=True):
         print(f"\n== {label}")
         try:
-            pipeline.run(each)
+            pipeline.run(each, swept=job_folder(each, given, label))
         except UserError as error:
-            fail([f"{label}: {error}"])
-            sys.exit(2)
+            wrong.append(f"{label}: {error}")
+    if wrong:
+        fail(wrong)
+        sys.exit(2)
 
 
 def leave_nothing(folder: Path) -> None:

@@ -226,8 +226,9 @@ class Trainer(Validated):
             setup.folder.count_time(spent=self.time_breakdown.take())
             if not final:  # after a step's last save the pipeline sees to them
                 setup.live_report.refresh()
-        said = setup.clock.saved(clock.now() - started)
-        if said and not setup.stop.signum:  # of no use to a run that stops
+        goes_on = not (final or setup.stop.signum)
+        said = setup.clock.saved(clock.now() - started, goes_on=goes_on)
+        if said:
             setup.console.say(said)
 
     def _load(self, path: Path) -> None:

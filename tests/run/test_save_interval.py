@@ -49,6 +49,9 @@ def test_auto_measures_and_says_why() -> None:
     assert "a save takes 20.00 s" in said
     assert said.endswith("and the run has been cut off 2 times in 60 min")
     assert clock.saved(21.0) is None  # said once a process
+    steps = SaveClock(every_minutes="auto", every_updates=None)
+    assert steps.saved(20.0, goes_on=False) is None  # a step's last save: nothing follows that it would be said of
+    assert (steps.saved(20.0) or "").startswith("Saving every ")
     lately = SaveClock(every_minutes="auto", every_updates=None, kills=1)
     assert (lately.saved(20.0) or "").endswith("and the run has been cut off once")
 

@@ -15,11 +15,11 @@ from fluxflow_exp import status
 from fluxflow_exp.config.compose import resolve
 from fluxflow_exp.config.overrides import compose_config
 from fluxflow_exp.preflight.check import problems
-from fluxflow_exp.run import opening, states
+from fluxflow_exp.run import opening, refusals, states
 from fluxflow_exp.run.folder import RunFolder
 from fluxflow_exp.sweep import jobs as sweep
 from fluxflow_exp.sweep.jobs import digest
-from tests.conftest import TOY
+from tests.conftest import TOY, toy
 from tests.helpers.children import command
 
 REPOSITORY = Path(__file__).parents[2]
@@ -112,6 +112,17 @@ def test_plans_can_be_made_where_the_gpu_is_not(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_plans_are_refused_as_their_jobs_would_be(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    values = {**toy(tmp_path), "validate": True}
+    opening.create(RunFolder(tmp_path / "quickstart" / sweep.job_folder(values, ["seed=0"])), {**values, "seed": 7}, [])
+    with pytest.raises(SystemExit) as ended:
+        sweep._print_plans(["seed=0", "seed=1"], [values, {**values, "seed": 1}], [["seed=0"], ["seed=1"]])
+    assert ended.value.code == 2
+    said = capsys.readouterr()
+    assert "seed: 7 there, 0 asked" in said.err
+    assert said.out.count("PIPELINE EXECUTION PLAN") == 1
+
+
 @pytest.mark.slow
 def test_an_extended_run_is_not_stale(tmp_path: Path) -> None:
     for more in ([], ["stage.steps.vae.n_epochs=2", "resume=extend"]):
@@ -183,10 +194,10 @@ def test_what_shares_a_folder_already_goes_on(tmp_path: Path) -> None:
     values: dict[str, Any] = {"output_root": str(tmp_path), "name": "vae", "resume": "auto"}
     for folder in (tmp_path / "vae", tmp_path / "vae" / "seed=0-12345678"):
         RunFolder(folder).create({}, {})
-    assert opening.sharing_problems(values) == []
-    assert opening.sharing_problems(values, swept="seed=0-12345678") == []
-    assert len(opening.sharing_problems(values, swept="seed=1-87654321")) == 1
-    assert len(opening.sharing_problems({**values, "resume": "fresh"})) == 1
+    assert refusals.sharing_problems(values) == []
+    assert refusals.sharing_problems(values, swept="seed=0-12345678") == []
+    assert len(refusals.sharing_problems(values, swept="seed=1-87654321")) == 1
+    assert len(refusals.sharing_problems({**values, "resume": "fresh"})) == 1
 
 
 def test_status_calls_a_single_run_no_job(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

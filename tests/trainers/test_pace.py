@@ -12,7 +12,7 @@ from fluxflow_exp import pipeline
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.machine import clock
 from fluxflow_exp.run.checkpoint import CheckpointStore
-from fluxflow_exp.run.opening import sharing_problems
+from fluxflow_exp.run.refusals import sharing_problems
 from fluxflow_exp.trainers import publish
 from fluxflow_exp.trainers.base import Trainer
 from tests.conftest import toy
