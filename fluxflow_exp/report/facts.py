@@ -9,7 +9,7 @@ import yaml
 
 from fluxflow_exp import files
 from fluxflow_exp.errors import UserError
-from fluxflow_exp.monitor.metrics import METRICS, Metric, named
+from fluxflow_exp.monitor.metrics import METRICS, named
 from fluxflow_exp.reference import standing
 from fluxflow_exp.report import config_diff, gallery, hours, panels
 from fluxflow_exp.report.config_diff import Parent
@@ -240,11 +240,13 @@ def as_json(card: Card) -> dict[str, Any]:
 
 
 def _evaluations(folder: Path) -> list[dict[str, Any]]:
-    return [
-        {**record, "title": METRICS.get(f"val_{record['metric']}", Metric(record["metric"])).title, "file": path.name}
-        for path in sorted(folder.glob("*.json"))
-        for record in files.read_json(path)["results"]
-    ]
+    found = []
+    for path in sorted(folder.glob("*.json")):
+        for record in files.read_json(path)["results"]:
+            known = METRICS.get(f"val_{record['metric']}") or named(record["metric"])
+            unit = record["unit"] or known.unit or None
+            found.append({**record, "title": known.title, "unit": unit, "file": path.name})
+    return found
 
 
 def _maybe(path: Path) -> dict[str, Any] | None:

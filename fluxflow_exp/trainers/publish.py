@@ -12,7 +12,7 @@ from fluxflow_exp.config.schema import RunConfig
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.machine import sharding
 from fluxflow_exp.models import lora, weights
-from fluxflow_exp.monitor.verdict import verdict
+from fluxflow_exp.monitor.verdict import rate_left, verdict
 from fluxflow_exp.run import digest_list
 from fluxflow_exp.run.checkpoint import CheckpointStore
 from fluxflow_exp.run.folder import RunFolder
@@ -90,11 +90,12 @@ def _judged(setup: StepContext, trainer: Trainer) -> dict[str, Any]:
     """Return the best point of a step, and the verdict on its length, which is said."""
     if trainer.best is None:
         return {}
-    rows = [row for row in read_rows(setup.folder.metrics(setup.name)) if row["kind"] == "held_out"]
+    rows = read_rows(setup.folder.metrics(setup.name))
     metric = next(iter(trainer.held_out))  # the one that a plateau follows
-    points = [(row["global_step"], row["metrics"].get(metric)) for row in rows]
+    points = [(row["global_step"], row["metrics"].get(metric)) for row in rows if row["kind"] == "held_out"]
     known = [(update, value) for update, value in points if value is not None]
-    said = verdict(known or [trainer.best[:2]], metric=metric)
+    rate = rate_left([row["learning_rates"] for row in rows if row["kind"] == "train"])
+    said = verdict(known or [trainer.best[:2]], metric=metric, rate=rate)
     setup.console.say(f"Step {setup.name}: {said}")
     return {"best": {"update": trainer.best.update, "metric": metric, "value": trainer.best.loss}, "verdict": said}
 

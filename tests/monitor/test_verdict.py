@@ -5,11 +5,11 @@ import random
 
 import pytest
 
-from fluxflow_exp.monitor.verdict import SURE, roughness, trend, verdict
+from fluxflow_exp.monitor.verdict import SURE, rate_left, roughness, trend, verdict
 
 
-def said(losses: list[float]) -> str:
-    return verdict([(46 * (i + 1), loss) for i, loss in enumerate(losses)], metric="val_flow")
+def said(losses: list[float], *, rate: float = 1.0) -> str:
+    return verdict([(46 * (i + 1), loss) for i, loss in enumerate(losses)], metric="val_flow", rate=rate)
 
 
 def course(n: int, turn: int, slope: float, noise: float) -> list[float]:
@@ -38,6 +38,23 @@ def test_a_loss_that_falls_asks_for_time_and_a_flat_one_for_nothing() -> None:
     assert "hardly moves" in said(course(60, 20, 0, 1e-3))
     creeping = [1 - 1e-6 * i for i in range(30)]
     assert "hardly moves" in said(creeping)
+
+
+def test_a_loss_that_falls_while_the_rate_runs_out_asks_for_a_longer_schedule() -> None:
+    falling = course(40, 40, 0, 1e-4)
+    assert said(falling, rate=0.01) == (
+        "held-out loss (val_flow) was still falling at update 1,840, where the learning rate has run out (0.01 of its "
+        "highest): a longer schedule may pay"
+    )
+    assert said(falling, rate=0.0).endswith("(0 of its highest): a longer schedule may pay")
+    assert said(falling, rate=0.5).endswith("at update 1,840: longer pays")
+    assert said(course(150, 100, 2e-4, 1e-5), rate=0.01) == said(course(150, 100, 2e-4, 1e-5))
+
+
+def test_the_rate_that_is_left_is_that_of_the_player_who_has_most() -> None:
+    assert rate_left([{"flow": 1e-4}, {"flow": 2e-4}, {"flow": 2e-6}]) == pytest.approx(0.01)
+    assert rate_left([{"flow": 2e-4, "text_encoder": 1e-5}, {"flow": 0.0, "text_encoder": 5e-6}]) == 0.5
+    assert rate_left([]) == rate_left([{}]) == 1.0
 
 
 def test_of_few_evaluations_the_lowest_is_named_and_no_more() -> None:

@@ -43,6 +43,18 @@ def test_a_page_is_quiet_alone_and_fits(
     page.close()
 
 
+def test_on_a_phone_metrics_are_a_line_each_and_keep_their_names_in_sight(browser: Any, pages: dict[str, Path]) -> None:
+    page = Watched(browser, pages["card"], size="narrow").page
+    cells = "[...document.querySelectorAll('#metrics tbody tr')].map((row) => row.getBoundingClientRect().height)"
+    assert max(page.evaluate(cells)) < 36  # px; of two lines 50
+    page.evaluate("document.querySelector('#metrics .scroll').scrollLeft = 150")
+    left = "document.querySelector({}).getBoundingClientRect().left"
+    assert page.evaluate(left.format("'#metrics tbody th'")) == page.evaluate(left.format("'#metrics .scroll'"))
+    gap = "document.querySelector('header .tiles + .note').getBoundingClientRect().top - "
+    assert page.evaluate(f"{gap}document.querySelector('.tiles').getBoundingClientRect().bottom") >= 8
+    page.close()
+
+
 def test_the_slider_is_reached_and_moved_by_keys(browser: Any, pages: dict[str, Path]) -> None:
     watched = Watched(browser, pages["card"])
     page = watched.page
