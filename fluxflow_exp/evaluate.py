@@ -57,6 +57,8 @@ def evaluate(
     chosen = _fitting(evaluator, chosen, options, left_out)
     _check_used(options, chosen, left_out)
     evaluator.wanted = _wanted(options, chosen, subject)
+    for reason, names in _by_reason(left_out).items():
+        print(f"left out: {', '.join(names)}: {reason}", flush=True)
     return evaluator.run(), left_out, subject, evaluator.pictures
 
 
@@ -74,7 +76,7 @@ def _chosen(options: argparse.Namespace, subject: Subject) -> tuple[list[str], d
         autoencoder = measure.of == "reconstructions"
         lacking = subject.lacks(AUTOENCODER if autoencoder else (*AUTOENCODER, *FLOW))
         if lacking:
-            trained = "" if autoencoder else f": {name} needs a run with a flow step"
+            trained = "" if autoencoder else ": a run with a flow step has them"
             reasons[name] = f"{subject.file} comes with no {' and no '.join(lacking)}{trained}"
         elif name in taught:
             reasons[name] = f"{options.features} taught this model, and does not judge it: --features ANOTHER"
@@ -150,12 +152,20 @@ def _check_used(options: argparse.Namespace, chosen: list[str], left_out: dict[s
 
 def _sorted_out(known: list[str], asked: list[str], reasons: dict[str, str]) -> tuple[list[str], dict[str, str]]:
     """The metrics to take, in order, and reasons of those left out without having been asked for."""
-    refused = [f"--metrics {name}: {reasons[name]}" for name in asked if name in reasons]
+    refused = {name: reasons[name] for name in asked if name in reasons}
     if refused:
-        raise UserError(*refused)
+        raise UserError(*(f"--metrics {' '.join(names)}: {reason}" for reason, names in _by_reason(refused).items()))
     if asked:
         return [name for name in known if name in asked], {}
     return [name for name in known if name not in reasons], reasons
+
+
+def _by_reason(reasons: dict[str, str]) -> dict[str, list[str]]:
+    """Reason → the metrics that it holds for: each is said once."""
+    found: dict[str, list[str]] = {}
+    for name, reason in reasons.items():
+        found.setdefault(reason, []).append(name)
+    return found
 
 
 def _perceptual(options: argparse.Namespace, left_out: dict[str, str]) -> Perceptual | None:
@@ -239,8 +249,6 @@ def main(arguments: list[str] | None = None) -> int:
     for each in records:
         if each.nearest:
             print(f"guidance {each.guidance:g}, {'averaged' if each.ema else 'raw'} weights: {each.nearest['said']}")
-    for name, reason in left_out.items():
-        print(f"left out: {name}: {reason}")
     if options.json:
         files.write_json(options.json, {"results": [asdict(each) for each in records], "left_out": left_out})
     if subject.run:
