@@ -9,6 +9,7 @@ from fluxflow_exp.config.published import TARGET
 from fluxflow_exp.export.source import Source
 from fluxflow_exp.report import facts as run_facts
 from fluxflow_exp.report.facts import Card
+from fluxflow_exp.run.judged import Guidance
 
 UNKNOWN = "Unknown: the weights were exported without the run that trained them."
 NO_LICENCE = (
@@ -20,14 +21,15 @@ PROMPT = "a red circle on a blue ground"
 
 def card(source: Source, use: str, output: Path, *, licence: str | None, library: str) -> str:
     """The text of README.md. `use`: how the folder is used, with {folder}, {name}, {prompt} and others in braces."""
-    flow, run = source.facts["flow"], source.run
+    run = source.run
     pretrained = source.target("text_encoder").startswith("fluxflow_exp.models.huggingface.")
     shown = run_facts.read(run) if run else None
     text = use.format(
         folder=output.name,
         name=source.name,
         prompt=PROMPT,
-        guidance=", guidance_scale=4.0" if flow["cfg_dropout_prob"] > 0 else "",
+        guidance=arguments(source.guidance),
+        inputs=f" {inputs(source.guidance)}." if source.guidance.scale != 1 else "",
         and_transformers=", and `transformers` for its text encoder" if pretrained else "",
     )
     sections = [
@@ -37,11 +39,24 @@ def card(source: Source, use: str, output: Path, *, licence: str | None, library
         f"## Use\n\n{text}",
         f"## Parts\n\n{_parts(source)}",
         f"## Data\n\n{_data(shown) if shown else UNKNOWN}",
-        f"## Metrics\n\n{_metrics(shown) if shown else UNKNOWN}",
+        f"## Metrics\n\n{_metrics(source, shown) if shown else UNKNOWN}",
         f"## Licence\n\n{_licence(source, licence, pretrained)}",
         f"## Where it is from\n\n{_origin(source, shown)}",
     ]
     return "\n\n".join(sections) + "\n"
+
+
+def arguments(guidance: Guidance) -> str:
+    """The guidance that the run is judged at, as a call of the pipeline takes it, after other arguments."""
+    times = f", guidance_interval=({guidance.interval[0]:g}, {guidance.interval[1]:g})" if guidance.interval else ""
+    return f", guidance_scale={guidance.scale}{times}" if guidance.scale != 1 else ""
+
+
+def inputs(guidance: Guidance) -> str:
+    """The same as inputs of the node for ComfyUI, in a sentence."""
+    low, high = guidance.interval or (0, 1)
+    times = f", guided_from {low:g} and guided_to {high:g}" if guidance.interval else ""
+    return f"The model was judged with guidance_scale {guidance.scale:g}{times}"
 
 
 def remark(output: Path, licence: str | None) -> str:
@@ -95,14 +110,46 @@ def _shown(value: Any) -> Any:
     return Path(value).name if isinstance(value, str) and value.startswith(("/", "~", ".")) else value
 
 
-def _metrics(shown: Card) -> str:
+def _metrics(source: Source, shown: Card) -> str:
+    """What was measured of the very weights that are exported: not of an earlier step, a part, or other averages."""
+    if source.adapter:
+        return "None measured with the adapter."
     rows = [
-        (str(each["title"]), f"{each['value']:.4g}", str(each.get("unit") or ""), f"{each.get('n') or ''}",
-         str(each.get("step") or ""), str(each.get("implementation") or ""))
+        _metric(each)
         for each in run_facts.results(shown)
-        if isinstance(each["value"], int | float)
-    ]  # fmt: skip
-    return _table(("on held-out data", "value", "unit", "n", "step", "measured by"), rows) if rows else "None measured."
+        if isinstance(each["value"], int | float) and _is_of(source, shown, each)
+    ]
+    head = ("on held-out data", "value", "unit", "n", "guidance", "sampler", "other data", "step", "measured by")
+    used = [column for column in range(len(head)) if any(row[column] != "" for row in rows)]
+    found = dict.fromkeys(tuple(row[column] for column in used) for row in rows)
+    return _table(tuple(head[column] for column in used), list(found)) if rows else "None measured."
+
+
+def _metric(result: dict[str, Any]) -> tuple[Any, ...]:
+    """A row for a result; what it does not depend on is empty."""
+    guidance, features = result["guidance"], result.get("features")
+    return (
+        result["title"],
+        f"{result['value']:.4g}",
+        result["unit"] or "",
+        result["n"] or "",
+        "" if guidance is None else f"{guidance:g}",
+        result.get("sampler") or "",
+        " ".join(result.get("data") or []),
+        result["step"],
+        f"{result['implementation']}{', ' + features['name'] if features else ''}",
+    )
+
+
+def _is_of(source: Source, shown: Card, result: dict[str, Any]) -> bool:
+    """Whether a result is of the weights of the step that trained a part last, as they are exported."""
+    step = result["step"]
+    entry, values = shown.record["steps"].get(step), shown.values["stage"]["steps"].get(step, {})
+    if entry is None or step not in {source.facts["trained"].get(part) for part in source.nodes}:
+        return False
+    at = source.facts.get("best", {}).get(step, entry["updates"])
+    alike = values.get("ema") is None or result["ema"] == (source.kind == "ema")
+    return bool(result["update"] == at and alike)
 
 
 def _licence(source: Source, licence: str | None, pretrained: bool) -> str:

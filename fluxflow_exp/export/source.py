@@ -10,8 +10,9 @@ from fluxflow_exp.errors import UserError
 from fluxflow_exp.models import lora, weights
 from fluxflow_exp.models.facts import Facts
 from fluxflow_exp.models.weights import GENERATION_PARTS, State
-from fluxflow_exp.run import lookup
+from fluxflow_exp.run import judged, lookup
 from fluxflow_exp.run.folder import RunFolder
+from fluxflow_exp.run.judged import Guidance
 
 
 # One field for each thing that an exported folder tells.
@@ -30,6 +31,14 @@ class Source:
     @property
     def name(self) -> str:
         return self.run.path.absolute().name if self.run else self.path.stem
+
+    @property
+    def guidance(self) -> Guidance:
+        """What its run is judged at; none of a flow that never left a caption out."""
+        flow = self.facts["flow"]
+        if flow is None or flow["cfg_dropout_prob"] == 0:
+            return Guidance(1.0, None)
+        return judged.guidance(self.run.frozen() if self.run else {})
 
     def target(self, part: str) -> str:
         return str(self.nodes[part][TARGET])

@@ -16,7 +16,7 @@ USE = """\
 Copy this folder into ComfyUI's `custom_nodes` and start ComfyUI again. Under "FluxFlow" there are two nodes:
 *Load {folder}* and *FluxFlow sampler*, whose images go to any node that takes images. They need only what ComfyUI has:
 `torch` and `safetensors`{and_transformers}; not fluxflow_exp. The same prompt, seed and options give the same picture
-as `fluxflow-generate`."""
+as `fluxflow-generate`.{inputs}"""
 
 
 def write(source: Source, folder: Path, output: Path, *, licence: str | None) -> str:
@@ -32,8 +32,9 @@ def write(source: Source, folder: Path, output: Path, *, licence: str | None) ->
     files.write_text(folder / "__init__.py", code)
     weights.publish(folder / "model.safetensors", source.states, source.facts_alone())
     files.write_text(folder / "README.md", card.card(source, USE, output, licence=licence, library="comfyui"))
+    hint = f"{card.inputs(source.guidance)}.\n" if source.guidance.scale != 1 else ""
     return (
         f"{output} holds two nodes for ComfyUI. To use them:\n"
         f"  cp -r {output} ComfyUI/custom_nodes/\n"
-        f"and start ComfyUI again: Add Node > FluxFlow.\n{card.remark(output, licence)}"
+        f"and start ComfyUI again: Add Node > FluxFlow.\n{hint}{card.remark(output, licence)}"
     )

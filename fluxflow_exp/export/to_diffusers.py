@@ -51,7 +51,7 @@ def write(source: Source, folder: Path, output: Path, *, licence: str | None) ->
         f"{output} is a pipeline for diffusers. In Python:\n"
         f"  from diffusers import DiffusionPipeline\n"
         f"  pipeline = DiffusionPipeline.from_pretrained({str(output)!r}, trust_remote_code=True)\n"
-        f'  pipeline("a prompt", seed=0).images[0].save("picture.png")\n'
+        f'  pipeline("a prompt"{card.arguments(source.guidance)}, seed=0).images[0].save("picture.png")\n'
         f"{card.remark(output, licence)}"
     )
 

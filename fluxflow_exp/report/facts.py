@@ -22,7 +22,7 @@ from fluxflow_exp.run.identity import flatten
 from fluxflow_exp.run.metric_log import read_rows
 from fluxflow_exp.run.states import Entry
 
-OURS = "this package, while training"
+OURS = "fluxflow_exp, while training"
 
 
 # One field for each file or a section of the card.

@@ -6,6 +6,7 @@ from typing import Any
 from fluxflow_exp import files
 from fluxflow_exp.config import published
 from fluxflow_exp.console import Console
+from fluxflow_exp.run import judged
 from fluxflow_exp.run.folder import RunFolder
 
 
@@ -82,9 +83,14 @@ def _point(final: Path) -> str:
 
 
 def _guidance(folder: RunFolder) -> str:
-    """Return the options of guidance if the last flow step left captions out, which it needs."""
-    steps = [step for step in folder.frozen()["stage"]["steps"].values() if "objective" in step["trainer"]]
-    return " --use_cfg --guidance_scale 4" if steps and steps[-1]["cfg_dropout_prob"] > 0 else ""
+    """Return the options of the guidance that the run is judged at, if its last flow step left captions out."""
+    values = folder.frozen()
+    steps = [step for step in values["stage"]["steps"].values() if "objective" in step["trainer"]]
+    scale, interval = judged.guidance(values)
+    if not steps or steps[-1]["cfg_dropout_prob"] == 0 or scale == 1:
+        return ""
+    times = f" --guidance_interval {interval[0]:g} {interval[1]:g}" if interval else ""
+    return f" --use_cfg --guidance_scale {scale:g}{times}"
 
 
 def _parts(record: dict[str, Any], folder: RunFolder) -> list[str]:

@@ -1,15 +1,22 @@
 """From a run to a folder by the command, and what it refuses."""
 
+import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 
-from fluxflow_exp import pipeline
+from fluxflow_exp import files, pipeline
+from fluxflow_exp.export import card
 from fluxflow_exp.export.command import cli
+from fluxflow_exp.export.source import read
 from fluxflow_exp.models import lora, weights
+from fluxflow_exp.run import judged, summary
+from fluxflow_exp.run.folder import RunFolder
 from tests.conftest import toy
 from tests.helpers.exported import MODELS, publish
 
@@ -40,12 +47,82 @@ def test_a_run_becomes_a_folder_whose_card_tells_what_it_recorded(
         "| data | `shapes` |",
         "| pictures seen in flow | 64 |",
         "| PSNR | ",
+        {"diffusers": "guidance_scale=4.0, seed=0)", "comfyui": "judged with guidance_scale 4."}[to],
         "| flow_processor | `flow.FlowProcessor` | 31,574 | flow |",
         "Not stated.",
         "run | `quickstart`",
     ):
         assert told in card
     assert [path.name for path in out.parent.iterdir()] == ["out"], "nothing is left over"
+
+
+def test_the_card_lists_what_was_measured_of_the_exported_weights_alone(run: Path, tmp_path: Path) -> None:
+    copied = shutil.copytree(run, tmp_path / "run")
+    done = {name: step["updates"] for name, step in RunFolder(copied).read_record()["steps"].items()}
+    measured = {
+        "unit": None, "n": 8, "guidance": None, "implementation": "by", "features": None, "sampler": None, "data": [],
+    }  # fmt: skip
+    results = [
+        {**measured, "metric": "ssim", "value": 0.1, "step": "vae", "update": done["vae"], "ema": True},  # superseded
+        {**measured, "metric": "ssim", "value": 0.2, "step": "vae_gan", "update": done["vae_gan"], "ema": True},
+        {**measured, "metric": "fd", "value": 3.0, "step": "flow", "update": done["flow"] - 1, "ema": True},  # outdated
+        {
+            **measured,
+            "metric": "fd",
+            "value": 4.0,
+            "step": "flow",
+            "update": done["flow"],
+            "ema": True,
+            "guidance": 2.0,
+        },
+        {**measured, "metric": "fd", "value": 5.0, "step": "flow", "update": done["flow"], "ema": False},
+    ]
+    for name in ("final", "flow"):  # measured twice, of the same weights
+        files.write_json(copied / "evaluations" / f"{name}.json", {"results": results})
+
+    def rows(kind: str) -> list[list[str]]:
+        source = read(copied, kind=kind)
+        text = card.card(source, "", tmp_path / "out", licence=None, library="diffusers")
+        lines = text.split("## Metrics")[1].split("##")[0].splitlines()
+        return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
+
+    (head, _, *averaged), raw = rows("ema"), rows("raw")
+    assert head == ["on held-out data", "value", "unit", "n", "guidance", "step", "measured by"]
+    assert averaged[:2] == [
+        ["SSIM", "0.2", "", "8", "", "vae_gan", "by"],
+        ["FD", "4", "", "8", "2", "flow", "by"],
+    ]
+    assert next(row for row in averaged if row[0] == "PSNR")[-2:] == ["vae_gan", "fluxflow_exp, while training"]
+    assert "vae" not in [row[-2] for row in averaged]
+    assert len(averaged) == len({tuple(row) for row in averaged})
+    assert [row[1] for row in raw if row[0] == "FD"] == ["5"]
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "called", "told"),
+    [
+        ({}, ", guidance_scale=4.0", " --use_cfg --guidance_scale 4"),
+        (
+            {"guidance_scale": 2.5, "guidance_interval": [0, 1]},
+            ", guidance_scale=2.5",
+            " --use_cfg --guidance_scale 2.5",
+        ),
+        (
+            {"guidance_scale": 3, "guidance_interval": [0, 0.8]},
+            ", guidance_scale=3.0, guidance_interval=(0, 0.8)",
+            " --use_cfg --guidance_scale 3 --guidance_interval 0 0.8",
+        ),
+        ({"guidance_scale": 1.0, "guidance_interval": [0, 0.8]}, "", ""),
+    ],
+)
+def test_hints_have_the_guidance_that_the_run_is_judged_at(
+    evaluation: dict[str, Any], called: str, told: str, tmp_path: Path
+) -> None:
+    step = {"trainer": {"objective": {}}, "cfg_dropout_prob": 0.1}
+    values = {"evaluation": evaluation, "stage": {"steps": {"flow": step}}}
+    assert card.arguments(judged.guidance(values)) == called
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(values))
+    assert summary._guidance(RunFolder(tmp_path)) == told
 
 
 def test_raw_weights_are_those_as_last_trained(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
