@@ -1,7 +1,6 @@
 """For each step of the stage: done? then go on; else build its parts and trainer, fit, publish weights."""
 
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any, NoReturn
 
 from fluxflow_exp import step_plan, verify
@@ -9,27 +8,27 @@ from fluxflow_exp.config.compose import instantiate, typed
 from fluxflow_exp.config.schema import RunConfig
 from fluxflow_exp.console import Console
 from fluxflow_exp.data.build import build_data
-from fluxflow_exp.data.protocols import DataSet, Stream
+from fluxflow_exp.data.protocols import Stream
 from fluxflow_exp.errors import UserError
-from fluxflow_exp.machine import clock, cores
+from fluxflow_exp.machine import cores
 from fluxflow_exp.machine.hardware import Machine, prepare
 from fluxflow_exp.machine.preemption import Interrupted, StopRequest
 from fluxflow_exp.machine.ranks import Ranks, local_rank, start_ranks
 from fluxflow_exp.monitor.finite import NonFiniteError
 from fluxflow_exp.monitor.start_up import StartUp
 from fluxflow_exp.preflight.hardware import hardware_problems
-from fluxflow_exp.run import failures, mirror, refusals, summary, time_budget
+from fluxflow_exp.run import failures, mirror, opening, refusals, summary, time_budget
 from fluxflow_exp.run.compiled_code import compiled_code
 from fluxflow_exp.run.folder import Mirror, RunFolder, run_path
 from fluxflow_exp.run.live_report import draw_graphs, write_card
-from fluxflow_exp.run.opening import open_run
 from fluxflow_exp.run.wandb import WandbRun, final_metrics
 from fluxflow_exp.step_length import Length, lengths_of
 from fluxflow_exp.step_plan import caches_folder
-from fluxflow_exp.trainers import nonfinite_report, pace, publish
+from fluxflow_exp.trainers import nonfinite_report, publish
 from fluxflow_exp.trainers.base import Trainer
 from fluxflow_exp.trainers.build import read_early, run_context, step_context
 from fluxflow_exp.trainers.context import RunContext
+from fluxflow_exp.trainers.minutes import Minutes
 
 
 def run(values: dict[str, Any], *, swept: str = "", start_up: StartUp | None = None) -> None:
@@ -103,34 +102,33 @@ def _train(
         ranks.meet()
     lengths, text = _plan(config, data, machine, ranks)
     start_up.ends("data")
-    opened = open_run(folder, values, lengths, data, console, machine=machine.describe()) if ranks.first else None
+    there = folder.exists()
+    opened = (
+        opening.open_run(folder, values, lengths, data, console, machine=machine.describe()) if ranks.first else None
+    )
     if ranks.from_first(opened) == "complete":
         if ranks.first:
             _look_after(config, folder, console)
         return
-    console.say(text)  # last, so that a refusal stands alone
     if ranks.first:
-        console.log_to(folder.log)
         folder.count_from(start_up.began)
     if ranks.peers:
         ranks.peers.on_failure = folder.record_failure
     wandb = WandbRun(folder, config.tracking, console)
-    if ranks.first:
-        wandb.start()
     try:
         given = run_context(config, folder, machine, ranks=ranks, console=console, stop=stop, wandb=wandb)
         given.start_up, given.compiled_code = start_up, compiled_code(config, values, machine, caches_folder(config))
         start_up.ends("run folder")
-        _train_steps(config, given, lengths, data)
+        minutes = Minutes(config, given, data)
+        with opening.undone(folder, ranks, undo=opened == "new" and not there):
+            beside = minutes.hold_all(lengths)
+        console.say("\n".join(filter(None, [text, beside])))  # after all that is refused, which stands alone
+        if ranks.first:
+            console.log_to(folder.log)
+            wandb.start()
+        _train_steps(config, given, lengths, data, minutes)
     except Interrupted as interrupted:
-        console.say(f"Stopped by {interrupted}; everything is saved in {folder.path}. {failures.how_to_continue()}")
-        _close(folder, closing="stopped", console=console)
-        wandb.finish(code=128 + interrupted.signum)
-        ranks.leave()
-        if stop.hand_back(interrupted.signum) and ranks.peers and not ranks.first:
-            # A task that ends takes the job down, and the first one still has to put it back into the queue.
-            ranks.peers.outlast_first()
-        raise SystemExit(128 + interrupted.signum) from interrupted
+        _stopped(interrupted, folder, ranks, console, stop, wandb)
     except BaseException:
         with suppress(OSError, UserError):  # the first error is the one to be told
             _close(folder, closing="ended")
@@ -143,6 +141,20 @@ def _train(
         _tell_of(folder, console)
         wandb.finish(code=0, metrics=final_metrics(folder))
         mirror.finish(folder)
+
+
+def _stopped(
+    interrupted: Interrupted, folder: RunFolder, ranks: Ranks, console: Console, stop: StopRequest, wandb: WandbRun
+) -> NoReturn:
+    """Close what a signal has stopped after a save."""
+    console.say(f"Stopped by {interrupted}; everything is saved in {folder.path}. {failures.how_to_continue()}")
+    _close(folder, closing="stopped", console=console)
+    wandb.finish(code=128 + interrupted.signum)
+    ranks.leave()
+    if stop.hand_back(interrupted.signum) and ranks.peers and not ranks.first:
+        # A task that ends takes the job down, and the first one still has to put it back into the queue.
+        ranks.peers.outlast_first()
+    raise SystemExit(128 + interrupted.signum) from interrupted
 
 
 def _look_after(config: RunConfig, folder: RunFolder, console: Console) -> None:
@@ -182,7 +194,9 @@ def _close(folder: RunFolder, *, closing: str, console: Console | None = None) -
             mirror.follow(folder, console, then="the same command")
 
 
-def _train_steps(config: RunConfig, run: RunContext, lengths: dict[str, Length], data: dict[str, Any]) -> None:
+def _train_steps(
+    config: RunConfig, run: RunContext, lengths: dict[str, Length], data: dict[str, Any], minutes: Minutes
+) -> None:
     """Train what is not finished yet, one step after the other, and publish the run's final weights."""
     record = run.ranks.from_first(run.folder.read_record() if run.ranks.first else {})
     earlier: list[str] = []
@@ -191,7 +205,7 @@ def _train_steps(config: RunConfig, run: RunContext, lengths: dict[str, Length],
             length = lengths[name]
             _load_code(run, name)
             if time_budget.is_timed(config, name):
-                length = _timed(config, name, run, length, data[name], earlier)
+                length = minutes.length_of(name, length, earlier)
             _train_step(config, name, run, length, data[name], earlier)
         earlier.append(name)
     if run.ranks.first:
@@ -206,45 +220,6 @@ def _load_code(run: RunContext, step: str) -> None:
         if said:
             run.console.say(said)
         run.start_up.ends("kept code")
-
-
-def _timed(config: RunConfig, name: str, run: RunContext, length: Length, data: DataSet, earlier: list[str]) -> Length:
-    """The length of a step that was given minutes: as the record has it, or measured now and entered there."""
-    known = run.ranks.from_first(run.folder.read_record().get("minutes", {}).get(name) if run.ranks.first else None)
-    if known:
-        return replace(length, updates=known["updates"])
-    began = clock.now()
-
-    def seconds_left() -> float:
-        run.folder.count_time()
-        begun = clock.now() - began
-        taken = time_budget.spent(run.folder.read_record(), earlier, begun)
-        return time_budget.seconds_left(config, name, run=taken, begun=begun)
-
-    seconds = run.ranks.from_first(seconds_left() if run.ranks.first else 0.0)
-    updates, each, least = pace.updates_within(
-        config, name, run, seconds_left, length=length, data=data, earlier=earlier
-    )
-    run.start_up.ends("pace")
-    if updates < 1:
-        raise UserError(
-            f"step {name}: {clock.shown(max(seconds, 0))} are too few for an update, beside its caches, evaluation, "
-            f"pictures and saves: timing aside, that is {each:.3g} s for one update, and {clock.shown(least)} with all "
-            "the rest. Ask for more: resume=extend "
-            f"{'minutes' if config.minutes else f'stage.steps.{name}.minutes'}=… (caches that were made stay)"
-        )
-    if run.ranks.first:
-        left = seconds_left()
-        record = run.folder.read_record()
-        record.setdefault("minutes", {})[name] = {"updates": updates, "seconds": round(seconds, 3)}
-        record["planned"][name]["updates"] = updates
-        run.folder.write_record(record)
-        dollars = time_budget.dollars(left, config.hardware, run.ranks.count)
-        run.console.say(
-            f"Step {name}: {updates} updates of {each:.3g} s each; with evaluation, pictures and saves it ends at "
-            f"{time_budget.moment(left)}" + ("" if dollars is None else f" ({dollars:.2f} USD)")
-        )
-    return replace(length, updates=updates)
 
 
 def _train_step(config: RunConfig, name: str, run: RunContext, length: Length, data: Any, earlier: list[str]) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import secrets
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +21,7 @@ from fluxflow_exp.run.refusals import Standing
 
 if TYPE_CHECKING:
     from fluxflow_exp.data.protocols import DataSet
+    from fluxflow_exp.machine.ranks import Ranks
     from fluxflow_exp.step_length import Length
 
 
@@ -143,6 +146,24 @@ def create(folder: RunFolder, values: dict[str, Any], overrides: list[str]) -> N
     )
     if diff:
         files.write_text(folder.path / "code.diff", diff)
+
+
+@contextmanager
+def undone(folder: RunFolder, ranks: Ranks, *, undo: bool) -> Iterator[None]:
+    """Where a UserError is raised within, let nothing stay of the run that this start has made, if it is to be undone.
+
+    For its holder; whatever else is in the folder stays.
+    """
+    try:
+        yield
+    except UserError:
+        ranks.meet()
+        for name in (folder.record, folder.config, folder.path / "code.diff", folder.path / ".lock") if undo else ():
+            name.unlink(missing_ok=True)
+        for each in (*folder.parts, folder.path) if undo else ():
+            with suppress(OSError):  # not empty, or a link
+                each.rmdir()
+        raise
 
 
 def _given() -> list[str]:

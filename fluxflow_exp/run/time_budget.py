@@ -7,12 +7,14 @@ run of so many minutes is to the bit the run of so many updates. `trainers/pace.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from fluxflow_exp.errors import UserError
+from fluxflow_exp.machine import clock
 
 if TYPE_CHECKING:
     from fluxflow_exp.config.schema import Evaluation, Hardware, RunConfig, Samples
@@ -97,6 +99,77 @@ def seconds_left(config: RunConfig, step: str, *, run: float, begun: float) -> f
     names = list(config.stage.steps)
     left = [config.stage.steps[name].n_epochs for name in names[names.index(step) :]]
     return (60 * config.minutes - run) * left[0] / sum(left)
+
+
+@dataclass(frozen=True)
+class Share:
+    """The time that a step gets, and what it takes of it beside all but one of its updates."""
+
+    step: str
+    seconds: float
+    least: float
+    part: float | None = None  # of the run's minutes; None: the step has minutes of its own
+    taken: float = 0.0  # seconds of the run before any step began
+
+    @property
+    def lacks(self) -> bool:
+        return self.seconds < self.least
+
+
+def shares(config: RunConfig, least: dict[str, float], taken: float) -> list[Share]:
+    """The shares of the steps that take at least so long, in a run that has taken `taken` seconds until now."""
+    found = []
+    whole = sum(step.n_epochs for step in config.stage.steps.values())
+    for name, each in least.items():
+        own, epochs = config.stage.steps[name].minutes, config.stage.steps[name].n_epochs
+        if own is not None:
+            found.append(Share(name, 60 * own, each))
+        else:
+            assert config.minutes is not None
+            part = epochs / whole
+            found.append(Share(name, (60 * config.minutes - taken) * part, each, part, taken))
+    return found
+
+
+def told(found: list[Share]) -> str:
+    """What is left for updates, in a line."""
+    said = ", ".join(f"{clock.shown(each.least)} of {each.step}'s {clock.shown(each.seconds)}" for each in found)
+    return f"  Minutes: timing, evaluation, pictures and saves take at least {said}; the rest is for updates and caches"
+
+
+def too_short(config: RunConfig, found: list[Share]) -> str:
+    """Which steps have not even time for one update, and what would do."""
+    lines = [
+        f"    {each.step} gets {clock.shown(max(each.seconds, 0))}, and takes {clock.shown(each.least)} with one "
+        "update, timing, evaluation, pictures and saves"
+        for each in found
+        if each.lacks
+    ]
+    if config.minutes is None:
+        words = [f"stage.steps.{each.step}.minutes={_enough(each.least)}" for each in found if each.lacks]
+        return "\n".join(
+            ["minutes of steps are too few for what these do:", *lines, f"  Ask for {' '.join(words)} or more"]
+        )
+    taken = found[0].taken
+    needed = taken + max(each.least / each.part for each in found if each.part)
+    head = (
+        f"minutes={config.minutes:g} is too short for all steps, after the {clock.shown(taken)} that it took to begin:"
+    )
+    return "\n".join(
+        [
+            head,
+            *lines,
+            f"  Ask for minutes={_enough(needed)} or more, share it otherwise (stage.steps.STEP.n_epochs), "
+            "or leave out evaluation and pictures",
+        ]
+    )
+
+
+def _enough(seconds: float) -> str:
+    """Minutes, with a quarter more for updates, rounded up to two digits."""
+    minutes = 1.25 * seconds / 60
+    digits = 1 - math.floor(math.log10(minutes))
+    return f"{math.ceil(minutes * 10**digits) / 10**digits:g}"
 
 
 def total(config: RunConfig, lengths: dict[str, Length], ranks: int) -> str:

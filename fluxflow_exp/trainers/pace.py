@@ -47,13 +47,14 @@ def updates_within(
     length: Length,
     data: DataSet,
     earlier: list[str],
+    known: Costs | None = None,
 ) -> tuple[int, float, float]:
     """How many updates step `name` can take in what is left of its time; the same on all ranks.
 
     Beside it seconds of one, and of all that the step takes with one alone: building, evaluation, pictures, saves.
 
     `length` has the number of updates that the stage asks for without minutes. Nothing stays of what is trained here
-    but caches. Interrupted: a signal came.
+    but caches. Of what is `known` of its costs, updates alone are timed. Interrupted: a signal came.
     """
     seconds = run.ranks.from_first(seconds_left() if run.ranks.first else 0.0)
     run.console.say(f"Step {name}: timing updates, to see how many of them fit into {clock.shown(seconds)} …")
@@ -64,14 +65,38 @@ def updates_within(
             quiet = replace(run, console=Console(quiet=True))  # the trainer that stays says the same
             context = step_context(config, name, quiet, length=length, data=data, earlier=earlier)
             context.console = run.console
-            updates, each, least, whole = _Pace(_apart(context, folder), config, seconds, began).count(seconds_left)
+            updates, each, least, whole = _Pace(_apart(context, folder), config, seconds, began, known).count(
+                seconds_left
+            )
         length = replace(length, updates=updates)
         del context
-        gc.collect()
-        if run.machine.device.type == "cuda":
-            torch.cuda.empty_cache()
+        _forget(run)
         whole = whole or updates < 1
     return updates, each, least
+
+
+def ahead(
+    config: RunConfig, name: str, run: RunContext, seconds: float, *, length: Length, data: DataSet
+) -> tuple[Costs, float]:
+    """What step `name`, which has so many seconds, costs, and the fewest that it takes, caches aside.
+
+    Its parts are as they are before earlier steps have trained them, so that nothing is cached. Interrupted: a signal.
+    """
+    with _scratch(run) as folder:
+        began = clock.now()
+        quiet = replace(run, console=Console(quiet=True))
+        context = replace(step_context(config, name, quiet, length=length, data=data), cache=None)
+        found = _Pace(_apart(context, folder), config, seconds, began).ahead()
+    del context
+    _forget(run)
+    return found
+
+
+def _forget(run: RunContext) -> None:
+    """Give back the memory of a trainer that is gone."""
+    gc.collect()
+    if run.machine.device.type == "cuda":
+        torch.cuda.empty_cache()
 
 
 @contextmanager
@@ -98,7 +123,10 @@ def _apart(context: StepContext, folder: RunFolder) -> StepContext:
 class _Pace:
     """A trainer, to be timed."""
 
-    def __init__(self, context: StepContext, config: RunConfig, seconds: float, began: float) -> None:
+    def __init__(
+        self, context: StepContext, config: RunConfig, seconds: float, began: float, known: Costs | None = None
+    ) -> None:
+        self.known = known
         self.config, self.context, self.ranks, self.seconds = config, context, context.ranks, seconds
         self.planned = context.length
         node = config.stage.steps[context.name].trainer
@@ -112,7 +140,7 @@ class _Pace:
         trainer.open_source()
         preparing = self._timed(lambda: trainer.accumulation.within_memory(trainer.prepare, update=1))
         trainer.setup.console = Console(quiet=True)
-        costs = self._costs()
+        costs = self._costs(self.seconds)
         saves = copy.copy(context.clock)
         saves.cost = costs.save
 
@@ -129,6 +157,15 @@ class _Pace:
             found = (updates, costs.of_update(shares), before + cost(1), set(shares) <= set(costs.update))
         return self.ranks.from_first(found)
 
+    def ahead(self) -> tuple[Costs, float]:
+        """Costs, with as few updates as there can be; seconds of the step with one update, and of timing it before."""
+        self.trainer.open_source()
+        self.trainer.setup.console = Console(quiet=True)
+        costs, context = self._costs(0.0), self.context
+        each, length = costs.of_update(self._shares(1)), replace(self.planned, updates=1)
+        once = costs.of_step(each, length, context.samples, context.evaluation, context.clock)
+        return costs, 2 * self.building + (WARM_UP + TIMED) * sum(costs.update.values()) + once
+
     def _shares(self, updates: int) -> dict[Kind, float]:
         """How many of so many updates are of each kind."""
         places = self._places(updates)
@@ -144,12 +181,15 @@ class _Pace:
             found.setdefault(self.trainer.kind(update), []).append(update)
         return found
 
-    def _costs(self) -> Costs:
+    def _costs(self, seconds: float) -> Costs:
+        """`seconds`: of which a share goes into timing updates."""
         trainer, places = self.trainer, self._places(self.planned.updates)
         total, update = sum(map(len, places.values())), {}
         with closing(trainer.batches(0, ENDLESS)) as batches:
             for kind, at in places.items():
-                update[kind] = self._update(batches, at, SHARE * self.seconds * len(at) / total)
+                update[kind] = self._update(batches, at, SHARE * seconds * len(at) / total)
+        if self.known:
+            return replace(self.known, update=update)
         trainer.update_index = 1
         trainer.length = replace(self.planned, updates=2)
         evaluates = self.context.evaluation.every_epochs is not None

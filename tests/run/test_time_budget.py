@@ -158,3 +158,25 @@ def test_a_run_of_minutes_can_be_written_as_one_of_updates(tmp_path: Path) -> No
     step = typed(found).stage.steps["flow"]
     assert Length.of(step, 10, 8).updates == 70
     assert time_budget.settled(values, record()) == values
+
+
+def test_shares_that_do_not_hold_what_their_steps_do_are_told_with_what_would(tmp_path: Path) -> None:
+    epochs = ["stage.steps.vae.n_epochs=3", "stage.steps.vae_gan.n_epochs=1", "stage.steps.flow.n_epochs=4"]
+    config = typed(toy(tmp_path, "minutes=2", *epochs))
+    found = time_budget.shares(config, {"vae": 8.0, "vae_gan": 20.0, "flow": 44.0}, 40.0)
+    assert [each.seconds for each in found] == [30, 10, 40]
+    assert [each.lacks for each in found] == [False, True, True]
+    assert time_budget.too_short(config, found).splitlines() == [
+        "minutes=2 is too short for all steps, after the 40 s that it took to begin:",
+        "    vae_gan gets 10 s, and takes 20 s with one update, timing, evaluation, pictures and saves",
+        "    flow gets 40 s, and takes 44 s with one update, timing, evaluation, pictures and saves",
+        "  Ask for minutes=4.2 or more, share it otherwise (stage.steps.STEP.n_epochs), or leave out evaluation and "
+        "pictures",  # vae_gan's 20 s are an eighth of 160 s: 200 s, and a quarter
+    ]
+    assert "at least 8 s of vae's 30 s, 20 s of vae_gan's 10 s, 44 s of flow's 40 s" in time_budget.told(found)
+    config = typed(toy(tmp_path, "stage.steps.vae.minutes=1", "stage.steps.flow.minutes=0.5"))
+    found = time_budget.shares(config, {"vae": 8.0, "flow": 44.0}, 40.0)
+    assert time_budget.too_short(config, found).splitlines()[1:] == [
+        "    flow gets 30 s, and takes 44 s with one update, timing, evaluation, pictures and saves",
+        "  Ask for stage.steps.flow.minutes=0.92 or more",
+    ]

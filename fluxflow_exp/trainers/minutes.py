@@ -1,0 +1,108 @@
+"""Steps that were given minutes: whether these hold what a step does beside updates, and how many updates they hold."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from fluxflow_exp.config.schema import RunConfig
+from fluxflow_exp.data.protocols import DataSet
+from fluxflow_exp.errors import UserError
+from fluxflow_exp.machine import clock
+from fluxflow_exp.run import refusals, time_budget
+from fluxflow_exp.run.time_budget import Costs, Share
+from fluxflow_exp.step_length import Length
+from fluxflow_exp.trainers import pace
+from fluxflow_exp.trainers.context import RunContext
+
+
+class Minutes:
+    """The minutes of a run's steps."""
+
+    def __init__(self, config: RunConfig, run: RunContext, data: dict[str, DataSet]) -> None:
+        self.config, self.run, self.data = config, run, data
+        self.costs: dict[str, Costs] = {}
+
+    def hold_all(self, lengths: dict[str, Length]) -> str:
+        """Before anything is trained: what the steps take beside their updates, in words; "": nothing to say.
+
+        `lengths` without minutes. UserError: a step takes more than its share, which would else be said only when those
+        before it have been trained.
+        """
+        config, run = self.config, self.run
+        timed = [name for name in config.stage.steps if time_budget.is_timed(config, name)]
+        fresh = run.ranks.from_first(_has_not_begun(config, run) if run.ranks.first else False)
+        if not fresh or timed in ([], list(config.stage.steps)[:1]):  # the first step is timed now anyway
+            return ""
+        run.console.say("Looking whether the minutes hold what each step does beside its updates …")
+        least = {}
+        for share in self._shares(dict.fromkeys(timed, 0.0)):
+            name, seconds = share.step, max(share.seconds, 0.0)
+            found = pace.ahead(config, name, run, seconds, length=lengths[name], data=self.data[name])
+            self.costs[name], least[name] = found
+        shares = self._shares(least)
+        if any(share.lacks for share in shares):
+            raise UserError(time_budget.too_short(config, shares))
+        return time_budget.told(shares)
+
+    def _shares(self, least: dict[str, float]) -> list[Share]:
+        """The same on all ranks."""
+        found: list[Share] = []
+        if self.run.ranks.first:
+            self.run.folder.count_time()
+            taken = self.run.folder.read_record()["wall_seconds"]
+            found = time_budget.shares(self.config, least, taken)
+        return self.run.ranks.from_first(found)
+
+    def length_of(self, name: str, length: Length, earlier: list[str]) -> Length:
+        """The length of a step that was given minutes: as the record has it, or measured now and entered there."""
+        config, run = self.config, self.run
+        known = run.ranks.from_first(run.folder.read_record().get("minutes", {}).get(name) if run.ranks.first else None)
+        if known:
+            return replace(length, updates=known["updates"])
+        began = clock.now()
+
+        def seconds_left() -> float:
+            run.folder.count_time()
+            begun = clock.now() - began
+            taken = time_budget.spent(run.folder.read_record(), earlier, begun)
+            return time_budget.seconds_left(config, name, run=taken, begun=begun)
+
+        seconds = run.ranks.from_first(seconds_left() if run.ranks.first else 0.0)
+        costs, data = self.costs.get(name), self.data[name]
+        updates, each, least = pace.updates_within(
+            config, name, run, seconds_left, length=length, data=data, earlier=earlier, known=costs
+        )
+        run.start_up.ends("pace")
+        if updates < 1:
+            raise UserError(
+                f"step {name}: {clock.shown(max(seconds, 0))} are too few for an update, beside its caches, "
+                f"evaluation, pictures and saves: timing aside, that is {each:.3g} s for one update, and "
+                f"{clock.shown(least)} with all the rest. Ask for more: {_more(config, name)} (caches that were made "
+                "stay)"
+            )
+        if run.ranks.first:
+            left = seconds_left()
+            record = run.folder.read_record()
+            record.setdefault("minutes", {})[name] = {"updates": updates, "seconds": round(seconds, 3)}
+            record["planned"][name]["updates"] = updates
+            run.folder.write_record(record)
+            dollars = time_budget.dollars(left, config.hardware, run.ranks.count)
+            run.console.say(
+                f"Step {name}: {updates} updates of {each:.3g} s each; with evaluation, pictures and saves it ends at "
+                f"{time_budget.moment(left)}" + ("" if dollars is None else f" ({dollars:.2f} USD)")
+            )
+        return replace(length, updates=updates)
+
+
+def _has_not_begun(config: RunConfig, run: RunContext) -> bool:
+    record = run.folder.read_record()
+    begun = refusals.progress(run.folder, list(config.stage.steps)).values()
+    return not (record["steps"] or record.get("minutes") or any(begun))
+
+
+def _more(config: RunConfig, name: str) -> str:
+    """The words by which a run that has begun gives a step more time: the last one, or all of them together."""
+    if config.minutes is not None:
+        return "resume=extend minutes=…"
+    key, last = f"stage.steps.{name}.minutes=…", name == list(config.stage.steps)[-1]
+    return f"resume=extend {key}" if last else f"{key} under another name=…, or with resume=fresh"

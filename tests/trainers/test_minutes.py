@@ -1,0 +1,53 @@
+"""Minutes that do not hold all steps of a run are refused before the first one trains."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from fluxflow_exp import pipeline
+from fluxflow_exp.errors import UserError
+from fluxflow_exp.trainers import pace
+from tests.conftest import toy
+from tests.trainers.test_pace import recorded
+from tests.trainers.test_pace import slow as slow
+
+SELDOM = ["checkpoint.every_updates=50", "log_every=50"]
+
+
+@pytest.mark.slow
+def test_a_run_is_refused_before_it_trains_and_the_minutes_that_it_names_do(
+    tmp_path: Path, slow: list[float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(UserError, match="minutes=2 is too short for all steps") as refused:
+        pipeline.run(toy(tmp_path, "minutes=2", *SELDOM))
+    assert capsys.readouterr().out == "Looking whether the minutes hold what each step does beside its updates …\n"
+    assert [path.name for path in tmp_path.iterdir()] == [".quickstart.lock"]  # nothing that another number would meet
+    enough = re.search(r"Ask for minutes=([\d.]+) or more", str(refused.value))
+    assert enough
+    slow[0] = 0.0
+    pipeline.run(toy(tmp_path, f"minutes={enough[1]}", *SELDOM))
+    assert 60 * float(enough[1]) * 0.9 <= slow[0] <= 60 * float(enough[1]) * 1.01
+    assert min(recorded(tmp_path / "quickstart").values()) >= 1
+    assert "Minutes: timing, evaluation, pictures and saves take at least " in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("slow")
+def test_a_later_steps_own_minutes_are_looked_at_before_the_first_trains(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pace, "updates_within", lambda *_, **__: pytest.fail("it trains"))
+    with pytest.raises(UserError, match=r"flow gets 6 s, and takes .*\n  Ask for stage.steps.flow.minutes="):
+        pipeline.run(toy(tmp_path, "~stage.steps.vae_gan", "stage.steps.vae.minutes=5", "stage.steps.flow.minutes=0.1"))
+
+
+def test_a_run_that_goes_on_keeps_its_folder(tmp_path: Path, slow: list[float]) -> None:
+    """Of a sweep's job, the launcher has made it."""
+    from fluxflow_exp.run import opening
+    from fluxflow_exp.run.folder import RunFolder
+
+    values = toy(tmp_path, "~stage.steps.vae_gan", "minutes=0.1")
+    opening.create(RunFolder(tmp_path / "quickstart"), values, [])
+    with pytest.raises(UserError, match="too short for all steps"):
+        pipeline.run(values)
+    assert RunFolder(tmp_path / "quickstart").exists()
