@@ -8,7 +8,7 @@ import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from rich.progress import track
@@ -16,7 +16,8 @@ from rich.progress import track
 from fluxflow_exp import __version__, files, pictures
 from fluxflow_exp.config import published
 from fluxflow_exp.config.published import TRUST
-from fluxflow_exp.data.captions import lines_of, surrogate_in
+from fluxflow_exp.data.captions import surrogate_in
+from fluxflow_exp.data.prompts import Prompt, read_prompts, stems
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.evaluation import digests
 from fluxflow_exp.machine.hardware import PRECISIONS
@@ -28,11 +29,6 @@ from fluxflow_exp.samplers import SAMPLERS, interval_problem
 
 GRID_LIMIT = 64  # images on the grid
 GUIDANCE = 5.0  # strength, where none is given
-
-
-class Prompt(NamedTuple):
-    stem: str  # of the file that its images get
-    text: str
 
 
 @failures.command
@@ -57,7 +53,7 @@ def parser() -> argparse.ArgumentParser:
         type=Path,
         help="a folder of .txt files (one prompt each), or one .txt file with a prompt a line",
     )
-    add("--output_path", required=True, type=Path, help="folder for the images")
+    add("--output_path", required=True, type=Path, help="folder for the images; their grid goes beside it")
     add(
         "--format",
         choices=tuple(infotext.FORMATS),
@@ -92,7 +88,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def generate(arguments: argparse.Namespace) -> None:
-    """Write `<name>_gen.<format>` for each prompt and all of them in `grid.<format>`. UserError: unusable input."""
+    """Write `<name>_gen.<format>` for each prompt, and beside the folder a grid of all. UserError: unusable input."""
     published.allow(arguments.trust)
     given = _given(arguments)
     prompts = read_prompts(arguments.text_prompts_path)
@@ -100,6 +96,7 @@ def generate(arguments: argparse.Namespace) -> None:
         wrong = infotext.length_problem(arguments.format, prompt.text, given["negative_prompt"] or "")
         if wrong:
             raise UserError(f"--format: {prompt.stem}: {wrong}. Shorten it, or choose png or webp")
+    grid = _grid(arguments)
     device = _device(arguments.device)
     model = _load(arguments, device, given["lora_scale"])
     if arguments.use_cfg and not model.trained_with_dropout:
@@ -123,12 +120,12 @@ def generate(arguments: argparse.Namespace) -> None:
         arguments.output_path.mkdir(parents=True, exist_ok=True)
         made = model.generate([prompt.text for prompt in wanted], **sampling, batch_size=arguments.batch_size)
         with torch.autocast(device.type, precision, enabled=arguments.precision != "fp32"):
-            _write(track(made, description="Generating", total=batches), wanted, texts, arguments)
+            _write(track(made, description="Generating", total=batches), wanted, texts, arguments, grid)
     except OSError as error:
         raise UserError(f"--output_path: cannot write: {error}") from error
     except ValueError as error:
         raise UserError(str(error)) from error
-    print(f"{len(wanted)} images in {arguments.output_path}, together in grid.{arguments.format}")
+    print(f"{len(wanted)} images in {arguments.output_path}, together in {grid}")
 
 
 def _given(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -204,11 +201,11 @@ def _plain(number: float) -> str:
 
 
 def _write(
-    made: Iterable[torch.Tensor], prompts: list[Prompt], texts: list[str], arguments: argparse.Namespace
+    made: Iterable[torch.Tensor], prompts: list[Prompt], texts: list[str], arguments: argparse.Namespace, grid: Path
 ) -> None:
     shown: list[torch.Tensor] = []
     output, form = arguments.output_path, arguments.format
-    names = [f"{stem}_gen.{form}" for stem in _stems(prompts)]
+    names = [f"{stem}_gen.{form}" for stem in stems(prompts)]
     named = zip(names, texts, strict=True)
     for images in made:
         for image in images:
@@ -216,36 +213,27 @@ def _write(
             pictures.save_picture(pictures.to_pil(image), output / name, **infotext.options(form, text))
         shown += list(images[: max(GRID_LIMIT - len(shown), 0)])
     captions = [prompt.text for prompt in prompts[: len(shown)]]
-    grid = pictures.captioned(torch.stack(shown), captions)
-    pictures.save_picture(grid, output / f"grid.{form}", quality=95, subsampling=0)
+    pictures.save_picture(pictures.captioned(torch.stack(shown), captions), grid, quality=95, subsampling=0)
     if arguments.captions:
         pairs = [{"file_name": name, "text": prompt.text} for name, prompt in zip(names, prompts, strict=True)]
         lines = [json.dumps(pair, ensure_ascii=False) + "\n" for pair in pairs]
         files.write_text(output / "metadata.jsonl", "".join(lines))
 
 
-def read_prompts(path: Path) -> list[Prompt]:
-    """The prompts of a folder of .txt files or of one .txt file. UserError: there are none."""
-    if os.path.isdir(path):
-        found = sorted(path.glob("*.txt"))
-        for skipped in (p.name for p in found if not os.path.isfile(p)):
-            print(f"left out: {skipped} is no file", file=sys.stderr)
-        prompts = [Prompt(p.stem, "\n".join(_lines(p)).strip()) for p in found if os.path.isfile(p)]
-    elif os.path.isfile(path):
-        lines = [line.strip() for line in _lines(path)]
-        prompts = [Prompt(f"{i:03d}_{_slug(t)}", t) for i, t in enumerate(filter(None, lines))]
-    else:
-        raise UserError(f"--text_prompts_path: there is no file or folder {path}")
-    if not prompts:
-        raise UserError(f"--text_prompts_path: {path} holds no prompts (.txt files, or lines of one)")
-    return prompts
+def _grid(arguments: argparse.Namespace) -> Path:
+    """The picture of all images: beside their folder, which thus holds nothing but them.
 
-
-def _lines(path: Path) -> list[str]:
-    try:
-        return lines_of(path)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read as UTF-8 text: {error}") from error
+    UserError: nothing can be written there.
+    """
+    given: Path = arguments.output_path
+    folder = given if given.name not in ("", "..") else Path(os.path.abspath(given))
+    there = next((each for each in folder.absolute().parents if each.exists()), folder)
+    if not os.access(there, os.W_OK):
+        raise UserError(
+            f"--output_path: a grid of all images is to stand beside {given}, and {there} cannot be written: "
+            f"name a folder inside it, as {given / 'images'}"
+        )
+    return folder.parent / f"{folder.name}_grid.{arguments.format}"
 
 
 def _load(arguments: argparse.Namespace, device: torch.device, scale: float) -> TextToImage:
@@ -267,25 +255,6 @@ def _device(name: str) -> torch.device:
     if name == "cuda" and not torch.cuda.is_available():
         raise UserError("--device cuda: this machine shows no CUDA GPU. Leave --device out, or give cpu")
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
-
-
-def _stems(prompts: list[Prompt]) -> list[str]:
-    """One file stem an image, no two alike; a number follows where a prompt has several."""
-    taken = {prompt.stem for prompt in prompts}
-    seen: dict[str, int] = {}
-    stems = []
-    for stem in (prompt.stem for prompt in prompts):
-        number = seen.get(stem, 0)
-        while number and f"{stem}_{number}" in taken:  # another prompt's
-            number += 1
-        seen[stem] = number + 1
-        stems.append(f"{stem}_{number}" if number else stem)
-        taken.add(stems[-1])
-    return stems
-
-
-def _slug(text: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:40]
 
 
 def _size(text: str) -> tuple[int, int]:

@@ -1,6 +1,7 @@
 """From one published file to images: the command, the Python call, and what is refused."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from fluxflow_exp import __version__, files, pipeline
 from fluxflow_exp.data.image_folder import ImageFolder
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.evaluation import digests
-from fluxflow_exp.generate import generate, parser, read_prompts
+from fluxflow_exp.generate import generate, parser
 from fluxflow_exp.models import weights
 from fluxflow_exp.models.text_to_image import TextToImage, places
 from tests.conftest import toy
@@ -45,7 +46,8 @@ def test_a_file_of_prompts_becomes_images_and_a_grid(final: Path, tmp_path: Path
     generate(parser().parse_args(command))
     names = sorted(p.name for p in (tmp_path / "out").iterdir())
     stems = ["000_a-red-circle", "000_a-red-circle_1", "001_a-blue-star", "001_a-blue-star_1"]
-    assert names == sorted([*(f"{s}_gen.webp" for s in stems), "grid.webp"])
+    assert names == sorted(f"{s}_gen.webp" for s in stems), "nothing but the images"
+    assert Image.open(tmp_path / "out_grid.webp").size > (4 * 24, 16)
     first, second = (Image.open(tmp_path / "out" / f"{s}_gen.webp") for s in stems[:2])
     assert first.size == (24, 16)
     assert first.tobytes() != second.tobytes()
@@ -59,7 +61,7 @@ def test_images_with_captions_are_data_for_training(final: Path, tmp_path: Path)
     names = {entry.id: entry.caption for source in (data.train, data.validation) for entry in source.entries}
     assert len(names) == 12
     assert all(("blue" in name) == (caption == "a blue star") for name, caption in names.items())
-    assert "'grid.webp'" in data.notes[0]  # it has no caption, and is left out
+    assert not any("caption" in note for note in data.notes)
 
 
 PROMPT = 'ein roter „Kreis", 🎈\nSteps: 9, "x"\n日本'
@@ -76,15 +78,16 @@ def in_formats(final: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
     more += ["--n_per_prompt", "2", "--size", "24x16", "--seed", "7"]
     for form in ("webp", "png", "jpg"):
         generate(parser().parse_args(options(final, root / "prompts", root / form, *more, "--format", form)))
-    stems = ("a_gen", "a_1_gen", "b_gen", "b_1_gen", "grid")
-    return {form: [root / form / f"{stem}.{form}" for stem in stems] for form in ("webp", "png", "jpg")}
+    stems = ("a_gen", "a_1_gen", "b_gen", "b_1_gen")
+    forms = ("webp", "png", "jpg")
+    return {form: [*(root / form / f"{stem}.{form}" for stem in stems), root / f"{form}_grid.{form}"] for form in forms}
 
 
 def test_each_format_holds_the_same_picture(in_formats: dict[str, list[Path]]) -> None:
     for webp, png, jpg in zip(*in_formats.values(), strict=True):
         a, b, c = (Image.open(path).convert("RGB") for path in (webp, png, jpg))
         assert (Image.open(png).format, Image.open(jpg).format) == ("PNG", "JPEG")
-        lossless = webp.stem != "grid"
+        lossless = not webp.stem.endswith("_grid")
         assert (a.tobytes() == b.tobytes()) is lossless
         assert a.size == c.size
         assert sum(abs(x - y) for x, y in zip(b.tobytes(), c.tobytes(), strict=True)) < 4 * len(b.tobytes())
@@ -149,26 +152,19 @@ def test_places_count_equal_prompts() -> None:
     assert places(["a", "b", "a", "a", "b"]) == [0, 0, 1, 2, 1]
 
 
-def test_a_folder_of_prompts_names_images_after_its_files(tmp_path: Path) -> None:
-    for name in ("sunset", "circle"):
-        (tmp_path / f"{name}.txt").write_text(f"a {name}\n")
-    assert [tuple(p) for p in read_prompts(tmp_path)] == [("circle", "a circle"), ("sunset", "a sunset")]
-
-
-def test_prompts_are_lines_of_whole_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A byte order mark is none of it, and only line feeds separate."""
-    lines = ["a red\u2028kite", "a\x0bboat\x85", "one\ttwo\rthree"]
-    (tmp_path / "lines.txt").write_bytes(("\ufeff" + "\r\n".join(lines) + "\n\n").encode())
-    assert [prompt.text for prompt in read_prompts(tmp_path / "lines.txt")] == [line.strip() for line in lines]
-    folder = tmp_path / "folder"
-    (folder / "x.txt").mkdir(parents=True)
-    (folder / "y.txt").write_bytes("\ufeffa kite\r\nin two lines\n".encode())
-    (folder / "z.txt").symlink_to("nowhere")
-    assert [tuple(p) for p in read_prompts(folder)] == [("y", "a kite\nin two lines")]
-    assert capsys.readouterr().err == "left out: x.txt is no file\nleft out: z.txt is no file\n"
-    (folder / "y.txt").write_bytes(b"\xff")
-    with pytest.raises(UserError, match=r"y\.txt cannot be read as UTF-8 text"):
-        read_prompts(folder)
+def test_the_grid_stands_beside_the_folder_however_it_is_named(
+    final: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "p.txt").write_text("a red circle\n")
+    (tmp_path / "in" / "here").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "in" / "here")
+    for given, grid in ((".", "in/here_grid.webp"), ("new/er/", "in/here/new/er_grid.webp"), ("..", "in_grid.webp")):
+        generate(parser().parse_args(options(final, tmp_path / "p.txt", Path(given))))
+        assert (tmp_path / grid).is_file()
+        assert f"1 images in {Path(given)}, together in " in capsys.readouterr().out
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)
+    with pytest.raises(UserError, match=f"and {tmp_path} cannot be written: name a folder inside it, as .*/out/images"):
+        generate(parser().parse_args(options(Path("no.safetensors"), tmp_path / "p.txt", tmp_path / "out")))
 
 
 def test_no_image_takes_the_name_of_another(final: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
