@@ -30,13 +30,14 @@
     if (log) {
       const found = [];
       for (let e = Math.floor(Math.log10(low)); e <= Math.ceil(Math.log10(high)); e++)
-        for (const m of Math.log10(high / low) > 2 ? [1] : [1, 2, 5]) found.push(m * 10 ** e);
+        for (const m of Math.log10(high / low) > 3 ? [1] : [1, 2, 5]) found.push(m * 10 ** e);
       const inside = found.filter((value) => value >= low * 0.999 && value <= high * 1.001);
       const every = Math.ceil(inside.length / 5);
       return inside.filter((_, index) => index % every === 0);
     }
-    const raw = (high - low) / 4, power = 10 ** Math.floor(Math.log10(raw));
-    const step = [1, 2, 2.5, 5, 10].map((m) => m * power).find((s) => s >= raw * 0.999);
+    const power = 10 ** Math.floor(Math.log10((high - low) / 4));
+    const three = (s) => Math.floor(high / s + 1e-6) - Math.ceil(low / s - 1e-6) >= 2;
+    const step = [10, 5, 2.5, 2, 1].map((m) => m * power).find(three);  // the widest with three ticks
     const found = [];
     for (let value = Math.ceil(low / step) * step; value <= high + step / 1e6; value += step) found.push(+value.toPrecision(12));
     return found;

@@ -55,10 +55,13 @@ def write(cards: Sequence[Card], compared: dict[str, Any] | None) -> str:
 
 
 def differing(cards: Sequence[Card]) -> tuple[list[str], dict[str, list[str]]]:
-    """Keys that have several values, and for each those of the same last name and values, which follow it."""
+    """Keys that have several values, and for each those of the same last name and values, which follow it.
+
+    Of a step that some runs do not have, its description stands for all that the others agree in.
+    """
     every = dict.fromkeys(key for card in cards for key in card.flat)
     values = {key: [shown(card.flat.get(key, ABSENT)) for card in cards] for key in every if not below(key, ASIDE)}
-    varying = [key for key, each in values.items() if len(set(each)) > 1]
+    varying = [key for key, each in values.items() if len(set(each)) > 1 and _says_more(key, each, cards)]
     leading: list[str] = []
     following: dict[str, list[str]] = {}
     for key in sorted(varying, key=lambda key: (key == "seed", key.count("."))):
@@ -81,6 +84,15 @@ def labels(cards: Sequence[Card], keys: Sequence[str]) -> list[str]:
         if len(set(found)) == len(cards):
             return found
     return [str(card.folder.path) for card in cards]
+
+
+def _says_more(key: str, values: list[str], cards: Sequence[Card]) -> bool:
+    """Whether a key tells more than that its step is not in all runs."""
+    place = key.split(".")
+    if place[:2] != ["stage", "steps"] or all(place[2] in card.steps for card in cards):
+        return True
+    there = {value for value, card in zip(values, cards, strict=True) if place[2] in card.steps}
+    return len(there) > 1 or place[3:] == ["description"]
 
 
 def _follows(key: str, source: str, values: dict[str, list[str]]) -> bool:

@@ -78,7 +78,7 @@ def _scale(axes: Axes, values: list[float], *, log: bool) -> None:
     smallest, largest = min(values), max(values)
     if log and wide(values):
         axes.set_yscale("log")
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if largest < 300 * smallest else (1,)))
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if largest < 1000 * smallest else (1,)))
     elif log and smallest <= 0 and max(largest, -smallest) > WIDE:
         axes.set_yscale("symlog")  # the generator's hinge loss is negative when it wins
     axes.yaxis.set_minor_locator(NullLocator())
