@@ -36,10 +36,10 @@
       return inside.filter((_, index) => index % every === 0);
     }
     const power = 10 ** Math.floor(Math.log10((high - low) / 4));
-    const three = (s) => Math.floor(high / s + 1e-6) - Math.ceil(low / s - 1e-6) >= 2;
-    const step = [10, 5, 2.5, 2, 1].map((m) => m * power).find(three);  // the widest with three ticks
+    const lowest = (step) => Math.ceil(low / step - 1e-6), highest = (step) => Math.floor(high / step + 1e-6);
+    const step = [10, 5, 2.5, 2, 1].map((m) => m * power).find((s) => highest(s) - lowest(s) >= 2);  // the widest with three
     const found = [];
-    for (let value = Math.ceil(low / step) * step; value <= high + step / 1e6; value += step) found.push(+value.toPrecision(12));
+    for (let n = lowest(step); n <= highest(step); n++) found.push(+(n * step).toPrecision(12));
     return found;
   }
 
