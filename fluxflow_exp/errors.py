@@ -1,4 +1,4 @@
-"""The error shown to the user without a traceback, and the hints that its text ends with."""
+"""The error shown to the user without a traceback, and words that such texts are made of."""
 
 import difflib
 from collections.abc import Iterable
@@ -9,6 +9,11 @@ class UserError(ValueError):
 
     def __str__(self) -> str:
         return "\n".join(map(str, self.args))
+
+
+def counted(count: int, what: str) -> str:
+    """`1 picture`, `2 pictures`."""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def did_you_mean(name: str, allowed: Iterable[str]) -> str:

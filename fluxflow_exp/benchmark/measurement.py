@@ -5,7 +5,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
@@ -63,10 +63,13 @@ def measure(values: dict[str, Any], *, updates: int = 20, only: list[str] | None
 
 
 @contextmanager
-def warm(values: dict[str, Any], step: str) -> Iterator[Callable[[int], list[float]]]:
-    """How many updates of one step → their seconds, batches being in memory and everything compiled."""
+def warm(values: dict[str, Any], step: str, *, diverging: bool = False) -> Iterator[Callable[[int], list[float]]]:
+    """How many updates of one step → their seconds, batches being in memory and everything compiled.
+
+    `diverging`: updates that are not finite are timed as well, since that is the business of the run.
+    """
     with _trainers(values) as (_, trainer_of):
-        measurement = Measurement(trainer_of(step), 1)
+        measurement = Measurement(trainer_of(step), 1, diverging=diverging)
         batches, _ = measurement.warm_up()
         yield lambda count: measurement.times(batches, count)
 
@@ -92,8 +95,9 @@ def _trainers(values: dict[str, Any]) -> Iterator[tuple[Machine, Callable[[str],
 class Measurement:
     """Of one step's updates, none of which is kept."""
 
-    def __init__(self, trainer: Trainer, updates: int) -> None:
+    def __init__(self, trainer: Trainer, updates: int, *, diverging: bool = False) -> None:
         """UserError: the step has too few updates."""
+        self.diverging = diverging
         self.trainer, self.updates, self.machine = trainer, updates, trainer.machine
         # GANs begin later than their step does: what is measured has all players in it.
         self.first = max(player.start for player in trainer.players.values())
@@ -153,14 +157,23 @@ class Measurement:
 
     def _run(self, batches: Iterable[Batch]) -> None:
         for batch in batches:
-            self.trainer.update(batch)
+            self._update(batch)
             self.trainer.update_index += 1
         self.rewind()
 
     def rewind(self) -> None:
         """Read what updates gave, and stand before the first one again."""
-        self.trainer.settle()
+        with self._finite():
+            self.trainer.settle()
         self.trainer.update_index = self.first
+
+    def _finite(self) -> AbstractContextManager[None]:
+        """Where what is not finite is an error, unless updates may diverge."""
+        return suppress(NonFiniteError) if self.diverging else nullcontext()
+
+    def _update(self, batch: Batch) -> None:
+        with self._finite():
+            self.trainer.update(batch)
 
     def times(self, batches: Iterable[Batch], count: int) -> list[float]:
         """Seconds of each of `count` updates; batches in memory are gone through again and again."""
@@ -169,7 +182,7 @@ class Measurement:
 
         def updates() -> Iterator[Any]:
             for batch in given:
-                yield lambda batch=batch: trainer.update(batch)
+                yield lambda batch=batch: self._update(batch)
                 trainer.update_index += 1
 
         times = timed(updates(), self.machine)

@@ -12,6 +12,7 @@ from urllib.parse import unquote
 from fluxflow_exp.data.decoding import EXTENSIONS
 from fluxflow_exp.data.images import Entry
 from fluxflow_exp.data.protocols import Bad
+from fluxflow_exp.errors import counted
 
 SHOWN = 3  # names in a line
 ASKED = 1000  # missing names that a cause is looked for of
@@ -152,11 +153,6 @@ def _files(folder: Path) -> frozenset[str] | None:
         return frozenset()
     except ValueError:  # no folder can have such a name
         return frozenset()
-
-
-def counted(count: int, what: str) -> str:
-    """`1 picture`, `2 pictures`."""
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def unusable(bad: Bad, what: str) -> list[str]:

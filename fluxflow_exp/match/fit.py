@@ -53,10 +53,10 @@ def fit_time(
         found.append(_widths(mine, {}, subject.tflop, "flops", aim * work, FINE * TOLERANCES["time"], known, True))
         return found[-1].cost / work
 
-    with warm(reference.with_model(theirs), reference.step) as other:
+    with warm(reference.with_model(theirs), reference.step, diverging=True) as other:
 
         def measure() -> Timing:
-            with warm(subject.with_model(mine.changed(found[-1].changes)), subject.step) as own:
+            with warm(subject.with_model(mine.changed(found[-1].changes)), subject.step, diverging=True) as own:
                 taken = alternate(other, own, updates=updates)
             print(f"  {_listed(found[-1].changes)}: measured {taken}", flush=True)
             return taken

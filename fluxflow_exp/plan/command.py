@@ -35,8 +35,11 @@ def main(arguments: list[str] | None = None) -> int:
     return 1 if found["total"]["fits"] is False else 0
 
 
-def predict(values: dict[str, Any]) -> dict[str, Any]:
-    """Say what each step will need, as soon as it is known. UserError: the configuration is wrong."""
+def predict(values: dict[str, Any], *, diverging: bool = False) -> dict[str, Any]:
+    """Say what each step will need, as soon as it is known. UserError: the configuration is wrong.
+
+    Updates that are timed and are not finite are an error, too, unless they may be `diverging`.
+    """
     # Torch and its compiler, which --help does without.
     from fluxflow_exp.benchmark.measurement import warm
     from fluxflow_exp.data.build import build_data
@@ -62,7 +65,7 @@ def predict(values: dict[str, Any]) -> dict[str, Any]:
         print(step_lines(index, name, step, lengths[name], ranks, config.model, minutes=minutes)[0], flush=True)
         measured = None
         if _on_cpu(config):
-            with warm(values, name) as times:
+            with warm(values, name, diverging=diverging) as times:
                 measured = statistics.median(times(3))
         found.append(forecast.forecast(config, name, lengths[name], data[name], ranks=ranks, measured=measured))
         if minutes is not None:

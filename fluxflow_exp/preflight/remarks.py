@@ -5,8 +5,8 @@ from typing import Protocol, runtime_checkable
 from torch import nn
 
 from fluxflow_exp.config.schema import Step
-from fluxflow_exp.data.folder_notes import counted
 from fluxflow_exp.data.protocols import Captioned, DataSet, Stream
+from fluxflow_exp.errors import counted
 from fluxflow_exp.step_length import Length
 
 # Diffusion models remember a thousand images and generalise from a hundred thousand (Kadkhodaie et al. 2024, fig. 1);

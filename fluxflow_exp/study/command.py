@@ -44,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _carry_out(course: "Course", words: list[str]) -> int:
     """Train, measure, answer; 1: not all runs are done."""
-    from fluxflow_exp.study import filling, seeds
+    from fluxflow_exp.study import filling, seeds, status
 
     _say_unused(course)
     course.choose_rates()
@@ -54,9 +54,10 @@ def _carry_out(course: "Course", words: list[str]) -> int:
         print("No run is done, so there is no answer. The same command tries again")
         return 1
     print("\n".join(filling.write(found, course)))
-    if found.unfinished:
-        print(f"{found.unfinished}. The same command goes on")
-    return 1 if found.unfinished else 0
+    lost = status.failed(course.lost(runs))
+    if found.unfinished or lost:
+        print(f"{found.unfinished}. The same command goes on" if found.unfinished else lost)
+    return 1 if found.unfinished or lost else 0
 
 
 def _say_unused(course: "Course") -> None:
@@ -71,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
         "measure, compare, and write study.json, study.html and study.md. The same command continues after a kill.",
         epilog=f"Shipped studies: {', '.join(shipped())}. Words that name a key of the study (seeds=5, where=slurm, "
         "budget.gpu_hours=2) change it; all others are overrides of every arm. Exit code: 0 answered, 1 not all runs "
-        "are done, 2 something is wrong, and what. docs/how-to/studies.md shows a study of one's own.",
+        "are done or one failed, 2 something is wrong, and what. docs/how-to/studies.md shows a study of one's own.",
     )
     parser.add_argument("study", metavar="FILE_OR_NAME", help="a study's YAML, a folder with study.yaml, or a name")
     parser.add_argument(

@@ -95,7 +95,13 @@ class Course:
             self._run(arm, seed, self.rates[arm].chosen if self.spec.learning_rates else None)
             for arm in arms or self.spec.arms
             for seed in seeds
+            if arm in self.rates or not self.spec.learning_rates
         ]
+
+    def failing(self, runs: list[Run]) -> set[str]:
+        """Arms of which one of `runs` has failed, or all that were to choose a learning rate."""
+        rateless = set(self.spec.arms) - set(self.rates) if self.spec.learning_rates else set()
+        return rateless | {run.arm for run in runs if run in self.failed}
 
     def unused(self, seeds: list[int]) -> list[str]:
         """What stands in the folder and is not used."""
@@ -118,12 +124,20 @@ class Course:
         return done
 
     def choose_rates(self) -> None:
-        """Let each arm choose its learning rate, by runs that judge no arm. UserError: all of an arm's have failed."""
+        """Let each arm choose its learning rate, by runs that judge no arm; one whose runs all fail has none.
+
+        UserError: the reference has none.
+        """
         rates = self.spec.learning_rates
         if rates is None:
             return
         done = self.train(self.trials(), [rates.metric])
         self.rates = self.chosen(done)
+        for arm in (arm for arm in self.spec.arms if arm not in self.rates):
+            said = f"arm {arm}: no run with any learning rate gave {rates.metric}: see their logs"
+            if arm == self.spec.reference:
+                raise UserError(said)
+            print(f"Left out: {said}", flush=True)
         for arm, found in self.rates.items():
             tried = ", ".join(
                 f"{rate}: {'failed' if value is None else f'{value:.4g}'}" for rate, value in found.tried.items()
@@ -133,7 +147,7 @@ class Course:
             print(f"Note: {line}", flush=True)
 
     def chosen(self, done: list[Run]) -> dict[str, LearningRate]:
-        """Arm → its learning rate, by the trials that are `done`. UserError: an arm has none."""
+        """Arm → its learning rate, by the trials that are `done`; an arm without one is left out."""
         rates = self.spec.learning_rates
         assert rates
         higher = bool(higher_is_better(rates.metric))
@@ -146,7 +160,7 @@ class Course:
                 values[rate] = statistics.fmean(each) if len(each) == len(rates.seeds) else None
             known = {rate: value for rate, value in values.items() if value is not None}
             if not known:
-                raise UserError(f"arm {arm}: no run with any learning rate gave {rates.metric}: see their logs")
+                continue
             best = (max if higher else min)(known, key=lambda rate: known[rate])
             named = f"seed{'s' if len(rates.seeds) > 1 else ''} {', '.join(map(str, rates.seeds))}"
             found[arm] = LearningRate(
@@ -154,6 +168,11 @@ class Course:
                 f"the outcome's held-out images, in runs with {named}, which judge no arm",
             )  # fmt: skip
         return found
+
+    def lost(self, runs: list[Run]) -> list[Run]:
+        """Failed runs that the answer lacks: of `runs`, and of those that were to choose a rate for an arm without."""
+        trials = [run for run in self.trials() if run.arm not in self.rates]
+        return [run for run in [*trials, *runs] if run.entry().state == states.FAILED]
 
     def finished(self, runs: list[Run]) -> Runs:
         """Those of `runs` that are done, by arm and seed."""

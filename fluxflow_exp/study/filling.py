@@ -29,6 +29,7 @@ def answer(course: Course, runs: list[Run], words: list[str]) -> StudyAnswer | N
     outcomes = [outcome.outcome(spec, metric, finished) for metric in spec.outcome]
     drawn = [outcome.drawn(metric, finished) for metric in spec.outcome if in_rows(metric)]
     done = sum(map(len, finished.values()))
+    ended = all(run.entry().state in (states.DONE, states.FAILED) for run in runs)  # a failure is an answer, too
     everything = [*course.trials(), *runs]
     return StudyAnswer(
         name=spec.name,
@@ -43,7 +44,7 @@ def answer(course: Course, runs: list[Run], words: list[str]) -> StudyAnswer | N
         ),
         notes=[*course.notes, *_made_apart(finished), *_looked_before(course)],
         stopped=course.stopped,
-        unfinished=None if done == len(runs) else f"{done} of {len(runs)} runs are done",
+        unfinished=None if ended else f"{done} of {len(runs)} runs are done",
         base=spec.base,
         date=clock.date(),
         form=form.digest(spec),
@@ -53,11 +54,8 @@ def answer(course: Course, runs: list[Run], words: list[str]) -> StudyAnswer | N
 def _arm(course: Course, name: str, runs: list[Run], finished: outcome.Runs) -> Arm:
     spec, known = course.spec, course.costs.get(name)
     seeds = sorted(finished.get(name, {}))
-    failures = [
-        Failure(run.seed, entry.note)
-        for run in runs
-        if (entry := run.entry()).state == states.FAILED and run.seed not in _trial_seeds(course)
-    ]
+    judging = [run for run in runs if run.seed not in _trial_seeds(course)]
+    failures = [Failure(run.seed, run.entry().note) for run in course.lost(judging) if run.arm == name]
     hardware = course.first[name].values["hardware"]
     hours = sum(cost.spent(run) for run in runs)
     price = hardware["price_per_hour"]

@@ -21,12 +21,9 @@ def outcome(spec: Spec, metric: str, runs: Runs) -> Outcome:
         arm: {seed: curve.at(at) if at is not None else curve.values[-1] for seed, curve in members.items()}
         for arm, members in curves.items()
     }
-    own = values.get(spec.reference, {})
-    others = [arm for arm in spec.arms if arm != spec.reference]
-    pairs = {arm: sorted(set(values.get(arm, {})) & set(own)) for arm in others}
-    differences = {arm: [values[arm][seed] - own[seed] for seed in seeds] for arm, seeds in pairs.items() if seeds}
+    pairs = differences(spec, values)
     smallest = spec.smallest_difference if metric == spec.outcome[0] else None
-    judged = judge(differences, smallest_difference=smallest, sequential=spec.seeds is None)
+    judged = judge(pairs, smallest_difference=smallest, sequential=spec.seeds is None)
     count = sum(each.low is not None for each in judged.values())
     made = [
         Difference(
@@ -41,9 +38,17 @@ def outcome(spec: Spec, metric: str, runs: Runs) -> Outcome:
             needed=each.needed,
         )
         for arm, each in judged.items()
+        if pairs[arm]
     ]
     said = AT_THE_END if at is None else f"{at:,.0f} {AXIS}"
     return Outcome(metric, bool(higher_is_better(metric)), values, made, smallest, said)
+
+
+def differences(spec: Spec, values: dict[str, dict[int, float]]) -> dict[str, list[float]]:
+    """Of every arm but the reference: its values less the reference's, over seeds that both have; there may be none."""
+    own = values.get(spec.reference, {})
+    pairs = {arm: sorted(set(values.get(arm, {})) & set(own)) for arm in spec.arms if arm != spec.reference}
+    return {arm: [values[arm][seed] - own[seed] for seed in seeds] for arm, seeds in pairs.items()}
 
 
 def curves_of(metric: str, runs: Runs) -> dict[str, dict[int, Curve]]:

@@ -18,24 +18,21 @@ def carry_out(course: Course) -> list[Run]:
 
 
 def _until_known(course: Course) -> list[Run]:
-    """Seeds 0, 1, 2, then one after another for the arms that are still open."""
+    """Seeds 0, 1, 2, then one after another for the arms that are still open and of which no run has failed."""
     spec, seeds = course.spec, list(range(FIRST))
     runs = course.runs(seeds)
     course.train(runs, spec.outcome)
     while True:
-        if any(run in course.failed for run in runs):
+        failed = course.failing(runs)
+        if spec.reference in failed:
+            course.stopped = f"a run of {spec.reference} failed, and it is the reference"
             return runs
         found = outcome.outcome(spec, spec.outcome[0], course.finished(runs))
-        own = found.values[spec.reference]
-        differences = {
-            arm: [values[seed] - own[seed] for seed in values]
-            for arm, values in found.values.items()
-            if arm != spec.reference
-        }
+        differences = outcome.differences(spec, found.values)
         judged = judge(differences, smallest_difference=spec.smallest_difference)
-        open_arms = [spec.reference, *(arm for arm, each in judged.items() if each.verdict == "open")]
-        left = _seeds_left(course, runs, open_arms)
-        decision = decide(differences, smallest_difference=spec.smallest_difference, seeds_left=left)
+        further = [arm for arm, each in judged.items() if each.verdict == "open" and arm not in failed]
+        left = _seeds_left(course, runs, [spec.reference, *further])
+        decision = decide(differences, smallest_difference=spec.smallest_difference, seeds_left=left, failed=failed)
         print(f"\n{_told(decision, len(seeds), left)}", flush=True)
         if decision.stop:
             course.stopped = decision.reason

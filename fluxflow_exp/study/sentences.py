@@ -263,7 +263,7 @@ def _rates(answer: StudyAnswer) -> str:
     own = [arm.name for arm in answer.arms if arm.learning_rate]
     if not own:
         return "No arm chose its learning rate: one that suits an arm better may change the answer."
-    others = [arm.name for arm in answer.arms if not arm.learning_rate]
+    others = [arm.name for arm in answer.arms if not arm.learning_rate and arm.seeds]
     if others:
         return f"{', '.join(own)} chose a learning rate; {', '.join(others)} did not, which favours those that did."
     rates = {arm.name: arm.learning_rate for arm in answer.arms if arm.learning_rate}

@@ -9,7 +9,7 @@ differences; docs/decisions/0019-seeds-are-added-by-a-t-boundary.md says what ha
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -63,22 +63,25 @@ def decide(
     *,
     smallest_difference: PositiveFloat | None = None,
     seeds_left: NonNegativeInt | None = None,
+    failed: Collection[str] = (),
 ) -> Decision:
     """Say whether to train another seed of the reference and of the arms still undecided.
 
     `differences`: every arm of the study but the reference → values of its seeds, in any order; arms may have
     different numbers of them, also none. All count, since the error is shared among them.
     `smallest_difference`: the smallest one worth seeing, in the outcome's unit; without it an arm is decided only by
-    a shown difference. `seeds_left`: how many further seeds the budget pays for; None: any number.
+    a shown difference. `seeds_left`: how many further seeds the budget pays for; None: any number. `failed`: arms of
+    which a run has failed. That is their answer, and further seeds of those that do not fail would flatter them; they
+    go on to count among those that share the error.
     UserError: a value is not finite, or nothing would ever end the study.
     """
     if smallest_difference is None and seeds_left is None:
         raise UserError("seeds: auto ends by smallest_difference or by budget: give one of them")
     arms = judge(differences, smallest_difference=smallest_difference)
-    undecided = [arm for arm, judged in arms.items() if judged.verdict == "open"]
+    undecided = [arm for arm, judged in arms.items() if judged.verdict == "open" and arm not in failed]
     needs = [arms[arm].needed for arm in undecided]
     needed = max((each for each in needs if each is not None), default=None) if None not in needs else None
-    stop, reason = _stops(arms, undecided, seeds_left, smallest_difference)
+    stop, reason = _stops(arms, undecided, seeds_left, smallest_difference, failed)
     return Decision(stop, reason, arms, undecided, needed)
 
 
@@ -196,9 +199,12 @@ def _stops(
     undecided: Sequence[str],
     seeds_left: int | None,
     smallest_difference: float | None,
+    failed: Collection[str],
 ) -> tuple[bool, str]:
     if not undecided:
-        return True, "every arm is decided"
+        lost = ", ".join(arm for arm in arms if arm in failed)
+        others = "every other arm is decided" if len(failed) < len(arms) else "no other arm is left"
+        return True, f"runs of {lost} failed; {others}" if lost else "every arm is decided"
     names = ", ".join(undecided)
     if seeds_left == 0:
         return True, f"the budget pays for no further seed; undecided: {names}"
@@ -206,7 +212,9 @@ def _stops(
     if all(each.seeds[0] >= FIRST and each.spread == 0 for each in found):
         way = "give a number of seeds, or an outcome in finer steps"
         return True, f"all seeds of {names} differ alike from the reference, which tells nothing of chance: {way}"
-    said = [f"{arm} {_said(each, smallest_difference)}" for arm, each in arms.items()]
+    said = [
+        f"{arm} {'has failed' if arm in failed else _said(each, smallest_difference)}" for arm, each in arms.items()
+    ]
     return False, said[0] if len(said) == 1 else "".join(f"\n  {each}" for each in said)
 
 

@@ -213,7 +213,8 @@ class _Pace:
         trainer, ends = self.trainer, clock.now() + seconds
         for done, place in enumerate(cycle(places), start=1):
             trainer.update_index = place
-            trainer.update(next(batches))
+            with suppress(NonFiniteError):  # which is the business of the updates that stay
+                trainer.update(next(batches))
             if done % READ == 0 or trainer.prompt:
                 self._settle()
             mine = [self.context.stop.signum or 0, int(done >= least and clock.now() >= ends)]
@@ -227,7 +228,7 @@ class _Pace:
         return done
 
     def _settle(self) -> None:
-        """Wait for the device. What is not finite is the business of the updates that stay."""
+        """Wait for the device."""
         with suppress(NonFiniteError):
             self.trainer.settle()
 

@@ -10,7 +10,7 @@ import pytest
 from fluxflow_exp.compare.differences import Unlike
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.run.metric_log import MetricLog
-from fluxflow_exp.study import answer, cost, filling, form, launch, matching, seeds, status
+from fluxflow_exp.study import answer, cost, filling, form, launch, matching, seeds, sentences, status
 from fluxflow_exp.study.answer import StudyAnswer
 from fluxflow_exp.study.cost import ArmCost
 from fluxflow_exp.study.course import Course
@@ -58,16 +58,27 @@ def test_values_of_runs_become_paired_differences(tmp_path: Path) -> None:
     assert found.commands[0] == "python -m fluxflow_exp.study mine.yaml"
 
 
-def test_a_run_that_is_missing_is_said_and_its_pair_left_out(tmp_path: Path) -> None:
+def test_a_run_that_is_missing_is_said_and_its_pair_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     made, runs = planted(tmp_path, values={"large": [20.0, 21.0], "small": [21.0]})
     runs[3].folder.path.mkdir(parents=True)
     plant(runs[3], done=False)
     runs[3].folder.record_failure("planted")
     found = filling.answer(made, runs, ["mine.yaml"])
     assert found
-    assert found.unfinished == "3 of 4 runs are done"
+    assert found.unfinished is None  # it failed, which is an answer
     assert found.outcomes[0].differences[0].seeds == [1]
     assert [(each.seed, each.reason) for each in found.arms[1].failures] == [(1, "planted")]
+    write(made, runs)
+    assert status.show(made) == 1
+    said = capsys.readouterr().out
+    assert "4 runs: 3 done, 1 failed" in said
+    assert "study.html. 1 run failed; the study's command tries it again" in said
+    runs[3].folder.failure.unlink()
+    found = filling.answer(made, runs, ["mine.yaml"])
+    assert found
+    assert found.unfinished == "3 of 4 runs are done"
 
 
 def test_the_status_names_each_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -206,6 +217,32 @@ def test_each_arm_takes_the_rate_of_its_best_trial_and_one_that_failed_is_none(t
     made.rates = found
     assert "optimizer.lr=0.002" in made.runs([0], ["large"])[0].words
     assert made.unused([0]) == []
+
+
+def test_an_arm_of_which_no_rate_gives_a_value_is_left_out_and_the_others_go_on(tmp_path: Path) -> None:
+    made = course(tmp_path, FIVE, "learning_rates={rates: [1e-3, 2e-3], seeds: [7]}", "seeds=2")
+    for run in made.trials():
+        if run.arm == "large":
+            train(run, 20.0)
+        else:
+            run.folder.path.mkdir(parents=True)
+            plant(run, done=False)
+            run.folder.record_failure("the loss 'l1' is not finite; samples: 4")
+    made.train = lambda runs, metrics: [run for run in runs if run.entry().state == "done"]  # type: ignore[method-assign]
+    made.choose_rates()
+    assert list(made.rates) == ["large"]
+    runs = made.runs([0, 1])
+    assert {run.arm for run in runs} == {"large"}
+    for run in runs:
+        train(run, 21.0)
+    found = filling.answer(made, runs, ["mine.yaml"])
+    assert found
+    assert (found.unfinished, found.outcomes[0].differences) == (None, [])
+    assert [each.seed for each in found.arms[1].failures] == [7, 7]
+    (said,) = sentences.headline(found)
+    assert said.startswith("small has no value of PSNR: both of its runs failed (seed 7: the loss 'l1' is not finite)")
+    assert not any("did not" in line for line in sentences.limits(found))
+    assert len(made.lost(runs)) == 2
 
 
 def test_seeds_that_were_added_after_an_answer_are_told(tmp_path: Path) -> None:

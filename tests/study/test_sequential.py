@@ -85,6 +85,20 @@ def test_a_study_ends_when_all_is_decided_and_when_the_budget_is_used_up() -> No
     assert not decide({"deep": PILOT}, seeds_left=1).stop
 
 
+def test_an_arm_of_which_a_run_failed_gets_no_further_seed_and_still_shares_the_error() -> None:
+    open_, lost = [0.1, -0.1, 0.05], [0.2]
+    found = decide({"wide": open_, "deep": lost, "odd": []}, smallest_difference=0.01, failed={"deep", "odd"})
+    assert not found.stop
+    assert found.undecided == ["wide"]
+    assert found.reason.splitlines()[2:] == ["  deep has failed", "  odd has failed"]
+    assert found.arms["wide"] != decide({"wide": open_}, smallest_difference=0.01).arms["wide"]  # a third of the error
+    assert found.arms["wide"] == decide({"wide": open_, "a": [], "b": []}, smallest_difference=0.01).arms["wide"]
+    shown = {"wide": [1.0, 1.01, 0.99], "deep": lost}
+    done = decide(shown, seeds_left=9, failed={"deep"})
+    assert (done.stop, done.reason) == (True, "runs of deep failed; every other arm is decided")
+    assert decide({"deep": lost}, seeds_left=9, failed={"deep"}).reason == "runs of deep failed; no other arm is left"
+
+
 def test_seeds_that_all_differ_alike_end_a_study_that_waits_for_them_alone() -> None:
     for values in ([0.25, 0.25, 0.25], [0.3 - 0.2, 0.4 - 0.3, 0.5 - 0.4]):  # the latter alike but for rounding
         same = decide({"deep": values}, smallest_difference=0.1)

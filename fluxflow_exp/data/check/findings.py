@@ -9,6 +9,7 @@ from fluxflow_exp.data.captions_file import FORMS
 from fluxflow_exp.data.check.look import KINDS
 from fluxflow_exp.data.check.survey import Survey
 from fluxflow_exp.data.size_notes import PANORAMA
+from fluxflow_exp.errors import counted
 
 # How much a finding matters.
 LOST, DOUBTFUL, TOLD = "lost to training", "worth a look", "for information"
@@ -65,7 +66,7 @@ def _copies(survey: Survey) -> list[Finding]:
         item = Item(second, f"is {first}" if pair.exact else f"is nearly {first} ({how})", (second, first))
         (exact if pair.exact else near).append(item)
     sizes = [len(group) for group in survey.groups]
-    together = f"copies are in {folder_notes.counted(len(sizes), 'group')}, the largest of {max(sizes, default=0):,}"
+    together = f"copies are in {counted(len(sizes), 'group')}, the largest of {max(sizes, default=0):,}"
     parted = []
     for group in survey.parted():
         held_out = [name for name in group if name in survey.held_out]

@@ -11,9 +11,9 @@ from fluxflow_exp.data.check import proportions
 from fluxflow_exp.data.check.findings import Finding
 from fluxflow_exp.data.check.proportions import Shapes
 from fluxflow_exp.data.check.survey import Survey
-from fluxflow_exp.data.folder_notes import counted
 from fluxflow_exp.data.image_folder import ImageFolder
 from fluxflow_exp.data.loader import groups_of
+from fluxflow_exp.errors import counted
 from fluxflow_exp.preflight.remarks import FEW_PICTURES, OFTEN
 
 SHOWN = 2  # examples in a line
