@@ -17,6 +17,7 @@ NO_LICENCE = (
     "may be used or passed on."
 )
 PROMPT = "a red circle on a blue ground"
+PLAYERS = {"expander": "vae", "flow_processor": "flow", "text_encoder": "text_encoder"}  # that train a part
 
 
 def card(source: Source, use: str, output: Path, *, licence: str | None, library: str) -> str:
@@ -37,7 +38,7 @@ def card(source: Source, use: str, output: Path, *, licence: str | None, library
         f"# {source.name}\n\nText to image, {source.facts['img_size']} pixels, "
         f"{sum(source.parameters.values()) / 1e6:,.2f} million parameters, trained with fluxflow_exp.",
         f"## Use\n\n{text}",
-        f"## Parts\n\n{_parts(source)}",
+        f"## Parts\n\n{_parts(source, shown)}",
         f"## Data\n\n{_data(shown) if shown else UNKNOWN}",
         f"## Metrics\n\n{_metrics(source, shown) if shown else UNKNOWN}",
         f"## Licence\n\n{_licence(source, licence, pretrained)}",
@@ -71,12 +72,16 @@ def _head(licence: str | None, library: str) -> str:
     return "\n".join(["---", *lines, "pipeline_tag: text-to-image", "tags:", f"- {library}", "- fluxflow", "---"])
 
 
-def _parts(source: Source) -> str:
+def _parts(source: Source, shown: Card | None) -> str:
     rows = [
-        (part, f"`{source.target(part).removeprefix('fluxflow_exp.models.')}`", f"{source.parameters[part]:,}",
-         source.facts["trained"].get(part, "not trained"))
+        (
+            part,
+            f"`{source.target(part).removeprefix('fluxflow_exp.models.')}`",
+            f"{source.parameters[part]:,}",
+            _trained(source, part, shown),
+        )
         for part in source.nodes
-    ]  # fmt: skip
+    ]
     flow = source.facts["flow"]
     return (
         f"{_table(('part', 'class', 'parameters', 'trained last in step'), rows)}\n\n"
@@ -84,6 +89,15 @@ def _parts(source: Source) -> str:
         f"shift {flow['shift']:g}, and its caption was left out {flow['cfg_dropout_prob']:.0%} of the time"
         + (": use guidance." if flow["cfg_dropout_prob"] > 0 else ": it was not trained for guidance.")
     )
+
+
+def _trained(source: Source, part: str, shown: Card | None) -> str:
+    """The step that trained a part last: one that published it may only have used it, as it came to the run."""
+    step = str(source.facts["trained"].get(part, "not trained"))
+    values = shown.values["stage"]["steps"].get(step) if shown else None
+    if values is None or not values["trainer"][TARGET].startswith("fluxflow_exp."):
+        return step
+    return step if PLAYERS[part] in values["optimizers"] else "before this run"
 
 
 def _data(shown: Card) -> str:

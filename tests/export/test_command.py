@@ -1,5 +1,6 @@
 """From a run to a folder by the command, and what it refuses."""
 
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -191,3 +192,13 @@ def test_what_cannot_be_exported_is_one_error(
         assert told in said
         assert said.count("error") == 1
         assert not (tmp_path / "out").exists()
+
+
+def test_a_part_that_a_step_only_used_was_trained_before(run: Path, tmp_path: Path) -> None:
+    """As the autoencoder of a flow that began from another run's."""
+    copied = shutil.copytree(run, tmp_path / "run")
+    source = read(copied)
+    source.facts["trained"]["expander"] = "flow"
+    told = card.card(source, "", tmp_path / "out", licence=None, library="diffusers")
+    assert "| expander | `compact_vae.Expander` | " in told
+    assert re.search(r"\| expander \|.*\| before this run \|\n\| flow_processor \|.*\| flow \|", told)
