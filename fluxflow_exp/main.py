@@ -177,8 +177,10 @@ def _problems(overrides: list[str], config_dir: str | None, *, multirun: bool) -
         return override_problems(overrides, config_dir=config_dir, multirun=True)
     try:
         values_of(overrides, config_dir=config_dir)
-    except UserError as error:
-        return list(error.args)
+    except UserError:
+        from fluxflow_exp.preflight import words  # torch
+
+        return words.problems(overrides, here=True, config_dir=config_dir)
     return forgotten_m(overrides, config_dir)
 
 

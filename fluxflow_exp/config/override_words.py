@@ -123,3 +123,23 @@ def two_lengths(parsed: list[Override]) -> list[str]:
         for other in [f"{key.removesuffix('.minutes')}.n_epochs"]
         if key.startswith("stage.steps.") and key.endswith(".minutes") and other in given
     ]
+
+
+def command(*words: str) -> str:
+    """The training command with `words`, as it is typed."""
+    return shlex.join(["python", "-m", "fluxflow_exp", *words])
+
+
+def sweep_without_m(override: Override, overrides: list[str]) -> str:
+    text = override.input_line or ""
+    key, _, values = text.partition("=")
+    return (
+        f"{text} names several values, and here stands one (a list is written {shlex.quote(f'{key}=[{values}]')}). "
+        f"A run for each takes -m:\n  {command('-m', *overrides)}"
+    )
+
+
+def swept_launcher(override: Override) -> str:
+    text = override.input_line or ""
+    way_out = """A value with a comma in it is quoted twice: '{}"'""".format(text.replace("=", '="', 1))
+    return f"{text}: the launcher's settings cannot be swept. {way_out}"

@@ -6,7 +6,6 @@ not hide another.
 
 import dataclasses
 import inspect
-import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,7 +18,17 @@ from omegaconf.errors import OmegaConfBaseException
 
 from fluxflow_exp.config.compose import conf_dir, resolve
 from fluxflow_exp.config.composition import composed_of
-from fluxflow_exp.config.override_words import as_text, is_field, keys, quoting, two_lengths, why
+from fluxflow_exp.config.override_words import (
+    as_text,
+    command,
+    is_field,
+    keys,
+    quoting,
+    sweep_without_m,
+    swept_launcher,
+    two_lengths,
+    why,
+)
 from fluxflow_exp.config.published import is_known, locate
 from fluxflow_exp.config.schema import RunConfig
 from fluxflow_exp.errors import UserError, did_you_mean, suggest_key
@@ -86,6 +95,24 @@ def composed(overrides: list[str], made: Callable[[DictConfig], Made], *, config
     raise UserError(*(override_problems(overrides, config_dir=config_dir) or whole))
 
 
+def takeable(overrides: list[str], *, config_dir: str | None = None) -> list[str] | None:
+    """`overrides` without values that their keys do not take, so that more can be said of the others.
+
+    None: more than that is wrong, and what lacks because of it would be told as further mistakes; or nothing is.
+    """
+    parsed, problems = _looked_at(overrides, config_dir, multirun=False)
+    groups, values = _split(parsed, config_dir)
+    good = [_one_value(each) for each in groups]
+    if problems or not _composes(good, config_dir):
+        return None
+    known = keys(compose_config(good, config_dir=config_dir))
+    wrong = [each for each in values if not _composes([*good, _one_value(each)], config_dir)]
+    if not wrong or any(each.key_or_group not in known or each.is_add() or each.is_delete() for each in wrong):
+        return None
+    rest = [_one_value(each) for each in parsed if each not in wrong]
+    return rest if _composes(rest, config_dir) else None
+
+
 def forgotten_m(overrides: list[str], config_dir: str | None) -> list[str]:
     """Return a line if something was given that acts under -m alone; `overrides` compose."""
     if not config_dir and not any("hydra" in word for word in overrides):
@@ -110,32 +137,12 @@ def _looked_at(overrides: list[str], config_dir: str | None, *, multirun: bool) 
     parsed, problems = _parse(as_text(overrides))
     for override in parsed:
         if override.key_or_group.startswith("hydra.") and override.is_choice_sweep():
-            problems.append(_swept_launcher(override))
+            problems.append(swept_launcher(override))
         elif override.is_sweep_override() and not multirun:
-            problems.append(_sweep_without_m(override, overrides))
+            problems.append(sweep_without_m(override, overrides))
         else:
             problems += filter(None, [_group_problem(override, config_dir) or _key_problem(override, config_dir)])
     return parsed, problems + two_lengths(parsed)
-
-
-def command(*words: str) -> str:
-    """The training command with `words`, as it is typed."""
-    return shlex.join(["python", "-m", "fluxflow_exp", *words])
-
-
-def _sweep_without_m(override: Override, overrides: list[str]) -> str:
-    text = override.input_line or ""
-    key, _, values = text.partition("=")
-    return (
-        f"{text} names several values, and here stands one (a list is written {shlex.quote(f'{key}=[{values}]')}). "
-        f"A run for each takes -m:\n  {command('-m', *overrides)}"
-    )
-
-
-def _swept_launcher(override: Override) -> str:
-    text = override.input_line or ""
-    way_out = """A value with a comma in it is quoted twice: '{}"'""".format(text.replace("=", '="', 1))
-    return f"{text}: the launcher's settings cannot be swept. {way_out}"
 
 
 def _composes(lines: list[str], config_dir: str | None) -> bool:

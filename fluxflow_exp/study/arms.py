@@ -7,7 +7,7 @@ from hydra.utils import get_class
 from fluxflow_exp.errors import UserError, did_you_mean
 from fluxflow_exp.evaluation.measures import MEASURES, ON_SCHEDULE
 from fluxflow_exp.monitor.metrics import higher_is_better
-from fluxflow_exp.preflight import check
+from fluxflow_exp.preflight import check, words
 from fluxflow_exp.run.identity import ABSENT, flatten, identity_differences
 from fluxflow_exp.study import evaluating
 from fluxflow_exp.study.runs import SHOWN_KEYS, Run, distinct, words_of
@@ -23,29 +23,51 @@ def check_all(spec: Spec, changes: dict[str, list[str]], *, trains: bool = True)
 
     UserError: all that is wrong with any arm or outcome.
     """
-    runs, found = {}, {}
-    seed = (spec.seeds or [0])[0]
-    rate = min(spec.learning_rates.rates) if spec.learning_rates else None  # which diverges last, while it is timed
-    for arm in spec.arms:
-        words = words_of(spec, arm, changes=changes.get(arm, []), rate=rate)
-        run = Run(arm, seed, words, spec.config_dir)
-        try:
-            found[arm] = check.problems(run.values, here=trains and spec.where == "here")
-            runs[arm] = run
-        except UserError as error:
-            found[arm] = list(map(str, error.args))
-    common = [line for line in next(iter(found.values())) if all(line in lines for lines in found.values())]
-    problems = common + [f"arm {arm}: {line}" for arm, lines in found.items() for line in lines if line not in common]
-    problems += _same_files(runs)
-    wanted = [*spec.outcome, *([spec.learning_rates.metric] if spec.learning_rates else [])]
-    values = {arm: run.values for arm, run in runs.items()}
-    for metric in dict.fromkeys(wanted):
-        problems += metric_problems(metric, values)
-    afterwards = [metric for metric in wanted if not in_rows(metric) and metric.partition("@")[0] in MEASURES]
-    problems += evaluating.problems(spec.evaluate, afterwards, values)
+    runs = first_runs(spec, changes)
+    problems = arm_problems(spec, runs, trains=trains)
     if problems:
         raise UserError(*(f"{spec.source}: {line}" for line in problems))
     return runs
+
+
+def first_runs(spec: Spec, changes: dict[str, list[str]]) -> dict[str, Run]:
+    """The first run of each arm."""
+    seed = (spec.seeds or [0])[0]
+    rate = min(spec.learning_rates.rates) if spec.learning_rates else None  # which diverges last, while it is timed
+    return {
+        arm: Run(arm, seed, words_of(spec, arm, changes=changes.get(arm, []), rate=rate), spec.config_dir)
+        for arm in spec.arms
+    }
+
+
+def arm_problems(spec: Spec, runs: dict[str, Run], *, trains: bool = True) -> list[str]:
+    """All that is wrong with any arm or outcome, one line each; `runs` as of `first_runs`."""
+    here = trains and spec.where == "here"
+    found = {arm: _problems(run, here=here) for arm, run in runs.items()}
+    common = [line for line in next(iter(found.values())) if all(line in lines for lines in found.values())]
+    problems = common + [f"arm {arm}: {line}" for arm, lines in found.items() for line in lines if line not in common]
+    whole = {arm: run for arm, run in runs.items() if _composed(run)}
+    problems += _same_files(whole)
+    wanted = [*spec.outcome, *([spec.learning_rates.metric] if spec.learning_rates else [])]
+    values = {arm: run.values for arm, run in whole.items()}
+    for metric in dict.fromkeys(wanted):
+        problems += metric_problems(metric, values)
+    afterwards = [metric for metric in wanted if not in_rows(metric) and metric.partition("@")[0] in MEASURES]
+    return problems + evaluating.problems(spec.evaluate, afterwards, values)
+
+
+def _problems(run: Run, *, here: bool) -> list[str]:
+    values = _composed(run)
+    if values is None:
+        return words.problems(list(run.words), here=here, config_dir=run.config_dir)
+    return check.problems(values, here=here)
+
+
+def _composed(run: Run) -> dict[str, Any] | None:
+    try:
+        return run.values
+    except UserError:
+        return None
 
 
 def in_rows(metric: str) -> bool:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.run import failures
-from fluxflow_exp.study.spec import load, shipped
+from fluxflow_exp.study.spec import Spec, SpecError, load, shipped
 
 if TYPE_CHECKING:
     from fluxflow_exp.study.course import Course
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def main(arguments: list[str] | None = None) -> int:
     words = sys.argv[1:] if arguments is None else arguments
     options = _parser().parse_intermixed_args(words)
-    spec = load(options.study, options.overrides, config_dir=options.config_dir)
+    spec = _loaded(options)
     from fluxflow_exp.study import launch
     from fluxflow_exp.study.course import Course
 
@@ -40,6 +40,20 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"Note: {lacking}")
         return 0
     return _carry_out(course, [word for word in words if word != "--plan"])
+
+
+def _loaded(options: argparse.Namespace) -> Spec:
+    """The study that is named. UserError: all that is wrong with it, with its arms, too."""
+    try:
+        return load(options.study, options.overrides, config_dir=options.config_dir)
+    except SpecError as error:
+        if error.spec is None:
+            raise
+        from fluxflow_exp.study import arms
+
+        spec, trains = error.spec, not (options.plan or options.status)
+        more = arms.arm_problems(spec, arms.first_runs(spec, {}), trains=trains)
+        raise UserError(*error.args, *(f"{spec.source}: {line}" for line in more)) from None
 
 
 def _carry_out(course: "Course", words: list[str]) -> int:

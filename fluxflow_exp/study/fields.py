@@ -27,8 +27,8 @@ class Rates:
 
 
 def checked(raw: dict[str, Any], problems: list[str]) -> dict[str, Any]:
-    """The fields of a Spec; what is wrong goes to `problems`."""
-    outcome = _texts(raw["outcome"], "outcome", problems)
+    """The fields of a Spec; what is wrong goes to `problems`, but for keys that are missing."""
+    outcome = _texts(raw.get("outcome") or [], "outcome", problems)
     budget = raw.get("budget") or {}
     if not isinstance(budget, dict):
         problems.append(f"budget: gpu_hours: … and/or runs: … are wanted, not {budget!r}")
@@ -39,8 +39,8 @@ def checked(raw: dict[str, Any], problems: list[str]) -> dict[str, Any]:
             problems.append(f"{key} is one of {', '.join(allowed)}, not {raw[key]!r}")
     seeds = _seeds(raw.get("seeds", 3), problems)
     return {
-        "question": " ".join(str(raw["question"]).split()),
-        "arms": _arms(raw["arms"], problems),
+        "question": " ".join(str(raw.get("question")).split()),
+        "arms": {} if raw.get("arms") is None else _arms(raw["arms"], problems),
         "outcome": outcome,
         "equal": raw.get("equal", EQUAL[0]),
         "where": raw.get("where", WHERE[0]),

@@ -53,6 +53,14 @@ class Spec:
         return next(iter(self.arms))
 
 
+class SpecError(UserError):
+    """All that is wrong with a study's own keys; the `spec` without them, of which its arms may be looked at."""
+
+    def __init__(self, *problems: str, spec: Spec | None) -> None:
+        super().__init__(*problems)
+        self.spec = spec
+
+
 def shipped() -> list[str]:
     """Names of the studies of `shipped/`."""
     return sorted(path.stem for path in SHIPPED.glob("*.yaml"))
@@ -61,7 +69,7 @@ def shipped() -> list[str]:
 def load(source: str, words: list[str], *, config_dir: str | None = None) -> Spec:
     """The study that `source` names (one of `shipped`, a file, or a folder with a study.yaml), changed by `words`.
 
-    A word whose key is one of the study's own changes that; any other one is an override of all arms. UserError: all
+    A word whose key is one of the study's own changes that; any other one is an override of all arms. SpecError: all
     that is wrong with them.
     """
     path, groups = _found(source)
@@ -71,10 +79,8 @@ def load(source: str, words: list[str], *, config_dir: str | None = None) -> Spe
     for key, value in own:
         problems += _put(raw, key, value)
     missing = [f"{path}: {key} is missing" for key in NEEDED if raw.get(key) is None]
-    problems = unknown + missing + problems
-    if problems:
-        raise UserError(*problems)
-    base = merged(words_of(raw.get("base") or [], "base", problems), given)
+    wrong: list[str] = []  # in the file's values
+    base = merged(words_of(raw.get("base") or [], "base", wrong), given)
     name = _taken(base, "name") or (path.parent.resolve().name if path.name == "study.yaml" else path.stem)
     root = _taken(base, "output_root") or "outputs"
     spec = Spec(
@@ -83,15 +89,17 @@ def load(source: str, words: list[str], *, config_dir: str | None = None) -> Spe
         base=[word for word in base if key_of(word) not in ("name", "output_root")],
         root=root,
         config_dir=config_dir or groups,
-        **checked(raw, problems),
+        **checked(raw, wrong),
     )
     if not WORD.fullmatch(name):
-        problems.append(f"name={name}: letters, digits, dot, dash and underscore make a folder's name")
-    problems += _own_words(spec)
+        wrong.append(f"name={name}: letters, digits, dot, dash and underscore make a folder's name")
+    wrong += _own_words(spec)
     if spec.seeds is None and spec.smallest_difference is None and spec.gpu_hours is None and spec.runs is None:
-        problems.append("seeds: auto ends by smallest_difference or by budget: give one of them")
-    if problems:
-        raise UserError(*(f"{path}: {line}" for line in problems))
+        wrong.append("seeds: auto ends by smallest_difference or by budget: give one of them")
+    keys = [*unknown, *missing, *problems]
+    if keys or wrong:
+        # Of arms nothing is known where a key that is not read may have been meant for them.
+        raise SpecError(*keys, *(f"{path}: {line}" for line in wrong), spec=None if keys or not spec.arms else spec)
     return spec
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from fluxflow_exp.errors import UserError
+from fluxflow_exp.study import command
 from fluxflow_exp.study.fields import TRIAL_SEED
 from fluxflow_exp.study.spec import Spec, load, merged, shipped
 
@@ -116,6 +117,24 @@ def test_several_mistakes_are_told_at_once(tmp_path: Path) -> None:
     said = problems(tmp_path, FIVE.replace("seeds: 2", "where: there\nequal: size\n"))
     assert "where is one of" in said
     assert "equal is one of" in said
+
+
+def test_mistyped_keys_keep_no_wrong_value_from_being_told(tmp_path: Path) -> None:
+    wrong = FIVE.replace("seeds: 2", "sedes: 2\nwhere: there").replace("outcome: val_psnr\n", "")
+    lines = problems(tmp_path, wrong, "equall=size", "seeds=none").splitlines()
+    told = ["no key 'sedes'", "outcome is missing", "no key 'equall'", "where is one of", "seeds: a number of them"]
+    assert len(lines) == len(told)
+    assert all(said in line for said, line in zip(told, lines, strict=True)), lines
+
+
+def test_mistakes_of_the_study_and_of_its_arms_are_told_together(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(FIVE.replace("seeds: 2", "equal: size").replace("val_psnr", "val_psn"))
+    with pytest.raises(UserError) as told:
+        command._loaded(command._parser().parse_args([str(tmp_path / "mine.yaml"), "data.n_images=-1"]))
+    equal, images, outcome = (line.partition(": ")[2] for line in told.value.args)
+    assert equal.startswith("equal is one of")
+    assert images.startswith("data.n_images must be ")
+    assert outcome.startswith("outcome val_psn: there is no such held-out metric")
 
 
 def test_a_name_that_is_nearly_one_is_answered_with_it(tmp_path: Path) -> None:
