@@ -43,9 +43,9 @@
     return found;
   }
 
-  function range(values, log) {
+  function range(values, log, unit) {
     let low = Math.min(...values), high = Math.max(...values);
-    if (low === 0 && high === 0) return [0, 1];
+    if (low === high && (low === 0 || unit === "share")) return [0, 1];
     if (low === high) return log ? [low / 2, high * 2] : [low - (Math.abs(low) / 10 || 1), high + (Math.abs(high) / 10 || 1)];
     const pad = (high - low) * 0.05;
     return log ? [low / 1.1, high * 1.1] : [low - pad, high + pad];
@@ -61,7 +61,7 @@
       return `${line.name} from ${said(known[0])} to ${said(known[known.length - 1])}`;
     }).join("; ") + `. Arrow keys move along the ${axis}s.`);
     if (!values.length) values.push(0, 1);
-    const [low, high] = range(values, panel.log), scale = panel.log ? Math.log10 : (value) => value;
+    const [low, high] = range(values, panel.log, panel.unit), scale = panel.log ? Math.log10 : (value) => value;
     const x = (update) => LEFT + ((update - first) / (last - first)) * (width - LEFT - RIGHT);
     const y = (value) => TOP + (1 - (scale(value) - scale(low)) / (scale(high) - scale(low))) * (HEIGHT - TOP - BOTTOM);
     for (const value of ticks(low, high, panel.log)) {

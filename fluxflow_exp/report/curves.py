@@ -4,7 +4,7 @@ import math
 from typing import NamedTuple
 
 from fluxflow_exp.report import figures
-from fluxflow_exp.report.figures import Axes, LogLocator, NullLocator
+from fluxflow_exp.report.figures import Axes, FixedLocator, LogLocator, NullLocator
 from fluxflow_exp.report.panels import WIDE, wide
 
 Series = dict[str, tuple[list[float], list[float]]]  # name → updates, values
@@ -79,9 +79,27 @@ def _scale(axes: Axes, values: list[float], *, log: bool) -> None:
     if log and wide(values):
         axes.set_yscale("log")
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if largest < 1000 * smallest else (1,)))
-    elif log and smallest <= 0 and max(largest, -smallest) > WIDE:
-        axes.set_yscale("symlog")  # the generator's hinge loss is negative when it wins
+    elif log and smallest <= 0:  # the generator's hinge loss is negative when it wins
+        _symmetric(axes, values)
     axes.yaxis.set_minor_locator(NullLocator())
     low, high = axes.get_ylim()
     digits = max(4, 3 + math.ceil(math.log10(max(abs(low), abs(high)) / (high - low))))
     axes.yaxis.set_major_formatter(f"{{x:.{digits}g}}")
+
+
+def _symmetric(axes: Axes, values: list[float]) -> None:
+    """Logarithmic on both sides of zero, if some of `values` lie far from it; linear where the smallest tenth lies."""
+    sizes = sorted(map(abs, values))
+    largest = sizes[-1]
+    near = sizes[len(sizes) // 10] or largest / 100
+    if largest <= WIDE * near:
+        return
+    axes.set_yscale("symlog", linthresh=near, linscale=0.4)
+    axes.autoscale_view()
+    low, high = axes.get_ylim()
+    decades = range(math.floor(math.log10(near)), math.ceil(math.log10(largest)) + 1)
+    steps = (1, 2, 5) if largest < 1000 * near else (1,)
+    ticks = [step * 10.0**decade for decade in decades for step in steps if step * 10.0**decade >= near]
+    axes.yaxis.set_major_locator(
+        FixedLocator([each for each in (*(-t for t in ticks), 0, *ticks) if low <= each <= high])
+    )

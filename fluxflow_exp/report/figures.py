@@ -12,6 +12,7 @@ import matplotlib
 from matplotlib.axes import Axes as Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as Figure
+from matplotlib.ticker import FixedLocator as FixedLocator
 from matplotlib.ticker import LogLocator as LogLocator
 from matplotlib.ticker import NullLocator as NullLocator
 

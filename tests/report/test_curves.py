@@ -39,6 +39,9 @@ def labels(axes: Any) -> list[str]:
         [0.015, 5.0],
         [0.02, 4e4],
         [-3.0, 500.0],
+        [-0.27, 0.05, 0.06, 0.7, 5.3],
+        [0.0, 0.0, 1e-3],
+        [-0.001, 2e-5, 9000.0],
         [1.569012, 1.569013],
         [3e6, 3.1e6],
     ],
@@ -54,6 +57,9 @@ def test_values_far_apart_have_a_logarithmic_axis_if_they_may() -> None:
     series = {"vae": ([0.0, 1.0], [0.01, 1.0])}
     assert axes_of(Panel("loss", series, ("vae",)))[0].get_yscale() == "log"
     assert axes_of(Panel("loss", series, ("vae",), log=False))[0].get_yscale() == "linear"
+    below = {"vae": ([0.0, 1.0, 2.0], [0.05, 2.0, 0.1]), "g": ([0.0, 1.0], [-0.3, 0.4])}
+    assert axes_of(Panel("loss", below, ("vae", "g")))[0].get_yscale() == "symlog"
+    assert axes_of(Panel("loss", {**below, "vae": ([0.0], [0.3])}, ("vae", "g")))[0].get_yscale() == "linear"
 
 
 @pytest.mark.parametrize("divergence", [[30.0, 33.0, 20.0], [0.01, 5.0, 30.0]])
