@@ -14,6 +14,7 @@ from rich.console import RenderableType
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.text import Text
 
+from fluxflow_exp.errors import plural
 from fluxflow_exp.files import naming
 from fluxflow_exp.monitor.metrics import ON_CONSOLE
 
@@ -84,7 +85,8 @@ class Console:
             self.say(f"Description: {description}")
         epochs = length.updates / length.updates_per_epoch
         shown = f"{epochs:.0f}" if epochs >= 100 else f"{epochs:.3g}"  # which would be 1.5e+03
-        self.say(f"Duration: {shown} epoch{'s' if epochs > 1 else ''}, {length.updates} updates\n{RULE}")
+        updates = f"{length.updates} {plural(length.updates, 'update')}"
+        self.say(f"Duration: {shown} epoch{'s' if epochs > 1 else ''}, {updates}\n{RULE}")
         self._rows = 0
         if self._terminal.is_terminal and not self._quiet:
             self._bar = StepBar(self._terminal)

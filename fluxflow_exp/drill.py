@@ -25,7 +25,7 @@ from rich.progress import Progress
 from fluxflow_exp import files
 from fluxflow_exp.config import overrides
 from fluxflow_exp.console import fail
-from fluxflow_exp.errors import UserError
+from fluxflow_exp.errors import UserError, counted
 from fluxflow_exp.machine import clock, environment
 from fluxflow_exp.machine.spawn import die_with_parent
 from fluxflow_exp.run import failures
@@ -77,7 +77,7 @@ class Drill:
             for index in range(self.kills):  # one in each equal part of the run
                 at, delay = total * (index + rng.random()) / (self.kills + 1), rng.random() * between_lines
                 self.lives.append(self._live("killed", WAYS[index % len(WAYS)], at, delay))
-                bar.update(task, advance=1, description=f"killed {index + 1} times")
+                bar.update(task, advance=1, description=f"killed {counted(index + 1, 'time')}")
             self._live("killed")
             bar.update(task, advance=1, description="comparing")
         return self._certify(peace)
@@ -241,7 +241,7 @@ def _cuda() -> bool:
 
 def _print(certificate: dict[str, Any], folder: Path) -> None:
     kills, lost, restart = certificate["kills"], certificate["lost_seconds"], certificate["restart_seconds"]
-    print(f"Killed {sum(kills.values())} times: {', '.join(f'{n} {way}' for way, n in kills.items() if n)}")
+    print(f"Killed {counted(sum(kills.values()), 'time')}: {', '.join(f'{n} {way}' for way, n in kills.items() if n)}")
     print(f"  half-written checkpoints left behind: {certificate['half_written_checkpoints']}")
     whole = certificate["undisturbed_seconds"]
     print(f"  training lost: {lost['total']:.1f} s of {whole:.1f} s, at most {lost['largest']:.1f} s a kill")

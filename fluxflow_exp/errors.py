@@ -13,7 +13,12 @@ class UserError(ValueError):
 
 def counted(count: int, what: str) -> str:
     """`1 picture`, `2 pictures`."""
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
+    return f"{count:,} {plural(count, what)}"
+
+
+def plural(count: int, what: str) -> str:
+    """`picture` of one, `pictures` of another number."""
+    return what if count == 1 else f"{what}s"
 
 
 def did_you_mean(name: str, allowed: Iterable[str]) -> str:

@@ -18,7 +18,7 @@ from fluxflow_exp.config import published
 from fluxflow_exp.config.published import TRUST
 from fluxflow_exp.data.captions import surrogate_in
 from fluxflow_exp.data.prompts import Prompt, read_prompts, stems
-from fluxflow_exp.errors import UserError
+from fluxflow_exp.errors import UserError, counted
 from fluxflow_exp.evaluation import digests
 from fluxflow_exp.machine.hardware import PRECISIONS
 from fluxflow_exp.models import infotext, lora
@@ -125,7 +125,7 @@ def generate(arguments: argparse.Namespace) -> None:
         raise UserError(f"--output_path: cannot write: {error}") from error
     except ValueError as error:
         raise UserError(str(error)) from error
-    print(f"{len(wanted)} images in {arguments.output_path}, together in {grid}")
+    print(f"{counted(len(wanted), 'image')} in {arguments.output_path}, together in {grid}")
 
 
 def _given(arguments: argparse.Namespace) -> dict[str, Any]:

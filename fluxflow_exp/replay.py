@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from fluxflow_exp import files
 from fluxflow_exp.config import published
 from fluxflow_exp.console import Console
-from fluxflow_exp.errors import UserError, did_you_mean
+from fluxflow_exp.errors import UserError, counted, did_you_mean
 from fluxflow_exp.run import failures, lookup
 from fluxflow_exp.run.folder import RunFolder
 from fluxflow_exp.run.metric_log import read_rows
@@ -117,7 +117,7 @@ def _trainer(folder: RunFolder, name: str, update: int, precision: str | None) -
     machine, data = prepare(config.hardware), build_data(config)
     lengths = time_budget.fixed(folder.read_record(), values, lengths_of(config, data))
     if update > lengths[name].updates:
-        raise UserError(f"--update {update}: step {name} has {lengths[name].updates} updates")
+        raise UserError(f"--update {update}: step {name} has {counted(lengths[name].updates, 'update')}")
     run, steps = run_context(config, folder, machine), list(config.stage.steps)
     earlier = steps[: steps.index(name)]
     trainer = build_trainer(config, name, run, length=lengths[name], data=data[name], earlier=earlier)

@@ -12,7 +12,7 @@ from fluxflow_exp.config.published import locate
 from fluxflow_exp.config.schema import Cache, Model, RunConfig, Step
 from fluxflow_exp.data.loader import groups_of
 from fluxflow_exp.data.protocols import DataSet, Drawing, Stream, notes_of
-from fluxflow_exp.errors import UserError
+from fluxflow_exp.errors import UserError, counted, plural
 from fluxflow_exp.machine import clock
 from fluxflow_exp.machine.hardware import Machine
 from fluxflow_exp.monitor import early_stop
@@ -157,13 +157,13 @@ def step_lines(
     split = f" ({accumulation} micro-batches of {size.micro_batch})" if accumulation > 1 else ""
     if ranks > 1:
         split = f" ({ranks} ranks x {accumulation} x {size.micro_batch})"
-    images = f"of {size.batch_size} images{split}"
+    images = f"of {counted(size.batch_size, 'image')}{split}"
     whole = step.n_epochs * size.updates_per_epoch
     cut = "" if size.updates == whole else f", of which max_updates leaves {size.updates}"
     still = [p for p in needed_parts(step) if p not in trained]
     guidance = f", caption dropout {step.cfg_dropout_prob:g}" if step.cfg_dropout_prob else ""
     epochs = f"{step.n_epochs} epoch{'s' if step.n_epochs > 1 else ''}"
-    long = f"{epochs} x {size.updates_per_epoch} = {whole} updates {images}{cut}"
+    long = f"{epochs} x {size.updates_per_epoch} = {whole} {plural(whole, 'update')} {images}{cut}"
     if minutes is not None:
         long = f"{clock.shown(60 * minutes)}, in updates {images}, {size.updates_per_epoch} an epoch"
         long += "; how many is measured first"
@@ -191,7 +191,8 @@ def _short_epochs(config: RunConfig, name: str, length: Length) -> list[str]:
     if not often or length.updates < OFTEN:
         return []
     return [
-        f"    note: an epoch is {length.updates_per_epoch} updates: give {' '.join(f'{key}=20' for key in often)}, "
+        f"    note: an epoch is {counted(length.updates_per_epoch, 'update')}: give "
+        f"{' '.join(f'{key}=20' for key in often)}, "
         "or more time goes into pictures and evaluation than into training"
     ]
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from fluxflow_exp.config.compose import typed
 from fluxflow_exp.console import Console, fail
+from fluxflow_exp.errors import counted
 from fluxflow_exp.run import failures, lookup, states, wandb
 from fluxflow_exp.run.folder import RunFolder
 
@@ -47,7 +48,7 @@ def _send_rows(folder: RunFolder) -> int:
         return 1
     run.catch_up(run.steps[-1])
     run.finish(code=0, metrics=wandb.final_metrics(folder))
-    print(f"{folder.path}: {run.sent} rows, {run.sent - min(run.known, run.sent)} of them new to the server")
+    print(f"{folder.path}: {counted(run.sent, 'row')}, {run.sent - min(run.known, run.sent)} of them new to the server")
     return 0
 
 

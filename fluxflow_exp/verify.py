@@ -8,7 +8,7 @@ from rich.progress import track
 
 from fluxflow_exp import files
 from fluxflow_exp.console import Console
-from fluxflow_exp.errors import UserError
+from fluxflow_exp.errors import UserError, counted
 from fluxflow_exp.run import digest_list, failures, lookup, states, tally
 from fluxflow_exp.run.folder import RunFolder
 
@@ -110,7 +110,10 @@ def main(arguments: list[str] | None = None) -> int:
     code = 0
     for folder in lookup.several(options.run, aside=True):
         found, count = _looked(folder)
-        print(f"{folder.path}: {count} files, {len(found)} problems" + "".join(f"\n  {line}" for line in found))
+        print(
+            f"{folder.path}: {counted(count, 'file')}, {counted(len(found), 'problem')}"
+            + "".join(f"\n  {line}" for line in found)
+        )
         code = 1 if found else code
     return code
 

@@ -45,7 +45,7 @@ def test_a_file_of_prompts_becomes_images_and_a_grid(final: Path, tmp_path: Path
     )  # fmt: skip
     generate(parser().parse_args(command))
     names = sorted(p.name for p in (tmp_path / "out").iterdir())
-    stems = ["000_a-red-circle", "000_a-red-circle_1", "001_a-blue-star", "001_a-blue-star_1"]
+    stems = ["000_a-red-circle_0", "000_a-red-circle_1", "001_a-blue-star_0", "001_a-blue-star_1"]
     assert names == sorted(f"{s}_gen.webp" for s in stems), "nothing but the images"
     assert Image.open(tmp_path / "out_grid.webp").size > (4 * 24, 16)
     first, second = (Image.open(tmp_path / "out" / f"{s}_gen.webp") for s in stems[:2])
@@ -78,7 +78,7 @@ def in_formats(final: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
     more += ["--n_per_prompt", "2", "--size", "24x16", "--seed", "7"]
     for form in ("webp", "png", "jpg"):
         generate(parser().parse_args(options(final, root / "prompts", root / form, *more, "--format", form)))
-    stems = ("a_gen", "a_1_gen", "b_gen", "b_1_gen")
+    stems = ("a_0_gen", "a_1_gen", "b_0_gen", "b_1_gen")
     forms = ("webp", "png", "jpg")
     return {form: [*(root / form / f"{stem}.{form}" for stem in stems), root / f"{form}_grid.{form}"] for form in forms}
 
@@ -161,7 +161,7 @@ def test_the_grid_stands_beside_the_folder_however_it_is_named(
     for given, grid in ((".", "in/here_grid.webp"), ("new/er/", "in/here/new/er_grid.webp"), ("..", "in_grid.webp")):
         generate(parser().parse_args(options(final, tmp_path / "p.txt", Path(given))))
         assert (tmp_path / grid).is_file()
-        assert f"1 images in {Path(given)}, together in " in capsys.readouterr().out
+        assert f"1 image in {Path(given)}, together in " in capsys.readouterr().out
     monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)
     with pytest.raises(UserError, match=f"and {tmp_path} cannot be written: name a folder inside it, as .*/out/images"):
         generate(parser().parse_args(options(Path("no.safetensors"), tmp_path / "p.txt", tmp_path / "out")))
@@ -173,7 +173,7 @@ def test_no_image_takes_the_name_of_another(final: Path, tmp_path: Path, capsys:
         (tmp_path / "prompts" / f"{name}.txt").write_text("a cat\n")
     generate(parser().parse_args(options(final, tmp_path / "prompts", tmp_path / "out", "--n_per_prompt", "3")))
     found = {path.name.removesuffix("_gen.webp") for path in (tmp_path / "out").glob("*_gen.webp")}
-    assert found == {"cat", "cat_2", "cat_3", "cat_1", "cat_1_2", "cat_1_3", "cat_1_1", "cat_1_1_1", "cat_1_1_2"}
+    assert found == {f"{name}_{number}" for name in ("cat", "cat_1", "cat_1_1") for number in range(3)}
     assert "9 images" in capsys.readouterr().out
 
 

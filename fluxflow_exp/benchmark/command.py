@@ -9,7 +9,7 @@ from typing import Any
 
 from fluxflow_exp import files
 from fluxflow_exp.config.overrides import values_of
-from fluxflow_exp.errors import UserError
+from fluxflow_exp.errors import UserError, counted
 from fluxflow_exp.run import failures
 
 
@@ -20,7 +20,7 @@ def table(found: dict[str, Any], *, kernels: bool = False) -> str:
         share = step["share_of_matrix_rate"]
         spread = f"{step['seconds']['least']:.4g} to {step['seconds']['most']:.4g}"
         lines += [
-            f"Step {name}: {step['batch_size']} images an update, {step['micro_batch']} at a time",
+            f"Step {name}: {counted(step['batch_size'], 'image')} an update, {step['micro_batch']} at a time",
             f"  {step['seconds']['median']:.4g} s an update ({spread}), {step['images_per_second']:.4g} images/s",
             f"  {step['tflop']:.4g} TFLOP an update: {step['tflops']:.4g} TFLOP/s"
             + (f", {share:.0%} of the matrix product's" if share is not None else ""),

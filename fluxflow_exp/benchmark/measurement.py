@@ -18,7 +18,7 @@ from fluxflow_exp.benchmark.stopwatch import matrix_rate, timed
 from fluxflow_exp.config.compose import typed
 from fluxflow_exp.data.build import build_data
 from fluxflow_exp.data.loader import Batch
-from fluxflow_exp.errors import UserError, did_you_mean
+from fluxflow_exp.errors import UserError, counted, did_you_mean
 from fluxflow_exp.machine import clock
 from fluxflow_exp.machine.hardware import Machine, prepare
 from fluxflow_exp.machine.preemption import StopRequest
@@ -104,8 +104,8 @@ class Measurement:
         needed = self.first + updates
         if trainer.length.updates < needed:
             raise UserError(
-                f"step {trainer.setup.name} has {trainer.length.updates} updates, and {needed} are needed: raise "
-                f"stage.steps.{trainer.setup.name}.n_epochs, or ask for fewer --updates"
+                f"step {trainer.setup.name} has {counted(trainer.length.updates, 'update')}, and {needed} are needed: "
+                f"raise stage.steps.{trainer.setup.name}.n_epochs, or ask for fewer --updates"
             )
 
     def warm_up(self) -> tuple[list[Batch], float]:

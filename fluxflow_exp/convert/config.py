@@ -13,7 +13,7 @@ from fluxflow_exp.convert.data import datasets_of
 from fluxflow_exp.convert.keys import Report, number
 from fluxflow_exp.convert.steps import Node, steps_of
 from fluxflow_exp.convert.translated import Translated
-from fluxflow_exp.errors import UserError
+from fluxflow_exp.errors import UserError, counted
 
 OLD_LIST = """training.pipeline is a list, the form of versions before 0.2; write the steps below `steps:`:
     training:
@@ -37,7 +37,7 @@ def convert(source: Path, output: Path, *, text_encoder: str | None = None, mode
     command = f"python -m fluxflow_exp --config-dir {output.parent.parent} stage={output.stem}"
     return [
         *report.notes,
-        f"{output}: {len(new.steps)} steps: {', '.join(new.steps)}",
+        f"{output}: {counted(len(new.steps), 'step')}: {', '.join(new.steps)}",
         f"look at the plan: {' '.join([command, 'validate=true', *new.machine])}",
         f"train:            {' '.join([command, *new.machine])}",
     ]

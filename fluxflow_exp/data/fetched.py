@@ -31,6 +31,7 @@ from fluxflow_exp.data.shard_cache import Shard, ShardCache
 from fluxflow_exp.data.shard_index import Index, Place
 from fluxflow_exp.data.stream import shown
 from fluxflow_exp.data.tar import Keys
+from fluxflow_exp.errors import counted
 from fluxflow_exp.files import write_text
 from fluxflow_exp.seeding import derive, generator
 
@@ -80,8 +81,9 @@ class FetchedImages(Images):
         self.cache.check_room(min(self.bytes, self.cache.bound))
         again = "" if self.whole else ", and the rest again each epoch (a larger data.cache_gib keeps more)"
         return [
-            f"{len(self.shards):,} shards of {_gib(self.bytes)} GiB: {_gib(self.cache.missing(self.shards))} GiB are "
-            f"to be fetched into {self.cache.folder}, where at most {self.cache.gib:g} stay{again}"
+            f"{counted(len(self.shards), 'shard')} of {_gib(self.bytes)} GiB: "
+            f"{_gib(self.cache.missing(self.shards))} GiB are to be fetched into "
+            f"{self.cache.folder}, where at most {self.cache.gib:g} stay{again}"
         ]
 
     def order(self, *, seed: int, epoch: int) -> list[int]:

@@ -30,7 +30,7 @@ from fluxflow_exp.data.protocols import (
     check_sample,
 )
 from fluxflow_exp.data.workers import reading
-from fluxflow_exp.errors import UserError
+from fluxflow_exp.errors import UserError, counted
 from fluxflow_exp.seeding import derive, generator
 
 MAX_ATTEMPTS = 100
@@ -55,7 +55,9 @@ def updates_per_epoch(source: Indexed | Stream, batch_size: int) -> int:
         count = sum(len(members) // batch_size for members in groups_of(source).values())
     if count == 0:
         shaped = " of one shape" if not isinstance(source, Stream) and len(groups_of(source)) > 1 else ""
-        raise UserError(f"the training set has {len(source)} samples, fewer than a batch of {batch_size}{shaped}")
+        raise UserError(
+            f"the training set has {counted(len(source), 'sample')}, fewer than a batch of {batch_size}{shaped}"
+        )
     return count
 
 

@@ -18,7 +18,7 @@ from fluxflow_exp.data.captions_file import read_captions
 from fluxflow_exp.data.decoding import EXTENSIONS, opened, reason
 from fluxflow_exp.data.images import Entry
 from fluxflow_exp.data.protocols import Bad, Choices
-from fluxflow_exp.errors import UserError
+from fluxflow_exp.errors import UserError, counted
 from fluxflow_exp.files import naming
 from fluxflow_exp.run import failures
 from fluxflow_exp.seeding import derive
@@ -75,7 +75,7 @@ def pack(
         raise
     keys = f" data.label_key=json data.caption_key={CAPTION}" if _several(packed) else ""
     last = shards[-1].stem.removeprefix("shard-")
-    print(f"{len(packed)} samples in {len(shards)} shards. Train on them:")
+    print(f"{counted(len(packed), 'sample')} in {counted(len(shards), 'shard')}. Train on them:")
     print(f"  data=webdataset 'data.urls=\"{output}/shard-{{000000..{last}}}.tar\"'" + keys)
 
 
@@ -118,7 +118,7 @@ def _chosen(captions_file: str, folder: Path) -> list[_Packed]:
     for name, why in bad:
         print(f"left out: {name}: {why}", file=sys.stderr)
     if unknown:
-        print(f"{len(unknown)} files are named by their content; first: {unknown[0]}", file=sys.stderr)
+        print(f"{counted(len(unknown), 'file')} named by their content; first: {unknown[0]}", file=sys.stderr)
     if not found:
         raise UserError(f"{captions_file}: nothing of it can be packed")
     return found

@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,17 +34,13 @@ def read_prompts(path: Path) -> list[Prompt]:
 
 
 def stems(prompts: list[Prompt]) -> list[str]:
-    """One file stem an image, no two alike; a number follows where a prompt has several."""
-    taken = {prompt.stem for prompt in prompts}
-    seen: dict[str, int] = {}
+    """One file stem an image, no two alike: where each of the prompts has as many images, all have a number, from 0."""
+    each = max(Counter(prompt.stem for prompt in prompts).values())
+    seen: Counter[str] = Counter()
     found = []
-    for stem in (prompt.stem for prompt in prompts):
-        number = seen.get(stem, 0)
-        while number and f"{stem}_{number}" in taken:  # another prompt's
-            number += 1
-        seen[stem] = number + 1
-        found.append(f"{stem}_{number}" if number else stem)
-        taken.add(found[-1])
+    for stem, _ in prompts:
+        found.append(f"{stem}_{seen[stem]:0{len(str(each - 1))}d}" if each > 1 else stem)
+        seen[stem] += 1
     return found
 
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Protocol
 
 from fluxflow_exp.data import tar
 from fluxflow_exp.data.decoding import check_regular
-from fluxflow_exp.errors import UserError
+from fluxflow_exp.errors import UserError, counted
 from fluxflow_exp.files import write_text
 from fluxflow_exp.run import failures
 
@@ -189,7 +189,8 @@ def cli() -> None:
     )
     made.add_argument("shards", type=Path, nargs="+", help="tar files")
     shards = made.parse_args().shards
-    print(f"{sum(write(shard) for shard in shards):,} samples in {len(shards):,} shards have an index beside them")
+    samples = sum(write(shard) for shard in shards)
+    print(f"{counted(samples, 'sample')} in {counted(len(shards), 'shard')} have an index beside them")
 
 
 def _plain(place: Place | tar.Unusable) -> Any:

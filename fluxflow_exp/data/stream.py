@@ -21,7 +21,7 @@ from fluxflow_exp.data import tar
 from fluxflow_exp.data.images import Entry, ImageTransform, is_held_out, load
 from fluxflow_exp.data.protocols import Bad, BadSampleError, Sample
 from fluxflow_exp.data.several_captions import entry_of
-from fluxflow_exp.errors import UserError
+from fluxflow_exp.errors import UserError, counted
 from fluxflow_exp.seeding import derive
 
 ATTEMPTS, FIRST_DELAY, TIMEOUT = 5, 2.0, 60.0  # of a connection; seconds, doubled each time
@@ -152,7 +152,7 @@ class Streamed:
                             yield raw
                 return
             except tarfile.TarError as error:
-                bad.append((shown(url), f"the shard is damaged after {given} samples: {error}"))
+                bad.append((shown(url), f"the shard is damaged after {counted(given, 'sample')}: {error}"))
                 return
             except (OSError, http.client.HTTPException) as error:
                 if attempt == ATTEMPTS or _final(error):

@@ -15,7 +15,7 @@ from fluxflow_exp.data.caption_choice import WEIGHT, weight_of, weights_of
 from fluxflow_exp.data.captions import decoded, prefixed, surrogate_in
 from fluxflow_exp.data.decoding import EXTENSIONS, check_regular
 from fluxflow_exp.data.protocols import Bad
-from fluxflow_exp.errors import UserError
+from fluxflow_exp.errors import UserError, counted
 
 SHOWN = 5  # names of members in a reason
 LARGEST = 2**30  # bytes of a member that is read
@@ -123,7 +123,7 @@ def index_of(
             members = found.setdefault(key, {})
             members[extension] = _fault(info, extension in members) or member(info)
     except tarfile.TarError as error:
-        bad.append((name, f"the shard is damaged after {len(found)} samples: {error}"))
+        bad.append((name, f"the shard is damaged after {counted(len(found), 'sample')}: {error}"))
     return found, bad
 
 

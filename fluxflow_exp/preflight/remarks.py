@@ -40,7 +40,7 @@ def _copies(step: Step, length: Length, data: DataSet) -> list[str]:
     if len(data.train) >= FEW_PICTURES or seen < OFTEN:
         return []
     way = "add data" if step.init_from else "fine-tune (init_from) or add data"
-    return [f"{len(data.train):,} pictures, each seen {seen:.0f} times: expect copies; {way}"]
+    return [f"{counted(len(data.train), 'picture')}, each seen {seen:.0f} times: expect copies; {way}"]
 
 
 def _cut(data: DataSet, text_encoder: nn.Module) -> list[str]:

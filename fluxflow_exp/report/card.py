@@ -5,6 +5,7 @@ from typing import Any
 import yaml
 
 from fluxflow_exp import files
+from fluxflow_exp.errors import counted
 from fluxflow_exp.report import facts, gallery, page, panels
 from fluxflow_exp.report.facts import Card
 from fluxflow_exp.report.hours import LABELS
@@ -89,7 +90,7 @@ def _tiles(card: Card) -> list[tuple[str, str, str | None]]:
         ("run time", duration(card.record["wall_seconds"]), _interrupted(card)),
         *([(cost.unit, hours(cost.hours), price)] if cost.unit != "hours" else []),
         *([("unreadable samples", count(unreadable), card.folder.bad_samples.name)] if unreadable else []),
-        *([("parameters", count(sum(parts.values())), f"{len(parts)} parts")] if parts else []),
+        *([("parameters", count(sum(parts.values())), counted(len(parts), "part"))] if parts else []),
     ]
 
 

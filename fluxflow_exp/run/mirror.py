@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fluxflow_exp import files
-from fluxflow_exp.errors import UserError
+from fluxflow_exp.errors import UserError, counted
 from fluxflow_exp.machine import clock
 from fluxflow_exp.run import digest_list, failures, generation, progress, tally
 from fluxflow_exp.run.folder import Mirror, RunFolder, free_name
@@ -259,7 +259,7 @@ def _put_in_place(
     checkpoints, one that is whole is enough.
     """
     damaged = found.restore(partial)
-    lines = [f"Note: {len(damaged)} files of {found.home} are damaged: {', '.join(damaged)}"] if damaged else []
+    lines = [f"Note: {counted(len(damaged), 'damaged file')} of {found.home}: {', '.join(damaged)}"] if damaged else []
     needed = [name for name in damaged if generation.NEEDED.fullmatch(name)]
     there = None if needed else progress.read(RunFolder(partial))
     if there and (here is None or there > here or (rows and there == here)):

@@ -6,6 +6,7 @@ from typing import Any
 from fluxflow_exp import files
 from fluxflow_exp.config import published
 from fluxflow_exp.console import Console
+from fluxflow_exp.errors import counted
 from fluxflow_exp.run import judged
 from fluxflow_exp.run.folder import RunFolder
 
@@ -46,7 +47,7 @@ def write(folder: RunFolder, console: Console) -> None:
     for name, value in metrics.items():
         console.say(f"  {name}: {_rounded(value)}")
     if unreadable:
-        console.say(f"  unreadable: {unreadable} samples, listed with the reasons in {folder.bad_samples}")
+        console.say(f"  unreadable: {counted(unreadable, 'sample')}, listed with the reasons in {folder.bad_samples}")
     if any(folder.samples.glob("*")):
         console.say(f"  pictures: {folder.samples}")
     console.say(f"  graphs:   {folder.graph}")

@@ -7,7 +7,7 @@ from collections import Counter
 from typing import Any
 
 from fluxflow_exp import files
-from fluxflow_exp.errors import UserError
+from fluxflow_exp.errors import UserError, counted
 from fluxflow_exp.run import metric_log
 from fluxflow_exp.run.folder import RunFolder
 from fluxflow_exp.run.metric_log import read_rows
@@ -83,7 +83,7 @@ def missing_pictures(folder: RunFolder, record: dict[str, Any]) -> list[str]:
         gone = {when: n - there[when] for when, n in tally["pictures"].items() if there[when] < n}
         if gone:
             when = ", ".join(sorted(gone)[:SHOWN]) + (" …" if len(gone) > SHOWN else "")
-            found.append(f"samples/ lacks {sum(gone.values())} pictures of step {step} (of {when})")
+            found.append(f"samples/ lacks {counted(sum(gone.values()), 'picture')} of step {step} (of {when})")
     return found
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from fluxflow_exp.errors import UserError
+from fluxflow_exp.errors import UserError, plural
 from fluxflow_exp.machine import clock
 
 if TYPE_CHECKING:
@@ -178,7 +178,7 @@ def total(config: RunConfig, lengths: dict[str, Length], ranks: int) -> str:
     given = sum(filter(None, minutes))
     counted = sum(length.updates for length, each in zip(lengths.values(), minutes, strict=True) if each is None)
     if not given:
-        return f"{counted} updates"
+        return f"{counted} {plural(counted, 'update')}"
     money = dollars(60 * given, config.hardware, ranks)
     said = f"{given:.4g} min" + ("" if money is None else f", {money:.2f} USD")
     if counted:

@@ -13,6 +13,7 @@ import torch
 from fluxflow_exp.config.bounds import PositiveFloat, PositiveInt
 from fluxflow_exp.data.loader import Batch
 from fluxflow_exp.data.protocols import sets_of
+from fluxflow_exp.errors import counted
 from fluxflow_exp.losses.flow_matching import RectifiedFlow
 from fluxflow_exp.losses.repa import Repa
 from fluxflow_exp.losses.self_alignment import SelfAlignment
@@ -80,7 +81,7 @@ class FinetuneTrainer(FlowTrainer):
         added = sum(p.numel() for adapter in setup.adapters.values() for p in adapter.parameters())
         whole = sum(p.numel() for module in setup.parts.values() for p in module.parameters()) - added
         setup.console.say(
-            f"Step {setup.name}: an adapter of {layers} layers of {part}, {own:,} parameters, "
+            f"Step {setup.name}: an adapter of {counted(layers, 'layer')} of {part}, {own:,} parameters, "
             f"{100 * own / whole:.2g} % of the model's {whole:,}"
         )
 

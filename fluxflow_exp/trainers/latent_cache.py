@@ -14,7 +14,7 @@ from torch import Tensor
 from fluxflow_exp.data.cache import DrawnCache, Entries, LatentCache, array_of
 from fluxflow_exp.data.protocols import BadSampleError, Drawing, Source, Stream
 from fluxflow_exp.data.sequential import read_lists
-from fluxflow_exp.errors import UserError
+from fluxflow_exp.errors import UserError, counted
 from fluxflow_exp.seeding import derive
 from fluxflow_exp.trainers.accumulation import attempt
 from fluxflow_exp.trainers.alignment import Alignment
@@ -117,7 +117,7 @@ class Encoder:
                 sizes[group] = values[0].numel() * values.element_size()
             images += len(members)
             need += len(members) * sizes[group]
-        return f"{self.what}: {images:,} images", need
+        return f"{self.what}: {counted(images, 'image')}", need
 
     def write(self, cache: LatentCache, numbers: list[int]) -> Generator[None]:
         """Write these shards, one at each step."""
@@ -170,7 +170,7 @@ class Encoder:
             compare(fresh, kept.values[0], folder, sample.id, tolerance=TOLERANCE[self.precision])
         if chosen:
             checked = f"{len(chosen)} of them, encoded again, are the same"
-            self.setup.console.say(f"{self.what}: {len(cache):,} images in {cache.shards.folder}; {checked}")
+            self.setup.console.say(f"{self.what}: {counted(len(cache), 'image')} in {cache.shards.folder}; {checked}")
 
     def _encode(self, images: Tensor) -> Tensor:
         """What is to be kept of them, fewer at once where memory does not suffice. OutOfMemoryError: not for one."""

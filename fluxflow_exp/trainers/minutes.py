@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from fluxflow_exp.config.schema import RunConfig
 from fluxflow_exp.data.protocols import DataSet
-from fluxflow_exp.errors import UserError
+from fluxflow_exp.errors import UserError, plural
 from fluxflow_exp.machine import clock
 from fluxflow_exp.run import refusals, time_budget
 from fluxflow_exp.run.time_budget import Costs, Share
@@ -87,9 +87,10 @@ class Minutes:
             record["planned"][name]["updates"] = updates
             run.folder.write_record(record)
             dollars = time_budget.dollars(left, config.hardware, run.ranks.count)
+            price = "" if dollars is None else f" ({dollars:.2f} USD)"
             run.console.say(
-                f"Step {name}: {updates} updates of {each:.3g} s each; with evaluation, pictures and saves it ends at "
-                f"{time_budget.moment(left)}" + ("" if dollars is None else f" ({dollars:.2f} USD)")
+                f"Step {name}: {updates} {plural(updates, 'update')} of {each:.3g} s each; with evaluation, pictures "
+                f"and saves it ends at {time_budget.moment(left)}{price}"
             )
         return replace(length, updates=updates)
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from fluxflow_exp.data.cache import TokenCache
 from fluxflow_exp.data.protocols import digest
 from fluxflow_exp.data.token_formats import form_of, packed_each, unpacked
+from fluxflow_exp.errors import counted
 from fluxflow_exp.seeding import derive
 from fluxflow_exp.trainers.cache_files import CHECKED, TOLERANCE, compare, fill, folder_of, megabytes
 from fluxflow_exp.trainers.context import StepContext
@@ -61,7 +62,7 @@ class CaptionEncoder:
         known = np.maximum.accumulate([_bytes(caption) for caption in some])
         row = tokens[0][0].numel() * tokens[0].element_size()
         lengths = np.interp([_bytes(caption) for caption in captions], known, [len(each) for each in tokens])
-        return f"Text cache: {len(captions):,} captions", int(lengths.sum() * row)
+        return f"Text cache: {counted(len(captions), 'caption')}", int(lengths.sum() * row)
 
     def write(self, cache: TokenCache, numbers: list[int]) -> Generator[None]:
         """Write these shards, one at each step."""

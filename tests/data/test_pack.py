@@ -47,7 +47,7 @@ def shown(data: ImageFolder | WebDataset) -> dict[str, int]:
 def test_every_kind_of_picture_comes_back(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shards = packed(folder, "100% [of] it")
     assert [path.name for path in shards] == [f"shard-{i:06d}.tar" for i in range(3)]
-    assert "2 files are named by their content; first: bare as png" in capsys.readouterr().err
+    assert "2 files named by their content; first: bare as png" in capsys.readouterr().err
     options = {"img_size": 16, "validation_fraction": 0.2}
     plain = ImageFolder(data_path=str(folder / "images"), captions_file=str(folder / "captions.tsv"), **options)  # type: ignore[arg-type]
     found = WebDataset(urls=f"{folder}/100% [of] it/*.tar", **options)  # type: ignore[arg-type]
@@ -63,7 +63,7 @@ def test_the_command_says_how_to_train_on_it(
     monkeypatch.setattr(sys, "argv", words)
     cli()
     said = capsys.readouterr().out
-    assert "17 samples in 1 shards" in said
+    assert "17 samples in 1 shard" in said
     assert "shard-{000000..000000}.tar" in said
     assert cli() == 2
     assert "not an empty folder" in capsys.readouterr().err
@@ -133,4 +133,4 @@ def test_of_a_group_that_shards_would_part_one_picture_is_packed(
     (folder / "m.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
     pack(data_path=folder / "images", captions_file=str(folder / "m.jsonl"), output=folder / "out",
          max_megabytes=1.0, max_samples=9, seed=0)  # fmt: skip
-    assert "2 samples in 1 shards" in capsys.readouterr().out
+    assert "2 samples in 1 shard" in capsys.readouterr().out

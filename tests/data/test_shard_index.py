@@ -104,7 +104,7 @@ def test_an_index_lies_beside_its_shard(
     assert index.has_texts("txt")
     assert not index.has_texts("png")
     (tmp_path / "cut.tar").write_bytes(Path(shards[0]).read_bytes()[:700])
-    with pytest.raises(UserError, match=r"cut\.tar: the shard is damaged after 1 samples"):
+    with pytest.raises(UserError, match=r"cut\.tar: the shard is damaged after 1 sample"):
         shard_index.write(tmp_path / "cut.tar")
 
 

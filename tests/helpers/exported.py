@@ -94,8 +94,7 @@ def generated(model: Path, folder: Path, *options: str) -> list[Path]:
     words = ["--model_checkpoint", str(model), "--text_prompts_path", str(folder / "prompts.txt")]
     words += ["--output_path", str(folder / "out"), "--format", "png", "--n_per_prompt", "2", "--device", "cpu"]
     generate(parser().parse_args([*words, *options]))
-    made = list((folder / "out").iterdir())
-    return sorted(made, key=lambda path: (path.stem[:3], len(path.stem)))  # the second picture's has a number more
+    return sorted((folder / "out").iterdir())
 
 
 def elsewhere(folder: Path, code: str, *words: str, without: tuple[str, ...] = ()) -> str:

@@ -222,7 +222,7 @@ def test_what_is_damaged_on_the_mirror_is_left_out_or_refused(tmp_path: Path) ->
     again, said = start(values)
     assert "vae_001_001_00010_grid.webp" in said[0]
     assert not list(again.samples.iterdir())
-    assert any("lacks 1 pictures" in line for line in verify.problems(again)[0])
+    assert any("lacks 1 picture" in line for line in verify.problems(again)[0])
     shutil.rmtree(tmp_path / "outputs")
     (rows,) = (home(tmp_path / "volume") / "graph").iterdir()
     rows.write_bytes(rows.read_bytes()[:-5])
@@ -242,7 +242,8 @@ def test_a_damaged_copy_that_is_ahead_is_kept_and_the_folder_goes_on(tmp_path: P
     (copied,) = (home(tmp_path / "volume") / "graph").iterdir()
     copied.write_bytes(b"")
     again, said = start(values)
-    assert "are damaged: graph/training_metrics_vae.jsonl" in said[0]
+    assert "Note: 1 damaged file of " in said[0]
+    assert said[0].endswith(": graph/training_metrics_vae.jsonl")
     assert "the run goes on from vae, update 10" in said[1]
     train(again, 20)
     assert len(list((tmp_path / "volume").iterdir())) == 2
@@ -270,7 +271,7 @@ def test_rows_that_are_gone_come_from_the_mirror_and_verify_misses_them(tmp_path
     shutil.rmtree(folder.graph)
     assert [line for line in verify.problems(folder)[0] if "logged" in line or "lacks" in line or "rows" in line] == [
         "graph/training_metrics_vae.jsonl has 0 of the 2 rows up to update 20",
-        "samples/ lacks 1 pictures of step vae (of 001_00010)",
+        "samples/ lacks 1 picture of step vae (of 001_00010)",
     ]
     assert folder.mirror
     with pytest.raises(UserError, match="it has what is missing here"):

@@ -57,7 +57,8 @@ def sizes(survey: Survey) -> list[str]:
     low, middle, high = np.quantile(sizes.min(1), [0, 0.5, 1], method="nearest")
     ratio = np.quantile(sizes.max(1) / sizes.min(1), [0.5, 0.95, 1])
     squares = proportions.shapes_of(sizes, wanted.img_size, 1.0)
-    best = proportions.proposed(sizes, wanted.img_size)
+    img_size = proportions.fitting(sizes, wanted.img_size)
+    best = proportions.proposed(sizes, img_size)
     lines = [
         f"shortest side: {low} to {high} px, half of the pictures up to {middle}",
         f"longest to shortest side: half of the pictures up to {ratio[0]:.2f}:1, 95% up to {ratio[1]:.2f}:1, "
@@ -70,7 +71,7 @@ def sizes(survey: Survey) -> list[str]:
         lines.append(_kept(proportions.shapes_of(sizes, wanted.img_size, wanted.max_ratio), "as it is"))
     if best.max_ratio > 1:
         lines.append(_kept(best, "proposed"))
-    return [*lines, f"paste: {proportions.overrides(best, wanted.img_size)}"]
+    return [*lines, f"paste: {proportions.overrides(best, img_size)}"]
 
 
 def _kept(shapes: Shapes, what: str) -> str:

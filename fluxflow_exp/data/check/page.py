@@ -116,9 +116,10 @@ def _url(path: Path) -> str | None:
 
 def _histograms(survey: Survey) -> dict[str, list[tuple[str, int, float]]]:
     """Caption of a table → its rows: what a bar is of, how many pictures, its length in per cent."""
-    sizes, img_size = survey.sizes, survey.wanted.img_size
+    sizes = survey.sizes
     if not len(sizes):
         return {}
+    img_size = proportions.fitting(sizes, survey.wanted.img_size)
     best = proportions.proposed(sizes, img_size)
     most = max(best.counts.values())
     by_width = sorted(best.counts.items(), key=lambda each: each[0][1])

@@ -10,6 +10,7 @@ from fluxflow_exp.data.check.duplicates import Array
 RATIOS = (1.0, 1.3, 1.6, 1.9, 2.2, 2.5, 3.0)  # longest aspect ratios that are proposed; 1: squares
 GAIN = 0.02  # of the pixels: a wider range of shapes is to keep so much more
 FEW = 0.05  # of the pictures that may be enlarged
+MOST = 0.5  # of them that are not
 
 
 class Shapes(NamedTuple):
@@ -47,6 +48,11 @@ def largest(sizes: Array) -> int:
     """The largest size of squares, a multiple of 16, at which at most FEW of the pictures are enlarged."""
     shortest = np.sort(sizes.min(1))
     return max(int(shortest[int(FEW * len(shortest))]) // MULTIPLE * MULTIPLE, MULTIPLE)
+
+
+def fitting(sizes: Array, img_size: int) -> int:
+    """The size to train at: `img_size`, or the `largest` where squares of `img_size` would enlarge most pictures."""
+    return min(img_size, largest(sizes)) if shapes_of(sizes, img_size, 1.0).enlarged > MOST else img_size
 
 
 def overrides(found: Shapes, img_size: int) -> str:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fluxflow_exp.data.buckets import bucket_sizes, nearest
-from fluxflow_exp.data.check.proportions import largest, overrides, proposed, shapes_of
+from fluxflow_exp.data.check.proportions import fitting, largest, overrides, proposed, shapes_of
 
 SIZES = np.array([(256, 256), (256, 512), (128, 512), (200, 400)])
 
@@ -37,3 +37,10 @@ def test_the_largest_size_enlarges_one_in_twenty_at_most() -> None:
     sides = np.array([[100, 300]] * 5 + [[330, 400]] * 95)
     assert largest(sides) == 320
     assert largest(np.array([[8, 9]])) == 16
+
+
+def test_small_pictures_are_trained_at_their_own_size() -> None:
+    small = np.array([[32, 40]] * 60 + [[300, 400]] * 40)
+    assert fitting(small, 256) == 32
+    assert fitting(small[30:], 256) == 256, "most are large enough"
+    assert fitting(small, 16) == 16
