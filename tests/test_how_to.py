@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fluxflow_exp import generate, pipeline
+from fluxflow_exp import pipeline
 from fluxflow_exp.config import published
 from fluxflow_exp.config.compose import instantiate, resolve
 from fluxflow_exp.config.overrides import compose_config
 from fluxflow_exp.errors import UserError
+from fluxflow_exp.generate.command import parser
+from fluxflow_exp.generate.drawing import generate
 from fluxflow_exp.preflight import check
 from fluxflow_exp.run.folder import RunFolder
 from fluxflow_exp.run.metric_log import read_rows
@@ -134,8 +136,8 @@ def test_a_model_is_trained_and_generates_where_it_is_trusted(capsys: pytest.Cap
     words += ["--output_path", "out", "--steps", "1"]
     published._own.clear()
     with pytest.raises(ValueError, match=r"--trust my_model\.Expander"):
-        generate.generate(generate.parser().parse_args(words))
-    generate.generate(generate.parser().parse_args([*words, "--trust", "my_model.Expander"]))
+        generate(parser().parse_args(words))
+    generate(parser().parse_args([*words, "--trust", "my_model.Expander"]))
     assert list(Path("out").iterdir())
 
 

@@ -18,7 +18,8 @@ import fluxflow_exp.models
 from fluxflow_exp.config import published
 from fluxflow_exp.config.compose import conf_dir, instantiate, resolve
 from fluxflow_exp.config.overrides import compose_config
-from fluxflow_exp.generate import generate, parser
+from fluxflow_exp.generate.command import parser
+from fluxflow_exp.generate.drawing import generate
 from fluxflow_exp.models import weights
 from fluxflow_exp.models.text_to_image import TextToImage
 from fluxflow_exp.preflight import targets

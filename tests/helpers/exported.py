@@ -10,7 +10,8 @@ import torch
 
 from fluxflow_exp.config.compose import instantiate, resolve
 from fluxflow_exp.config.overrides import compose_config
-from fluxflow_exp.generate import generate, parser
+from fluxflow_exp.generate.command import parser
+from fluxflow_exp.generate.drawing import generate
 from fluxflow_exp.models import weights
 
 NOTHING_OF_OURS = ("fluxflow", "_editable_impl_fluxflow", "hydra", "omegaconf")

@@ -12,7 +12,8 @@ from fluxflow_exp import pipeline
 from fluxflow_exp.config.compose import resolve
 from fluxflow_exp.config.overrides import compose_config
 from fluxflow_exp.errors import UserError
-from fluxflow_exp.generate import generate, parser
+from fluxflow_exp.generate.command import parser
+from fluxflow_exp.generate.drawing import generate
 from fluxflow_exp.models import lora, tensor_files, weights
 from fluxflow_exp.models.text_to_image import TextToImage
 from fluxflow_exp.preflight import check

@@ -1,10 +1,9 @@
-"""`fluxflow-generate`: images from prompts and one published weights file."""
+"""Images from prompts and one published weights file, as options ask for them."""
 
 import argparse
 import json
 import math
 import os
-import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,7 +14,6 @@ from rich.progress import track
 
 from fluxflow_exp import __version__, files, pictures
 from fluxflow_exp.config import published
-from fluxflow_exp.config.published import TRUST
 from fluxflow_exp.data.captions import surrogate_in
 from fluxflow_exp.data.prompts import Prompt, read_prompts, stems
 from fluxflow_exp.errors import UserError, counted
@@ -24,67 +22,11 @@ from fluxflow_exp.machine.hardware import PRECISIONS
 from fluxflow_exp.models import infotext, lora
 from fluxflow_exp.models.text_to_image import UNGUIDED, TextToImage, places
 from fluxflow_exp.preflight.idle import idle_problems
-from fluxflow_exp.run import failures, lookup
-from fluxflow_exp.samplers import SAMPLERS, interval_problem
+from fluxflow_exp.run import lookup
+from fluxflow_exp.samplers import interval_problem
 
 GRID_LIMIT = 64  # images on the grid
 GUIDANCE = 5.0  # strength, where none is given
-
-
-@failures.command
-def cli() -> None:
-    arguments = parser().parse_args()
-    generate(arguments)
-
-
-def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(
-        prog="fluxflow-generate",
-        description="Make images from prompts with a trained model.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    add = made.add_argument
-    add("--model_checkpoint", required=True, type=Path, help="a run, or its weights/final.safetensors")
-    add("--lora", type=Path, metavar="RUN", help="an adapter of it: its run folder, or weights/STEP.lora.safetensors")
-    add("--lora_scale", type=float, default=argparse.SUPPRESS, help="strength of --lora; 0 is without (default: 1)")
-    add(
-        "--text_prompts_path",
-        required=True,
-        type=Path,
-        help="a folder of .txt files (one prompt each), or one .txt file with a prompt a line",
-    )
-    add("--output_path", required=True, type=Path, help="folder for the images; their grid goes beside it")
-    add(
-        "--format",
-        choices=tuple(infotext.FORMATS),
-        default="webp",
-        help="of the images; each says in its metadata how it was made; webp and png are lossless, jpg of quality 95",
-    )
-    add("--captions", action="store_true", help="write metadata.jsonl, too: the images are data for training then")
-    add("--use_cfg", action="store_true", help="classifier-free guidance")
-    add("--guidance_scale", type=float, default=argparse.SUPPRESS, help="strength of it, with --use_cfg (default: 5)")
-    add(
-        "--guidance_interval", nargs=2, type=float, default=argparse.SUPPRESS, metavar=("LOW", "HIGH"),
-        help="times that are guided, with --use_cfg; 1 is noise, 0 the picture (default: all)",
-    )  # fmt: skip
-    add("--negative_prompt", default=argparse.SUPPRESS, help="what to steer away from, with --use_cfg")
-    add("--steps", type=int, default=50, help="sampler steps")
-    add(
-        "--sampler",
-        choices=sorted(SAMPLERS),
-        default="euler",
-        help="heun costs two evaluations a step; ab2 is of second order at one",
-    )
-    add("--shift", type=float, default=argparse.SUPPRESS, help="of the sampler's times (default: that of training)")
-    add("--size", type=_size, default=None, metavar="WxH", help="pixels; default: the training size")
-    add("--seed", type=int, default=0, help="of the noise")
-    add("--batch_size", type=int, default=16, help="images at a time; does not change them")
-    add("--n_per_prompt", type=int, default=1, help="images for each prompt")
-    add("--weights", choices=("ema", "raw"), default="ema", help="averaged, or as last trained")
-    add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to compute")
-    add("--trust", action="append", default=[], metavar="WORD", help=TRUST)
-    add("--precision", choices=sorted(PRECISIONS), default="fp32", help="of the computation")
-    return made
 
 
 def generate(arguments: argparse.Namespace) -> None:
@@ -255,14 +197,3 @@ def _device(name: str) -> torch.device:
     if name == "cuda" and not torch.cuda.is_available():
         raise UserError("--device cuda: this machine shows no CUDA GPU. Leave --device out, or give cpu")
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
-
-
-def _size(text: str) -> tuple[int, int]:
-    match = re.fullmatch(r"(\d+)x(\d+)", text)
-    if not match:
-        raise argparse.ArgumentTypeError(f"{text!r} is not WIDTHxHEIGHT, e.g. 256x256")
-    return int(match[1]), int(match[2])
-
-
-if __name__ == "__main__":
-    sys.exit(cli())

@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,9 +15,13 @@ from fluxflow_exp import __version__, files, pipeline
 from fluxflow_exp.data.image_folder import ImageFolder
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.evaluation import digests
-from fluxflow_exp.generate import generate, parser
+from fluxflow_exp.generate import command
+from fluxflow_exp.generate.command import parser
+from fluxflow_exp.generate.drawing import generate
+from fluxflow_exp.machine.hardware import PRECISIONS
 from fluxflow_exp.models import weights
 from fluxflow_exp.models.text_to_image import TextToImage, places
+from fluxflow_exp.samplers import SAMPLERS
 from tests.conftest import toy
 from tests.helpers.infotexts import read_back
 
@@ -321,3 +327,10 @@ def test_unusable_options_are_one_clear_error(final: Path, tmp_path: Path, more:
 def test_guidance_acts_or_is_refused(words: list[str], message: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=message):
         generate(parser().parse_args(options(tmp_path / "none", tmp_path / "none", tmp_path / "out", *words)))
+
+
+def test_the_help_is_told_without_torch_and_names_what_there_is() -> None:
+    code = "import sys; from fluxflow_exp.generate import command; command.parser(); assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert sorted(SAMPLERS) == list(command.SAMPLERS)
+    assert sorted(PRECISIONS) == list(command.PRECISIONS)
