@@ -16,7 +16,8 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fluxflow_exp.config.compose import conf_dir, resolve
+from fluxflow_exp.config.choices import choices, is_group, place_of_loss
+from fluxflow_exp.config.compose import resolve
 from fluxflow_exp.config.composition import composed_of
 from fluxflow_exp.config.override_words import (
     as_text,
@@ -50,7 +51,8 @@ def override_problems(overrides: list[str], *, config_dir: str | None = None, mu
     """One line for every override that cannot be applied; empty when all can. `multirun`: sweeps are in place."""
     parsed, problems = _looked_at(overrides, config_dir, multirun=multirun)
     if not problems and _composes([_one_value(each) for each in parsed], config_dir):
-        return _other_choices(parsed, config_dir)  # looking at them one by one takes a composition each
+        # Looking at them one by one takes a composition each.
+        return _other_choices(parsed, config_dir) + _other_values(parsed, config_dir)
     groups, values = _split([each for each in parsed if not _key_problem(each, config_dir)], config_dir)
     good: list[str] = []
     for override in groups:
@@ -71,12 +73,28 @@ def _other_choices(parsed: list[Override], config_dir: str | None) -> list[str]:
     """Find what is wrong with the second choice of a swept group and with those after it."""
     found = []
     for override in parsed:
-        swept = override.is_sweep_override() and _choices(override.key_or_group, config_dir)
+        swept = override.is_sweep_override() and choices(override.key_or_group, config_dir)
         others = [_one_value(each) for each in parsed if each is not override]
         for value in list(override.sweep_string_iterator())[1:] if swept else []:
             lines = [f"{(override.input_line or '').partition('=')[0]}={value}", *others]
             found += override_problems(lines, config_dir=config_dir)
     return list(dict.fromkeys(found))
+
+
+def _other_values(parsed: list[Override], config_dir: str | None) -> list[str]:
+    """Find what is wrong with the second value of a swept key and with those after it."""
+    config = compose_config([_one_value(each) for each in parsed], config_dir=config_dir)
+    found = []
+    for override in parsed:
+        key = override.key_or_group
+        if not override.is_sweep_override() or key.startswith("hydra") or choices(key, config_dir):
+            continue
+        for text in list(override.sweep_string_iterator())[1:]:
+            try:
+                OmegaConf.update(config, key, OverridesParser.create().parse_override(f"{key}={text}").value())
+            except OmegaConfBaseException as error:
+                found.append(f"{key}={text}: {why(error)}")
+    return found
 
 
 def values_of(overrides: list[str], *, config_dir: str | None = None) -> dict[str, Any]:
@@ -172,7 +190,7 @@ def _group_problem(override: Override, config_dir: str | None) -> str | None:
     text, group = override.input_line or "", override.key_or_group
     if override.is_delete() or "=" not in text:
         return None
-    options = _choices(group, config_dir)
+    options = choices(group, config_dir)
     if not options or not group:
         return None
     if group in ("optimizer", "scheduler") and not override.package:
@@ -200,34 +218,22 @@ def _key_problem(override: Override, config_dir: str | None) -> str | None:
     text, key = override.input_line or "", override.key_or_group
     if override.is_delete() and is_field(key):
         return f"{text}: {key} cannot be taken out; give it a value (null switches off what may be off)"
-    if override.is_add() and "." not in key and not is_field(key) and not _is_group(key, config_dir):
+    if override.is_add() and "." not in key and not is_field(key) and not is_group(key, config_dir):
         hint = suggest_key(key, [field.name for field in dataclasses.fields(RunConfig)])
         return f"{text}: there is no key and no group {key!r}{hint}. Groups of your own take --config-dir FOLDER"
     return None
-
-
-def _is_group(name: str, config_dir: str | None) -> bool:
-    return any((Path(folder) / name).is_dir() for folder in (conf_dir(), config_dir) if folder)
 
 
 def _split(overrides: list[Override], config_dir: str | None) -> tuple[list[Override], list[Override]]:
     """Group choices, then everything else."""
 
     def is_group(override: Override) -> bool:
-        return bool(_choices(override.key_or_group, config_dir))
+        return bool(choices(override.key_or_group, config_dir))
 
     return (
         [o for o in overrides if is_group(o) and not _group_problem(o, config_dir)],
         [o for o in overrides if not is_group(o)],
     )
-
-
-def _choices(group: str, config_dir: str | None) -> list[str]:
-    """The shipped choices of a group, and those of the user's own folder. Of Hydra's own groups: not looked at."""
-    if group.startswith("hydra"):
-        return []
-    folders = [Path(conf_dir()), *([Path(config_dir)] if config_dir else [])]
-    return list(dict.fromkeys(p.stem for folder in folders for p in sorted((folder / group).glob("*.yaml"))))
 
 
 def _one_value(override: Override) -> str:
@@ -251,17 +257,17 @@ def _explain(error: Exception, override: Override, good: list[str], config_dir: 
     """Say what is wrong with `override` beside the group choices `good`."""
     text, key = override.input_line or "", override.key_or_group
     reason = why(error)
-    place = _place_of_loss(override, config_dir)
+    place = place_of_loss(override, config_dir)
     if place:
         return f"{text}: a loss goes into a step's trainer: {place}"
     if "Could not override" in reason or "Could not delete" in reason or "is not in struct" in reason:
-        if override.package and _choices(key, config_dir) and not (override.is_add() or override.is_delete()):
+        if override.package and choices(key, config_dir) and not (override.is_add() or override.is_delete()):
             return f"{text}: nothing stands at {override.package} yet: write +{text}"
         config = compose_config(good, config_dir=config_dir)
         known = keys(config)
         if key not in known and not override.is_delete() and _takes(config, key):
             leaf = key.rpartition(".")[2]
-            way = f"loss@{key}={leaf}" if leaf in _choices("loss", config_dir) else text
+            way = f"loss@{key}={leaf}" if leaf in choices("loss", config_dir) else text
             return f"{text}: {key} is off, and to be added: write +{way}"
         if key.startswith("model.autoencoder.") and "model.autoencoder.path" not in known:
             return f"{text}: {key} is of diffusers' autoencoders: write model/autoencoder=diffusers with it"
@@ -269,18 +275,6 @@ def _explain(error: Exception, override: Override, good: list[str], config_dir: 
             where = "".join(f" with {line}" for line in good if key.startswith(line.partition("=")[0]))
             return f"{text}: there is no key {key!r}{where}{suggest_key(key, known)}"
     return f"{text}: {reason}"
-
-
-def _place_of_loss(override: Override, config_dir: str | None) -> str | None:
-    """Return the line of a loss's file that puts it into a step, where it was put nowhere."""
-    if override.key_or_group != "loss" or override.package:
-        return None
-    for folder in [config_dir, conf_dir()]:
-        path = Path(folder or "") / "loss" / f"{override.value()}.yaml"
-        for line in path.read_text(encoding="utf-8").splitlines() if folder and path.is_file() else []:
-            if line.startswith("# +loss@"):
-                return line.removeprefix("# ")
-    return None
 
 
 def _takes(config: DictConfig, key: str) -> bool:

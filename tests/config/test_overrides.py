@@ -171,3 +171,10 @@ def test_the_runs_optimizer_reaches_every_player_and_a_steps_own_wins():
     assert steps["flow"]["optimizers"]["flow"]["lr"] == 0.5
     assert steps["vae"]["optimizers"]["vae"]["_target_"] == "torch.optim.RMSprop"
     assert steps["vae_gan"]["schedulers"]["discriminator"]["_target_"] == "fluxflow_exp.schedules.cosine"
+
+
+def test_every_value_of_a_sweep_is_looked_at() -> None:
+    swept = ["seed=0,x,1,y", "data.img_size=32,64", "samples.sample_captions=[a],[b,c]"]
+    found = override_problems(swept, multirun=True)
+    assert [line.partition(": ")[0] for line in found] == ["seed=x", "seed=y"]
+    assert override_problems(["seed=range(0,30)", "optimizer.lr=1e-3,1e-4"], multirun=True) == []
