@@ -80,13 +80,15 @@ def ahead(
 ) -> tuple[Costs, float]:
     """What step `name`, which has so many seconds, costs, and the fewest that it takes, caches aside.
 
-    Its parts are as they are before earlier steps have trained them, so that nothing is cached. Interrupted: a signal.
+    Its parts are as they are before earlier steps have trained them. One that reads a cache later is not updated: to
+    encode its batches may take more memory than the run ever does. Interrupted: a signal came.
     """
     with _scratch(run) as folder:
         began = clock.now()
         quiet = replace(run, console=Console(quiet=True))
-        context = replace(step_context(config, name, quiet, length=length, data=data), cache=None)
-        found = _Pace(_apart(context, folder), config, seconds, began).ahead()
+        context = step_context(config, name, quiet, length=length, data=data)
+        updates, context.cache = context.cache is None, None
+        found = _Pace(_apart(context, folder), config, seconds, began).ahead(updates=updates)
     del context
     _forget(run)
     return found
@@ -157,12 +159,13 @@ class _Pace:
             found = (updates, costs.of_update(shares), before + cost(1), set(shares) <= set(costs.update))
         return self.ranks.from_first(found)
 
-    def ahead(self) -> tuple[Costs, float]:
-        """Costs, with as few updates as there can be; seconds of the step with one update, and of timing it before."""
+    def ahead(self, *, updates: bool) -> tuple[Costs, float]:
+        """Costs, of as few updates as there can be, or of none; seconds of the step with one, and of timing it."""
         self.trainer.open_source()
         self.trainer.setup.console = Console(quiet=True)
-        costs, context = self._costs(0.0), self.context
-        each, length = costs.of_update(self._shares(1)), replace(self.planned, updates=1)
+        costs, context = self._costs(0.0 if updates else None), self.context
+        each = costs.of_update(self._shares(1)) if updates else 0.0
+        length = replace(self.planned, updates=1)
         once = costs.of_step(each, length, context.samples, context.evaluation, context.clock)
         return costs, 2 * self.building + (WARM_UP + TIMED) * sum(costs.update.values()) + once
 
@@ -181,15 +184,12 @@ class _Pace:
             found.setdefault(self.trainer.kind(update), []).append(update)
         return found
 
-    def _costs(self, seconds: float) -> Costs:
-        """`seconds`: of which a share goes into timing updates."""
-        trainer, places = self.trainer, self._places(self.planned.updates)
-        total, update = sum(map(len, places.values())), {}
-        with closing(trainer.batches(0, ENDLESS)) as batches:
-            for kind, at in places.items():
-                update[kind] = self._update(batches, at, SHARE * seconds * len(at) / total)
+    def _costs(self, seconds: float | None) -> Costs:
+        """`seconds`: of which a share goes into timing updates; None: these are not timed."""
+        trainer = self.trainer
+        update = {} if seconds is None else self._updates(seconds)
         if self.known:
-            return replace(self.known, update=update)
+            return replace(self.known, update=update, save=self._timed(self._save))  # now with what optimizers keep
         trainer.update_index = 1
         trainer.length = replace(self.planned, updates=2)
         evaluates = self.context.evaluation.every_epochs is not None
@@ -200,6 +200,15 @@ class _Pace:
         trainer.length = replace(self.planned, updates=1)  # this is the last one
         last = self._timed(self._evaluate) if evaluates else 0.0
         return Costs(update, first, later, last, pictures, self._timed(self._save), self._twice(self._end)[1])
+
+    def _updates(self, seconds: float) -> dict[Kind, float]:
+        """Seconds of an update of each kind, timed for a share of `seconds`."""
+        places = self._places(self.planned.updates)
+        total, update = sum(map(len, places.values())), {}
+        with closing(self.trainer.batches(0, ENDLESS)) as batches:
+            for kind, at in places.items():
+                update[kind] = self._update(batches, at, SHARE * seconds * len(at) / total)
+        return update
 
     def _update(self, batches: Iterator[Batch], places: list[int], seconds: float) -> float:
         """Seconds of an update at `places`, over at least `seconds` after as many of warming up."""
