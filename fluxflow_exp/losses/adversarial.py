@@ -62,10 +62,13 @@ class Adversarial:
     ) -> None:
         """Train against `discriminator` from update `first` on; None: it is frozen, and nothing plays."""
         self.opponent, self.first, self.feature_matching, self.lecam = discriminator, first, feature_matching, lecam
-        self.adapted = torch.zeros((), device=device)  # the adaptive weight, of the update before
-        self.gradients: dict[str, Tensor] = {}  # at the decoder's last layer, summed over this update
-        self.fakes: list[Tensor] = []  # reconstructions of this update, in the order of the rank's rows
+        # The adaptive weight, of the update before, and the gradients at the decoder's last layer, summed over this
+        # update. Both stay where they are in memory: replayed passes read the one and add to the other.
+        self.adapted = torch.zeros((), device=device)
+        self.gradients: dict[str, Tensor] = {}
+        self.fakes = torch.empty(0, device=device)  # reconstructions of this update, of the rank's share
         self.level, self.noises = 0.0, [torch.empty(0)] * 2
+        self.began = False
 
     def plays(self, update: int) -> bool:
         return self.first is not None and update >= self.first
@@ -76,16 +79,25 @@ class Adversarial:
 
     def begin_update(
         self, update: int, shape: tuple[int, ...], noise: Callable[[tuple[int, ...], str], Tensor]
-    ) -> None:
-        """Draw the instance noise by `noise(shape, purpose)`; `shape` is that of the global batch of images."""
+    ) -> bool:
+        """Draw the instance noise by `noise(shape, purpose)`; `shape` is that of the global batch of images.
+
+        True: passes are of other kinds than in the update before, for the GAN begins.
+        """
+        begins, self.began = self.plays(update) != self.began, self.plays(update)
         self.update, self.level = update, 0.0
         if self.plays(update):
             self.level = self.noise_level(self.played(update))
         if self.level:
             self.noises = [noise(shape, f"instance {kind}") for kind in ("real", "fake")]
+        return begins
 
     def begin_generator(self) -> None:
-        self.gradients, self.fakes = {}, []
+        for gradient in self.gradients.values():
+            gradient.zero_()
+
+    def end_generator(self, terms: Terms) -> None:
+        self.fakes = terms.pop("fakes")
 
     def generator_terms(
         self,
@@ -97,11 +109,10 @@ class Adversarial:
     ) -> tuple[Terms, Weights]:
         """`g` and, with feature matching, `feature_matching` of reconstructions (micro-batch, 3, height, width).
 
-        `reconstruction`, (micro-batch,), is what an adaptive weight compares with at the decoder's last `layer`;
+        `fakes` are these, for the discriminator. `reconstruction`, (micro-batch,), is what an adaptive weight compares with at the decoder's last `layer`;
         without one neither is asked for.
         """
-        self.fakes.append(fakes.detach())
-        terms: Terms = {}
+        terms: Terms = {"fakes": fakes.detach()}
         weights: Weights = {}
         if self.feature_matching:
             found, logits = self.opponent.features(fakes)
@@ -124,34 +135,43 @@ class Adversarial:
         if layer.requires_grad:
             for name, term in (("reconstruction", reconstruction), ("adversarial", adversarial)):
                 (gradient,) = torch.autograd.grad(scaler.scale(term.sum()), layer, retain_graph=True)
-                self.gradients[name] = self.gradients.get(name, 0) + gradient.float()
+                if name not in self.gradients:
+                    self.gradients[name] = torch.zeros_like(gradient, dtype=torch.float32)
+                self.gradients[name] += gradient
         return self.adapted
 
-    def begin_discriminator(self) -> None:
-        self.fakes = [torch.cat(self.fakes)]  # its micro-batches may be smaller than the generator's
-        if self.lecam:
-            self.lecam.seen = []
-
-    def discriminator_terms(self, images: Tensor, rows: slice, share: slice) -> tuple[Terms, Weights]:
-        """`d` and, where they are due, `lecam` and `r1` of images (micro-batch, 3, height, width) and reconstructions.
+    def discriminator_arguments(self, images: Tensor, rows: slice, share: slice) -> tuple[Tensor, ...]:
+        """What `discriminator_terms` takes; what is off is empty.
 
         The images are `rows` of the global batch, and `share` of this rank's part of it.
         """
-        real, fake = images, self.fakes[0][share]
-        if self.level:
-            real, fake = (
-                each + self.level * noise[rows] for each, noise in zip((real, fake), self.noises, strict=True)
-            )
+        none = images.new_empty(0)
+        noises = [self.level * noise[rows] for noise in self.noises] if self.level else [none, none]
+        anchors = self.lecam.anchors if self.lecam else None
+        return images, self.fakes[share], *noises, none if anchors is None else anchors
+
+    def discriminator_terms(
+        self, images: Tensor, fakes: Tensor, real_noise: Tensor, fake_noise: Tensor, anchors: Tensor
+    ) -> tuple[Terms, Weights]:
+        """`d` and, where they are due, `lecam` and `r1` of images and reconstructions (micro-batch, 3, height, width).
+
+        Noise is added to both, unless it is empty; `anchors`: see LeCam.
+        """
+        real, fake = (images + real_noise, fakes + fake_noise) if len(real_noise) else (images, fakes)
         real_logits, fake_logits = self.opponent(real), self.opponent(fake)
         terms = self.discriminator(real_logits, fake_logits)
         weights: Weights = {"d": 1.0}
         if self.lecam:
-            terms |= self.lecam(real_logits, fake_logits)
+            terms |= self.lecam(real_logits, fake_logits, anchors)
             weights["lecam"] = self.lecam.weight
         if self.r1_due(self.update):
             terms |= self.r1(self.opponent, images)
             weights["r1"] = 1.0
         return terms, weights
+
+    def end_discriminator(self, terms: Terms) -> None:
+        if self.lecam:
+            self.lecam.seen = terms.pop("lecam_seen")
 
     def end_update(self, *, total: Callable[[Tensor], Tensor], mean: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
         """Move what spans updates; `total` and `mean` are over ranks. Gives the next update's adaptive weight ()."""
@@ -162,14 +182,14 @@ class Adversarial:
         norms = (total(self.gradients[name]).norm() for name in ("reconstruction", "adversarial"))
         weight = self.adaptive_weight(*norms)
         # An fp16 overflow leaves no ratio; the optimizer skips that update, and so does the weight.
-        self.adapted = torch.where(weight.isfinite(), weight, self.adapted)
+        self.adapted.copy_(torch.where(weight.isfinite(), weight, self.adapted))
         return {"g_weight": self.adapted}
 
     def state_dict(self) -> dict[str, Any]:
         return {"adversarial_weight": self.adapted, "lecam": self.lecam.anchors if self.lecam else None}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.adapted = state["adversarial_weight"].to(self.adapted.device)
+        self.adapted.copy_(state["adversarial_weight"])
         if self.lecam:
             self.lecam.anchors = state["lecam"]
 

@@ -28,6 +28,11 @@ class CudaGraphs:
         self.met: Counter[Shapes] = Counter()
         self.pool: Any = None  # memory that all graphs use in turn: nothing in it is needed after a replay
 
+    @property
+    def keyed(self) -> bool:
+        """Whether there is a graph of a kind that has a key, as where passes of several kinds take turns."""
+        return any(key is not None for key, _ in self.graphs)
+
     def run(self, pass_: Callable[..., Results], arguments: Sequence[Tensor], *, key: Hashable = None) -> Results:
         """pass_(*arguments), whose every kernel must be a function of the arguments and of weights alone.
 

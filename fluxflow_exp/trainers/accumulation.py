@@ -76,7 +76,9 @@ class Accumulation:
                     terms.setdefault(name, []).append(values)
             return {name: torch.cat(values) for name, values in terms.items()}
 
-        return self.within_memory(passes, update=update)
+        found = self.within_memory(passes, update=update)
+        phase.end(found)
+        return found
 
     def exchange(self, phase: Phase) -> None:
         """Let the gradients of `phase` be the sums over ranks."""
@@ -153,13 +155,12 @@ class Accumulation:
         if self.cuda_graphs is None:
             return pass_(*arguments)
         if not phase.replayed:
-            self.cuda_graphs.forget()
             return pass_(*arguments)
         for player in phase.players:
             player.keeps_gradients = True
         if buckets and buckets.begun:  # memory ran out in an exchange: for the rest of it, gradients are elsewhere
             return pass_(*arguments)
-        return self.cuda_graphs.run(pass_, arguments)
+        return self.cuda_graphs.run(pass_, arguments, key=phase.key)
 
     def _pass(
         self, phase: Phase, batch_size: int, buckets: GradientBuckets | None, last: bool, *arguments: Any
@@ -177,10 +178,12 @@ class Accumulation:
         """Halve the micro-batch, to a divisor of the share, and free what the failed pass has left."""
         failed = self.micro_batch
         where = f"out of memory with micro-batch {failed} at update {update} of step {self.setup.name!r}"
-        if failed == 1:
-            raise UserError(f"{where}. {LESS_MEMORY}")
-        smaller = max(n for n in range(1, failed // 2 + 1) if self.share % n == 0)
         players = self.players.values()
+        # What is launched beside graphs of other kinds finds their memory taken. It gets that before images go.
+        crowded = bool(self.cuda_graphs and self.cuda_graphs.keyed)
+        if failed == 1 and not crowded:
+            raise UserError(f"{where}. {LESS_MEMORY}")
+        smaller = failed if crowded else max(n for n in range(1, failed // 2 + 1) if self.share % n == 0)
         if any(player.sharded for player in players):  # the other ranks are in an exchange of weights with this one
             raise UserError(
                 f"{where}. With hardware.parallel=fsdp it cannot be lowered within an update: "
@@ -189,9 +192,14 @@ class Accumulation:
         for player in players:
             player.optimizer.zero_grad(set_to_none=True)
         self.forget_graphs()
+        if crowded:
+            self.launch()
         gc.collect()
         if self.machine.device.type == "cuda":
             torch.cuda.empty_cache()
+        if crowded:
+            self.say(f"{where.capitalize()} and CUDA graphs: doing it again without them, as all that follows")
+            return
         self.micro_batch = smaller
         self.say(
             f"{where.capitalize()}: doing it again with {smaller}. Batch, samples and noise stay; "

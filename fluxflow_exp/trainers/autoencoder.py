@@ -1,5 +1,6 @@
 """Training of compressor and expander: reconstruction, KL, and a patch GAN, each where it is configured."""
 
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -136,12 +137,15 @@ class AutoencoderTrainer(Trainer):
         phases = []
         gan = self._gan(self.update_index)
         if "vae" in self.players:
-            player, begin = [self.players["vae"]], gan.begin_generator if gan else lambda: None
-            phases.append(Phase(player, self._generator, begin, self._arguments, replayed=self._replayed()))
+            kind = tuple(name for name in self.kind(self.update_index) if name != "r1")
+            phase = Phase([self.players["vae"]], self._generator, arguments=self._arguments, replayed=self._replayed())
+            phase.key = ("vae", kind) if self.adversarial or self.perceptual else None
+            phases.append(replace(phase, begin=gan.begin_generator, end=gan.end_generator) if gan else phase)
         if gan:
-            begin, loss = gan.begin_discriminator, gan.discriminator_terms
-            player = [self.players["discriminator"]]
-            phases.append(Phase(player, loss, begin, lambda micro: (micro.images, micro.rows, micro.share)))
+            phase = Phase([self.players["discriminator"]], gan.discriminator_terms, end=gan.end_discriminator)
+            phase.arguments = lambda micro: gan.discriminator_arguments(micro.images, micro.rows, micro.share)
+            phase.replayed, phase.key = True, ("discriminator", gan.r1_due(self.update_index))
+            phases.append(phase)
         return phases
 
     def begin_update(self, batch: Batch) -> None:
@@ -160,7 +164,8 @@ class AutoencoderTrainer(Trainer):
         source = generator(self.setup.seed, self.setup.name, self.update_index, "crop")
         self.crop_places = torch.special.ndtr(torch.randn(count, 2, generator=source))
         if self.adversarial:
-            self.adversarial.begin_update(self.update_index, (count, *batch.images.shape[1:]), self.noise)
+            if self.adversarial.begin_update(self.update_index, (count, *batch.images.shape[1:]), self.noise):
+                self.accumulation.forget_graphs()  # those without a GAN, whose memory is needed now
 
     def scheduled(self) -> dict[str, float]:
         return {"kl_beta": self.kl.beta(self.update_index - 1, updates=self.length.updates)} if self.kl else {}
@@ -233,9 +238,13 @@ class AutoencoderTrainer(Trainer):
         return self.spade == "always" or (self.spade == "alternate" and update % 2 == 0)
 
     def _replayed(self) -> bool:
-        """Whether updates compute the same of images, noise and β: all do until a GAN begins."""
-        varies = self.perceptual or self.losses or self.spade == "alternate" or self._gan(self.update_index)
-        return not varies
+        """Whether the generator's passes are functions of tensors that leave the same parameters with gradients.
+
+        The host cuts LPIPS's crops. SPADE's layers have no gradient in updates without it, and an optimizer passes over
+        them; one that is kept for graphs is zero, and moves weights by their momentum.
+        """
+        cropped = self.perceptual is not None and self.perceptual.crop is not None
+        return not (cropped or self.losses or self.spade == "alternate")
 
     def _arguments(self, micro: Micro) -> tuple[Tensor, ...]:
         beta = self.kl.beta(self.update_index, updates=self.length.updates) if self.kl else 0.0

@@ -1,6 +1,6 @@
 """One player's, or several players', part in an update."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -26,10 +26,12 @@ class Phase:
     """Players that one loss trains together. `loss` gives terms and the weights of those that are summed.
 
     `arguments` gives what `loss` takes, without gradients: by default the micro-batch. `replayed`: these are tensors,
-    the loss is a function of them and of weights alone, and a GPU may replay its passes.
+    the loss is a function of them and of weights alone, and a GPU may replay its passes. `key` tells passes apart that
+    compute something else of the same shapes.
 
     `begin` is called before the phase's first micro-batch, again if the phase is done again: it forgets what `loss` has
-    gathered over micro-batches.
+    gathered over micro-batches. `end` gets the terms of the rank's share, and takes out what later phases need and is
+    none: a replayed pass gives tensors, and keeps nothing else.
     """
 
     players: list[Player]
@@ -37,6 +39,8 @@ class Phase:
     begin: Callable[[], None] = lambda: None
     arguments: Callable[[Micro], tuple[Any, ...]] = lambda micro: (micro,)
     replayed: bool = False
+    key: Hashable = None
+    end: Callable[[Terms], None] = lambda terms: None
 
     @property
     def keeps_gradients(self) -> bool:

@@ -65,7 +65,9 @@ def _phases(trainer: Trainer, batch: Batch, index: int) -> Iterator[tuple[Terms,
             (micro,) = trainer.accumulation.micros(images, batch.captions)
             with torch.no_grad():
                 arguments = phase.arguments(micro)
-            yield phase.loss(*arguments)
+            terms, weights = phase.loss(*arguments)
+            phase.end(terms)
+            yield terms, weights
 
 
 def _updates(toy: ToyTrainer) -> Iterator[tuple[Batch, int]]:

@@ -46,11 +46,14 @@ def test_the_weight_of_an_update_comes_from_the_gradients_of_the_one_before():
         gan.begin_generator()
         for part in images.split(1):  # two micro-batches
             fakes = layer * part
-            _, weights = gan.generator_terms(fakes, part, 3 * fakes.mean((1, 2, 3)), layer, scaler)
-        gan.begin_discriminator()
-        assert set(gan.discriminator_terms(images, slice(0, 2), slice(0, 2))[0]) == {"d", "lecam"}
+            terms, weights = gan.generator_terms(fakes, part, 3 * fakes.mean((1, 2, 3)), layer, scaler)
+        weight = float(weights["g"])
+        gan.end_generator({"fakes": images, "g": terms["g"]})
+        found, weights = gan.discriminator_terms(*gan.discriminator_arguments(images, slice(0, 2), slice(0, 2)))
+        gan.end_discriminator(found)
+        assert set(found) == set(weights) == {"d", "lecam"}
         assert gan.end_update(total=lambda x: x, mean=lambda x: x)["g_weight"] == pytest.approx(0.3)
-        return float(weights["g"])
+        return weight
 
     gan, again = (Adversarial(weight=0.1, r1_gamma=0.0) for _ in range(2))
     for each in (gan, again):
@@ -68,4 +71,4 @@ def test_a_fixed_weight_asks_for_no_layer_and_no_reconstruction():
     gan.begin_generator()
     images = torch.ones(2, 3, 1, 1)
     terms, weights = gan.generator_terms(images, images, None, None, scaler)
-    assert (set(terms), weights) == ({"g"}, {"g": 0.25})
+    assert (set(terms), weights) == ({"g", "fakes"}, {"g": 0.25})

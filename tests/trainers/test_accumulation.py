@@ -39,7 +39,7 @@ def short_of_memory(loss: Loss, *, fits: int, sizes: list[int] | None = None) ->
         size = len(arguments[0])
         if sizes is not None:
             sizes.append(size)
-        done = (done + size) % (len(owner.fakes[0]) if isinstance(owner, Adversarial) else owner.accumulation.share)
+        done = (done + size) % (len(owner.fakes) if isinstance(owner, Adversarial) else owner.accumulation.share)
         if size > fits and not done:
             raise torch.OutOfMemoryError("planted")
         return found
