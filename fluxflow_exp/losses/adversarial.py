@@ -109,8 +109,8 @@ class Adversarial:
     ) -> tuple[Terms, Weights]:
         """`g` and, with feature matching, `feature_matching` of reconstructions (micro-batch, 3, height, width).
 
-        `fakes` are these, for the discriminator. `reconstruction`, (micro-batch,), is what an adaptive weight compares with at the decoder's last `layer`;
-        without one neither is asked for.
+        `fakes` are these, for the discriminator. `reconstruction`, (micro-batch,), is what an adaptive weight compares
+        with at the decoder's last `layer`; without one neither is asked for.
         """
         terms: Terms = {"fakes": fakes.detach()}
         weights: Weights = {}

@@ -163,9 +163,9 @@ class AutoencoderTrainer(Trainer):
             self.turns = self.equivariance.turns(count, generator(*key, device=self.machine.device))
         source = generator(self.setup.seed, self.setup.name, self.update_index, "crop")
         self.crop_places = torch.special.ndtr(torch.randn(count, 2, generator=source))
-        if self.adversarial:
-            if self.adversarial.begin_update(self.update_index, (count, *batch.images.shape[1:]), self.noise):
-                self.accumulation.forget_graphs()  # those without a GAN, whose memory is needed now
+        gan, shape = self.adversarial, (count, *batch.images.shape[1:])
+        if gan and gan.begin_update(self.update_index, shape, self.noise):
+            self.accumulation.forget_graphs()  # those without a GAN, whose memory is needed now
 
     def scheduled(self) -> dict[str, float]:
         return {"kl_beta": self.kl.beta(self.update_index - 1, updates=self.length.updates)} if self.kl else {}

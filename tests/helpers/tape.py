@@ -21,13 +21,19 @@ ASKS = torch.ops.aten._local_scalar_dense.default  # what the host would wait fo
 class Tape(TorchDispatchMode):
     """Has the interface of `cuda_graphs._Graph`."""
 
+    recording = False
+
     def __init__(self, pass_: Callable[..., dict[str, Tensor]], arguments: Sequence[Tensor], pool: Any) -> None:
         super().__init__()
         self.calls: list[tuple[Any, Any, Any, list[Any]]] = []
         self.arguments = [each.clone() for each in arguments]
         self.replays = 0
-        with self:
-            self.terms = pass_(*self.arguments)
+        Tape.recording = True
+        try:
+            with self:
+                self.terms = pass_(*self.arguments)
+        finally:
+            Tape.recording = False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         assert func is not ASKS, "a capture must not ask the GPU"

@@ -28,6 +28,7 @@ from fluxflow_exp.trainers.updates import Updates
 from tests.conftest import toy
 from tests.helpers.children import Fault, StopAfter, finish, finish_ranks, start_ranks
 from tests.helpers.outcomes import assert_same, losses, published
+from tests.helpers.tape import Tape
 
 # What is logged by one rank and by several differs by the order of sums. Measured over these 24 updates: not at all in
 # the first row, at most 6e-4 later (a gradient norm of the discriminator).
@@ -82,30 +83,25 @@ def many_buckets() -> None:
 
 
 class PlayedGraphs:
-    """Passes are captured and replayed as on GPUs; a replay runs the pass, in which nothing may be exchanged."""
+    """Passes are captured and replayed as on GPUs, by a tape; nothing may be exchanged while it is recorded."""
 
     def __call__(self) -> None:
-        prepare, replays = Updates.__init__, []
+        prepare, replay = Updates.__init__, Tape.replay
 
-        class Played:
-            def __init__(self, pass_: Any, arguments: Any, pool: Any) -> None:
-                self.pass_ = pass_
-
-            def replay(self, arguments: Any) -> Any:
-                replays.append(1)
-                try:
-                    return self.pass_(*arguments)
-                finally:
-                    replays.clear()
+        def replayed(tape: Any, arguments: Any) -> Any:
+            print(f"replay {tape.replays} of {', '.join(tape.terms)}")
+            return replay(tape, arguments)
 
         def prepared(trainer: Any, *arguments: Any) -> None:
             prepare(trainer, *arguments)
             trainer.accumulation.replay()
 
         Updates.__init__ = prepared  # type: ignore[method-assign]
-        gradient_buckets._is_capturing = lambda: bool(replays)
+        gradient_buckets._is_capturing = lambda: Tape.recording
         gradient_buckets._record = lambda bucket: print("recorded")
-        cuda_graphs._Graph = Played  # type: ignore[assignment, misc]
+        Tape.replay = replayed  # type: ignore[method-assign]
+        cuda_graphs._Graph = Tape  # type: ignore[assignment, misc]
+        cuda_graphs.WARM_UP = 1
         torch.cuda.graph_pool_handle = lambda: (0, 1)  # type: ignore[assignment]
 
 
@@ -145,8 +141,12 @@ def test_the_global_batch_and_its_draws_do_not_depend_on_the_ranks(
 
 @pytest.mark.slow
 def test_ranks_that_replay_end_with_the_bits_of_those_that_launch(tmp_path: Path) -> None:
+    gan = [f"stage.steps.vae_gan.trainer.adversarial.{key}" for key in ("start=3", "r1_interval=2")]
+    lecam = "+loss@stage.steps.vae_gan.trainer.lecam=lecam"
+    lengths = [f"stage.steps.{step}.n_epochs=3" for step in ("vae", "vae_gan")]
+    blind = [f"{each}.every_epochs=null" for each in ("evaluation", "samples")]  # looking forgets graphs
     for name, faults in (("launched", []), ("replayed", [PlayedGraphs()])):
-        values = toy(tmp_path / name, "hardware.micro_batch.flow=2", "stage.steps.vae.n_epochs=3")
+        values = toy(tmp_path / name, "hardware.micro_batch.flow=2", *gan, lecam, *lengths, *blind)
         codes = finish_ranks(values, tmp_path / f"{name}.log", 2, many_buckets, *faults)
         assert codes == [0, 0], (tmp_path / f"{name}.log.0").read_text()
     first, second = (tmp_path / name / "quickstart" for name in ("launched", "replayed"))
