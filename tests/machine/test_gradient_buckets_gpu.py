@@ -136,8 +136,6 @@ def test_a_rank_that_exchanges_ends_with_the_bits_of_one_alone(
         assert all(torch.equal(a, b) for a, b in zip(alone, weights, strict=True)), f"cuda_graphs={graphs}"
         buckets = list(trainer.accumulation.buckets.values())
         assert all(len(each.buckets) > 3 for each in buckets)
-    if step == "vae_gan":  # never replayed once the GAN plays
-        return
     assert len(trainer.accumulation.cuda_graphs.graphs) >= 1
     with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as seen:
         updates(trainer, batch, 2)

@@ -154,6 +154,7 @@ def test_ranks_that_replay_end_with_the_bits_of_those_that_launch(tmp_path: Path
     assert losses(first) == losses(second)
     said = (tmp_path / "replayed.log.0").read_text()
     assert said.count("recorded") > 50
+    assert "replay 2 of d, lecam, lecam_seen, r1" in said
     assert "buckets while the backward pass runs; passes are replayed as CUDA graphs" in said
 
 
