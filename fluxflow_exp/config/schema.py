@@ -128,7 +128,7 @@ class Hardware:
     tf32: bool = True  # for what stays in fp32 on a GPU; convolutions in half precision runs have it anyway
     micro_batch: MicroBatch = field(default_factory=MicroBatch)
     compile: bool | None = None  # torch.compile of the models' blocks; null: on a GPU
-    cuda_graphs: bool | None = None  # GPUs replay flow and plain VAE passes; null: one does, with compile, but for fp16
+    cuda_graphs: bool | None = None  # GPUs replay passes; null: one does, with compile, but for fp16
     activation_checkpointing: bool = False
     num_workers: NonNegativeInt = 0  # data loading processes; 0 reads in the training process
     threads: PositiveInt | None = None  # CPU threads of torch; null: torch's own choice

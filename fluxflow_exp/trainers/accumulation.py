@@ -172,7 +172,8 @@ class Accumulation:
         scaler = self.scalers[phase.players[0].name]
         with buckets.filled(last=last, keep=phase.keeps_gradients) if buckets else nullcontext():
             scaler.scale(total / batch_size).backward()  # type: ignore[no-untyped-call]
-        return {name: values.detach().float() for name, values in terms.items()}
+        found = {name: values.detach() for name, values in terms.items()}
+        return {name: values.float() if values.ndim == 1 else values for name, values in found.items()}
 
     def _lower(self, update: int) -> None:
         """Halve the micro-batch, to a divisor of the share, and free what the failed pass has left."""
