@@ -93,6 +93,7 @@ class Adversarial:
         return begins
 
     def begin_generator(self) -> None:
+        self.fakes = self.fakes.new_empty(0)
         for gradient in self.gradients.values():
             gradient.zero_()
 
