@@ -30,8 +30,8 @@ class CudaGraphs:
 
     @property
     def keyed(self) -> bool:
-        """Whether there is a graph of a kind that has a key, as where passes of several kinds take turns."""
-        return any(key is not None for key, _ in self.graphs)
+        """Whether a pass that has a key was to become a graph, as where passes of several kinds take turns."""
+        return any(key is not None and count > WARM_UP for (key, _), count in self.met.items())
 
     def run(self, pass_: Callable[..., Results], arguments: Sequence[Tensor], *, key: Hashable = None) -> Results:
         """pass_(*arguments), whose every kernel must be a function of the arguments and of weights alone.

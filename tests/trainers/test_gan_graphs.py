@@ -163,25 +163,38 @@ def test_a_weight_that_moved_in_memory_would_be_found(
     assert train(trainer, batch) != expected
 
 
+@pytest.mark.parametrize(("what", "update"), [("an R1 beside them", 5), ("the first of them", 1)])
 def test_where_memory_does_not_suffice_for_graphs_they_go_before_images_do(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, replayed: Counter[Any], capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    replayed: Counter[Any],
+    capsys: pytest.CaptureFixture[str],
+    what: str,
+    update: int,
 ) -> None:
     launched, batch = begin(tmp_path / "launched", "vae_gan", [*BEGINS, *MICRO], replays=False)
     expected = train(launched, batch)
     trainer, _ = begin(tmp_path / "replayed", "vae_gan", [*BEGINS, *MICRO], replays=True)
-    r1 = Adversarial.r1
 
-    def short(*arguments: Any) -> Any:
-        if trainer.accumulation.cuda_graphs and trainer.accumulation.cuda_graphs.keyed:
-            raise torch.OutOfMemoryError("planted")
-        return r1(*arguments)
+    def short(pass_: Any) -> Any:
+        def planted(*arguments: Any) -> Any:
+            graphs = trainer.accumulation.cuda_graphs
+            if graphs and (graphs.keyed if what == "an R1 beside them" else Tape.recording):
+                raise torch.OutOfMemoryError("planted")
+            return pass_(*arguments)
 
-    monkeypatch.setattr(Adversarial, "r1", short)
+        return planted
+
+    if what == "an R1 beside them":
+        monkeypatch.setattr(Adversarial, "r1", short(Adversarial.r1))
+    else:
+        monkeypatch.setattr(type(trainer), "_generator", short(type(trainer)._generator))
     assert train(trainer, batch) == expected
     assert trainer.accumulation.cuda_graphs is None
     assert trainer.accumulation.micro_batch == 2
     said = capsys.readouterr().out
-    assert said.count("Out of memory with micro-batch 2 at update 5 of step 'vae_gan' and CUDA graphs: doing it") == 1
+    where = f"Out of memory with micro-batch 2 at update {update} of step 'vae_gan' and CUDA graphs: doing it"
+    assert said.count(where) == 1
 
 
 def test_what_asks_the_host_cannot_be_recorded() -> None:
