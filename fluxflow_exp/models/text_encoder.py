@@ -1,5 +1,6 @@
 """Text to tokens: a small byte-level encoder trained from scratch."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -11,6 +12,7 @@ from fluxflow_exp.models.layers import ActivationName, make_activation, to_devic
 
 START, PADDING, SYMBOLS = 256, 257, 258
 TEXT_STEP = 32
+BASE, PRIME = 1_103_515_245, 2**31 - 1  # of the n-grams' hash: products stay below 2⁶³
 
 
 class Text(NamedTuple):
@@ -29,7 +31,9 @@ class ByteTextEncoder(nn.Module):
 
     A strided convolution spells `bytes_per_token` bytes and their neighbours into one token before the transformer
     relates tokens. Captions are cut at `max_length` bytes and padded to the longest of the call; padding does not
-    reach valid tokens.
+    reach valid tokens. `ngrams=[3, 5, 8]` adds to each byte a learned vector for each of the last 3, 5 and 8 bytes
+    together, found by their hash among `ngram_slots` (Pagnoni et al. 2024, Byte Latent Transformer, section 3.2.1):
+    a word that is read often need not be spelt.
     """
 
     pretrained = False
@@ -44,6 +48,8 @@ class ByteTextEncoder(nn.Module):
         max_length: PositiveInt = 256,
         bytes_per_token: PositiveInt = 1,
         activation: ActivationName = "gelu",
+        ngrams: Sequence[PositiveInt] = (),
+        ngram_slots: PositiveInt = 32768,
     ) -> None:
         super().__init__()
         if width % heads:
@@ -51,6 +57,7 @@ class ByteTextEncoder(nn.Module):
         self.width = width
         self.max_length, self.stride = max_length, bytes_per_token
         self.bytes = nn.Embedding(SYMBOLS, width)
+        self.ngrams = NgramEmbedding(ngrams, ngram_slots, width) if ngrams else None
         self.position = nn.Parameter(nn.init.normal_(torch.empty(max_length + 1, width), std=0.02))
         self.spell = nn.Conv1d(
             width, width, 2 * bytes_per_token + 3, stride=bytes_per_token, padding=bytes_per_token + 1
@@ -77,12 +84,39 @@ class ByteTextEncoder(nn.Module):
 
     def encode(self, symbols: Tensor) -> Text:
         valid = symbols != PADDING
-        x = (self.bytes(symbols) + self.position[: symbols.shape[1]]) * valid[..., None]
+        x = self.bytes(symbols) + self.position[: symbols.shape[1]]
+        if self.ngrams is not None:
+            x = x + self.ngrams(symbols)
+        x = x * valid[..., None]
         x = F.gelu(self.spell(x.transpose(1, 2)).transpose(1, 2)) + x[:, :: self.stride]
         mask = valid[:, :: self.stride]
         for block in self.blocks:
             x = block(x, mask[:, None, None, :])
         return Text(self.norm(x) * mask[..., None], mask)
+
+
+class NgramEmbedding(nn.Module):
+    """Symbols (batch, length) → (batch, length, width): the mean of vectors for the n last symbols, for each n.
+
+    An n-gram's slot is its polynomial hash, symbols as digits of base BASE modulo PRIME (Karp & Rabin 1987), modulo
+    `slots`; n-grams that share one are told apart by what stands around them.
+    """
+
+    def __init__(self, sizes: Sequence[int], slots: int, width: int) -> None:
+        super().__init__()
+        self.sizes, self.slots = tuple(sizes), slots
+        self.vectors = nn.Embedding(slots, width)
+
+    def forward(self, symbols: Tensor) -> Tensor:
+        before = F.pad(symbols, (max(self.sizes) - 1, 0), value=PADDING)
+        length, key, found = symbols.shape[1], torch.zeros_like(symbols), []
+        for n in range(1, max(self.sizes) + 1):
+            start = before.shape[1] - length - n + 1
+            key = (key * BASE + before[:, start : start + length] + 1) % PRIME
+            if n in self.sizes:
+                found.append(key % self.slots)
+        vectors: Tensor = self.vectors(torch.stack(found)).mean(0)
+        return vectors
 
 
 class _Block(nn.Module):
