@@ -42,7 +42,7 @@ def test_long_captions_are_cut():
 
 
 def by_hand(symbols, position, n, slots):
-    """The slot of the last n symbols up to `position`, in Python's unbounded integers; before the first stands padding."""
+    """The slot of the last n symbols up to `position`, in unbounded integers; before the first stands padding."""
     key = 0
     for k in range(n):
         symbol = symbols[position - k] if position >= k else PADDING
