@@ -165,8 +165,8 @@ def step_lines(
     epochs = f"{step.n_epochs} epoch{'s' if step.n_epochs > 1 else ''}"
     long = f"{epochs} x {size.updates_per_epoch} = {whole} {plural(whole, 'update')} {images}{cut}"
     if minutes is not None:
-        long = f"{clock.shown(60 * minutes)}, in updates {images}, {size.updates_per_epoch} an epoch"
-        long += "; how many is measured first"
+        long = f"{clock.shown(60 * minutes)} with evaluation, pictures and saves; updates {images}, "
+        long += f"{size.updates_per_epoch} an epoch; how many is measured first"
     return [
         f"  Step {index}: {name}: {long}",
         f"    trains: {_adapter(step)}{', '.join(trained)}" + (f"; uses frozen: {', '.join(still)}" if still else ""),
