@@ -98,7 +98,7 @@ def test_it_ends_when_it_was_told_to(
     pipeline.run(toy(tmp_path, "~stage.steps.vae_gan", "~stage.steps.flow", given, *few))
     assert 480 * 0.96 <= slow[0] <= 480 * 1.01
     said = capsys.readouterr().out
-    assert "Step 1: vae: 8 min with evaluation, pictures and saves; updates of 8 images, 4 an epoch; how many is" in said
+    assert "Step 1: vae: 8 min with evaluation, pictures and saves; updates of 8 images, 4 an epoch" in said
     assert "Total: 8 min, 0.40 USD; begun now, it ends at " in said
     updates = recorded(tmp_path / "quickstart")["vae"]
     assert f"Step vae: {updates} updates of 2 s each; with evaluation, pictures and saves it ends at " in said
