@@ -66,8 +66,8 @@ class Groups:
 def pairs(digests: Array, kept: Array) -> list[Pair]:
     """Pairs of copies among n pictures, fewer than n, by which all copies are connected; exact ones first.
 
-    (n, 16) uint8 `digests` are those of their files, (n, 304) uint8 `kept` is what they look like. Pictures of one
-    colour look alike, and are copies only where their bytes are.
+    (n, 16) uint8 `digests` are those of their files, (n, 304) uint8 `kept` is what they look like. Where the
+    brightness is constant, nothing is hashed: such pictures are copies only where their bytes are.
     """
     _, first, which = np.unique(digests, axis=0, return_index=True, return_inverse=True)
     origin = first[which.ravel()]

@@ -16,7 +16,7 @@ from fluxflow_exp.data.transforms import as_rgb
 GREY, COLOUR = 16, 4  # cells a side of what is kept of a picture: its brightness, its colours
 KEPT = GREY * GREY + COLOUR * COLOUR * 3  # bytes
 DIGEST = 16  # bytes of the SHA-256 of a file
-PLAIN = 1  # of 255: brightness that varies no more is of one colour
+PLAIN = 1  # of 255: a channel, or brightness, that varies no more is constant
 
 # What is unusual about a picture, and what training makes of it.
 KINDS = {
@@ -55,10 +55,12 @@ def look(path: Path, *, at_least: int) -> Look:
             size = upright_size(image)
             decoded = decode(image, at_least=at_least)
             kinds += _of_pixels(decoded)
-            kept = kept_of(as_rgb(decoded))
+            shown = as_rgb(decoded)
+            kept = kept_of(shown)
     except OSError as error:
         return Look(reason(error))
-    kinds += ["plain"] if np.ptp(kept[: GREY * GREY].astype(int)) <= PLAIN else []
+    # Of every channel and pixel: red and green may be equally bright, and the cells of a pattern have equal means.
+    kinds += ["plain"] if all(high - low <= PLAIN for low, high in shown.getextrema()) else []  # type: ignore[misc]
     return Look("", size, tuple(kinds), digest, kept.tobytes())
 
 

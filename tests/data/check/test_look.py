@@ -31,6 +31,18 @@ def test_what_is_kept_are_brightness_and_colours_from_the_upper_left(tmp_path: P
     assert (colour[:, : COLOUR // 2] == (255, 0, 0)).all()
 
 
+def test_one_colour_throughout_is_said_of_all_channels_and_pixels(tmp_path: Path) -> None:
+    image = Image.new("RGB", (64, 64), (0, 130, 0))
+    image.save(tmp_path / "plain.png")
+    image.paste((255, 0, 0), (16, 16, 48, 48))
+    assert image.convert("L").getextrema() == (76, 76), "equally bright"
+    image.save(tmp_path / "shape.png")
+    Image.fromarray(np.indices((64, 64)).sum(0).astype(np.uint8) % 2 * 255).convert("RGB").save(tmp_path / "board.png")
+    assert look(tmp_path / "plain.png", at_least=16).kinds == ("plain",)
+    assert look(tmp_path / "shape.png", at_least=16).kinds == ()
+    assert look(tmp_path / "board.png", at_least=16).kinds == ()
+
+
 def test_a_turned_picture_has_the_size_that_it_is_shown_at(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 8
