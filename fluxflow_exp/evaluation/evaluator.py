@@ -16,7 +16,7 @@ from fluxflow_exp.evaluation import digests, distances, measures, sets
 from fluxflow_exp.evaluation.clip import ClipScore
 from fluxflow_exp.evaluation.copies import CopyCheck, kept, through
 from fluxflow_exp.evaluation.features import Features, load
-from fluxflow_exp.evaluation.flow_loss import BATCH, flow_loss
+from fluxflow_exp.evaluation.flow_loss import BATCH, KEY, flow_loss
 from fluxflow_exp.evaluation.held_out import HeldOut, data_of, progress
 from fluxflow_exp.evaluation.published_model import AUTOENCODER, FLOW, Parts, Subject
 from fluxflow_exp.evaluation.record import Record
@@ -136,7 +136,7 @@ class Evaluator:
         return records
 
     def _loss(self, parts: Parts, ema: bool) -> float:
-        step, facts = self.subject.step("flow_processor"), self.subject.facts["flow"]
+        facts = self.subject.facts["flow"]
         values: list[Tensor] = []
         for batch in self.held_out("flow_processor").batches(f"Flow loss, {_said(ema)} weights"):
             places = range(first := BATCH * len(values), first + len(batch.images))
@@ -148,7 +148,7 @@ class Evaluator:
                     flow=parts["flow_processor"],
                     text_encoder=parts["text_encoder"],
                     objective=OBJECTIVES[facts["objective"]](shift=facts["shift"]),
-                    source=partial(generator, self.wanted.seed, step, "held out"),
+                    source=partial(generator, self.wanted.seed, *KEY),
                     places=places,
                     total=places.stop,
                 )

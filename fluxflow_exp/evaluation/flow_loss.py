@@ -9,6 +9,7 @@ from torch import Tensor
 from fluxflow_exp.losses.flow_matching import RectifiedFlow
 
 BATCH = 64  # images that share a draw of noise
+KEY = ("flow", "held out")  # of their noise, whatever a step is called: before and after a fine-tuning it is the same
 TIMES = 8  # from 1/16 to 15/16, an image each in turn
 
 

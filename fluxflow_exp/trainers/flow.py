@@ -245,7 +245,7 @@ class FlowTrainer(Trainer):
 
     def flow_losses(self, batch: Batch, portion: Portion, *, seen: list[Tensor] | None = None) -> Iterator[Tensor]:
         """A value of each of this rank's own images, up to 64 at a time. `seen` gets the latents, of unit scale."""
-        source = partial(generator, self.setup.seed, self.setup.name, "held out", device=self.machine.device)
+        source = partial(generator, self.setup.seed, *flow_loss.KEY, device=self.machine.device)
         for first in range(0, portion.each, flow_loss.BATCH):
             rows = slice(first, first + flow_loss.BATCH)
             with self.machine.autocast():

@@ -20,7 +20,7 @@ from fluxflow_exp.preflight import check
 from fluxflow_exp.run.diff import differences
 from fluxflow_exp.run.folder import RunFolder
 from fluxflow_exp.run.metric_log import read_rows
-from tests.conftest import TOY_WITHOUT_DATA, toy
+from tests.conftest import TOY, TOY_WITHOUT_DATA, toy
 from tests.helpers.children import KillDuring, finish, finish_ranks
 from tests.helpers.outcomes import losses
 
@@ -185,6 +185,18 @@ def test_a_whole_model_starts_from_averages_and_keeps_its_latents_scale(base: Pa
     assert torch.equal(before["latent_std"], after["latent_std"])
     assert changed(state(base, "text_encoder"), state(run, "text_encoder"))
     assert f"flow_processor from {final(base)}" in (run / "log.txt").read_text()
+
+
+def test_before_it_a_model_is_measured_as_it_was_in_its_own_run(base: Path, tmp_path: Path) -> None:
+    words = [
+        "stage=finetune",
+        f"init_from={base}",
+        *(w for w in TOY if not w.startswith("model.")),
+        f"{STEP}.max_updates=1",
+    ]
+    pipeline.run(resolve(compose_config([*words, f"output_root={tmp_path}"])))
+    its_own = RunFolder(base).read_record()["steps"]["flow"]["final"]["val_flow"]
+    assert f"the published model has val_flow {its_own:.4g}" in (tmp_path / "finetune" / "log.txt").read_text()
 
 
 def test_the_text_encoder_is_adapted_where_it_is_not_frozen(base: Path, tmp_path: Path) -> None:
