@@ -30,6 +30,8 @@ ROWS = "training_metrics_*.jsonl"
 LOSSES = ("vae", "lpips", "flow", "g", "d", "r1")
 COMPARED = ("vae", "kl", "lpips", "g", "d", "flow", "val_psnr", "val_flow", "prompt_accuracy")
 PANEL = (6.0, 4.5)  # inches
+# A panel's margins in inches, that every label fits into: tight_layout draws a picture once more to measure them.
+LEFT, RIGHT, BOTTOM, TOP = 1.15, 0.6, 0.5, 0.55
 
 
 @failures.command
@@ -182,12 +184,11 @@ def _grid(rows: int, columns: int) -> tuple[Figure, Any]:
     """An empty picture, and its panels as an array (rows, columns)."""
     width, height = PANEL
     figure = Figure(figsize=(columns * width, rows * height), dpi=110)
-    # Margins in inches that every label fits into: tight_layout draws all of a picture once more to measure them.
     grid = figure.subplots(rows, columns, squeeze=False)
     figure.subplots_adjust(
-        left=0.8 / width / columns, right=1 - 0.45 / width / columns,
-        bottom=0.5 / height / rows, top=1 - 0.3 / height / rows,
-        wspace=1.25 / (width - 1.25), hspace=0.8 / (height - 0.8),
+        left=LEFT / width / columns, right=1 - RIGHT / width / columns,
+        bottom=BOTTOM / height / rows, top=1 - TOP / height / rows,
+        wspace=(LEFT + RIGHT) / (width - LEFT - RIGHT), hspace=(BOTTOM + TOP) / (height - BOTTOM - TOP),
     )  # fmt: skip
     return figure, grid
 

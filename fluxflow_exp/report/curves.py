@@ -9,7 +9,8 @@ from fluxflow_exp.report.panels import WIDE, wide
 
 Series = dict[str, tuple[list[float], list[float]]]  # name → updates, values
 
-LETTER = 0.016  # of a panel's width, in the size of the names of steps
+# Of the names of steps, in parts of the axes: a letter's width, a row's height, the room on the right; and rows.
+LETTER, ROW, BESIDE, ROWS = 0.016, 0.04, 0.1, 3
 
 
 class Panel(NamedTuple):
@@ -27,15 +28,15 @@ def draw(axes: Axes, panel: Panel, marks: dict[str, int]) -> None:
     present = [name for name in panel.names if name in panel.series]
     lines = [panel.series[name] for name in present]
     for index, (name, line) in enumerate(zip(present, lines, strict=True)):
-        marker = "." if len(line[0]) < 30 else ""
         style = "--" if line in lines[:index] else "-"  # one that another lies upon is still seen
-        axes.plot(*line, label=figures.label(name), linewidth=1.2, marker=marker, linestyle=style)
+        axes.plot(*line, label=figures.label(name), linewidth=1.2, marker=_marker(line), linestyle=style)
     for limit in panel.limits:
         axes.axhline(limit, color="tab:red", linestyle="--", linewidth=0.9)
     for position in marks.values():
         axes.axvline(position, color="0.8", linewidth=0.8)
     _name_steps(axes, marks)
     _scale(axes, [*panel.limits, *(value for _, values in lines for value in values)], log=panel.log)
+    axes.tick_params(axis="y", labelsize=8)
     axes.set_xlabel("optimizer updates")
     axes.set_ylabel(panel.label)
     axes.grid(alpha=0.25)
@@ -46,20 +47,30 @@ def draw(axes: Axes, panel: Panel, marks: dict[str, int]) -> None:
 
 
 def _name_steps(axes: Axes, marks: dict[str, int]) -> None:
-    """Above where they begin, unless the name before is there still."""
+    """Above where they begin, in the lowest row that is free there; so far left that they end in the picture."""
     left, right = axes.get_xlim()
-    free = left  # where the last name ends
+    free = [left] * ROWS  # where the last name of each row ends
     for name, position in marks.items():
-        if position >= free:
-            free = position + LETTER * (len(name) + 1) * (right - left)
-            axes.text(position, 1.01, f" {name}", transform=axes.get_xaxis_transform(), fontsize=8, color="0.4")
+        width = LETTER * (len(name) + 1) * (right - left)
+        start = max(left, min(position, right + BESIDE * (right - left) - width))
+        row = next((row for row, end in enumerate(free) if start >= end), None)
+        if row is not None:
+            free[row] = start + width
+            place = axes.get_xaxis_transform()
+            axes.text(start, 1.01 + ROW * row, f" {name}", transform=place, fontsize=8, color="0.4")
+
+
+def _marker(line: tuple[list[float], list[float]]) -> str:
+    """Of few points each is seen, also one that no line leads to."""
+    return "." if len(line[0]) < 30 else ""
 
 
 def _right(axes: Axes, panel: Panel, label: str, name: str) -> None:
     """A dashed line with a scale of its own on the right, and the names of all lines in a strip above them."""
     right = axes.twinx()
-    right.plot(*panel.series[name], color="tab:orange", linewidth=1, linestyle="--", label=f"{label} (right)")
-    right.set_ylim(0, 1.1 * max(panel.series[name][1]) or 1)
+    line, told = panel.series[name], f"{label} (right)"
+    right.plot(*line, color="tab:orange", linewidth=1, marker=_marker(line), linestyle="--", label=told)
+    right.set_ylim(0, 1.1 * max(line[1]) or 1)
     right.yaxis.set_major_formatter("{x:.2g}")
     right.tick_params(labelsize=7, colors="tab:orange", pad=1)
     for each in (axes, right):

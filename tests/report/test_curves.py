@@ -78,6 +78,41 @@ def test_the_names_of_lines_with_two_scales_lie_on_no_line_and_no_tick(divergenc
     assert max(label.get_window_extent(renderer).x1 for label in right.get_yticklabels()) < canvas.get_width_height()[0]
 
 
+def test_nothing_of_a_panel_lies_in_its_neighbour() -> None:
+    """A short run: β and learning rates are small, a learning rate does not move, and a step begins at the right."""
+    updates = [0.0, 20.0]
+    marks = {"vae": 0, "a_step_of_a_long_name": 18, "flow": 20}
+    series = {
+        "kl": (updates, [-1.569e-5, -1.568e-5]),
+        "kl_beta": (updates, [1e-5, 1.15e-4]),
+        "rate": (updates, [2e-5] * 2),
+    }
+    panels = [Panel("KL (nats a position)", series, ("kl",), right=("β", "kl_beta")), Panel("rate", series, ("rate",))]
+    with figures.settings():
+        figure, grid = plot._grid(2, 2)
+        for axes, panel in zip(grid.flat, [*panels, *reversed(panels)], strict=True):
+            curves.draw(axes, panel, marks)
+        canvas = figures.canvas(figure)
+        canvas.draw()
+        width, height = (size / 2 for size in canvas.get_width_height())
+        for axes in figure.axes:
+            box, centre = axes.get_tightbbox(canvas.get_renderer()), axes.get_window_extent().get_points().mean(0)
+            left, bottom = centre[0] // width * width, centre[1] // height * height
+            assert left <= box.x0 < box.x1 <= left + width
+            assert bottom <= box.y0 < box.y1 <= bottom + height
+
+
+def test_every_step_is_named_though_the_one_before_is_short() -> None:
+    series = {"flow": ([0.0, 1000.0], [1.0, 2.0])}
+    with figures.settings():
+        figure, grid = plot._grid(1, 1)
+        curves.draw(grid[0, 0], Panel("loss", series, ("flow",)), {"vae": 0, "vae_gan": 10, "flow": 20, "more": 1000})
+        renderer = figures.canvas(figure).get_renderer()
+        boxes = {text.get_text().strip(): text.get_window_extent(renderer) for text in grid[0, 0].texts}
+    assert list(boxes) == ["vae", "vae_gan", "flow", "more"]
+    assert not any(a.overlaps(b) for name, a in boxes.items() for other, b in boxes.items() if name < other)
+
+
 def test_a_step_is_named_where_it_begins_and_lines_that_coincide_are_both_seen() -> None:
     series = {"flow": ([10.0, 30.0], [1.0, 2.0]), "text_encoder": ([10.0, 30.0], [1.0, 2.0])}
     axes, _ = axes_of(Panel("rate", series, ("flow", "text_encoder")))
