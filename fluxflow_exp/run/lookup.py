@@ -10,6 +10,7 @@ from fluxflow_exp.run.folder import RunFolder
 
 EXAMPLE = "name a run folder, e.g. outputs/quickstart"
 SHOWN = 4  # runs that a message lists
+UNENDED = "it is written when the last step of a run ends: name a run that has ended, or a published file"
 
 
 def one(path: Path) -> RunFolder:
@@ -56,12 +57,18 @@ def weights(path: Path) -> Path:
 
 def final(path: Path) -> Path:
     """The file of a whole model that `path` means (see `weights`). UserError: there is none."""
+    run = around(path.parent) if path.suffix == ".safetensors" and not path.exists() else None
+    if run:  # whose other files are no whole models: none of them is proposed
+        whole = run.weights / "final.safetensors"
+        raise UserError(
+            f"there is no file {path}: name {whole}" if whole.is_file() else f"there is no {whole}: {UNENDED}"
+        )
     found = weights(path)
     if found.is_file():
         return found
     file = files.weights_folder(found) / "final.safetensors"
     if not file.is_file():
-        raise UserError(f"{found} holds no weights/final.safetensors: name a run that has ended, or a published file")
+        raise UserError(f"{found} holds no weights/final.safetensors: {UNENDED}")
     return file
 
 

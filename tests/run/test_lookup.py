@@ -86,8 +86,17 @@ def test_weights_are_a_file_or_those_of_the_run(outputs: Path, tmp_path: Path) -
     assert lookup.weights(final.with_name("vae.safetensors")) == final.with_name("vae.safetensors")
     with pytest.raises(UserError, match=r"config.yaml is no .safetensors file: name outputs/vae, or a file of"):
         lookup.final(outputs / "vae" / "config.yaml")
-    with pytest.raises(UserError, match=r"vae.old-1 holds no weights/final.safetensors: name a run that has ended"):
+    with pytest.raises(UserError, match=r"vae.old-1 holds no weights/final.safetensors: it is written when the last"):
         lookup.final(outputs / "vae.old-1")
+    with pytest.raises(
+        UserError, match=r"there is no file outputs/vae/weights/fnal.safetensors: name outputs/.*/final"
+    ):
+        lookup.final(final.with_name("fnal.safetensors"))
+    final.unlink()
+    said = r"^there is no outputs/vae/weights/final.safetensors: it is written when the last step of a run ends"
+    for name in ("final", "vea"):
+        with pytest.raises(UserError, match=said):
+            lookup.final(final.with_name(f"{name}.safetensors"))
     alone = tmp_path / "copied" / "weights"
     alone.mkdir(parents=True)
     assert lookup.weights(alone) == alone
