@@ -14,7 +14,7 @@ FAR = 5.0  # deviations that the last of few values must lie above the lowest; n
 def verdict(points: Sequence[tuple[int, float]], *, metric: str, rate: float = 1.0) -> str:
     """Say whether a step was too long, too short or neither.
 
-    `points`: (update, held-out loss), at least one; `rate`: the last update's, as a share of the highest.
+    `points`: (update, held-out loss), at least one, that of update 0 of a model that was there; `rate`: the last update's, as a share of the highest.
     A trend is told from noise by the order of values alone (Mann 1945; Kendall 1975). The loss has risen when the
     values after the lowest one rise: without a trend their order is random, wherever the lowest one stands. Where the
     lowest is followed by too few for that, by two at least, the last must lie far above it. It is
@@ -23,7 +23,8 @@ def verdict(points: Sequence[tuple[int, float]], *, metric: str, rate: float = 1
     """
     updates, losses = [update for update, _ in points], [loss for _, loss in points]
     at, last = losses.index(min(losses)), updates[-1]
-    low = f"held-out loss ({metric}) was lowest at update {updates[at]:,} of {last:,}"
+    where = f"at update {updates[at]:,} of {last:,}" if updates[at] else f"before the first of {last:,} updates"
+    low = f"held-out loss ({metric}) was lowest {where}"
     if len(points) < FEWEST:
         return f"{low}; {len(points)} evaluation{'s are' if len(points) > 1 else ' is'} too few to say more"
     tail = losses[-max(FEWEST, len(losses) // 3) :]

@@ -50,7 +50,6 @@ class FinetuneTrainer(FlowTrainer):
         repa: Repa | None = None,
         **losses: Loss,
     ) -> None:
-        self.before: dict[str, float] = {}  # held-out losses of the published model
         self.lora = lora_facts(lora_rank, lora_alpha, lora_targets) if lora_rank else None
         if self.lora:
             self._adapt(setup, self.lora)

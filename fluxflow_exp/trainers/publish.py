@@ -78,6 +78,7 @@ def finish_step(
         "parameters": {part: sum(p.numel() for p in module.parameters()) for part, module in setup.parts.items()},
         "peak_gib": peaks[0],
         **({"peak_gib_by_rank": list(peaks)} if len(peaks) > 1 else {}),
+        **({"before": trainer.before} if trainer.before else {}),
         "final": final,
         **({"ended_by": trainer.ended_by} if trainer.ended_by else {}),
         **_judged(setup, trainer),
@@ -93,7 +94,8 @@ def _judged(setup: StepContext, trainer: Trainer) -> dict[str, Any]:
     rows = read_rows(setup.folder.metrics(setup.name))
     metric = next(iter(trainer.held_out))  # the one that a plateau follows
     points = [(row["global_step"], row["metrics"].get(metric)) for row in rows if row["kind"] == "held_out"]
-    known = [(update, value) for update, value in points if value is not None]
+    begun = [(0, trainer.before[metric])] if metric in trainer.before else []
+    known = begun + [(update, value) for update, value in points if value is not None]
     rate = rate_left([row["learning_rates"] for row in rows if row["kind"] == "train"])
     said = verdict(known or [trainer.best[:2]], metric=metric, rate=rate)
     setup.console.say(f"Step {setup.name}: {said}")

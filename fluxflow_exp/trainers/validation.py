@@ -31,6 +31,7 @@ class Validated(Updates):
         self.latest: dict[str, float] = {}  # metrics of the last update that was read
         self.held_out: dict[str, float] = {}
         self.best: Best | None = None  # None: nothing was evaluated yet, or the loss does not tell
+        self.before: dict[str, float] = {}  # held-out losses of a published model that the step goes on from
         rule = setup.transition_on
         self.early_stop = EarlyStop(rule, updates_per_epoch=self.length.updates_per_epoch) if rule.metric else None
         self.ended_by: str | None = None  # why the step ended before its last epoch

@@ -83,3 +83,10 @@ def test_the_statistic_is_that_of_mann_and_kendall() -> None:
     assert trend([1, 2, 3, 4, 5]) > SURE
     assert trend([5, 4, 3, 2, 1]) == -trend([1, 2, 3, 4, 5])
     assert trend([1, 1, 1, 1, 1]) == trend([1, 2, 3, 4]) == 0
+
+
+def test_a_model_that_was_better_before_is_said_to_have_been() -> None:
+    points = [(0, 1.57), *((update, 1.6 + update / 40) for update in range(2, 14, 2))]
+    assert verdict(points, metric="val_flow").startswith(
+        "held-out loss (val_flow) was lowest before the first of 12 updates and has risen since"
+    )

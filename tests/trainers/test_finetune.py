@@ -197,6 +197,8 @@ def test_before_it_a_model_is_measured_as_it_was_in_its_own_run(base: Path, tmp_
     pipeline.run(resolve(compose_config([*words, f"output_root={tmp_path}"])))
     its_own = RunFolder(base).read_record()["steps"]["flow"]["final"]["val_flow"]
     assert f"the published model has val_flow {its_own:.4g}" in (tmp_path / "finetune" / "log.txt").read_text()
+    before = RunFolder(tmp_path / "finetune").read_record()["steps"]["finetune"]["before"]
+    assert before["val_flow"] == pytest.approx(its_own, rel=1e-6)
 
 
 def test_the_text_encoder_is_adapted_where_it_is_not_frozen(base: Path, tmp_path: Path) -> None:
