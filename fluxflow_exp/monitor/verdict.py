@@ -14,7 +14,8 @@ FAR = 5.0  # deviations that the last of few values must lie above the lowest; n
 def verdict(points: Sequence[tuple[int, float]], *, metric: str, rate: float = 1.0) -> str:
     """Say whether a step was too long, too short or neither.
 
-    `points`: (update, held-out loss), at least one, that of update 0 of a model that was there; `rate`: the last update's, as a share of the highest.
+    `points`: (update, held-out loss), at least one; update 0 is a model that was there before. `rate`: the last
+    update's, as a share of the highest.
     A trend is told from noise by the order of values alone (Mann 1945; Kendall 1975). The loss has risen when the
     values after the lowest one rise: without a trend their order is random, wherever the lowest one stands. Where the
     lowest is followed by too few for that, by two at least, the last must lie far above it. It is
