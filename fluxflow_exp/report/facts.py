@@ -90,7 +90,6 @@ def results(card: Card) -> list[dict[str, Any]]:
         update, last = _last(card, step)
         for metric, value in last.items():
             prompts = metric.startswith("prompt")
-            key = "prompts" if prompts else "images"
             found.append(
                 {
                     "metric": metric,
@@ -100,13 +99,20 @@ def results(card: Card) -> list[dict[str, Any]]:
                     "step": step,
                     "update": update,
                     "ema": of_step.get("ema") is not None,
-                    "n": card.flat.get(f"evaluation.{key}"),
+                    "n": card.flat.get("evaluation.prompts") if prompts else _images(card, step),
                     "seed": card.values["seed"],
                     "guidance": card.flat.get("evaluation.guidance_scale") if prompts else None,
                     "implementation": OURS,
                 }
             )
     return found
+
+
+def _images(card: Card, step: str) -> int | None:
+    """Those that a step measures: `evaluation.images`, or all held-out ones where the record says there are fewer."""
+    contents = (card.record.get("contents") or {}).get(step)  # None of a stream
+    known = [card.flat.get("evaluation.images"), contents and contents["held_out"]]
+    return min((count for count in known if count is not None), default=None)
 
 
 def last(card: Card) -> dict[str, dict[str, Any]]:

@@ -220,6 +220,18 @@ def test_a_run_that_was_stopped_says_where_and_shows_its_last_metrics(run: RunFo
     assert (found["metric"], found["value"], found["update"]) == ("val_psnr", 23.0, 32)  # its last held-out row
 
 
+def test_no_more_held_out_images_are_told_than_there_are(run: RunFolder) -> None:
+    wanted, digests = run.frozen()["evaluation"]["images"], dict.fromkeys(("names", "captions", "files"), "0")
+    for contents, count in (
+        ({"flow": {"training": 100, "held_out": wanted - 1, **digests}}, wanted - 1),
+        ({"flow": {"training": 100, "held_out": wanted + 1, **digests}}, wanted),
+        ({"flow": None}, wanted),
+        ({}, wanted),
+    ):
+        run.write_record({**run.read_record(), "contents": contents})
+        assert facts.results(facts.read(run))[-1]["n"] == count
+
+
 def test_what_was_not_finite_is_said_once_and_counts_the_updates_before_it(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
     folder.create(toy(tmp_path), {"name": "run", "overrides": [], "made_with": None, "upstream": {}})
