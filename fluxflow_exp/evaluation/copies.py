@@ -171,12 +171,13 @@ def sentence(found: Found) -> str:
     """What the rates mean."""
     (samples, held_out), of = found.rates.values(), len(found.held_out.distance)
     n, distances = len(found.samples.distance), found.distances
+    copies = round(samples * n)
     pooled = (samples * n + held_out * of) / (n + of)
     # Two standard errors of the difference of shares that are the same.
     more = samples - held_out > 2 * (pooled * (1 - pooled) * (1 / n + 1 / of)) ** 0.5
     verdict = "the model copies: look at the closest pairs" if more else "no more than of pictures that were never seen"
     return (
-        f"copies found: {round(samples * n)} of {n} samples are as near to a training picture as the nearest held-out "
-        f"pictures are ({round(held_out * of)} of {of}), {verdict}; median distance {distances['samples']:.2f}, of "
-        f"held-out pictures {distances['held_out']:.2f}"
+        f"{'' if copies else 'no '}copies found: {copies} of {n} samples are as near to a training picture as the "
+        f"nearest held-out pictures are ({round(held_out * of)} of {of}), {verdict}; median distance "
+        f"{distances['samples']:.2f}, of held-out pictures {distances['held_out']:.2f}"
     )
