@@ -158,7 +158,7 @@ class Samples:
     every_epochs: PositiveInt | None = 1  # end-of-epoch pictures; null: none
     every_updates: PositiveInt | None = None  # mid-epoch pictures
     samples_per_checkpoint: PositiveInt | None = None  # pictures at every n-th checkpoint as well; null: none
-    count: PositiveInt = 8  # held-out images or prompts
+    count: PositiveInt = 8  # held-out images or prompts, spread over all
     sample_captions: list[str] | None = None  # null: held-out captions of the data
     sample_sizes: list[Any] | None = None  # pixels: 512, or [width, height]; null: the training size
     test_image_address: list[str] | None = None  # image files to reconstruct; null: held-out images

@@ -10,6 +10,8 @@ from fluxflow_exp.data.protocols import Bad, BadSampleError, Source, check_sampl
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.seeding import derive
 
+GOLDEN = (5**0.5 - 1) / 2
+
 
 def read_all(source: Source, indices: Iterable[int], *, seed: int, least: int = 1) -> Batch:
     """These samples in this order, without augmentation; those that cannot be read are left out and listed.
@@ -33,3 +35,14 @@ def read_all(source: Source, indices: Iterable[int], *, seed: int, least: int = 
 def none_readable(bad: Bad) -> UserError:
     first = f"{bad[0][0]}: {bad[0][1]}" if bad else "none was asked for"
     return UserError(f"none of these samples can be read; the first: {first}. Check data.data_path")
+
+
+def spread(total: int, most: int) -> list[int]:
+    """`most` of the places 0 … total - 1, or all: any first few of them lie spread over the whole list.
+
+    Multiples of the golden ratio, modulo 1 (the additive recurrence, from the middle on: Roberts 2018, "The
+    unreasonable effectiveness of quasirandom sequences"). Even distances would have a period, and in a list that has
+    one of its own (each subject in eight styles) meet the same few again and again.
+    """
+    found = (int((0.5 + i * GOLDEN) % 1 * total) for i in range(2 * total))  # no gap of 2 n multiples is wider than 1/n
+    return list(dict.fromkeys(found))[:most]

@@ -64,7 +64,7 @@ def frames(track: Track, samples: Path) -> list[Frame]:
     found: dict[tuple[str, int], Frame] = {}
     for step, rows in track.steps.items():
         for row in rows:
-            drawn = _drawn(samples, row.get("pictures", {}))
+            drawn = _drawn(samples, row.get("pictures", {}), row.get("tiles", []))
             if drawn:
                 frame = Frame(step, row["global_step"], row["epoch"], drawn)
                 there = found.setdefault((step, frame.update), frame)
@@ -142,7 +142,7 @@ def _frame(frame: Frame, pictures: Pictures, tiles: int) -> dict[str, Any]:
     return {"step": frame.step, "update": frame.update, "rows": rows}
 
 
-def _drawn(samples: Path, shown: dict[str, str]) -> list[tuple[str, list[tuple[Path, str]]]]:
+def _drawn(samples: Path, shown: dict[str, str], order: list[str]) -> list[tuple[str, list[tuple[Path, str]]]]:
     """Rows of pictures: those of a sheet of reconstructions one by one, else one row of pictures with captions."""
     rows: list[tuple[str, list[tuple[Path, str]]]] = []
     single: list[tuple[Path, str]] = []
@@ -150,7 +150,7 @@ def _drawn(samples: Path, shown: dict[str, str]) -> list[tuple[str, list[tuple[P
         if Path(name).name != name:
             continue  # a row is no reason to show another folder's pictures
         path = samples / name
-        tiles = tiles_of(path) if name.endswith(GRID) else {}
+        tiles = tiles_of(path, order) if name.endswith(GRID) else {}
         rows += [(label, [(tile, "") for tile in paths]) for label, paths in tiles.items()]
         if not tiles and path.is_file():
             single.append((path, caption))

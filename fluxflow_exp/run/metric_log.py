@@ -44,13 +44,13 @@ class MetricLog:
         metrics: dict[str, float],
         learning_rates: dict[str, float] | None = None,
         extras: dict[str, float] | None = None,
-        texts: dict[str, dict[str, str] | None] | None = None,
+        texts: dict[str, dict[str, str] | list[str] | None] | None = None,
     ) -> None:
         """Append a row of `kind` (train, held_out, held_out_raw, health, samples).
 
         `update` counts the step's updates, `epoch` from 1.
-        `texts` may have `pictures`: file in `samples/` → what it shows; and `warnings`: short code → what is wrong
-        and what to try.
+        `texts` may have `pictures`: file in `samples/` → what it shows; `tiles`: hashes of a sheet's single pictures
+        in its order; and `warnings`: short code → what is wrong and what to try.
         """
         row = {
             "timestamp": clock.date(),

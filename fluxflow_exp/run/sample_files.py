@@ -15,13 +15,17 @@ ROWS = {
 GRID = "_grid.webp"
 
 
-def tiles_of(sheet: Path) -> dict[str, list[Path]]:
-    """Row label → single pictures of a sheet `<stem>_grid.webp` of reconstructions; each row has them in one order."""
+def tiles_of(sheet: Path, order: list[str]) -> dict[str, list[Path]]:
+    """Row label → single pictures of a sheet `<stem>_grid.webp` of reconstructions.
+
+    Each row has them in the `order` of their hashes; of one that knows none (of an earlier version) by name.
+    """
     stem = sheet.name.removesuffix(GRID)
-    single = re.compile(re.escape(stem) + r"_[0-9a-f]{6}(?P<row>[-_]\w+)\.webp")
+    single = re.compile(re.escape(stem) + r"_(?P<hash>[0-9a-f]{6})(?P<row>[-_]\w+)\.webp")
+    places = {each: place for place, each in reversed([*enumerate(order)])}
     found: dict[str, list[Path]] = {label: [] for label in ROWS.values()}
-    for path in sorted(sheet.parent.glob(f"{escape(stem)}_*.webp")):
-        match = single.fullmatch(path.name)
-        if match and match["row"] in ROWS:
-            found[ROWS[match["row"]]].append(path)
+    matches = filter(None, map(single.fullmatch, sorted(path.name for path in sheet.parent.glob(f"{escape(stem)}_*"))))
+    for match in sorted(matches, key=lambda match: places.get(match["hash"], len(places))):
+        if match["row"] in ROWS:
+            found[ROWS[match["row"]]].append(sheet.with_name(match[0]))
     return {label: tiles for label, tiles in found.items() if tiles}

@@ -162,6 +162,7 @@ class _Row:
     learning_rates: dict[str, Number]
     extras: dict[str, Number]
     pictures: dict[str, str] = field(default_factory=dict)
+    tiles: list[str] = field(default_factory=list)
     warnings: dict[str, str] = field(default_factory=dict)
 
 

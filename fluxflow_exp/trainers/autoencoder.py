@@ -175,7 +175,7 @@ class AutoencoderTrainer(Trainer):
         return self.adversarial.end_update(total=ranks.sum, mean=ranks.mean) if self.adversarial else {}
 
     def evaluate(self, *, last: bool, raw: bool = False) -> dict[str, float]:
-        batch, portion = shared.held_out(self.setup, self.setup.evaluation.images)
+        batch, portion = shared.measured(self.setup)
         with self.averaged(raw=raw):
             parts = torch.split(batch.images, min(self.accumulation.micro_batch, 64))  # what fits in training fits here
             found = torch.cat([self.reconstruct(part) for part in parts])
@@ -211,8 +211,8 @@ class AutoencoderTrainer(Trainer):
             parts, conditioned = (self.compressor, self.expander), self.spade != "never"
             made = reconstructions.rows(images, ids, *parts, self.machine, seed=setup.seed, conditioned=conditioned)
         stem = f"{setup.name}_{setup.index:03d}_{suffix}"
-        written = reconstructions.write(made, ids, setup.folder.samples, stem, portion)
-        self.write_row("samples", {}, pictures=written)
+        written, tiles = reconstructions.write(made, ids, setup.folder.samples, stem, portion)
+        self.write_row("samples", {}, pictures=written, tiles=tiles)
 
     @torch.no_grad()
     def reconstruct(self, images: Tensor) -> Tensor:

@@ -86,7 +86,7 @@ class FinetuneTrainer(FlowTrainer):
 
     def prepare(self) -> None:
         """Measure the published model's held-out losses; its latent statistics stay."""
-        given = shared.held_out(self.setup, self.setup.evaluation.images)
+        given = shared.measured(self.setup)
         with torch.no_grad(), self.averaged(raw=True):
             measured = self.losses_by_set(*given)
         self.before = self.ranks.from_first(measured)

@@ -166,7 +166,7 @@ class FlowTrainer(Trainer):
     def evaluate(self, *, last: bool, raw: bool = False) -> dict[str, float]:
         """Flow loss on held-out images at fixed times and noise; after the last update also what images show."""
         evaluation, data = self.setup.evaluation, self.setup.data
-        batch, seen = shared.held_out(self.setup, evaluation.images)
+        batch, seen = shared.measured(self.setup)
         shows = last and evaluation.prompts > 0 and data.reads_back
         with self.averaged(raw=raw):
             metrics = self.held_out_losses(batch, seen)
@@ -196,7 +196,7 @@ class FlowTrainer(Trainer):
     def sample_pictures(self, suffix: str) -> None:
         """Images for the sample prompts; the noise of a prompt is the same each time."""
         samples = self.setup.samples
-        prompts = (samples.sample_captions or self.setup.data.prompts)[: samples.count]
+        prompts = shared.shown_prompts(self.setup)
         stem = f"{self.setup.name}_{self.setup.index:03d}_{suffix}"
         portion = Portion.even(self.ranks, len(prompts))
         for size in samples.sample_sizes or [None]:

@@ -22,7 +22,7 @@ def originals(setup: StepContext) -> tuple[Tensor, list[str], Portion]:
     """uint8 images, (n, 3, height, width), and their ids: a rank's portion. UserError: a given file cannot be read."""
     given = setup.samples.test_image_address
     if not given:
-        batch, portion = shared.held_out(setup, setup.samples.count)
+        batch, portion = shared.shown(setup)
         return batch.images, batch.ids, portion
     portion = Portion.even(setup.ranks, len(given))
     names = [given[place] for place in portion.places]
@@ -49,19 +49,21 @@ def rows(
     return {"-original": images, **made, "-ctx": pictures.principal_components(mode.float().cpu(), size)}
 
 
-def write(made: dict[str, Tensor], ids: list[str], folder: Path, stem: str, portion: Portion) -> dict[str, str]:
+def write(
+    made: dict[str, Tensor], ids: list[str], folder: Path, stem: str, portion: Portion
+) -> tuple[dict[str, str], list[str]]:
     """`<stem>_<hash><row>.webp` for each image and row, each rank its own, and all of them on one sheet.
 
-    Its name and what it shows.
+    Its name and what it shows; the hashes, in its order.
     """
-    keys = portion.listed(ids)
+    hashes = [pictures.short_hash(key) for key in portion.listed(ids)]
     for row, batch in made.items():
-        shared.save(batch, [f"{stem}_{pictures.short_hash(key)}{row}.webp" for key in keys], portion, folder)
+        shared.save(batch, [f"{stem}_{each}{row}.webp" for each in hashes], portion, folder)
     whole = [portion.whole(batch) for batch in made.values()]
     if portion.ranks.first:
         sheet = pictures.rows_of(whole, labels=[ROWS[row] for row in made])
         pictures.save_picture(sheet, folder / f"{stem}{GRID}", quality=95)
-    return {f"{stem}{GRID}": ", ".join(ROWS[row] for row in made)}
+    return {f"{stem}{GRID}": ", ".join(ROWS[row] for row in made)}, hashes
 
 
 def _square(name: str, size: int) -> Tensor:

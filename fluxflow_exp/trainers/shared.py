@@ -8,26 +8,43 @@ from torch import Tensor
 
 from fluxflow_exp import pictures
 from fluxflow_exp.data.loader import Batch
-from fluxflow_exp.data.reading import none_readable, read_all
+from fluxflow_exp.data.reading import none_readable, read_all, spread
 from fluxflow_exp.machine.portion import Portion
 from fluxflow_exp.trainers.context import StepContext
 
 
-def held_out(setup: StepContext, count: int) -> tuple[Batch, Portion]:
-    """This rank's portion of the first `count` held-out samples, without those that cannot be read.
+def held_out(setup: StepContext, places: Sequence[int]) -> tuple[Batch, Portion]:
+    """This rank's portion of the held-out samples at `places`, without those that cannot be read.
 
     As many rows on every rank: behind its own a rank repeats its last, or has a black image.
     UserError: none can be read, or too many cannot.
     """
-    source, ranks = setup.data.validation, setup.ranks
-    asked = Portion.even(ranks, min(count, len(source)))
-    batch = read_all(source, range(asked.first, asked.first + asked.own), seed=setup.seed, least=0)
+    ranks = setup.ranks
+    asked = Portion.even(ranks, len(places))
+    own = places[asked.first : asked.first + asked.own]
+    batch = read_all(setup.data.validation, own, seed=setup.seed, least=0)
     bad = ranks.gather(batch.bad)
     setup.folder.report_bad(bad, setup.data, setup.console.say)
     portion = Portion.of_own(ranks, len(batch.ids))
     if not portion.total:
         raise none_readable(bad)
     return _filled(batch, portion, setup.data.img_size), portion
+
+
+def measured(setup: StepContext) -> tuple[Batch, Portion]:
+    """The same of those that metrics are taken of: the first ones."""
+    return held_out(setup, range(min(setup.evaluation.images, len(setup.data.validation))))
+
+
+def shown(setup: StepContext) -> tuple[Batch, Portion]:
+    """The same of those that pictures show: some of everywhere."""
+    return held_out(setup, spread(len(setup.data.validation), setup.samples.count))
+
+
+def shown_prompts(setup: StepContext) -> list[str]:
+    """The user's own in their order, or held-out ones of everywhere."""
+    own, held = setup.samples.sample_captions, setup.data.prompts
+    return own[: setup.samples.count] if own else [held[place] for place in spread(len(held), setup.samples.count)]
 
 
 def save(made: Tensor, names: Sequence[str], portion: Portion, folder: Path) -> None:

@@ -152,9 +152,13 @@ class Validated(Updates):
         learning_rates: dict[str, float] | None = None,
         extras: dict[str, float] | None = None,
         pictures: dict[str, str] | None = None,
+        tiles: list[str] | None = None,
         warnings: dict[str, str] | None = None,
     ) -> None:
-        """Log `metrics` of the present update with `warnings` of them, or the `pictures` that were made after it."""
+        """Log `metrics` of the present update with `warnings` of them, or the `pictures` that were made after it.
+
+        `tiles`: hashes of the single pictures of a sheet, in its order.
+        """
         if self.ranks.first:
             self.rows.write(
                 kind,
@@ -164,7 +168,7 @@ class Validated(Updates):
                 metrics=metrics,
                 learning_rates=learning_rates,
                 extras=extras,
-                texts={"pictures": pictures, "warnings": warnings},
+                texts={"pictures": pictures, "tiles": tiles, "warnings": warnings},
             )
             if self.setup.wandb:
                 self.setup.wandb.catch_up(self.setup.name)

@@ -4,11 +4,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 
 from fluxflow_exp import pictures, pipeline
+from fluxflow_exp.data.reading import spread
 from fluxflow_exp.preflight.check import problems
+from fluxflow_exp.report import gallery
+from fluxflow_exp.report.panels import Track
+from fluxflow_exp.run.metric_log import read_rows
 from tests.conftest import toy
 from tests.helpers.trainers import build
 
@@ -17,6 +22,10 @@ SPADE = ["stage.steps.vae_gan_spade.batch_size=8"]
 
 def picture(folder: Path, suffix: str) -> Any:
     (path,) = folder.glob(f"*{suffix}.webp")
+    return pixels(path)
+
+
+def pixels(path: Path) -> torch.Tensor:
     return torch.from_numpy(np.asarray(Image.open(path).convert("RGB")).copy()).permute(2, 0, 1)
 
 
@@ -26,7 +35,8 @@ def test_each_suffix_holds_what_it_says(tmp_path: Path) -> None:
         folder.mkdir(parents=True)
     trainer.sample_pictures("001")
     folder = trainer.setup.folder.samples
-    original = trainer.setup.data.validation.read(0, None).image
+    held_out = trainer.setup.data.validation
+    original = held_out.read(spread(len(held_out), 1)[0], None).image
     assert torch.equal(picture(folder, "-original"), original)
     with trainer.averaged(), torch.no_grad():
         mode = trainer.compressor(trainer.machine.to_device(original[None])).mode()
@@ -43,6 +53,26 @@ def test_each_suffix_holds_what_it_says(tmp_path: Path) -> None:
     again = {p.name.split("_", 4)[-1]: p.read_bytes() for p in folder.glob("*_002_*_ns_o.webp")}
     assert len(again) == 1  # the noise of an image stays the same from epoch to epoch
     assert next(iter(again.values())) == next(folder.glob("*_001_*_ns_o.webp")).read_bytes()
+
+
+def test_a_card_shows_the_pictures_in_the_order_of_the_sheet(tmp_path: Path) -> None:
+    trainer, _ = build(tmp_path, "vae", "samples.count=5")
+    folder = trainer.setup.folder
+    for each in (folder.samples, folder.graph):
+        each.mkdir(parents=True)
+    trainer.sample_pictures("001")
+    held_out = trainer.setup.data.validation
+    shown = [held_out.read(place, None).image for place in spread(len(held_out), 5)]
+    (frame,) = gallery.frames(Track({"vae": read_rows(folder.metrics("vae"))}), folder.samples)
+    rows = {label: [path for path, _ in items] for label, items in frame.rows}
+    for path, image in zip(rows["original"], shown, strict=True):
+        assert torch.equal(pixels(path), image)
+    with Image.open(next(folder.samples.glob("*_grid.webp"))) as sheet:
+        for place, image in enumerate(shown):  # ground and shape are of one colour each
+            left = 110 + place * (6 * 16 + 4)
+            assert sheet.getpixel((left + 4, 4)) == pytest.approx(image[:, 0, 0].tolist(), abs=12)
+    hashes = [[path.name.split("_")[3][:6] for path in paths] for paths in rows.values()]
+    assert all(each == hashes[0] for each in hashes)
 
 
 def test_components_are_the_directions_of_largest_spread() -> None:

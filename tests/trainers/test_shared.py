@@ -78,7 +78,7 @@ def test_samples_that_cannot_be_read_are_left_out_on_every_rank(
 
 def held(trainer: Any) -> tuple[torch.Tensor, list[str], float]:
     """The images that a rank passes, the ids of its own, and the loss of all."""
-    batch, portion = shared.held_out(trainer.setup, 7)
+    batch, portion = shared.measured(trainer.setup)
     with torch.no_grad():
         return batch.images, batch.ids[: portion.own], trainer.held_out_losses(batch, portion)["val_flow"]
 
@@ -103,7 +103,7 @@ def test_that_none_can_be_read_is_said_on_every_rank(tmp_path: Path, monkeypatch
 
     def reason(trainer: Any) -> str:
         with pytest.raises(UserError) as caught:
-            shared.held_out(trainer.setup, 7)
+            shared.measured(trainer.setup)
         return str(caught.value)
 
     assert (
