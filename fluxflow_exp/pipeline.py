@@ -75,7 +75,7 @@ def _fail(error: Exception, folder: RunFolder, ranks: Ranks, console: Console) -
     """Leave the reason in the folder and with the other ranks, then raise it in words."""
     cause = ranks.cause(error)
     told = UserError(cause) if cause else failures.of_run(error, folder)
-    if ranks.first and console.logs:  # it had the folder
+    if ranks.first and console.logs and folder.exists():  # it had the folder, and has not undone it
         failures.record(error, told, folder, console)
         with suppress(OSError):
             write_card(folder, console)
@@ -119,12 +119,15 @@ def _train(
         given = run_context(config, folder, machine, ranks=ranks, console=console, stop=stop, wandb=wandb)
         given.start_up, given.compiled_code = start_up, compiled_code(config, values, machine, caches_folder(config))
         start_up.ends("run folder")
-        minutes = Minutes(config, given, data)
-        with opening.undone(folder, ranks, undo=opened == "new" and not there):
-            beside = minutes.hold_all(lengths)
-        console.say("\n".join(filter(None, [text, beside])))  # after all that is refused, which stands alone
+        stays = ranks.from_first(there or opened != "new")
+        minutes = Minutes(config, given, data, stays=stays)
         if ranks.first:
             console.log_to(folder.log)
+        with opening.undone(folder, ranks, undo=not stays):
+            beside = minutes.hold_all(lengths)
+            console.say("\n".join(filter(None, [text, beside])))
+            minutes.hold_first(lengths)
+        if ranks.first:
             wandb.start()
         _train_steps(config, given, lengths, data, minutes)
     except Interrupted as interrupted:
@@ -203,7 +206,7 @@ def _train_steps(
     for name in config.stage.steps:
         if not summary.is_finished(record["steps"].get(name), record["planned"][name]):
             length = lengths[name]
-            _load_code(run, name)
+            run.load_code(name)
             if time_budget.is_timed(config, name):
                 length = minutes.length_of(name, length, earlier)
             _train_step(config, name, run, length, data[name], earlier)
@@ -212,14 +215,6 @@ def _train_steps(
         publish.publish_final(run.folder, earlier, choice=config.publish.weights)
         run.live_report.wait()
         draw_graphs(run.folder, run.console)
-
-
-def _load_code(run: RunContext, step: str) -> None:
-    if run.compiled_code:
-        said = run.compiled_code.load(step)
-        if said:
-            run.console.say(said)
-        run.start_up.ends("kept code")
 
 
 def _train_step(config: RunConfig, name: str, run: RunContext, length: Length, data: Any, earlier: list[str]) -> None:

@@ -158,7 +158,8 @@ def undone(folder: RunFolder, ranks: Ranks, *, undo: bool) -> Iterator[None]:
         yield
     except UserError:
         ranks.meet()
-        for name in (folder.record, folder.config, folder.path / "code.diff", folder.path / ".lock") if undo else ():
+        made = (folder.record, folder.config, folder.log, folder.path / "code.diff", folder.path / ".lock")
+        for name in made if undo else ():
             name.unlink(missing_ok=True)
         for each in (*folder.parts, folder.path) if undo else ():
             with suppress(OSError):  # not empty, or a link

@@ -96,9 +96,14 @@ def seconds_left(config: RunConfig, step: str, *, run: float, begun: float) -> f
     if own is not None:
         return 60 * own - begun
     assert config.minutes is not None
+    return (60 * config.minutes - run) * _part(config, step)
+
+
+def _part(config: RunConfig, step: str) -> float:
+    """The share of `step` in what is left when it begins of the minutes of a run."""
     names = list(config.stage.steps)
     left = [config.stage.steps[name].n_epochs for name in names[names.index(step) :]]
-    return (60 * config.minutes - run) * left[0] / sum(left)
+    return left[0] / sum(left)
 
 
 @dataclass(frozen=True)
@@ -109,7 +114,7 @@ class Share:
     seconds: float
     least: float
     part: float | None = None  # of the run's minutes; None: the step has minutes of its own
-    taken: float = 0.0  # seconds of the run before any step began
+    taken: float = 0.0  # seconds of the run before, which it shares with no step that is left
 
     @property
     def lacks(self) -> bool:
@@ -131,38 +136,52 @@ def shares(config: RunConfig, least: dict[str, float], taken: float) -> list[Sha
     return found
 
 
+def share_of(config: RunConfig, step: str, seconds: float, least: float) -> Share:
+    """The share of a step that begins now, to which `seconds_left` gives `seconds`."""
+    if config.stage.steps[step].minutes is not None:
+        return Share(step, seconds, least)
+    assert config.minutes is not None
+    part = _part(config, step)
+    return Share(step, seconds, least, part, 60 * config.minutes - seconds / part)
+
+
 def told(found: list[Share]) -> str:
     """What is left for updates, in a line."""
     said = ", ".join(f"{clock.shown(each.least)} of {each.step}'s {clock.shown(each.seconds)}" for each in found)
     return f"  Minutes: timing, evaluation, pictures and saves take at least {said}; the rest is for updates and caches"
 
 
-def too_short(config: RunConfig, found: list[Share]) -> str:
-    """Which steps have not even time for one update, and what would do."""
-    lines = [
-        f"    {each.step} gets {clock.shown(max(each.seconds, 0))}, and takes {clock.shown(each.least)} with one "
-        "update, timing, evaluation, pictures and saves"
-        for each in found
-        if each.lacks
-    ]
+def too_short(config: RunConfig, found: list[Share], updates: dict[str, float], *, stays: bool = False) -> str:
+    """Which steps have not even time for one update, and what would do.
+
+    `updates`: seconds of one, of the steps for which that is known; `stays`: the run's folder does.
+    """
+    lacking, steps = [each for each in found if each.lacks], list(config.stage.steps)
+    lines = []
+    for each in lacking:
+        one = f"one update of {updates[each.step]:.3g} s" if each.step in updates else "one update"
+        gets, takes = clock.shown(max(each.seconds, 0)), clock.shown(each.least)
+        lines.append(f"    {each.step} gets {gets}, and takes {takes} with {one}, timing, evaluation, pictures and saves")
     if config.minutes is None:
-        words = [f"stage.steps.{each.step}.minutes={_enough(each.least)}" for each in found if each.lacks]
-        return "\n".join(
-            ["minutes of steps are too few for what these do:", *lines, f"  Ask for {' '.join(words)} or more"]
+        keys = {each: f"stage.steps.{each.step}.minutes" for each in lacking}
+        short = " and ".join(f"{key}={config.stage.steps[each.step].minutes:g}" for each, key in keys.items())
+        words = " ".join(f"{key}={_enough(each.least)}" for each, key in keys.items())
+        last = all(each.step == steps[-1] for each in lacking)
+        how = "  Ask for {}{} or more{}".format(
+            "resume=extend " if stays and last else "",
+            words,
+            ", under another name=… or with resume=fresh" if stays and not last else "",
         )
+        return "\n".join([f"{short} {'is' if len(lacking) == 1 else 'are'} too short:", *lines, how])
     taken = found[0].taken
     needed = taken + max(each.least / each.part for each in found if each.part)
-    head = (
-        f"minutes={config.minutes:g} is too short for all steps, after the {clock.shown(taken)} that it took to begin:"
-    )
-    return "\n".join(
-        [
-            head,
-            *lines,
-            f"  Ask for minutes={_enough(needed)} or more, share it otherwise (stage.steps.STEP.n_epochs), "
-            "or leave out evaluation and pictures",
-        ]
-    )
+    whom = "all steps" if len(found) > 1 else f"step {found[0].step}"
+    since = "it took to begin" if found[0].step == steps[0] else "were before it"
+    head = f"minutes={config.minutes:g} is too short for {whom}, after the {clock.shown(taken)} that {since}:"
+    share = ", share it otherwise (stage.steps.STEP.n_epochs)" if len(found) > 1 else ""
+    extend = "resume=extend " if stays else ""
+    how = f"  Ask for {extend}minutes={_enough(needed)} or more{share}, or leave out evaluation and pictures"
+    return "\n".join([head, *lines, how])
 
 
 def _enough(seconds: float) -> str:

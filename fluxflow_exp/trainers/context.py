@@ -42,6 +42,15 @@ class RunContext:
     clock: SaveClock
     start_up: StartUp = field(default_factory=StartUp)
     compiled_code: CompiledCode | None = None  # None: nothing is compiled, or kept
+    code_of: str = ""  # the step whose kept code was loaded last
+
+    def load_code(self, step: str) -> None:
+        """Take up the code that was compiled for `step` by an earlier start, unless that was just done."""
+        if self.compiled_code and step != self.code_of:
+            said, self.code_of = self.compiled_code.load(step), step
+            if said:
+                self.console.say(said)
+            self.start_up.ends("kept code")
 
 
 # Flat, as a run's is.

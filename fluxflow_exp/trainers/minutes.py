@@ -16,10 +16,10 @@ from fluxflow_exp.trainers.context import RunContext
 
 
 class Minutes:
-    """The minutes of a run's steps."""
+    """The minutes of a run's steps; `stays`: its folder does, also if they are too few."""
 
-    def __init__(self, config: RunConfig, run: RunContext, data: dict[str, DataSet]) -> None:
-        self.config, self.run, self.data = config, run, data
+    def __init__(self, config: RunConfig, run: RunContext, data: dict[str, DataSet], *, stays: bool) -> None:
+        self.config, self.run, self.data, self.stays = config, run, data, stays
         self.costs: dict[str, Costs] = {}
 
     def hold_all(self, lengths: dict[str, Length]) -> str:
@@ -30,8 +30,7 @@ class Minutes:
         """
         config, run = self.config, self.run
         timed = [name for name in config.stage.steps if time_budget.is_timed(config, name)]
-        fresh = run.ranks.from_first(_has_not_begun(config, run) if run.ranks.first else False)
-        if not fresh or timed in ([], list(config.stage.steps)[:1]):  # the first step is timed now anyway
+        if timed in ([], list(config.stage.steps)[:1]) or not self._is_fresh():  # `hold_first` times the first step
             return ""
         run.console.say("Looking whether the minutes hold what each step does beside its updates …")
         least = {}
@@ -41,8 +40,24 @@ class Minutes:
             self.costs[name], least[name] = found
         shares = self._shares(least)
         if any(share.lacks for share in shares):
-            raise UserError(time_budget.too_short(config, shares))
+            each = {name: max(costs.update.values()) for name, costs in self.costs.items() if costs.update}
+            raise UserError(time_budget.too_short(config, shares, each, stays=self.stays))
         return time_budget.told(shares)
+
+    def hold_first(self, lengths: dict[str, Length]) -> None:
+        """Before anything is trained: find how many updates the first step's minutes hold, if it was given some.
+
+        `lengths` without minutes. UserError: not one.
+        """
+        first = next(iter(self.config.stage.steps))
+        if time_budget.is_timed(self.config, first) and self._is_fresh():
+            self.run.load_code(first)
+            self.length_of(first, lengths[first], [])
+
+    def _is_fresh(self) -> bool:
+        """Whether nothing of the run was trained or timed yet; the same on all ranks."""
+        first = self.run.ranks.first
+        return self.run.ranks.from_first(first and _has_not_begun(self.config, self.run))
 
     def _shares(self, least: dict[str, float]) -> list[Share]:
         """The same on all ranks."""
@@ -74,12 +89,9 @@ class Minutes:
         )
         run.start_up.ends("pace")
         if updates < 1:
-            raise UserError(
-                f"step {name}: {clock.shown(max(seconds, 0))} are too few for an update, beside its caches, "
-                f"evaluation, pictures and saves: timing aside, that is {each:.3g} s for one update, and "
-                f"{clock.shown(least)} with all the rest. Ask for more: {_more(config, name)} (caches that were made "
-                "stay)"
-            )
+            left = run.ranks.from_first(seconds_left() if run.ranks.first else 0.0)
+            share = time_budget.share_of(config, name, seconds, least + seconds - left)  # timing took the difference
+            raise UserError(time_budget.too_short(config, [share], {name: each}, stays=self.stays))
         if run.ranks.first:
             left = seconds_left()
             record = run.folder.read_record()
@@ -99,11 +111,3 @@ def _has_not_begun(config: RunConfig, run: RunContext) -> bool:
     record = run.folder.read_record()
     begun = refusals.progress(run.folder, list(config.stage.steps)).values()
     return not (record["steps"] or record.get("minutes") or any(begun))
-
-
-def _more(config: RunConfig, name: str) -> str:
-    """The words by which a run that has begun gives a step more time: the last one, or all of them together."""
-    if config.minutes is not None:
-        return "resume=extend minutes=…"
-    key, last = f"stage.steps.{name}.minutes=…", name == list(config.stage.steps)[-1]
-    return f"resume=extend {key}" if last else f"{key} under another name=…, or with resume=fresh"

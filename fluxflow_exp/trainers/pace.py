@@ -57,7 +57,8 @@ def updates_within(
     but caches. Of what is `known` of its costs, updates alone are timed. Interrupted: a signal came.
     """
     seconds = run.ranks.from_first(seconds_left() if run.ranks.first else 0.0)
-    run.console.say(f"Step {name}: timing updates, to see how many of them fit into {clock.shown(seconds)} …")
+    left = clock.shown(seconds) if seconds > 0 else "the time that is left, which is none"
+    run.console.say(f"Step {name}: timing updates, to see how many of them fit into {left} …")
     whole = False
     while not whole:  # an opponent that begins late may not have played yet
         with _scratch(run) as folder:

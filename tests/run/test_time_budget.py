@@ -166,9 +166,9 @@ def test_shares_that_do_not_hold_what_their_steps_do_are_told_with_what_would(tm
     found = time_budget.shares(config, {"vae": 8.0, "vae_gan": 20.0, "flow": 44.0}, 40.0)
     assert [each.seconds for each in found] == [30, 10, 40]
     assert [each.lacks for each in found] == [False, True, True]
-    assert time_budget.too_short(config, found).splitlines() == [
+    assert time_budget.too_short(config, found, {"vae_gan": 0.25}).splitlines() == [
         "minutes=2 is too short for all steps, after the 40 s that it took to begin:",
-        "    vae_gan gets 10 s, and takes 20 s with one update, timing, evaluation, pictures and saves",
+        "    vae_gan gets 10 s, and takes 20 s with one update of 0.25 s, timing, evaluation, pictures and saves",
         "    flow gets 40 s, and takes 44 s with one update, timing, evaluation, pictures and saves",
         "  Ask for minutes=4.2 or more, share it otherwise (stage.steps.STEP.n_epochs), or leave out evaluation and "
         "pictures",  # vae_gan's 20 s are an eighth of 160 s: 200 s, and a quarter
@@ -176,7 +176,28 @@ def test_shares_that_do_not_hold_what_their_steps_do_are_told_with_what_would(tm
     assert "at least 8 s of vae's 30 s, 20 s of vae_gan's 10 s, 44 s of flow's 40 s" in time_budget.told(found)
     config = typed(toy(tmp_path, "stage.steps.vae.minutes=1", "stage.steps.flow.minutes=0.5"))
     found = time_budget.shares(config, {"vae": 8.0, "flow": 44.0}, 40.0)
-    assert time_budget.too_short(config, found).splitlines()[1:] == [
+    said = [
+        "stage.steps.flow.minutes=0.5 is too short:",
         "    flow gets 30 s, and takes 44 s with one update, timing, evaluation, pictures and saves",
         "  Ask for stage.steps.flow.minutes=0.92 or more",
+    ]
+    assert time_budget.too_short(config, found, {}).splitlines() == said
+    said[-1] = said[-1].replace("stage", "resume=extend stage")
+    assert time_budget.too_short(config, found, {}, stays=True).splitlines() == said
+    early = time_budget.shares(config, {"vae": 80.0}, 40.0)  # no run is extended by an earlier step
+    assert time_budget.too_short(config, early, {}, stays=True).splitlines()[-1] == (
+        "  Ask for stage.steps.vae.minutes=1.7 or more, under another name=… or with resume=fresh"
+    )
+
+
+def test_a_step_that_begins_has_a_share_of_what_is_left(tmp_path: Path) -> None:
+    epochs = ["stage.steps.vae.n_epochs=3", "stage.steps.vae_gan.n_epochs=1", "stage.steps.flow.n_epochs=4"]
+    config = typed(toy(tmp_path, "minutes=2", *epochs))
+    seconds = time_budget.seconds_left(config, "vae_gan", run=90.0, begun=0.0)
+    found = time_budget.share_of(config, "vae_gan", seconds, 10.0)
+    assert (found.seconds, found.part, found.taken) == (6.0, 0.2, 90.0)
+    assert time_budget.too_short(config, [found], {"vae_gan": 2.0}, stays=True).splitlines() == [
+        "minutes=2 is too short for step vae_gan, after the 90 s that were before it:",
+        "    vae_gan gets 6 s, and takes 10 s with one update of 2 s, timing, evaluation, pictures and saves",
+        "  Ask for resume=extend minutes=3 or more, or leave out evaluation and pictures",  # (90 + 5 · 10) s · 1.25
     ]

@@ -7,6 +7,7 @@ import pytest
 
 from fluxflow_exp import pipeline
 from fluxflow_exp.errors import UserError
+from fluxflow_exp.monitor.start_up import StartUp
 from fluxflow_exp.trainers import pace
 from tests.conftest import toy
 from tests.trainers.test_pace import recorded
@@ -30,6 +31,29 @@ def test_a_run_is_refused_before_it_trains_and_the_minutes_that_it_names_do(
     assert 60 * float(enough[1]) * 0.9 <= slow[0] <= 60 * float(enough[1]) * 1.01
     assert min(recorded(tmp_path / "quickstart").values()) >= 1
     assert "Minutes: timing, evaluation, pictures and saves take at least " in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("key", ["minutes", "stage.steps.vae.minutes"])
+def test_one_step_is_refused_as_several_are_and_leaves_its_name_to_the_minutes_that_do(
+    tmp_path: Path, slow: list[float], capsys: pytest.CaptureFixture[str], key: str
+) -> None:
+    alone = ["~stage.steps.vae_gan", "~stage.steps.flow", *SELDOM]
+    slow[0] = -100.0
+    began = StartUp()
+    slow[0] = 0.0  # the run's time has been over for long
+    with pytest.raises(UserError, match=rf"^{key}=0.5 is too short") as refused:
+        pipeline.run(toy(tmp_path, *alone, f"{key}=0.5"), start_up=began)
+    said = capsys.readouterr().out
+    assert "PIPELINE STEP" not in said
+    assert "fit into -" not in said
+    assert re.search(r"\n    vae gets (0|30) s, and takes \d+ s with one update of 2 s, timing, ", str(refused.value))
+    assert [path.name for path in tmp_path.iterdir()] == [".quickstart.lock"]
+    enough = re.search(rf"\n  Ask for {key}=([\d.]+) or more", str(refused.value))
+    assert enough
+    slow[0] = 0.0
+    pipeline.run(toy(tmp_path, *alone, f"{key}={enough[1]}"), start_up=began)
+    assert recorded(tmp_path / "quickstart")["vae"] >= 1
 
 
 @pytest.mark.usefixtures("slow")

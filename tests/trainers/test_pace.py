@@ -11,7 +11,9 @@ import pytest
 from fluxflow_exp import pipeline
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.machine import clock
+from fluxflow_exp.run import opening
 from fluxflow_exp.run.checkpoint import CheckpointStore
+from fluxflow_exp.run.folder import RunFolder
 from fluxflow_exp.run.refusals import sharing_problems
 from fluxflow_exp.trainers import publish
 from fluxflow_exp.trainers.base import Trainer
@@ -106,11 +108,16 @@ def test_it_ends_when_it_was_told_to(
 
 
 @pytest.mark.slow
-def test_a_time_that_holds_nothing_is_told_and_can_be_lengthened(tmp_path: Path, slow: list[float]) -> None:
+def test_minutes_that_an_earlier_command_has_asked_for_in_vain_can_be_lengthened(
+    tmp_path: Path, slow: list[float]
+) -> None:
+    """What is there of it, e.g. of a start that was killed while it timed, stays."""
     alone = ["~stage.steps.vae_gan", "~stage.steps.flow", "log_every=50"]
-    lacking = r"too few for an update.*: timing aside, that is 2 s for one update, and .* with all the rest"
-    with pytest.raises(UserError, match=lacking + r".*resume=extend stage.steps.vae.minutes="):
-        pipeline.run(toy(tmp_path, *alone, "stage.steps.vae.minutes=0.5"))
+    few = toy(tmp_path, *alone, "stage.steps.vae.minutes=0.5")
+    opening.create(RunFolder(tmp_path / "quickstart"), few, [])
+    with pytest.raises(UserError, match=r"with one update of 2 s,.*\n  Ask for resume=extend stage.steps.vae.minutes="):
+        pipeline.run(few)
+    assert (tmp_path / "quickstart" / "failure.json").exists()
     pipeline.run(toy(tmp_path, *alone, "stage.steps.vae.minutes=2", "resume=extend"))
     before = recorded(tmp_path / "quickstart")["vae"]
     pipeline.run(toy(tmp_path, *alone, "stage.steps.vae.minutes=3", "resume=extend"))
