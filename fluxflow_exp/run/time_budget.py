@@ -161,7 +161,9 @@ def too_short(config: RunConfig, found: list[Share], updates: dict[str, float], 
     for each in lacking:
         one = f"one update of {updates[each.step]:.3g} s" if each.step in updates else "one update"
         gets, takes = clock.shown(max(each.seconds, 0)), clock.shown(each.least)
-        lines.append(f"    {each.step} gets {gets}, and takes {takes} with {one}, timing, evaluation, pictures and saves")
+        lines.append(
+            f"    {each.step} gets {gets}, and takes {takes} with {one}, timing, evaluation, pictures and saves"
+        )
     if config.minutes is None:
         keys = {each: f"stage.steps.{each.step}.minutes" for each in lacking}
         short = " and ".join(f"{key}={config.stage.steps[each.step].minutes:g}" for each, key in keys.items())
