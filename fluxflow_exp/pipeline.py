@@ -20,7 +20,7 @@ from fluxflow_exp.preflight.hardware import hardware_problems
 from fluxflow_exp.run import failures, mirror, opening, refusals, summary, time_budget
 from fluxflow_exp.run.compiled_code import compiled_code
 from fluxflow_exp.run.folder import Mirror, RunFolder, run_path
-from fluxflow_exp.run.live_report import draw_graphs, write_card
+from fluxflow_exp.run.live_report import LiveReport, draw_graphs, write_card
 from fluxflow_exp.run.wandb import WandbRun, final_metrics
 from fluxflow_exp.step_length import Length, lengths_of
 from fluxflow_exp.step_plan import caches_folder
@@ -55,6 +55,9 @@ def run(values: dict[str, Any], *, swept: str = "", start_up: StartUp | None = N
                 _train(values, config, folder, machine, ranks, console, stop, start_up)
             except Exception as error:
                 _fail(error, folder, ranks, console)
+            except KeyboardInterrupt:
+                _leave_card(folder, ranks, console)
+                raise
     finally:
         folder.unlock()
     ranks.leave()
@@ -75,14 +78,25 @@ def _fail(error: Exception, folder: RunFolder, ranks: Ranks, console: Console) -
     """Leave the reason in the folder and with the other ranks, then raise it in words."""
     cause = ranks.cause(error)
     told = UserError(cause) if cause else failures.of_run(error, folder)
-    if ranks.first and console.logs and folder.exists():  # it had the folder, and has not undone it
+    if _has_run(folder, ranks, console):
         failures.record(error, told, folder, console)
-        with suppress(OSError):
-            write_card(folder, console)
+    _leave_card(folder, ranks, console)
     ranks.fail(str(told) or type(told).__name__)
     if told is error:
         raise error
     raise told from error
+
+
+def _has_run(folder: RunFolder, ranks: Ranks, console: Console) -> bool:
+    """Whether this process writes in the folder, and has not undone what it began there."""
+    return ranks.first and console.logs and folder.exists()
+
+
+def _leave_card(folder: RunFolder, ranks: Ranks, console: Console) -> None:
+    """Let the card of a run that ends before its time say so: the last one was written while it went on."""
+    if _has_run(folder, ranks, console):
+        with suppress(OSError):
+            write_card(folder, console)
 
 
 def _train(
@@ -114,9 +128,11 @@ def _train(
         folder.count_from(start_up.began)
     if ranks.peers:
         ranks.peers.on_failure = folder.record_failure
-    wandb = WandbRun(folder, config.tracking, console)
+    wandb, live = WandbRun(folder, config.tracking, console), LiveReport(folder.path)
     try:
-        given = run_context(config, folder, machine, ranks=ranks, console=console, stop=stop, wandb=wandb)
+        given = run_context(
+            config, folder, machine, ranks=ranks, console=console, stop=stop, wandb=wandb, live_report=live
+        )
         given.start_up, given.compiled_code = start_up, compiled_code(config, values, machine, caches_folder(config))
         start_up.ends("run folder")
         stays = ranks.from_first(there or opened != "new")
@@ -131,8 +147,10 @@ def _train(
             wandb.start()
         _train_steps(config, given, lengths, data, minutes)
     except Interrupted as interrupted:
+        live.end()
         _stopped(interrupted, folder, ranks, console, stop, wandb)
     except BaseException:
+        live.end()
         with suppress(OSError, UserError):  # the first error is the one to be told
             _close(folder, closing="ended")
         with suppress(OSError):
@@ -152,6 +170,7 @@ def _stopped(
     """Close what a signal has stopped after a save."""
     console.say(f"Stopped by {interrupted}; everything is saved in {folder.path}. {failures.how_to_continue()}")
     _close(folder, closing="stopped", console=console)
+    _leave_card(folder, ranks, console)
     wandb.finish(code=128 + interrupted.signum)
     ranks.leave()
     if stop.hand_back(interrupted.signum) and ranks.peers and not ranks.first:

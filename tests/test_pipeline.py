@@ -3,6 +3,7 @@
 import json
 import math
 import signal
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from fluxflow_exp.config.overrides import compose_config
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.losses.reconstruction import Reconstruction
 from fluxflow_exp.run.folder import RunFolder
+from fluxflow_exp.trainers.base import Trainer
 from tests.conftest import TOY, TOY_WITHOUT_DATA, toy
 from tests.helpers.children import finish
 from tests.helpers.datasets import noise, write_folder
@@ -216,3 +218,26 @@ def test_a_scheduler_that_ends_a_failing_run_does_not_cut_its_reason_off(
             pipeline.run(toy(tmp_path))
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+def test_the_card_of_a_stopped_run_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: bool) -> None:
+    """Also where it is being drawn just then, by a process that would say that the run goes on."""
+    run, drawing = tmp_path / "quickstart", subprocess.Popen(["sleep", "600"])
+    update = Trainer.update
+
+    def interrupted(self: Trainer, batch: Any) -> None:
+        update(self, batch)
+        self.setup.live_report._drawing = drawing
+        (run / "report.html").write_text("running")
+        if at_once:
+            raise KeyboardInterrupt
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(Trainer, "update", interrupted)
+    with pytest.raises(KeyboardInterrupt if at_once else SystemExit):
+        pipeline.run(toy(tmp_path))
+    card = (run / "report.html").read_text(encoding="utf-8")
+    assert '<span class="state interrupted">' in card
+    assert ("everything is saved" in card) is not at_once
+    assert drawing.poll() == -signal.SIGTERM

@@ -1,5 +1,6 @@
 """The card of one run as HTML, from its facts."""
 
+import shlex
 from typing import Any
 
 import yaml
@@ -58,9 +59,10 @@ def write(card: Card) -> str:
         gallery=pictured,
         copies=copies,
         results=results,
+        going_on=facts.going_on(card),
         standings=facts.standings(card),
         columns={key: title for key, title in COLUMNS.items() if any(each.get(key) is not None for each in results)},
-        command=" ".join(["python -m fluxflow_exp", *card.record.get("overrides", [])]),
+        command=shlex.join(["python", "-m", "fluxflow_exp", *card.record.get("overrides", [])]),
         yaml=yaml.safe_dump(card.values, sort_keys=False, allow_unicode=True),
         planned=planned,
         measures={key: each for key, each in MEASURES.items() if any(p[key] != (None, None) for p in planned)},

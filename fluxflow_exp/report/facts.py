@@ -1,5 +1,6 @@
 """The facts that a run folder holds, gathered for a card. Nothing is measured here and nothing is read twice."""
 
+import shlex
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import yaml
 
 from fluxflow_exp import files
+from fluxflow_exp.console import FRESH
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.monitor.metrics import METRICS, named
 from fluxflow_exp.reference import standing
@@ -113,6 +115,20 @@ def _images(card: Card, step: str) -> int | None:
     contents = (card.record.get("contents") or {}).get(step)  # None of a stream
     known = [card.flat.get("evaluation.images"), contents and contents["held_out"]]
     return min((count for count in known if count is not None), default=None)
+
+
+def going_on(card: Card) -> tuple[str, str | None] | None:
+    """Of a run that was interrupted: what became of it, and the command that goes on, if that is known."""
+    if card.state.state != states.INTERRUPTED:
+        return None
+    if card.record.get("closed") == "stopped":
+        told = "It was stopped by a signal, and everything is saved."
+    else:
+        told = "It ended without a save; what was done since the last one is done again."
+    if card.folder.path.absolute().parent.name == card.values["name"]:
+        return f"{told} The command that launched its sweep goes on with it", None
+    words = [word for word in card.record.get("overrides", []) if word != FRESH]
+    return f"{told} The same command goes on", shlex.join(["python", "-m", "fluxflow_exp", *words])
 
 
 def last(card: Card) -> dict[str, dict[str, Any]]:

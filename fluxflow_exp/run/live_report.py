@@ -34,6 +34,12 @@ class LiveReport:
         if self._drawing:
             self._drawing.wait()
 
+    def end(self) -> None:
+        """Let what is being drawn be: it would say of a run that ends here that it goes on."""
+        if self._drawing and self._drawing.poll() is None:
+            self._drawing.terminate()
+            self._drawing.wait()
+
 
 def draw_graphs(folder: RunFolder, console: Console) -> None:
     """Refresh the pictures in `graph/` from the metric rows. The run is complete without them."""

@@ -106,7 +106,7 @@ def state(folder: RunFolder, record: dict[str, Any]) -> Entry:
         failure = files.read_fields(folder.failure, reason=str)
         log = failure.get("log") or (folder.log if folder.log.exists() else None)
         return Entry(FAILED, failure["reason"].partition("\n")[0] + (f" (log: {log})" if log else ""))
-    if scheduled:
+    if scheduled and not folder.locked:  # who holds the folder is that job itself, at its end
         return Entry(QUEUED, "; ".join(filter(None, [str(scheduled), record["started"] and _progress(folder, record)])))
     if not record["started"]:
         return Entry(NEW)

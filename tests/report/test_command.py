@@ -220,6 +220,34 @@ def test_a_run_that_was_stopped_says_where_and_shows_its_last_metrics(run: RunFo
     assert (found["metric"], found["value"], found["update"]) == ("val_psnr", 23.0, 32)  # its last held-out row
 
 
+def test_a_run_that_ended_before_its_time_says_how_and_what_goes_on_with_it(run: RunFolder) -> None:
+    run.summary.unlink()
+    given = ["stage=vae", "resume=fresh", "data.prompt=a red square"]
+    run.write_record({**run.read_record(), "closed": "stopped", "overrides": given})
+    text = Page(report.write_card(run)).text
+    assert (
+        "It was stopped by a signal, and everything is saved. The same command goes on: "
+        "python -m fluxflow_exp stage=vae 'data.prompt=a red square'"
+    ) in text
+    run.write_record({**run.read_record(), "closed": None})
+    assert (
+        "It ended without a save; what was done since the last one is done again" in Page(report.write_card(run)).text
+    )
+    job = RunFolder(run.path.parent / "swept" / run.frozen()["name"] / "seed=1")
+    job.path.parent.mkdir(parents=True)
+    run.path.rename(job.path)
+    assert "The command that launched its sweep goes on with it" in Page(report.write_card(job)).text
+
+
+def test_a_card_of_a_run_that_goes_on_says_when_that_was(run: RunFolder) -> None:
+    run.lock()
+    text = Page(report.write_card(RunFolder(run.path))).text
+    run.unlock()
+    assert "running" in text
+    assert "as of 20" in text
+    assert "The same command" not in text
+
+
 def test_no_more_held_out_images_are_told_than_there_are(run: RunFolder) -> None:
     wanted, digests = run.frozen()["evaluation"]["images"], dict.fromkeys(("names", "captions", "files"), "0")
     for contents, count in (
