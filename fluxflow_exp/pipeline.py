@@ -136,13 +136,11 @@ def _train(
         given.start_up, given.compiled_code = start_up, compiled_code(config, values, machine, caches_folder(config))
         start_up.ends("run folder")
         stays = ranks.from_first(there or opened != "new")
-        minutes = Minutes(config, given, data, stays=stays)
         if ranks.first:
             console.log_to(folder.log)
+        minutes = Minutes(config, given, data, stays=stays)
         with opening.undone(folder, ranks, undo=not stays):
-            beside = minutes.hold_all(lengths)
-            console.say("\n".join(filter(None, [text, beside])))
-            minutes.hold_first(lengths)
+            minutes.hold(lengths, text)
         if ranks.first:
             wandb.start()
         _train_steps(config, given, lengths, data, minutes)

@@ -22,15 +22,23 @@ class Minutes:
         self.config, self.run, self.data, self.stays = config, run, data, stays
         self.costs: dict[str, Costs] = {}
 
-    def hold_all(self, lengths: dict[str, Length]) -> str:
-        """Before anything is trained: what the steps take beside their updates, in words; "": nothing to say.
+    def hold(self, lengths: dict[str, Length], plan: str) -> None:
+        """Before anything is trained, say the `plan`, and look whether the minutes hold it; `lengths` without minutes.
 
-        `lengths` without minutes. UserError: a step takes more than its share, which would else be said only when those
-        before it have been trained.
+        UserError: a step takes more than its share, which would else be said only when those before it have been
+        trained.
         """
+        self.run.console.say("\n".join(filter(None, [plan, self._hold_all(lengths)])))
+        first = next(iter(self.config.stage.steps))
+        if time_budget.is_timed(self.config, first) and self._is_fresh():
+            self.run.load_code(first)
+            self.length_of(first, lengths[first], [])
+
+    def _hold_all(self, lengths: dict[str, Length]) -> str:
+        """What the steps take beside their updates, in words; "": nothing to say. UserError: more than their shares."""
         config, run = self.config, self.run
         timed = [name for name in config.stage.steps if time_budget.is_timed(config, name)]
-        if timed in ([], list(config.stage.steps)[:1]) or not self._is_fresh():  # `hold_first` times the first step
+        if timed in ([], list(config.stage.steps)[:1]) or not self._is_fresh():  # the first step is timed now anyway
             return ""
         run.console.say("Looking whether the minutes hold what each step does beside its updates …")
         least = {}
@@ -43,16 +51,6 @@ class Minutes:
             each = {name: max(costs.update.values()) for name, costs in self.costs.items() if costs.update}
             raise UserError(time_budget.too_short(config, shares, each, stays=self.stays))
         return time_budget.told(shares)
-
-    def hold_first(self, lengths: dict[str, Length]) -> None:
-        """Before anything is trained: find how many updates the first step's minutes hold, if it was given some.
-
-        `lengths` without minutes. UserError: not one.
-        """
-        first = next(iter(self.config.stage.steps))
-        if time_budget.is_timed(self.config, first) and self._is_fresh():
-            self.run.load_code(first)
-            self.length_of(first, lengths[first], [])
 
     def _is_fresh(self) -> bool:
         """Whether nothing of the run was trained or timed yet; the same on all ranks."""
