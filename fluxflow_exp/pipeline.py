@@ -130,9 +130,7 @@ def _train(
         ranks.peers.on_failure = folder.record_failure
     wandb, live = WandbRun(folder, config.tracking, console), LiveReport(folder.path)
     try:
-        given = run_context(
-            config, folder, machine, ranks=ranks, console=console, stop=stop, wandb=wandb, live_report=live
-        )
+        given = run_context(config, folder, machine, ranks=ranks, console=console, stop=stop, wandb=wandb, live=live)
         given.start_up, given.compiled_code = start_up, compiled_code(config, values, machine, caches_folder(config))
         start_up.ends("run folder")
         stays = ranks.from_first(there or opened != "new")

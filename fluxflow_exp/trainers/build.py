@@ -57,7 +57,7 @@ def run_context(
     console: Console | None = None,
     stop: StopRequest | None = None,
     wandb: WandbRun | None = None,
-    live_report: LiveReport | None = None,
+    live: LiveReport | None = None,
 ) -> RunContext:
     """The live objects that the steps of a run share; by default those of one process alone, which says nothing."""
     ranks = ranks or Ranks()
@@ -71,7 +71,7 @@ def run_context(
         console=console or Console(quiet=True),
         stop=stop or StopRequest(),
         wandb=wandb,
-        live_report=live_report or LiveReport(folder.path),
+        live_report=live or LiveReport(folder.path),
         checkpoints=CheckpointStore(folder.checkpoints, keep=config.checkpoint.keep, run=mine),
         clock=SaveClock(
             every_minutes=config.checkpoint.every_minutes,
