@@ -100,7 +100,7 @@ def _fitting(
     evaluator: Evaluator, chosen: list[str], options: argparse.Namespace, left_out: dict[str, str]
 ) -> list[str]:
     """Return those of `chosen` that the held-out images allow."""
-    from fluxflow_exp.evaluation.evaluator import check_count
+    from fluxflow_exp.evaluation.held_out import check_count
     from fluxflow_exp.evaluation.training_pictures import hidden
 
     reasons = {}
@@ -117,7 +117,7 @@ def _fitting(
         elif name == "prompt_accuracy" and not held_out.data.reads_back:
             reasons[name] = "only data=shapes can tell what an image shows"
         else:
-            check_count(held_out, [name])
+            check_count(held_out, name)
         if name.startswith("retrieval") and options.within:
             _check_within(options.within, held_out.captions)
     kept, more = _sorted_out(chosen, options.metrics or [], reasons)
@@ -246,6 +246,8 @@ def main(arguments: list[str] | None = None) -> int:
         raise UserError(*wrong)
     records, left_out, subject, pictures = evaluate(options)
     print(record.table(records))
+    for said in record.remarks(map(asdict, records)):
+        print(said)
     for each in records:
         if each.nearest:
             print(f"guidance {each.guidance:g}, {'averaged' if each.ema else 'raw'} weights: {each.nearest['said']}")

@@ -80,8 +80,9 @@ def test_while_training_raw_weights_have_rows_of_their_own(run: Path) -> None:
 
 
 def test_every_number_carries_its_provenance_and_stands_in_the_run(
-    run: Path, features: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run: Path, features: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setattr(record, "TELLS", 1.01)  # no share is as much
     clip = tiny_clip(tmp_path / "clip")
     options = ["--guidance", "1", "4", "--raw", "--images", "8", "--clip", str(clip), "--features", str(features)]
     found = measure(run, *options, "--seed", "7", out=tmp_path / "out.json")
@@ -92,6 +93,8 @@ def test_every_number_carries_its_provenance_and_stands_in_the_run(
     said = capsys.readouterr().out
     assert "left out: ms_ssim: needs images of 176 pixels a side, and these have 16" in said
     assert "left out: lpips: " in said
+    assert "\nprecision and recall say little of what is drawn here: " in said
+    assert "recall say little" in write_card(RunFolder(run)).read_text(encoding="utf-8")
     seen = record.read(run / "evaluations" / "final.json")
     assert {(r.metric, r.guidance, r.ema, r.value) for r in seen if r.seed in (7, None)} == {
         (r["metric"], r["guidance"], r["ema"], r["value"]) for r in found
@@ -110,6 +113,7 @@ def test_every_number_carries_its_provenance_and_stands_in_the_run(
         assert (each.features or {}).get("name") == {
             "rfd": "resnet", **dict.fromkeys(sets, "resnet"), "clip_score": "clip",
         }.get(each.metric)  # fmt: skip
+        assert (each.reconstructed is None) == (each.metric not in ("precision", "recall"))
         assert (each.chance is None) == ("retrieval" not in each.metric)
         assert (each.training or {}).get("name") == ("32 of 32" if "copies" in each.metric else None)
         assert (each.nearest is None) == (each.metric != "copies")

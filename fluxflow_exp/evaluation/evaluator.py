@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fluxflow_exp.config.schema import Evaluation
 from fluxflow_exp.errors import UserError
-from fluxflow_exp.evaluation import digests, distances, measures, sets
+from fluxflow_exp.evaluation import coverage, digests, distances, measures, sets
 from fluxflow_exp.evaluation.clip import ClipScore
 from fluxflow_exp.evaluation.copies import CopyCheck, kept, through
 from fluxflow_exp.evaluation.features import Features, load
@@ -67,6 +67,7 @@ class Evaluator:
         self._sets: dict[str, HeldOut] = {}
         self._network: Features | None = None
         self._check: CopyCheck | None = None
+        self._reconstructed: dict[str, float] = {}
         self.pictures: dict[str, Tensor] = {}  # that records name, uint8 (3, height, width)
 
     def run(self) -> list[Record]:
@@ -197,6 +198,9 @@ class Evaluator:
             real, fake = held_out.features(self._features()), torch.cat(made)
             words = {"captions": captions, "prompts": captions}
             sums |= sets.compared(alike, real, fake, **words, seed=self.wanted.seed, within=self.wanted.within)
+            if {*coverage.NAMES} & {*alike} and not self._reconstructed:
+                passed = through(parts["compressor"], parts["expander"], self.machine)
+                self._reconstructed = coverage.of_reconstructions(held_out, self._features(), passed)
         if drawn:
             rates, nearest = self._copies(parts, torch.cat(drawn), held_out)
             sums |= rates
@@ -245,6 +249,7 @@ class Evaluator:
             device=self.machine.footprint()["gpu"],
             data=self.wanted.data,
             chance=sets.by_chance(name, held_out.captions, held_out.captions, within=self.wanted.within),
+            reconstructed=self._reconstructed.get(name),
             within=self.wanted.within if name in sets.AMONG else None,
             training=self._check.training.record if self._check and name.startswith("copies") else None,
         )
@@ -281,14 +286,6 @@ class Evaluator:
     def _to_device(self, images: Tensor) -> Tensor:
         """uint8 → float32 in [-1, 1]."""
         return images.to(self.machine.device).float() / 127.5 - 1
-
-
-def check_count(held_out: HeldOut, wanted: list[str]) -> None:
-    """UserError: a measure of sets needs more images."""
-    for name in wanted:
-        fewest = measures.MEASURES[name].fewest
-        if len(held_out) < fewest:
-            raise UserError(f"{name} compares sets of at least {fewest} images, not {len(held_out)}: raise --images")
 
 
 def _in_order(found: Iterable[str], wanted: list[str]) -> list[str]:

@@ -24,6 +24,7 @@ from fluxflow_exp.errors import UserError
 from fluxflow_exp.evaluation import digests
 from fluxflow_exp.evaluation.features import Features
 from fluxflow_exp.evaluation.flow_loss import BATCH
+from fluxflow_exp.evaluation.measures import MEASURES
 from fluxflow_exp.preflight import targets
 from fluxflow_exp.preflight.data import path_problems
 from fluxflow_exp.run import frozen
@@ -60,6 +61,13 @@ class HeldOut:
             made = [network(batch.images) for batch in self.batches("Features of held-out images")]
             self._features = torch.cat(made)
         return self._features
+
+
+def check_count(held_out: HeldOut, name: str) -> None:
+    """UserError: a measure of sets needs more images."""
+    fewest = MEASURES[name].fewest
+    if len(held_out) < fewest:
+        raise UserError(f"{name} compares sets of at least {fewest} images, not {len(held_out)}: raise --images")
 
 
 def progress(parts: Any, description: str, *, total: int) -> Iterator[Any]:

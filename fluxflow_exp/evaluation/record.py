@@ -5,7 +5,7 @@ Two numbers may be held against each other only where all of it but the weights 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 FORMAT = 1
 FOLDER = "evaluations"
 SHOWN_DIGITS = 8  # of a digest, in messages
+TELLS = 0.5  # of `reconstructed`: where it is less, the value tells of the autoencoder
 
 
 # One field for each key of the record, which is flat JSON.
@@ -48,6 +49,7 @@ class Record:
     device: str
     data: list[str]  # overrides of the run's own data; none: its own held-out split
     chance: float | None = None  # the value of pictures that have nothing to do with their prompts, where it has one
+    reconstructed: float | None = None  # of precision and recall: that of the held-out images' own reconstructions
     within: str | None = None  # of retrieval: what captions have alike of the images that it looks at
     training: dict[str, str] | None = None  # name and digest of the training images that it compares with
     nearest: dict[str, Any] | None = None  # of copies: distances to the training images, and the closest pairs
@@ -164,12 +166,26 @@ def table(records: list[Record]) -> str:
                 "" if guidance is None else f"{guidance:g}",
                 *(f"{found[kind].value:.4g}" if kind in found else "" for kind in kinds),
                 f"{first.unit + ', ' if first.unit else ''}{better} is better"
-                + (f" (chance: {first.chance:.2g})" if first.chance is not None else ""),
+                + (f" (chance: {first.chance:.2g})" if first.chance is not None else "")
+                + (f" (reconstructions: {first.reconstructed:.2g})" if first.reconstructed is not None else ""),
                 str(first.n),
                 f"{first.features['name']} {first.features['digest'][:SHOWN_DIGITS]}" if first.features else "",
             ]
         )
     return "\n".join(aligned(lines))
+
+
+def remarks(records: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Where records, as they are written, say little of what was drawn, and why: a sentence, or none."""
+    found = {each["metric"]: each["reconstructed"] for each in records if each.get("reconstructed") is not None}
+    short = {name: value for name, value in found.items() if value < TELLS}
+    if not short:
+        return []
+    values = " and ".join(f"{value:.2g}" for value in short.values())
+    return [
+        f"{' and '.join(short)} {'says' if len(short) == 1 else 'say'} little of what is drawn here: the held-out "
+        f"images' own reconstructions have {values}, so that these features see what the autoencoder loses"
+    ]
 
 
 def _guidance(record: Record) -> str | None:

@@ -2,8 +2,7 @@
 
 from torch import Tensor
 
-from fluxflow_exp.evaluation import distances
-from fluxflow_exp.evaluation.coverage import precision_recall
+from fluxflow_exp.evaluation import coverage, distances
 from fluxflow_exp.evaluation.retrieval import chance, retrieval
 
 AMONG = {"retrieval_1": 1, "retrieval_5": 5}
@@ -24,8 +23,8 @@ def compared(
     `within`: see retrieval.
     """
     found: dict[str, float] = {}
-    if {"precision", "recall"} & {*names}:
-        found["precision"], found["recall"] = precision_recall(real, fake)
+    if {*coverage.NAMES} & {*names}:
+        found |= coverage.precision_recall(real, fake)
     for name in names:
         if name in AMONG:
             found[name] = retrieval(real, fake, captions, prompts, among=AMONG[name], within=within)

@@ -7,6 +7,7 @@ import yaml
 
 from fluxflow_exp import files
 from fluxflow_exp.errors import counted
+from fluxflow_exp.evaluation import record
 from fluxflow_exp.report import facts, gallery, page, panels
 from fluxflow_exp.report.facts import Card
 from fluxflow_exp.report.hours import LABELS
@@ -60,6 +61,7 @@ def write(card: Card) -> str:
         copies=copies,
         results=results,
         going_on=facts.going_on(card),
+        remarks=record.remarks(card.evaluations),
         standings=facts.standings(card),
         columns={key: title for key, title in COLUMNS.items() if any(each.get(key) is not None for each in results)},
         command=shlex.join(["python", "-m", "fluxflow_exp", *card.record.get("overrides", [])]),

@@ -64,6 +64,20 @@ def test_unlike_numbers_are_not_compared_and_why(change: dict[str, object], said
     assert comparable(ONE, replace(ONE, **change)) == f"not the same {said}"  # type: ignore[arg-type]
 
 
+def test_where_reconstructions_fall_short_precision_says_little() -> None:
+    def said(**values: float | None) -> list[str]:
+        return record.remarks(asdict(replace(ONE, metric=name, reconstructed=of)) for name, of in values.items())
+
+    assert said(precision=0.72, recall=0.5, fd=None) == []
+    (line,) = said(precision=0.0, recall=0.004)
+    assert line == (
+        "precision and recall say little of what is drawn here: the held-out images' own reconstructions have 0 and "
+        "0.004, so that these features see what the autoencoder loses"
+    )
+    assert said(precision=0.9, recall=0.3)[0].startswith("recall says little of what is drawn here")
+    assert record.remarks([{"metric": "precision", "value": 0.0}]) == [], "records of earlier versions do not know"
+
+
 def test_records_are_kept_until_they_are_measured_anew_or_the_weights_change(tmp_path: Path) -> None:
     weights, path = tmp_path / "final.safetensors", tmp_path / "evaluations" / "final.json"
     weights.write_bytes(b"one")
