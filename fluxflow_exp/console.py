@@ -104,11 +104,12 @@ class Console:
             self._bar.update(self._task, completed=update, total=length.updates)
 
     def progress(
-        self, length: Length, update: int, metrics: dict[str, float], seconds: float, per_batch: float
+        self, length: Length, update: int, metrics: dict[str, float], seconds: float, per_batch: float, *, left: float
     ) -> None:
-        """The line of FluxFlow's form; `seconds` is the step's training time, `per_batch` the recent rate.
+        """The line of FluxFlow's form; `seconds` is the step's training time, `per_batch` that of a recent update.
 
-        From the second one of a step on, with the time that the rest will take: the first holds what is compiled.
+        From the second one of a step on, with the time that the rest takes, evaluation, pictures and saves included,
+        which is `left`: the first update holds what is compiled.
         """
         if self._quiet:
             return
@@ -119,7 +120,7 @@ class Console:
             f"{per_batch:.2f}s/batch" if per_batch >= 0.1 else f"{per_batch:.3f}s/batch",
         ]
         self._rows += 1
-        eta = [f"ETA {_clock((length.updates - update) * per_batch)}"] if self._rows > 1 else []
+        eta = [f"ETA {_clock(left)}"] if self._rows > 1 else []
         line = " | ".join([f"[{_clock(seconds)}] Step {self._step}", place, *losses, *eta])
         if self._bar:
             self.log(line)

@@ -58,8 +58,8 @@ def test_a_line_holds_place_losses_rate_and_from_the_second_on_the_time_that_is_
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     said = opened(Console())
-    said.progress(LENGTH, 100, METRICS, 61.0, 0.61)
-    said.progress(LENGTH, 210, METRICS, 3700.0, 0.05)
+    said.progress(LENGTH, 100, METRICS, 61.0, 0.61, left=481.0)
+    said.progress(LENGTH, 210, METRICS, 3700.0, 0.05, left=39.5)
     first, second = capsys.readouterr().out.splitlines()[-2:]
     where = "Step vae_gan_spade (2/3)"
     assert first == f"[00:01:01] {where} | Epoch 1/10 | Batch 100/100 | {LOSSES} | 0.61s/batch"
@@ -72,7 +72,7 @@ def test_eighty_columns_cut_neither_losses_nor_rate_off_the_bar() -> None:
     said._terminal = Terminal(file=shown, force_terminal=True, width=80, color_system=None)
     opened(said)
     for update in (100, 210):
-        said.progress(LENGTH, update, METRICS, 61.0, 0.61)
+        said.progress(LENGTH, update, METRICS, 61.0, 0.61, left=481.0)
     said.close_step()
     for word in ("vae_gan_spade (2/3) | Epoch 3/10 | Batch 10/100", LOSSES, "0.61s/batch", "ETA 00:08:01"):
         assert word in shown.getvalue(), word

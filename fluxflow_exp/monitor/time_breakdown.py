@@ -11,6 +11,7 @@ from typing import TypeVar
 from fluxflow_exp.machine import clock
 
 PURPOSES = ("data", "evaluation", "pictures", "saves", "compile")
+BESIDE = ("evaluation", "pictures", "saves")  # what is no part of an update
 # What torch.compile counts, without overlap: from bytecode to kernels, and the backward passes that come later.
 COMPILATIONS = ("entire_frame_compile", "entire_backward_compile")
 
@@ -21,6 +22,7 @@ class TimeBreakdown:
     """Seconds of a loop by purpose; what has no other is `training`."""
 
     def __init__(self) -> None:
+        self.beside = 0.0  # seconds that were spent beside updates, in all
         self.begin()
 
     def begin(self) -> None:
@@ -34,7 +36,9 @@ class TimeBreakdown:
         try:
             yield
         finally:
-            self._seconds[purpose] += clock.now() - started
+            seconds = clock.now() - started
+            self._seconds[purpose] += seconds
+            self.beside += seconds if purpose in BESIDE else 0.0
 
     def waiting(self, batches: Iterable[Part]) -> Iterator[Part]:
         """Pass `batches` on; the time until each is there is spent on data."""

@@ -3,6 +3,7 @@
 import shlex
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from fluxflow_exp.report.panels import Track
 from fluxflow_exp.run import states
 from fluxflow_exp.run.folder import RunFolder
 from fluxflow_exp.run.identity import flatten
-from fluxflow_exp.run.metric_log import read_rows
+from fluxflow_exp.run.metric_log import Row, read_rows
 from fluxflow_exp.run.states import Entry
 
 OURS = "fluxflow_exp, while training"
@@ -198,7 +199,7 @@ def planned(card: Card) -> list[dict[str, Any]]:
                 "step": step,
                 "updates": (meant.get("updates"), update),
                 "micro_batch": (meant.get("micro_batch"), done.get("micro_batch")),
-                "seconds_an_update": (forecast.get("seconds"), seconds / update if seconds and update else None),
+                "seconds_an_update": (forecast.get("seconds"), _seconds_an_update(rows)),
                 "hours": (forecast.get("hours"), seconds / 3600 if seconds is not None else None),
                 "peak_gib": (forecast.get("peak_gib"), done.get("peak_gib")),
                 "tflop_an_update": (forecast.get("tflop"), None),  # counted from the configuration, never measured
@@ -206,6 +207,14 @@ def planned(card: Card) -> list[dict[str, Any]]:
             }
         )
     return found
+
+
+def _seconds_an_update(rows: list[Row]) -> float | None:
+    """The mean of a step's updates, without what was compiled before the first row where there are more."""
+    logged = [(row["global_step"], row["extras"]["batch_time"]) for row in rows if "batch_time" in row["extras"]]
+    spans = [(update - before, each) for (before, _), (update, each) in pairwise([(0, 0.0), *logged])]
+    counted = spans[1:] or spans
+    return sum(span * each for span, each in counted) / sum(span for span, _ in counted) if counted else None
 
 
 def certificates(card: Card) -> list[dict[str, Any]]:

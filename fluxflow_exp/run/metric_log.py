@@ -48,7 +48,9 @@ class MetricLog:
     ) -> None:
         """Append a row of `kind` (train, held_out, held_out_raw, health, samples).
 
-        `update` counts the step's updates, `epoch` from 1.
+        `update` counts the step's updates, `epoch` from 1. `extras` of training rows: `seconds` of the step so far,
+        all included, and `batch_time`, those of an update since the last row, with the wait for its batch, without
+        evaluation, pictures and saves.
         `texts` may have `pictures`: file in `samples/` → what it shows; `tiles`: hashes of a sheet's single pictures
         in its order; and `warnings`: short code → what is wrong and what to try.
         """

@@ -82,7 +82,8 @@ class Trainer(Validated):
         self.catch_up()
         setup.clock.saved()
         self.time_breakdown.begin()
-        self._logged, self._first = (self.update_index, self.seconds), self.update_index + 1
+        self._logged, self._first = (self.update_index, self.seconds, self.time_breakdown.beside), self.update_index + 1
+        self._entered = self._logged
         self._began = clock.now() - self.seconds
         setup.folder.report_bad(setup.data.bad, setup.data, setup.console.say)
         setup.start_up.ends("checkpoint")
@@ -259,14 +260,18 @@ class Trainer(Validated):
         setup.console.advance(self.length, update)
         if not self._row_is_due() and update != self._first:  # the first is shown at once: a row may be minutes away
             return
-        per_batch = (self.seconds - self._logged[1]) / max(update - self._logged[0], 1)
+        now = (update, self.seconds, self.time_breakdown.beside)
+        updates, seconds, beside = (new - old for new, old in zip(now, self._logged, strict=True))
+        per_batch = max(seconds - beside, 0.0) / max(updates, 1)
+        beside_each = (now[2] - self._entered[2]) / max(update - self._entered[0], 1)  # over all: it comes in lumps
+        left = (self.length.updates - update) * (per_batch + beside_each)
         if self._row_is_due():
             self.settle()  # the step may have ended just now
             metrics = self.window.take() | self.scheduled()
-            self._logged = (update, self.seconds)
+            self._logged = now
             rates = {name: player.rate() for name, player in self.players.items()}
             self.write_row("train", metrics, rates, {"seconds": self.seconds, "batch_time": per_batch})
-        setup.console.progress(self.length, update, metrics, self.seconds, per_batch)
+        setup.console.progress(self.length, update, metrics, self.seconds, per_batch, left=left)
 
 
 def _readers(setup: StepContext) -> list[int] | None:

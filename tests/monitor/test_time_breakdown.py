@@ -41,6 +41,9 @@ def test_what_has_no_purpose_is_training(clock: Clock, monkeypatch: pytest.Monke
     }  # fmt: skip
     clock.now += 1
     assert found.take()["training"] == 1.0
+    with found.during("saves"):
+        clock.now += 4
+    assert found.beside == 9.0  # over all, without data
 
 
 def test_an_error_counts_as_well(clock: Clock) -> None:

@@ -180,6 +180,15 @@ def test_counts_are_no_shares_and_what_is_only_predicted_has_no_reality(run: Run
     assert found["plan"][0]["tflop_an_update"] == (1.9, None)  # no row of a run holds its work
 
 
+def test_seconds_an_update_are_the_mean_of_rows_without_the_one_that_holds_what_was_compiled() -> None:
+    rows: list[dict[str, Any]] = [
+        {"global_step": update, "extras": {"batch_time": each}} for update, each in ((3, 9.0), (6, 2.0), (8, 1.0))
+    ]
+    assert facts._seconds_an_update(rows) == (3 * 2 + 2 * 1) / 5
+    assert facts._seconds_an_update(rows[:1]) == 9.0
+    assert facts._seconds_an_update([{"global_step": 4, "extras": {}}]) is None
+
+
 def test_what_is_no_run_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert report.cli([str(tmp_path)]) == 2
     assert "there is no run in" in capsys.readouterr().err
