@@ -3,7 +3,6 @@
 import hashlib
 import json
 import re
-import shlex
 from collections.abc import Iterable
 from typing import Any
 
@@ -12,7 +11,6 @@ IDENTITY = ("model", "data", "stage", "optimizer", "scheduler", "seed")
 ASIDE = ("_path", "_file", "description", "max_bad_fraction", "cache_gib", "cache_folder")
 EXTENSIBLE = ("n_epochs", "max_updates", "minutes")
 ABSENT = "(absent)"  # in the place of a value
-FEW = 4  # words that a message names; a run that differs in more was not meant
 
 
 def identity_differences(config: dict[str, Any], frozen: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
@@ -31,39 +29,6 @@ def is_extension(config: dict[str, Any], frozen: dict[str, Any]) -> bool:
     longer = {"minutes", *(f"stage.steps.{last}.{key}" for key in EXTENSIBLE)}
     differing = identity_differences(config, frozen)
     return config["resume"] == "extend" and bool(differing) and set(differing) <= longer
-
-
-def tell(differing: dict[str, tuple[Any, Any]]) -> str:
-    """A line for each key; one for a step that only one of both has."""
-    lines: dict[str, None] = {}
-    for key, (theirs, mine) in differing.items():
-        step = re.match(r"stage\.steps\.[^.]+", key)
-        before, now = differing.get(f"{step[0]}.n_epochs", (0, 0)) if step else (0, 0)  # every step has one
-        if step and ABSENT in (before, now):
-            lines[f"    {step[0]}: {'asked' if before == ABSENT else 'there'} alone"] = None
-        else:
-            lines[f"    {key}: {_shown(theirs)} there, {_shown(mine)} asked"] = None
-    return "\n".join(lines)
-
-
-def _shown(value: Any) -> str:
-    return ABSENT if value == ABSENT else "null" if value is None else repr(value)
-
-
-def words_back(differing: dict[str, tuple[Any, Any]]) -> list[str]:
-    """Overrides that ask for what is there, for a shell; none if they are many.
-
-    A key that repeats name and values of a shorter one follows it.
-    """
-    leading: dict[tuple[str, str], str] = {}
-    for key in sorted(differing, key=lambda key: key.count(".")):
-        leading.setdefault((key.rpartition(".")[2], repr(differing[key])), key)
-    words = []
-    for key in leading.values() if len(leading) <= FEW else ():
-        theirs, mine = differing[key]
-        value = json.dumps(theirs, ensure_ascii=False)
-        words.append(f"~{key}" if theirs == ABSENT else f"{'+' if mine == ABSENT else ''}{key}={value}")
-    return [shlex.quote(word) for word in words]
 
 
 def identity_digest(frozen: dict[str, Any]) -> str:

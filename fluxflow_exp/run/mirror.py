@@ -15,9 +15,10 @@ from fluxflow_exp import files
 from fluxflow_exp.errors import UserError, counted
 from fluxflow_exp.machine import clock
 from fluxflow_exp.run import digest_list, failures, generation, progress, tally
+from fluxflow_exp.run.differing import Differing, given
 from fluxflow_exp.run.folder import Mirror, RunFolder, free_name
 from fluxflow_exp.run.generation import File, Generation
-from fluxflow_exp.run.identity import identity, identity_differences, is_extension, starts, tell
+from fluxflow_exp.run.identity import identity, identity_differences, is_extension, starts
 from fluxflow_exp.run.progress import Progress
 
 if TYPE_CHECKING:
@@ -185,7 +186,7 @@ def _of_this_name(mirror: Mirror, folder: RunFolder, values: dict[str, Any]) -> 
     if named and not same:
         raise UserError(
             f"{named[-1].home} is the copy of another run of this name ({named[-1].progress}):\n"
-            f"{tell(differing[-1])}\n"
+            f"{Differing.of(differing[-1], values, named[-1].config, given()).tell()}\n"
             "  Give this one its own name=…, or say resume=fresh to start anew; the copy stays"
         )
     return max(same, key=lambda each: each.time, default=None)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
@@ -15,6 +14,7 @@ from fluxflow_exp.console import Console
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.machine import clock
 from fluxflow_exp.run import inputs, mirror, provenance, refusals, tally, time_budget
+from fluxflow_exp.run.differing import given
 from fluxflow_exp.run.folder import RunFolder
 from fluxflow_exp.run.inputs import Inputs
 from fluxflow_exp.run.refusals import Standing
@@ -69,7 +69,7 @@ def _open(
     if created:
         _must_be_held(folder)
         refusals.refuse_foreign(folder)
-        create(folder, values, _given())
+        create(folder, values, given())
     found = refusals.standing(folder, values, lengths)
     record, left = found.record, found.left
     _note_finished(record, inputs, [name for name in lengths if name not in left], console)
@@ -86,7 +86,7 @@ def _open(
         if told:
             console.say("\n  ".join(told))
     if found.longer:
-        extend(folder, record, values, _given())
+        extend(folder, record, values, given())
     before = record.get("planned", {})
     record["planned"] = {n: asdict(e) if n in left else before.get(n, asdict(e)) for n, e in found.lengths.items()}
     for name in lengths:
@@ -165,11 +165,6 @@ def undone(folder: RunFolder, ranks: Ranks, *, undo: bool) -> Iterator[None]:
             with suppress(OSError):  # not empty, or a link
                 each.rmdir()
         raise
-
-
-def _given() -> list[str]:
-    """The overrides of this command line."""
-    return [word for word in sys.argv[1:] if word[:1] == "~" or (word[:1] != "-" and "=" in word)]
 
 
 def _start(

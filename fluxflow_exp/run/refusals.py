@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 from fluxflow_exp import files
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.run import digest_list, summary, tally, time_budget
+from fluxflow_exp.run.differing import Differing, given
 from fluxflow_exp.run.folder import RunFolder, run_path
-from fluxflow_exp.run.identity import EXTENSIBLE, IDENTITY, identity_differences, is_extension, tell, words_back
+from fluxflow_exp.run.identity import EXTENSIBLE, IDENTITY, identity_differences, is_extension
 from fluxflow_exp.run.inputs import Inputs
 from fluxflow_exp.run.lock import taken
 
@@ -156,6 +157,12 @@ def differences(folder: RunFolder, values: dict[str, Any]) -> dict[str, tuple[An
     return identity_differences(values, frozen)
 
 
+def sorted_out(folder: RunFolder, values: dict[str, Any], differing: dict[str, tuple[Any, Any]]) -> Differing:
+    """The `differences` by what they come from: the words of that run and of this command come first."""
+    words = folder.read_record().get("overrides", []) if folder.exists() else []
+    return Differing.of(differing, values, folder.frozen(), [*words, *given()])
+
+
 def extends(folder: RunFolder, values: dict[str, Any]) -> bool:
     """Whether the command asks for more epochs of the last step, and says so."""
     return is_extension(values, folder.frozen())
@@ -172,11 +179,10 @@ def refuse_other(folder: RunFolder, values: dict[str, Any]) -> None:
     if values["resume"] == "extend":
         extend = "; resume=extend is for another length of the last step alone"
         unmeant = {key: pair for key, pair in differing.items() if key.rpartition(".")[2] not in EXTENSIBLE}
-    words = words_back(unmeant)
+    words = sorted_out(folder, values, unmeant).words_back()
     back = f"  To go on with that one, say {' '.join(words)}\n" if words else ""
-    raise UserError(
-        f"{folder.path} holds a run with another configuration:\n{tell(differing)}\n{back}  {FOLDER}{extend}"
-    )
+    told = sorted_out(folder, values, differing).tell()
+    raise UserError(f"{folder.path} holds a run with another configuration:\n{told}\n{back}  {FOLDER}{extend}")
 
 
 def sharing_problems(values: dict[str, Any], *, swept: str = "") -> list[str]:

@@ -161,7 +161,7 @@ def labels(overrides: list[list[str]]) -> list[str]:
 def _changes(folder: RunFolder, values: dict[str, Any]) -> list[str]:
     if refusals.extends(folder, values):
         return []
-    differing = refusals.differences(folder, values)
+    differing = refusals.sorted_out(folder, values, refusals.differences(folder, values)).first()
     return [f"{key}: {theirs!r} there, {mine!r} now" for key, (theirs, mine) in differing.items()]
 
 

@@ -8,9 +8,10 @@ from fluxflow_exp.errors import UserError, did_you_mean
 from fluxflow_exp.evaluation.measures import MEASURES, ON_SCHEDULE
 from fluxflow_exp.monitor.metrics import higher_is_better
 from fluxflow_exp.preflight import check, words
+from fluxflow_exp.run.differing import leading
 from fluxflow_exp.run.identity import ABSENT, flatten, identity_differences
 from fluxflow_exp.study import evaluating
-from fluxflow_exp.study.runs import SHOWN_KEYS, Run, distinct, words_of
+from fluxflow_exp.study.runs import SHOWN_KEYS, Run, words_of
 from fluxflow_exp.study.spec import Spec
 
 ALWAYS = ("val_psnr", "val_l1", "val_flow", "prompt_accuracy")  # held-out rows, whatever evaluation.metrics says
@@ -150,7 +151,7 @@ def apart(spec: Spec, runs: dict[str, Run]) -> list[str]:
     """For each arm but the reference, the keys in which both differ, with both values."""
     lines = []
     for arm in list(spec.arms)[1:]:
-        found = distinct(identity_differences(runs[arm].values, runs[spec.reference].values))
+        found = leading(identity_differences(runs[arm].values, runs[spec.reference].values))
         keys = [f"{key} {mine} (there {theirs})" for key, (theirs, mine) in found.items()]
         more = f", and {len(keys) - SHOWN_KEYS} more" if len(keys) > SHOWN_KEYS else ""
         lines.append(f"{arm} differs from {spec.reference} in {', '.join(keys[:SHOWN_KEYS])}{more}")

@@ -15,6 +15,7 @@ from fluxflow_exp.config.override_words import as_text
 from fluxflow_exp.config.overrides import composed
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.run import lookup, refusals, states
+from fluxflow_exp.run.differing import leading
 from fluxflow_exp.run.folder import RunFolder, run_path
 from fluxflow_exp.study.spec import Spec, merged
 from fluxflow_exp.sweep import jobs
@@ -105,18 +106,10 @@ def _reason(spec: Spec, folder: RunFolder, known: set[tuple[str, ...]], seeds: s
             return None  # whether its configuration has changed since, its state says
         return f"seed {seed} is not asked for"
     differing = min((refusals.differences(folder, each.values) for each in candidates), key=len)
-    named = distinct(differing).items()
+    named = leading(differing).items()
     keys = [f"{key}: {theirs!r} there, {mine!r} now" for key, (theirs, mine) in named if key != "seed"]
     more = f" and {len(keys) - SHOWN_KEYS} more" if len(keys) > SHOWN_KEYS else ""
     return f"stale ({'; '.join(keys[:SHOWN_KEYS]) or 'other overrides'}{more})"
-
-
-def distinct(differing: dict[str, tuple[Any, Any]]) -> dict[str, tuple[Any, Any]]:
-    """Of keys with one last name and the same values, as those that read another one have, the shortest alone."""
-    kept: dict[tuple[str, ...], str] = {}
-    for key in sorted(differing, key=len):
-        kept.setdefault((key.rpartition(".")[2], *map(repr, differing[key])), key)
-    return {key: values for key, values in differing.items() if key in kept.values()}
 
 
 def _counted(runs: int) -> str:

@@ -8,7 +8,7 @@ from fluxflow_exp import files
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.run import opening, states
 from fluxflow_exp.study.course import Course
-from fluxflow_exp.study.runs import Run, distinct, refuse_changed
+from fluxflow_exp.study.runs import Run, refuse_changed
 from tests.study.test_spec import FIVE, study
 
 
@@ -56,9 +56,3 @@ def test_a_run_whose_files_have_changed_is_refused(tmp_path: Path) -> None:
     run.folder.freeze({**frozen, "optimizer": {**frozen["optimizer"], "lr": 0.5}})
     with pytest.raises(UserError, match=r"large, seed 0: stale: .*0\.5 there.*resume=fresh moves such runs aside"):
         refuse_changed([run])
-
-
-def test_of_keys_that_follow_another_one_that_one_is_told() -> None:
-    found = {"model.activation": ("silu", "relu"), "model.expander.activation": ("silu", "relu"),
-             "model.flow.activation": ("gelu", "relu"), "seed": (0, 1)}  # fmt: skip
-    assert list(distinct(found)) == ["model.activation", "model.flow.activation", "seed"]
