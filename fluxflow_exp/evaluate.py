@@ -17,6 +17,7 @@ from fluxflow_exp.errors import UserError
 from fluxflow_exp.evaluation import measures, record
 from fluxflow_exp.evaluation.arguments import TAKERS, parser, problems
 from fluxflow_exp.run import failures
+from fluxflow_exp.run.holders import holding
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,10 +38,13 @@ def evaluate(
 
     UserError: something that was asked for by name cannot be measured.
     """
-    from fluxflow_exp.evaluation.published_model import Subject
+    from fluxflow_exp.evaluation.published_model import FLOW, Subject
 
     published.allow(options.trust)
-    subject = Subject(options.source, config=options.config)
+    drawn = any(
+        measures.MEASURES[name].of != "reconstructions" for name in measures.MEASURES.keys() & (options.metrics or [])
+    )
+    subject = Subject(options.source, config=options.config, parts=FLOW[:1] if drawn else ())
     subject.check_trusted(data=not options.overrides)
     inside = f"{subject.run.path}, weights/{subject.file.name}" if subject.run else str(subject.file)
     print(f"EVALUATE: {inside}", flush=True)
@@ -71,12 +75,14 @@ def _chosen(options: argparse.Namespace, subject: Subject) -> tuple[list[str], d
     if unknown:
         raise UserError(*unknown)
     taught = _taught(options, subject)
+    able = holding(subject.run.weights, FLOW[:1]) if subject.run else []
+    elsewhere = f"name {able[0]}" if able else "a run with a flow step has them"
     reasons = {}
     for name, measure in measures.MEASURES.items():
         autoencoder = measure.of == "reconstructions"
         lacking = subject.lacks(AUTOENCODER if autoencoder else (*AUTOENCODER, *FLOW))
         if lacking:
-            trained = "" if autoencoder else ": a run with a flow step has them"
+            trained = "" if autoencoder else f": {elsewhere}"
             reasons[name] = f"{subject.file} comes with no {' and no '.join(lacking)}{trained}"
         elif name in taught:
             reasons[name] = f"{options.features} taught this model, and does not judge it: --features ANOTHER"

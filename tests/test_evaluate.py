@@ -285,21 +285,21 @@ def test_guidance_of_an_autoencoder_is_refused_with_the_reason(run: Path, capsys
     assert evaluate.main([str(run / "weights" / "vae.safetensors"), "--guidance", "4", "--device", "cpu"]) == 2
     said = capsys.readouterr().err
     assert "none of these is measured: " in said
-    assert said.count("comes with no flow_processor and no text_encoder: a run with a flow step has them") == 1
+    assert said.count("comes with no flow_processor and no text_encoder: name ") == 1
 
 
 def test_what_an_autoencoder_alone_does_not_allow_is_said_once(
     run: Path, features: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     alone = run / "weights" / "vae.safetensors"
-    reason = f"{alone} comes with no flow_processor and no text_encoder: a run with a flow step has them"
+    reason = f"{alone} comes with no flow_processor and no text_encoder: name {run / 'weights' / 'final.safetensors'}"
     assert evaluate.main([str(alone), "--metrics", "psnr", "fd", "retrieval_1", "--device", "cpu"]) == 2
     assert f"error: --metrics fd retrieval_1: {reason}\n" in capsys.readouterr().err
     measure(alone, "--images", "8", "--features", str(features), out=tmp_path / "out.json")
     said = capsys.readouterr().out
     without = [name for name, measure in measures.MEASURES.items() if measure.of != "reconstructions"]
     assert f"left out: {', '.join(without)}: {reason}\n" in said
-    assert said.count("a run with a flow step has them") == 1
+    assert said.count("comes with no flow_processor") == 1
     assert said.index("left out: ") < said.index("metric "), "before what is measured"
     assert files.read_json(tmp_path / "out.json")["left_out"]["fd"] == reason
 
@@ -315,6 +315,13 @@ def test_the_run_is_named_first_and_what_puts_it_on_the_card_last(
         assert f"python -m fluxflow_exp.report {run} puts it on the card" in said.out
         # No terminal is there: a line for what is done instead of a bar, and no empty ones.
         assert said.err.splitlines() == ["Reading held-out images …", "Reconstructing, averaged weights …"]
+
+
+def test_only_files_that_can_do_it_are_proposed(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    absent = run / "weights" / "vea.safetensors"
+    assert evaluate.main([str(absent), "--metrics", "fd", "--device", "cpu"]) == 2
+    able = " or ".join(str(absent.with_name(f"{name}.safetensors")) for name in ("final", "flow"))
+    assert capsys.readouterr().err == f"error: there is no file {absent}: name {able}\n"
 
 
 @pytest.mark.parametrize("text", ["hello\n", "model: [\n", "model: {}\nseed: 0\n"])

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fluxflow_exp.config.autoencoder import HALVES
+from fluxflow_exp.convert.weights import holders_of
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.models import weights
 from fluxflow_exp.run import lookup
@@ -23,12 +24,9 @@ def convert(source: Path, output: Path, *, scaling_factor: float | None = None) 
         raise UserError(f"--scaling_factor must be a positive number, not {scaling_factor}")
     if output.exists():
         raise UserError(f"{output} exists; remove it or name another folder")
-    source = lookup.weights(source)
+    source = lookup.weights(source, parts=TARGETS)
     try:
-        holders = weights.find_parts(source)
-        missing = [part for part in TARGETS if part not in holders]
-        if missing:
-            raise ValueError(f"{source} holds no {' and no '.join(missing)}")
+        holders = holders_of(source, tuple(TARGETS))
         nodes = {part: weights.node_of(holders[part], part, weights.read_facts(holders[part])) for part in TARGETS}
         other = [part for part, node in nodes.items() if node["_target_"] != TARGETS[part]]
         if other:

@@ -12,6 +12,7 @@ from fluxflow_exp import files
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.models import tensor_files, weights
 from fluxflow_exp.run import lookup
+from fluxflow_exp.run.holders import instead
 
 THEIRS = "flxflow_final.safetensors"
 PREFIX = {"compressor": "diffuser.compressor.", "expander": "diffuser.expander."}
@@ -64,12 +65,9 @@ def _to_ours(source: Path, output: Path) -> list[str]:
 
 
 def _to_theirs(source: Path, output: Path) -> list[str]:
-    source = lookup.weights(source)
+    source = lookup.weights(source, parts=PREFIX)
     try:
-        holders = weights.find_parts(source)
-        missing = [part for part in PREFIX if part not in holders]
-        if missing:
-            raise ValueError(f"{source} holds no {' and no '.join(missing)}")
+        holders = holders_of(source, tuple(PREFIX))
         nodes = {part: weights.node_of(holders[part], part, weights.read_facts(holders[part])) for part in PREFIX}
         states = {part: weights.read_part(holders[part], part) for part in PREFIX}
     except ValueError as error:
@@ -92,6 +90,16 @@ def _to_theirs(source: Path, output: Path) -> list[str]:
         f"{output}: {len(tensors)} tensors for FluxCompressor and FluxExpander of fluxflow 0.3",
         *(f"not convertible, left out: {name} ({_reason(name)})" for name in left),
     ]
+
+
+def holders_of(source: Path, parts: tuple[str, ...]) -> dict[str, Path]:
+    """Part → file, of a run or a file of ours that has `parts`. ValueError: some of them are not there."""
+    found = weights.find_parts(source)
+    missing = [part for part in parts if part not in found]
+    if missing:
+        beside = instead(source.parent, parts) if source.is_file() else ""
+        raise ValueError(f"{source} holds no {' and no '.join(missing)}{beside}")
+    return found
 
 
 def _opened(path: Path) -> Any:

@@ -37,11 +37,13 @@ class Parts:
 class Subject:
     """A run folder, or a published file in one; outside of one with the run's `config`.
 
+    Where that is not there, files are proposed that hold `parts`.
+
     UserError: there are no weights, or nothing says what they were trained on.
     """
 
-    def __init__(self, source: Path, *, config: Path | None = None) -> None:
-        self.file = _file(source)
+    def __init__(self, source: Path, *, config: Path | None = None, parts: tuple[str, ...] = ()) -> None:
+        self.file = _file(source, parts)
         try:
             self.facts = weights.read_facts(self.file)
         except ValueError as error:
@@ -142,9 +144,9 @@ class Subject:
         return {**weights.find_parts(self.run.path, steps=steps), **own}
 
 
-def _file(source: Path) -> Path:
+def _file(source: Path, parts: tuple[str, ...]) -> Path:
     """The weights that `source` names: of a run its final ones, or those of its last finished step."""
-    source = lookup.weights(source)
+    source = lookup.weights(source, parts=parts)
     final = files.weights_folder(source) / "final.safetensors"
     if source.is_file() or final.is_file():
         return source if source.is_file() else final

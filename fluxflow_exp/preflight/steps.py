@@ -195,7 +195,8 @@ def _parts(step: dict[str, Any], where: str, made: set[str], values: dict[str, A
     first = next(iter(trainer.PLAYERS))
     if set(trainer.PLAYERS[first]) <= set(step["freeze"]) or first not in step["optimizers"]:
         found.append(f"{where} trains nothing of {' and '.join(trainer.PLAYERS[first])}: see its freeze and optimizers")
-    given = _given(step["init_from"], where, values["model"], found)
+    needs = [part for part in trainer.USES if part not in made]
+    given = _given(step["init_from"], where, values["model"], found, needs)
     given |= {part for part in PARTS if begins_trained(values["model"][part])}
     uses, spread = trainer.USES, not deterministic(values["model"]["compressor"])
     if _reconstructs(step) and step["trainer"].get("kl") and not spread:
@@ -240,15 +241,18 @@ def _losses(trainer: dict[str, Any], where: str, model: dict[str, Any]) -> list[
     return found
 
 
-def _given(source: str | None, where: str, model: dict[str, Any], found: list[str]) -> set[str]:
-    """The parts that `init_from` holds, all of them where that cannot be said; shapes are compared with the model's."""
+def _given(source: str | None, where: str, model: dict[str, Any], found: list[str], needs: list[str]) -> set[str]:
+    """The parts that `init_from` holds, all of them where that cannot be said; shapes are compared with the model's.
+
+    For a file that is not there others are proposed that hold what the step `needs`.
+    """
     if source is None:
         return set()
     path = Path(source).expanduser()
     try:
         holders = weights.find_parts(path)
     except ValueError as error:
-        found.append(f"{where}.init_from: {_absent(path) or error}")
+        found.append(f"{where}.init_from: {_absent(path, needs) or error}")
         return set(PARTS)
     for part, holder in holders.items():
         wanted = weights.expected_shapes(model[part])
@@ -271,10 +275,10 @@ def _given(source: str | None, where: str, model: dict[str, Any], found: list[st
     return set(holders)
 
 
-def _absent(path: Path) -> UserError | None:
+def _absent(path: Path, needs: list[str]) -> UserError | None:
     """What is wrong with a path that is not there, or a folder that is no run; None: what it holds is wrong."""
     try:
-        lookup.weights(path)
+        lookup.weights(path, parts=needs)
     except UserError as error:
         return error
     return None

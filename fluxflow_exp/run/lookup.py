@@ -6,11 +6,13 @@ from pathlib import Path
 
 from fluxflow_exp import files
 from fluxflow_exp.errors import UserError, did_you_mean
+from fluxflow_exp.run import holders
 from fluxflow_exp.run.folder import RunFolder
 
 EXAMPLE = "name a run folder, e.g. outputs/quickstart"
 SHOWN = 4  # runs that a message lists
-UNENDED = "it is written when the last step of a run ends: name a run that has ended, or a published file"
+WRITTEN = "is written when the last step of a run ends"
+UNENDED = f"it {WRITTEN}: name a run that has ended, or a published file"
 
 
 def one(path: Path) -> RunFolder:
@@ -40,11 +42,14 @@ def several(paths: Iterable[Path], *, aside: bool = False) -> list[RunFolder]:
     return list(found.values())
 
 
-def weights(path: Path) -> Path:
+def weights(path: Path, *, parts: Iterable[str] = ()) -> Path:
     """What `path` means where weights are wanted: a file, or the run's folder, or a weights/ that stands alone.
 
-    UserError: it is none of these.
+    UserError: it is none of these; files that hold `parts` are proposed for one that is not there.
     """
+    if path.suffix == ".safetensors" and not path.exists() and path.parent.name == "weights" and path.parent.is_dir():
+        unended = f", which {WRITTEN}" if path.name == holders.FINAL else ""
+        raise UserError(f"there is no file {path}{unended}{holders.instead(path.parent, parts)}")
     run = around(path)
     if path.is_file():
         if run and path.suffix != ".safetensors":
@@ -59,10 +64,12 @@ def final(path: Path) -> Path:
     """The file of a whole model that `path` means (see `weights`). UserError: there is none."""
     run = around(path.parent) if path.suffix == ".safetensors" and not path.exists() else None
     if run:  # whose other files are no whole models: none of them is proposed
-        whole = run.weights / "final.safetensors"
-        raise UserError(
-            f"there is no file {path}: name {whole}" if whole.is_file() else f"there is no {whole}: {UNENDED}"
-        )
+        whole = run.weights / holders.FINAL
+        if not whole.is_file():
+            raise UserError(f"there is no {whole}: {UNENDED}")
+        able = whole in holders.holding(run.weights, ["flow_processor"])
+        way = f": name {whole}" if able else f", and {whole} has no flow: name a run with a flow step"
+        raise UserError(f"there is no file {path}{way}")
     found = weights(path)
     if found.is_file():
         return found

@@ -146,3 +146,15 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     save_file(tensors, tmp_path / "lacking.safetensors")
     with pytest.raises(UserError, match=r"to_rgb_conv\.0\.weight: None there"):
         convert(tmp_path / "lacking.safetensors", tmp_path / "out.safetensors", to="ours")
+
+
+def test_a_file_without_an_autoencoder_names_one_beside_it_that_has_it(tmp_path: Path) -> None:
+    more = {"kind": "ema", "model": {}, "text_encoder": "embed", "img_size": 32, "downscale": 4, "flow": None}
+    for index, (step, parts) in enumerate({"vae": tuple(PREFIX), "flow": ("flow_processor",)}.items()):
+        facts = {"index": index, "trained": dict.fromkeys(parts, step), **more}
+        weights.publish(tmp_path / f"{step}.safetensors", {part: {"x": torch.zeros(1)} for part in parts}, facts)
+    with pytest.raises(UserError) as error:
+        convert(tmp_path / "flow.safetensors", tmp_path / "theirs.safetensors", to="fluxflow")
+    assert str(error.value) == (
+        f"{tmp_path}/flow.safetensors holds no compressor and no expander: name {tmp_path}/vae.safetensors"
+    )

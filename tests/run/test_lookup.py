@@ -1,12 +1,24 @@
 """What a path on a command line means, whichever command it is given to."""
 
+import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.run import lookup
 from fluxflow_exp.run.folder import RunFolder
+
+
+def published(path: Path, index: int, parts: tuple[str, ...]) -> None:
+    """A file that says that it holds `parts`."""
+    facts = {
+        "format": 1, "index": index, "kind": "ema", "model": {}, "trained": dict.fromkeys(parts, "vae"),
+        "text_encoder": "embed", "img_size": None, "downscale": 8, "flow": None,
+    }  # fmt: skip
+    save_file({"x": np.zeros(1, np.float32)}, path, {"fluxflow_exp": json.dumps(facts)})
 
 
 @pytest.fixture
@@ -14,8 +26,9 @@ def outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Two runs, one with published weights, the other moved aside; and a file that is no run's."""
     for name in ("vae", "vae.old-1"):
         RunFolder(tmp_path / "outputs" / name).create({}, {})
-    for name in ("vae.safetensors", "final.safetensors"):
-        (tmp_path / "outputs" / "vae" / "weights" / name).touch()
+    autoencoder = ("compressor", "expander")
+    published(tmp_path / "outputs" / "vae" / "weights" / "vae.safetensors", 1, autoencoder)
+    published(tmp_path / "outputs" / "vae" / "weights" / "final.safetensors", 2, (*autoencoder, "flow_processor"))
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "prompts.txt").touch()
     monkeypatch.chdir(tmp_path)
@@ -92,6 +105,9 @@ def test_weights_are_a_file_or_those_of_the_run(outputs: Path, tmp_path: Path) -
         UserError, match=r"there is no file outputs/vae/weights/fnal.safetensors: name outputs/.*/final"
     ):
         lookup.final(final.with_name("fnal.safetensors"))
+    published(final, 2, ("compressor", "expander"))
+    with pytest.raises(UserError, match=r"fnal.safetensors, and outputs/vae/weights/final.safetensors has no flow"):
+        lookup.final(final.with_name("fnal.safetensors"))
     final.unlink()
     said = r"^there is no outputs/vae/weights/final.safetensors: it is written when the last step of a run ends"
     for name in ("final", "vea"):
@@ -101,3 +117,31 @@ def test_weights_are_a_file_or_those_of_the_run(outputs: Path, tmp_path: Path) -
     alone.mkdir(parents=True)
     assert lookup.weights(alone) == alone
     assert lookup.weights(alone.parent) == alone.parent
+
+
+def test_files_are_proposed_that_hold_what_is_needed(outputs: Path) -> None:
+    folder = outputs / "vae" / "weights"
+    for name in ("flow.raw", "flow.lora", "torn"):
+        (folder / f"{name}.safetensors").write_bytes(b"not whole" * 9)
+    published(folder / "flow.safetensors", 3, ("flow_processor", "text_encoder"))
+
+    def said(name: str, *parts: str) -> str:
+        with pytest.raises(UserError) as error:
+            lookup.weights(folder / name, parts=parts)
+        return str(error.value)
+
+    assert said("fnal.safetensors") == (
+        f"there is no file {folder}/fnal.safetensors: name {folder}/final.safetensors or {folder}/flow.safetensors or "
+        f"{folder}/vae.safetensors"
+    )
+    assert said("vea.safetensors", "flow_processor").endswith(
+        f": name {folder}/final.safetensors or {folder}/flow.safetensors"
+    )
+    (folder / "final.safetensors").unlink()
+    assert said("final.safetensors", "compressor", "expander") == (
+        f"there is no file {folder}/final.safetensors, which is written when the last step of a run ends: "
+        f"name {folder}/vae.safetensors"
+    )
+    assert said("x.safetensors", "expander", "text_encoder") == (
+        f"there is no file {folder}/x.safetensors, and no file in {folder} holds expander and text_encoder"
+    )
