@@ -4,6 +4,7 @@ The same command continues after any kill, and leaves out what is done.
 """
 
 import argparse
+import shlex
 import sys
 from typing import TYPE_CHECKING
 
@@ -27,7 +28,8 @@ def main(arguments: list[str] | None = None) -> int:
     if options.status:
         from fluxflow_exp.study import status
 
-        return status.show(Course(spec, search=False, trains=False))
+        given = shlex.join(["python", "-m", "fluxflow_exp.study", *(word for word in words if word != "--status")])
+        return status.show(Course(spec, search=False, trains=False), given)
     print(f"STUDY: {spec.question}\n  {spec.source}; folder {spec.folder}", flush=True)
     lacking = launch.lacking(spec) if options.plan or not spec.folder.exists() else None  # what is done needs none
     if lacking and not options.plan:

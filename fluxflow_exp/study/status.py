@@ -8,11 +8,17 @@ from fluxflow_exp.study.course import Course
 from fluxflow_exp.study.runs import Run
 
 PAGE = "study.html"
+UNANSWERED = "Not answered yet"
 ENDED = {states.DONE, states.FAILED}
+UNDER_WAY = {states.RUNNING, states.QUEUED}
+COMMAND = "the study's command"
 
 
-def show(course: Course) -> int:
-    """Print a line for each run; 0: all are done and the answer is written, 1: not, or one failed."""
+def show(course: Course, command: str = COMMAND) -> int:
+    """Print a line for each run; 0: all are done and the answer is written, 1: not, or one failed.
+
+    `command`: what to type, to begin or to go on.
+    """
     spec = course.spec
     rows = [(f"{run.arm} {_rate(course, run)}seed {run.seed}", run.entry()) for run in course.trials()]
     runs: list[Run] = []
@@ -26,15 +32,29 @@ def show(course: Course) -> int:
     else:
         print("The learning rates are not chosen yet")
     print(f"{spec.question}\n{spec.folder}\n{states.table(rows, noun='run')}")
-    hours = sum(cost.spent(run) for run in [*course.trials(), *runs])
-    print(f"  {cost.shown_hours(hours, course.unit)} so far")
+    begun = {entry.state for _, entry in rows} - {states.NEW}
+    if begun:
+        hours = sum(cost.spent(run) for run in [*course.trials(), *runs])
+        print(f"  {cost.shown_hours(hours, course.unit)} so far")
     for line in course.unused(spec.seeds if spec.seeds is not None else list(range(1000))):
         print(f"  Note: {line}")
     ended = bool(runs) and all(entry.state in ENDED for _, entry in rows)
     problem = _unanswered(course, runs, ended=ended)
+    if problem == UNANSWERED:
+        under_way = sum(entry.state in UNDER_WAY for _, entry in rows)
+        problem = _what_next(command, begun=bool(begun), under_way=under_way)
     lost = failed(course.lost(runs))
     print(f"  {problem or f'Answered: {spec.folder / PAGE}'}{f'. {lost}' if lost and not problem else ''}")
     return 1 if problem or lost else 0
+
+
+def _what_next(command: str, *, begun: bool, under_way: int) -> str:
+    """Of a study without an answer: how far it is, and what to do."""
+    if under_way:
+        return f"{UNANSWERED}: {counted(under_way, 'run')} under way"
+    if begun:
+        return f"{UNANSWERED}; to go on: {command}"
+    return f"Nothing was run yet; to begin: {command} (with --plan it only says what that costs)"
 
 
 def failed(runs: list[Run]) -> str:
@@ -53,7 +73,7 @@ def _unanswered(course: Course, runs: list[Run], *, ended: bool) -> str | None:
             f"The answer on the page {page} is of an earlier form of this study; the study's command answers this one"
         )
     if not there or not ended or there.unfinished:
-        return "Not answered yet; the study's command goes on"
+        return UNANSWERED
     return None
 
 

@@ -88,7 +88,25 @@ def test_the_status_names_each_run(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "large seed 1  done" in said
     assert "small seed 1  new" in said
     assert "4 runs: 3 done, 1 new" in said
-    assert "Not answered yet" in said
+    assert " so far" in said
+    assert "Not answered yet; to go on: the study's command" in said
+
+
+def test_the_status_of_a_study_that_was_not_begun_says_so_and_what_begins_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = course(tmp_path)
+    assert status.show(made, "python -m fluxflow_exp.study mine.yaml") == 1
+    said = capsys.readouterr().out
+    assert "Nothing was run yet; to begin: python -m fluxflow_exp.study mine.yaml (with --plan" in said
+    assert " so far" not in said
+    run = made.runs([0])[0]
+    run.folder.path.mkdir(parents=True)
+    plant(run, done=False)
+    run.folder.lock()
+    assert status.show(course(tmp_path)) == 1
+    run.folder.unlock()
+    assert "Not answered yet: 1 run under way" in capsys.readouterr().out
 
 
 def test_an_arm_that_was_decided_before_the_others_is_not_waited_for(
