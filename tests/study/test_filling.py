@@ -103,9 +103,10 @@ def test_the_status_of_a_study_that_was_not_begun_says_so_and_what_begins_it(
     run = made.runs([0])[0]
     run.folder.path.mkdir(parents=True)
     plant(run, done=False)
-    run.folder.lock()
+    held = run.folder
+    held.lock()
     assert status.show(course(tmp_path)) == 1
-    run.folder.unlock()
+    held.unlock()
     assert "Not answered yet: 1 run under way" in capsys.readouterr().out
 
 
