@@ -1,27 +1,28 @@
 """`python -m fluxflow_exp.data.pack`: a folder with captions becomes tar shards for data=webdataset."""
 
+from __future__ import annotations
+
 import argparse
 import os
 import random
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import webdataset
 from PIL import Image
 from rich.progress import track
 
 from fluxflow_exp.data import shard_index
 from fluxflow_exp.data.caption_choice import WEIGHT, heaviest
-from fluxflow_exp.data.captions_file import read_captions
 from fluxflow_exp.data.decoding import EXTENSIONS, opened, reason
-from fluxflow_exp.data.images import Entry
 from fluxflow_exp.data.protocols import Bad, Choices
 from fluxflow_exp.errors import UserError, counted
 from fluxflow_exp.files import naming
 from fluxflow_exp.run import failures
-from fluxflow_exp.seeding import derive
+
+if TYPE_CHECKING:
+    from fluxflow_exp.data.images import Entry
 
 CAPTION = "caption"  # the field of a JSON that holds several
 SCRATCH = "tmp-pack"  # in the output folder, while it is filled
@@ -57,6 +58,8 @@ def pack(
     scratch = output / SCRATCH
     if output.exists() and (not output.is_dir() or (any(output.iterdir()) and not scratch.is_dir())):
         raise UserError(f"{output} is not an empty folder; name another")
+    from fluxflow_exp.seeding import derive  # torch, which --help does without
+
     packed = _chosen(captions_file, data_path)
     random.Random(derive(seed, "pack")).shuffle(packed)
     _clear(scratch)
@@ -93,6 +96,8 @@ class _Packed(NamedTuple):
 
 def _chosen(captions_file: str, folder: Path) -> list[_Packed]:
     """Return the samples to pack; those that are left out are told. UserError: images are missing, or are none."""
+    from fluxflow_exp.data.captions_file import read_captions  # torch
+
     try:
         entries, bad, *_ = read_captions(captions_file, folder)
     except ValueError as error:
@@ -147,6 +152,8 @@ def _by_content(path: Path) -> str:
 
 
 def _write(folder: Path, packed: list[_Packed], *, max_megabytes: float, max_samples: int) -> None:
+    import webdataset
+
     pattern = f"{str(folder.absolute()).replace('%', '%%')}/shard-%06d.tar"
     with webdataset.ShardWriter(pattern, maxcount=max_samples, maxsize=max_megabytes * 1e6, verbose=0) as writer:
         listed = _several(packed)

@@ -1,14 +1,16 @@
 """The interface of a data set: captioned images behind an index."""
 
+from __future__ import annotations
+
 import hashlib
 import random
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple, Protocol, runtime_checkable
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 from fluxflow_exp.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def digest(parts: Iterable[Any]) -> str:
@@ -34,8 +36,10 @@ def check_sample(sample: Any, source: object) -> None:
     kind = type(source)
     if kind.__module__.startswith("fluxflow_exp."):
         return
+    import torch  # here: what indexes shards does without
+
     image, caption = getattr(sample, "image", None), getattr(sample, "caption", None)
-    if not hasattr(sample, "id") or not isinstance(caption, str) or not isinstance(image, Tensor):
+    if not hasattr(sample, "id") or not isinstance(caption, str) or not isinstance(image, torch.Tensor):
         given = [type(each).__name__ for each in sample] if isinstance(sample, tuple) else type(sample).__name__
         wrong = f"a Sample(image, caption, id) of a Tensor, a str and an id, not {given}"
     elif image.dtype != torch.uint8 or image.dim() != 3 or len(image) != 3:
