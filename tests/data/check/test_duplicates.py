@@ -5,7 +5,7 @@ from io import BytesIO
 
 import numpy as np
 import pytest
-from PIL import Image, ImageEnhance, ImageOps
+from PIL import Image, ImageDraw, ImageEnhance, ImageOps
 
 from fluxflow_exp.data.check import duplicates
 from fluxflow_exp.data.check.duplicates import Array, Groups, Pair, pairs
@@ -43,6 +43,28 @@ def test_changed_copies_are_found_and_no_others(changed: Callable[[Image.Image],
     found = pairs(digests(2 * COUNT), kept)
     assert {(pair.first, pair.second) for pair in found} == {(seed, seed + COUNT) for seed in range(COUNT)}
     assert {pair.mirrored for pair in found} == {changed is ImageOps.mirror}
+
+
+def dot(colour: tuple[int, int, int], *, brightness: float = 110.0) -> Image.Image:
+    """A dot on white, a twelfth of the picture, of about that brightness."""
+    image = Image.new("RGB", (192, 192), "white")
+    luma = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2]
+    lit = tuple(int(np.clip(value + brightness - luma, 0, 255)) for value in colour)
+    ImageDraw.Draw(image).ellipse((40, 60, 100, 120), fill=lit)
+    return image
+
+
+def test_pictures_that_differ_by_colour_alone_are_no_copies() -> None:
+    photos = [picture(seed, (192, 144)).convert("YCbCr").split() for seed in range(20)]
+    recoloured = [Image.merge("YCbCr", (y, cr, cb)).convert("RGB") for y, cb, cr in photos]
+    plain = [Image.merge("YCbCr", bands).convert("RGB") for bands in photos]
+    dots = [dot(colour) for colour in ((220, 60, 60), (70, 90, 220), (60, 160, 60), (120, 110, 105))]
+    kept = np.stack([kept_of(image) for image in [*plain, *recoloured, *dots]])
+    brightness = kept[-4:, :256].astype(int)
+    assert np.abs(brightness - brightness[0]).mean(1).max() < 2, "they differ by colour alone"
+    assert pairs(digests(len(kept)), kept) == []
+    same = np.concatenate([kept, kept_of(compressed(dots[1]).convert("RGB"))[None]])
+    assert [(pair.first, pair.second) for pair in pairs(digests(len(same)), same)] == [(41, 44)]
 
 
 def test_files_with_the_same_bytes_are_pairs_with_the_first_and_one_colour_is_no_likeness() -> None:
