@@ -2,6 +2,7 @@
 
 import importlib.util
 import re
+import statistics
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,21 @@ def test_no_document_has_remains_of_a_merge() -> None:
     marks = re.compile(r"^(<{7} |={7}$|>{7} )", re.MULTILINE)
     texts = [*DOCUMENTS, ROOT / "CHANGELOG.md"]
     assert [path for path in texts if marks.search(path.read_text(encoding="utf-8"))] == []
+
+
+def test_documents_agree_on_how_long_the_quickstart_takes() -> None:
+    table = (ROOT / "docs" / "benchmarks" / "quickstart.md").read_text(encoding="utf-8").split("\n## ")[0]
+    rows = re.findall(r"^\| (.*) / \**(\d+)\** \|$", table, re.MULTILINE)
+    two, one = ([int(wall) for row, wall in rows if ("own threads" in row) == both] for both in (True, False))
+    number = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight")
+    said = (
+        f"[{number[min(two) // 60]} to {number[-(-max(two) // 60)]} minutes](docs/benchmarks/quickstart.md) on two free"
+    )
+    assert f"{said} CPU cores, {number[round(statistics.median(one) / 60)]} on one" in (ROOT / "README.md").read_text()
+    expected = (ROOT / "docs" / "expected.md").read_text(encoding="utf-8")
+    minutes, seconds = re.findall(r"^\| (\d+):(\d+) \| 1,536 ", expected, re.MULTILINE)[0]
+    assert min(one) <= 60 * int(minutes) + int(seconds) <= max(one)
+    assert f"it takes {min(two) // 60}:{min(two) % 60:02d};" in expected
 
 
 def test_every_proof_of_the_parity_table_exists() -> None:
