@@ -30,6 +30,7 @@ from fluxflow_exp.machine import clock, environment
 from fluxflow_exp.machine.spawn import die_with_parent
 from fluxflow_exp.run import failures
 from fluxflow_exp.run.folder import RunFolder
+from fluxflow_exp.run.metric_log import row_every
 
 WAYS = ("SIGKILL", "SIGTERM", "SIGUSR2", "SIGKILL in a save", "SIGHUP")
 WAIT_SECONDS = 3600.0
@@ -73,7 +74,8 @@ class Drill:
             steps = RunFolder(self.folder / "undisturbed").read_record()["steps"]
             self.updates = {name: entry["updates"] for name, entry in steps.items()}
             total = sum(self.updates.values())
-            between_lines = sum(entry["seconds"] for entry in steps.values()) / total * self.values["log_every"]
+            every = row_every(self.values["log_every"], min(self.updates.values()))
+            between_lines = sum(entry["seconds"] for entry in steps.values()) / total * every
             for index in range(self.kills):  # one in each equal part of the run
                 at, delay = total * (index + rng.random()) / (self.kills + 1), rng.random() * between_lines
                 self.lives.append(self._live("killed", WAYS[index % len(WAYS)], at, delay))

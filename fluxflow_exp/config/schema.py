@@ -242,7 +242,7 @@ class RunConfig:
         None  # published weights that the first step starts from: a run folder (its final ones) or a file
     )
     minutes: PositiveFloat | None = None  # of the whole run, shared by its steps as their n_epochs say
-    log_every: PositiveInt = 20  # updates between lines and metric rows
+    log_every: Annotated[Any, Ge(1)] = "auto"  # updates between lines and rows; auto: 20, fewer in a step under 200
     model: Model = MISSING
     data: Any = MISSING
     stage: Stage = MISSING

@@ -56,6 +56,9 @@ def problems(values: dict[str, Any], *, here: bool = True, begun: bool = False) 
     minutes = (values.get("checkpoint") or {}).get("every_minutes")
     if minutes not in (None, "auto") and (isinstance(minutes, bool) or not isinstance(minutes, int | float)):
         found.append(f"checkpoint.every_minutes is a number of minutes, auto or null, not {minutes!r}")
+    every = values.get("log_every")
+    if every != "auto" and (isinstance(every, bool) or not isinstance(every, int)):
+        found.append(f"log_every is a number of updates or auto, not {every!r}")
     found = _once(found + targets.problems(values, ""))
     found += path_problems(values.get("data"), "data") + _output(values) + _samples(values.get("samples") or {})
     found += _evaluation(values.get("evaluation") or {}) + _copies(values)

@@ -8,7 +8,7 @@ from fluxflow_exp.reference import alike, standing
 from fluxflow_exp.reference.curves import FEWEST_RUNS, Facts, Point, Reference, StepCurves
 from fluxflow_exp.run.folder import RunFolder
 from fluxflow_exp.run.identity import identity_differences
-from fluxflow_exp.run.metric_log import Row, read_rows
+from fluxflow_exp.run.metric_log import Row, read_rows, row_every
 
 MOST_POINTS = 24  # of a curve, further apart the later they are
 VERSIONS = ("machine", "fluxflow_exp", "python", "torch")
@@ -53,7 +53,8 @@ def _must_differ_in_seed_alone(folders: Sequence[RunFolder], configs: Sequence[d
 def _step(step: str, folders: Sequence[RunFolder], values: dict[str, Any], record: dict[str, Any]) -> StepCurves:
     facts = alike.facts(values, record, step)
     runs = [read_rows(folder.metrics(step)) for folder in folders]
-    return StepCurves(**vars(facts), metrics=_metrics(runs, facts, values["log_every"]))
+    every = row_every(values["log_every"], record["planned"][step]["updates"])
+    return StepCurves(**vars(facts), metrics=_metrics(runs, facts, every))
 
 
 def _metrics(runs: Sequence[list[Row]], facts: Facts, log_every: int) -> dict[str, tuple[Point, ...]]:

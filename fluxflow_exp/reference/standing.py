@@ -8,7 +8,7 @@ from typing import Any
 from fluxflow_exp.reference import alike, curves, words
 from fluxflow_exp.reference.curves import Facts, Reference
 from fluxflow_exp.reference.words import Finding
-from fluxflow_exp.run.metric_log import Row
+from fluxflow_exp.run.metric_log import Row, row_every
 
 SAME, OTHER = 0.05, 0.15  # of the mean: a band's least width on each side, on the reference's own data and on other
 RATE_WITHIN = 0.15  # of the peak: learning rates that count as equal
@@ -95,7 +95,8 @@ def of(values: dict[str, Any], record: dict[str, Any], step: str) -> Standing | 
         return None
     earlier = list(values["stage"]["steps"])[: list(values["stage"]["steps"]).index(step)]
     apart = [name for name in earlier if words.APART in record["steps"].get(name, {}).get("standing", "")]
-    return Standing(step, facts, values["log_every"], reference, next(iter(apart), None))
+    every = row_every(values["log_every"], record["planned"][step]["updates"])
+    return Standing(step, facts, every, reference, next(iter(apart), None))
 
 
 def known(values: dict[str, Any]) -> list[Reference]:

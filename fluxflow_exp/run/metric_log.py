@@ -17,6 +17,8 @@ from fluxflow_exp.errors import UserError
 from fluxflow_exp.machine import clock
 from fluxflow_exp.run import written
 
+ROW_EVERY, LEAST_ROWS = 20, 10  # updates between training rows, unless a step had fewer rows than that
+
 Row = dict[str, Any]
 
 
@@ -108,6 +110,11 @@ class Window:
         means = {name: total / count for name, (total, count) in self.sums.items()}
         self.sums = {}
         return means
+
+
+def row_every(asked: int | str, updates: int) -> int:
+    """Updates between the training rows of a step of so many: as `asked`; "auto": so that they make a curve."""
+    return min(ROW_EVERY, max(updates // LEAST_ROWS, 1)) if isinstance(asked, str) else asked
 
 
 def read_rows(path: Path) -> list[Row]:

@@ -22,6 +22,7 @@ from fluxflow_exp.run.checkpoint import CheckpointStore
 from fluxflow_exp.run.folder import RunFolder
 from fluxflow_exp.run.identity import identity_digest
 from fluxflow_exp.run.live_report import LiveReport
+from fluxflow_exp.run.metric_log import row_every
 from fluxflow_exp.run.save_interval import SaveClock
 from fluxflow_exp.run.wandb import WandbRun
 from fluxflow_exp.seeding import seed_initialisation
@@ -109,12 +110,21 @@ def step_context(
         num_workers=_workers(config, data),
         cache=cache_folder(config, name, data, length)[0],
         caching=replace(config.cache, path=str(caches_folder(config))),
-        log_every=config.log_every,
+        log_every=row_every(_log_every(config, run), length.updates),
         samples=config.samples,
         evaluation=config.evaluation,
         health=config.health,
         standing=_standing(name, run),
     )
+
+
+def _log_every(config: RunConfig, run: RunContext) -> int | str:
+    """As asked; a run that began with a number keeps it where none is asked for."""
+    if config.log_every == "auto" and run.folder.config.exists():
+        found: int | str = run.folder.frozen().get("log_every", "auto")
+        return found
+    asked: int | str = config.log_every
+    return asked
 
 
 def _standing(name: str, run: RunContext) -> standing.Standing | None:

@@ -97,6 +97,8 @@ def test_a_card_that_is_not_there_is_said_and_nothing_else(card):
         ("hardware.micro_batch.flow=5", "batch_size=32 is not a multiple of hardware.micro_batch.flow=5"),
         ("hardware.micro_batch.flow=0", "hardware.micro_batch.flow must be at least 1, not 0"),
         ("hardware.micro_batch.flow=all", "hardware.micro_batch.flow is a number of images or auto, not 'all'"),
+        ("log_every=0", "log_every must be at least 1, not 0"),
+        ("log_every=often", "log_every is a number of updates or auto, not 'often'"),
         ("stage.steps.vae.freeze=[compresor]", "did you mean 'compressor'?"),
         ("stage.steps.vae.freeze=[compressor,expander]", "trains nothing of compressor and expander"),
         ("~stage.steps.vae_gan.optimizers.discriminator", "the adversarial loss needs it"),

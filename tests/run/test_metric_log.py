@@ -3,7 +3,7 @@
 import pytest
 
 from fluxflow_exp.errors import UserError
-from fluxflow_exp.run.metric_log import MetricLog, Window, read_rows
+from fluxflow_exp.run.metric_log import MetricLog, Window, read_rows, row_every
 
 
 def write(log, update, value):
@@ -54,3 +54,10 @@ def test_a_window_gives_means_and_starts_again():
     window.add({"a": 3.0})
     assert window.take() == {"a": 2.0, "b": 4.0}
     assert window.take() == {}
+
+
+@pytest.mark.parametrize(("updates", "every"), [(0, 1), (4, 1), (12, 1), (64, 6), (199, 19), (200, 20), (9000, 20)])
+def test_a_short_step_has_rows_for_a_curve_unless_they_were_asked_for(updates: int, every: int) -> None:
+    assert row_every("auto", updates) == every
+    assert updates < 10 or updates // every >= 10
+    assert row_every(20, updates) == 20

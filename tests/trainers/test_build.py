@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from fluxflow_exp.models import weights
+from fluxflow_exp.run.folder import RunFolder
 from fluxflow_exp.trainers.base import Trainer
 from tests.conftest import toy
 from tests.helpers.trainers import trainer_of
@@ -62,3 +63,17 @@ def test_what_is_built_twice_begins_alike_and_saves_nothing_of_a_run(tmp_path: P
     assert first.setup.checkpoints.run is None
     assert (first.setup.index, first.setup.steps, first.setup.ranks.count) == (1, 3, 1)
     assert not (tmp_path / "run").exists()
+
+
+def test_rows_are_as_far_apart_as_was_asked_or_as_the_run_began_with(tmp_path: Path) -> None:
+    step = ["stage.steps.vae.n_epochs=10", "stage.steps.vae.batch_size=8"]  # 40 updates
+
+    def every(asked: str) -> int:
+        found: int = trainer_of(
+            toy(tmp_path, *step, f"log_every={asked}", stage="vae"), "vae", tmp_path / "run"
+        ).setup.log_every
+        return found
+
+    assert (every("auto"), every("7")) == (4, 7)
+    RunFolder(tmp_path / "run").freeze({**toy(tmp_path, *step, "log_every=20", stage="vae")})
+    assert (every("auto"), every("7")) == (20, 7)
