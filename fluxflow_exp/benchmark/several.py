@@ -69,6 +69,7 @@ def _taken(measured: Measurement, updates: int) -> dict[str, Any]:
         "micro_batch": trainer.accumulation.micro_batch,
         "seconds": spread(loaded),
         "seconds_in_memory": spread(in_memory),
+        "each_in_memory": [round(each, 5) for each in in_memory],
         "data_wait": max(0.0, 1 - statistics.mean(in_memory) / statistics.mean(loaded)),
         "host_wait": sum(waits[1:]) / sum(loaded),
         "peak_gib": peak,
@@ -85,17 +86,18 @@ def spread(seconds: list[float]) -> dict[str, float]:
     return {"median": median, "lower": lower, "upper": upper, "least": min(seconds), "most": max(seconds)}
 
 
-def shares(exchanges: list[Span], work: list[Span]) -> tuple[float, float]:
-    """Of the time from the first beginning to the last end: what exchanges take, and take with no work beside them.
+def shares(exchanges: list[Span], work: list[Span]) -> tuple[float, float, float]:
+    """Of the time from the first beginning to the last end: what exchanges take, what they take with no work beside
+    them, and what passes with neither.
 
     Spans of one kind may overlap.
     """
     everything = [*exchanges, *work]
     if not everything:
-        return 0.0, 0.0
+        return 0.0, 0.0, 0.0
     whole = max(end for _, end in everything) - min(begin for begin, _ in everything)
     exchanging, any_time = _covered(exchanges), _covered(everything)
-    return exchanging / whole, (any_time - _covered(work)) / whole
+    return exchanging / whole, (any_time - _covered(work)) / whole, 1 - any_time / whole
 
 
 def _covered(spans: list[Span]) -> float:
@@ -119,9 +121,12 @@ def _waiting(batches: Iterable[Batch], waits: list[float]) -> Iterator[Batch]:
 
 
 def _communication(measured: Measurement, batches: list[Batch]) -> dict[str, float | None]:
-    """Shares of the GPU's time that NCCL's kernels take, in all and with no other kernel beside; None on a CPU."""
+    """Shares of the GPU's time that NCCL's kernels take, in all and with no other kernel beside, and that it idles.
+
+    None on a CPU.
+    """
     if measured.machine.device.type != "cuda":
-        return {"communication": None, "communication_alone": None}
+        return dict.fromkeys(("communication", "communication_alone", "idle"))
     torch.cuda.synchronize()
     with profile(activities=[ProfilerActivity.CUDA]) as profiler:
         for batch in islice(cycle(batches), PROFILED):
@@ -133,5 +138,4 @@ def _communication(measured: Measurement, batches: list[Batch]) -> dict[str, flo
     for event in profiler.events() or []:
         if event.device_type == DeviceType.CUDA and not event.is_user_annotation:
             spans[not event.name.startswith("nccl")].append((event.time_range.start, event.time_range.end))
-    taken, alone = shares(*spans)
-    return {"communication": taken, "communication_alone": alone}
+    return dict(zip(("communication", "communication_alone", "idle"), shares(*spans), strict=True))
