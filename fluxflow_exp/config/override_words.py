@@ -116,7 +116,8 @@ def keys(config: DictConfig) -> list[str]:
 
 def two_lengths(parsed: list[Override]) -> list[str]:
     """A line for each step that was given both minutes and epochs, of which the file's own would be passed over."""
-    given = {override.key_or_group: override.input_line for override in parsed if override.value() is not None}
+    last = {override.key_or_group: override for override in parsed}  # of repeated words the last one holds
+    given = {key: override.input_line for key, override in last.items() if override.value() is not None}
     return [
         f"{line} and {given[other]} both say when the step ends: give one of them"
         for key, line in given.items()

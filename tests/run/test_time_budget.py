@@ -99,6 +99,8 @@ def test_a_length_that_is_given_twice_is_one_error(tmp_path: Path) -> None:
         "give one of them"
     )
     assert override_problems(["minutes=3", "stage.steps.flow.n_epochs=5"]) == []  # there it is a share
+    assert override_problems([*twice, "stage.steps.flow.minutes=null"]) == []  # the last of two words holds
+    assert len(override_problems(["stage.steps.flow.minutes=null", *twice])) == 1
     (line,) = check.problems(toy(tmp_path, "minutes=3", "stage.steps.flow.max_updates=5"))
     assert line.startswith("minutes and stage.steps.flow.max_updates=5 both say when the step ends")
     (line,) = check.problems(toy(tmp_path, "minutes=3", "stage.steps.flow.minutes=5"))
