@@ -18,7 +18,6 @@ from fluxflow_exp.machine import clock
 from fluxflow_exp.machine.preemption import Interrupted
 from fluxflow_exp.machine.ranks import Ranks
 from fluxflow_exp.models import lora
-from fluxflow_exp.monitor.time_breakdown import compiled
 from fluxflow_exp.run import checkpoint, mirror, tally
 from fluxflow_exp.run.metric_log import Row
 from fluxflow_exp.trainers.best import Best
@@ -192,12 +191,7 @@ class Trainer(Validated):
                 setup.folder.record_first_update(setup.start_up.facts())
                 setup.console.say(setup.start_up.describe())
         with self.time_breakdown.during("saves"):
-            self._keep_code()
-
-    def _keep_code(self) -> None:
-        said = self.setup.compiled_code.save(self.setup.name, compiled()) if self.setup.compiled_code else ""
-        if said:
-            self.setup.console.say(said)
+            self.setup.keep_code(self.setup.name)
 
     def _agree(self, batch: Batch) -> tuple[int, bool]:
         """The signal that asked a rank to stop (0: none), and whether a save is due; the same on every rank."""
@@ -216,7 +210,7 @@ class Trainer(Validated):
         self.settle()
         started = clock.now()
         with self.time_breakdown.during("saves"):
-            self._keep_code()
+            self.setup.keep_code(self.setup.name)
             saved = self.state_dict() if self.looks else {}
             if ranks.first:
                 self.rows.sync()

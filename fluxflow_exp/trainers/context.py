@@ -15,6 +15,7 @@ from fluxflow_exp.machine.preemption import StopRequest
 from fluxflow_exp.machine.ranks import Ranks
 from fluxflow_exp.models.lora import Adapter
 from fluxflow_exp.monitor.start_up import StartUp
+from fluxflow_exp.monitor.time_breakdown import compiled
 from fluxflow_exp.reference.standing import Standing
 from fluxflow_exp.run.checkpoint import CheckpointStore
 from fluxflow_exp.run.compiled_code import CompiledCode
@@ -45,12 +46,18 @@ class RunContext:
     code_of: str = ""  # the step whose kept code was loaded last
 
     def load_code(self, step: str) -> None:
-        """Take up the code that was compiled for `step` by an earlier start, unless that was just done."""
+        """Take up the code that was compiled for `step` by an earlier start, unless that was the last one."""
         if self.compiled_code and step != self.code_of:
             said, self.code_of = self.compiled_code.load(step), step
             if said:
                 self.console.say(said)
             self.start_up.ends("kept code")
+
+    def keep_code(self, step: str) -> None:
+        """Let the next start have what has been compiled for `step`."""
+        said = self.compiled_code.save(step, compiled()) if self.compiled_code else ""
+        if said:
+            self.console.say(said)
 
 
 # Flat, as a run's is.

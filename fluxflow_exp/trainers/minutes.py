@@ -44,8 +44,11 @@ class Minutes:
         least = {}
         for share in self._shares(dict.fromkeys(timed, 0.0)):
             name, seconds = share.step, max(share.seconds, 0.0)
+            run.load_code(name)
             found = pace.ahead(config, name, run, seconds, length=lengths[name], data=self.data[name])
             self.costs[name], least[name] = found
+            run.keep_code(name)  # also for the command with more minutes, should these be too few
+            run.start_up.ends("pace")
         shares = self._shares(least)
         if any(share.lacks for share in shares):
             each = {name: max(costs.update.values()) for name, costs in self.costs.items() if costs.update}

@@ -65,6 +65,27 @@ def test_a_later_steps_own_minutes_are_looked_at_before_the_first_trains(
         pipeline.run(toy(tmp_path, "~stage.steps.vae_gan", "stage.steps.vae.minutes=5", "stage.steps.flow.minutes=0.1"))
 
 
+@pytest.mark.usefixtures("slow")
+def test_what_was_compiled_to_look_is_kept_for_the_command_with_more_minutes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called: list[str] = []
+
+    class Kept:
+        def load(self, step: str) -> str:
+            called.append(f"load {step}")
+            return ""
+
+        def save(self, step: str, seconds: float) -> str:
+            called.append(f"save {step}")
+            return ""
+
+    monkeypatch.setattr(pipeline, "compiled_code", lambda *_: Kept())
+    with pytest.raises(UserError, match="too short for all steps"):
+        pipeline.run(toy(tmp_path, "~stage.steps.vae_gan", "minutes=0.1"))
+    assert called == ["load vae", "save vae", "load flow", "save flow"]
+
+
 def test_a_run_that_goes_on_keeps_its_folder(tmp_path: Path, slow: list[float]) -> None:
     """Of a sweep's job, the launcher has made it."""
     from fluxflow_exp.run import opening
