@@ -44,5 +44,9 @@ def spread(total: int, most: int) -> list[int]:
     unreasonable effectiveness of quasirandom sequences"). Even distances would have a period, and in a list that has
     one of its own (each subject in eight styles) meet the same few again and again.
     """
-    found = (int((0.5 + i * GOLDEN) % 1 * total) for i in range(2 * total))  # no gap of 2 n multiples is wider than 1/n
-    return list(dict.fromkeys(found))[:most]
+    found: dict[int, None] = {}
+    for i in range(2 * total):  # no gap of 2 n multiples is wider than 1/n
+        if len(found) == most:
+            break
+        found[int((0.5 + i * GOLDEN) % 1 * total)] = None
+    return list(found)
