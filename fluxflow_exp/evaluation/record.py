@@ -184,7 +184,7 @@ def remarks(records: Iterable[Mapping[str, Any]]) -> list[str]:
     values = " and ".join(f"{value:.2g}" for value in short.values())
     return [
         f"{' and '.join(short)} {'says' if len(short) == 1 else 'say'} little of what is drawn here: the held-out "
-        f"images' own reconstructions have {values}, so that these features see what the autoencoder loses"
+        f"images' own reconstructions have {values}, and no drawing can be expected to have more"
     ]
 
 

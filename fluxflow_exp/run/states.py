@@ -105,12 +105,18 @@ def state(folder: RunFolder, record: dict[str, Any]) -> Entry:
     if folder.failure.exists() and not (scheduled and scheduled.waits):  # one that waits will try again
         failure = files.read_fields(folder.failure, reason=str)
         log = failure.get("log") or (folder.log if folder.log.exists() else None)
-        return Entry(FAILED, failure["reason"].partition("\n")[0] + (f" (log: {log})" if log else ""))
+        return Entry(FAILED, in_a_line(failure["reason"]) + (f" (log: {log})" if log else ""))
     if scheduled and not folder.locked:  # who holds the folder is that job itself, at its end
         return Entry(QUEUED, "; ".join(filter(None, [str(scheduled), record["started"] and _progress(folder, record)])))
     if not record["started"]:
         return Entry(NEW)
     return Entry(INTERRUPTED, _progress(folder, record))
+
+
+def in_a_line(reason: str) -> str:
+    """The first line of a reason, or where that announces more, all of them as one."""
+    first, _, more = reason.partition("\n")
+    return " ".join([first, *(line.strip() for line in more.splitlines())]) if first.endswith(":") else first
 
 
 def scheduled_as(folder: RunFolder) -> JobState | None:

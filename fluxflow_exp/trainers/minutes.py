@@ -92,7 +92,8 @@ class Minutes:
         if updates < 1:
             left = run.ranks.from_first(seconds_left() if run.ranks.first else 0.0)
             share = time_budget.share_of(config, name, seconds, least + seconds - left)  # timing took the difference
-            raise UserError(time_budget.too_short(config, [share], {name: each}, stays=self.stays))
+            stays = self.stays or bool(earlier)
+            raise UserError(time_budget.too_short(config, [share], {name: each}, stays=stays))
         if run.ranks.first:
             left = seconds_left()
             record = run.folder.read_record()

@@ -72,7 +72,7 @@ def test_where_reconstructions_fall_short_precision_says_little() -> None:
     (line,) = said(precision=0.0, recall=0.004)
     assert line == (
         "precision and recall say little of what is drawn here: the held-out images' own reconstructions have 0 and "
-        "0.004, so that these features see what the autoencoder loses"
+        "0.004, and no drawing can be expected to have more"
     )
     assert said(precision=0.9, recall=0.3)[0].startswith("recall says little of what is drawn here")
     assert record.remarks([{"metric": "precision", "value": 0.0}]) == [], "records of earlier versions do not know"

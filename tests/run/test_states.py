@@ -24,3 +24,10 @@ def test_on_a_terminal_nothing_is_wider_than_it_and_no_word_is_lost() -> None:
 
 def test_elsewhere_each_run_has_a_line() -> None:
     assert len(states.table(ROWS[:1]).splitlines()) == 2
+
+
+def test_a_reason_that_announces_more_is_told_whole_and_another_by_its_first_line() -> None:
+    assert states.in_a_line("minutes=1 is too short:\n    flow takes 14 s\n  Ask for minutes=2") == (
+        "minutes=1 is too short: flow takes 14 s Ask for minutes=2"
+    )
+    assert states.in_a_line("no space left\nTraceback: …") == "no space left"

@@ -86,6 +86,16 @@ def test_what_was_compiled_to_look_is_kept_for_the_command_with_more_minutes(
     assert called == ["load vae", "save vae", "load flow", "save flow"]
 
 
+def test_a_step_that_finds_no_time_behind_a_trained_one_is_continued_with_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That folder holds what was trained: the same name takes more minutes only as an extension."""
+    found = iter([(4, 0.01, 1.0), (0, 1.0, 1000.0)])
+    monkeypatch.setattr(pace, "updates_within", lambda *_, **__: next(found))
+    with pytest.raises(UserError, match=r"is too short for step flow, .*(?s:.*)Ask for resume=extend minutes="):
+        pipeline.run(toy(tmp_path, "~stage.steps.vae_gan", "minutes=8"))
+
+
 def test_a_run_that_goes_on_keeps_its_folder(tmp_path: Path, slow: list[float]) -> None:
     """Of a sweep's job, the launcher has made it."""
     from fluxflow_exp.run import opening
