@@ -10,7 +10,7 @@ from fluxflow_exp.console import Console
 from fluxflow_exp.data.build import build_data
 from fluxflow_exp.data.protocols import Stream
 from fluxflow_exp.errors import UserError
-from fluxflow_exp.machine import cores
+from fluxflow_exp.machine import clock, cores
 from fluxflow_exp.machine.hardware import Machine, prepare
 from fluxflow_exp.machine.preemption import Interrupted, StopRequest
 from fluxflow_exp.machine.ranks import Ranks, local_rank, start_ranks
@@ -114,7 +114,7 @@ def _train(
     data = build_data(config)
     if ranks.first:
         ranks.meet()
-    lengths, text = _plan(config, data, machine, ranks)
+    lengths, text = _plan(config, data, machine, ranks, taken=clock.now() - start_up.began)
     start_up.ends("data")
     there = folder.exists()
     opened = (
@@ -192,13 +192,13 @@ def _tell_of(folder: RunFolder, console: Console) -> None:
 
 
 def _plan(
-    config: RunConfig, data: dict[str, Any], machine: Machine, ranks: Ranks | None = None
+    config: RunConfig, data: dict[str, Any], machine: Machine, ranks: Ranks | None = None, *, taken: float = 0.0
 ) -> tuple[dict[str, Length], str]:
     """The steps' lengths, and what is going to be done in words."""
     count = ranks.count if ranks else config.hardware.ranks
     lengths = lengths_of(config, data, ranks=count)
     step_plan.check_losses(config)
-    text = step_plan.describe(config, lengths, data, machine, count)
+    text = step_plan.describe(config, lengths, data, machine, count, taken)
     indexed = any(not isinstance(each.train, Stream) for each in data.values())
     few = cores.bound(config.hardware.num_workers) if indexed else None
     return lengths, f"{text}\n{few}" if few else text

@@ -98,9 +98,9 @@ def caches_folder(config: RunConfig) -> Path:
 
 
 def describe(
-    config: RunConfig, lengths: dict[str, Length], data: dict[str, DataSet], machine: Machine, ranks: int = 1
+    config: RunConfig, lengths: dict[str, Length], data: dict[str, DataSet], machine: Machine, ranks: int, taken: float
 ) -> str:
-    """The plan, for the first lines of a run and for validate=true."""
+    """The plan, for the first lines of a run, which has `taken` so many seconds so far, and for validate=true."""
     used = dict.fromkeys(part for step in config.stage.steps.values() for part in needed_parts(step))
     modules = {part: parts.built(part, config.model) for part in used}
     sets = {id(d): d for d in data.values()}
@@ -137,7 +137,7 @@ def describe(
         if trainer_class(step).CACHES and is_pretrained(config.model.text_encoder):
             trained = "text_encoder" in trained_parts(step, config.model)
             lines.append(_text_line(modules["text_encoder"], config.cache, trained=trained, cached=folder is not None))
-    return "\n".join([*lines, f"  Total: {time_budget.total(config, lengths, ranks)}"])
+    return "\n".join([*lines, f"  Total: {time_budget.total(config, lengths, ranks, taken=taken)}"])
 
 
 # All that its lines are about.

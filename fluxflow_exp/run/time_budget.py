@@ -193,8 +193,11 @@ def _enough(seconds: float) -> str:
     return f"{math.ceil(minutes * 10**digits) / 10**digits:g}"
 
 
-def total(config: RunConfig, lengths: dict[str, Length], ranks: int) -> str:
-    """The length of a run, and when it ends and what it costs if that is known before it begins."""
+def total(config: RunConfig, lengths: dict[str, Length], ranks: int, *, taken: float = 0.0) -> str:
+    """The length of a run, and when it ends and what it costs if that is known before it begins.
+
+    `taken`: seconds since its command was given, which count.
+    """
     minutes = [asked(config, name) for name in lengths]
     given = sum(filter(None, minutes))
     counted = sum(length.updates for length, each in zip(lengths.values(), minutes, strict=True) if each is None)
@@ -204,7 +207,7 @@ def total(config: RunConfig, lengths: dict[str, Length], ranks: int) -> str:
     said = f"{given:.4g} min" + ("" if money is None else f", {money:.2f} USD")
     if counted:
         return f"{counted} updates, and {said}"
-    return f"{said}; begun now, it ends at {moment(60 * given)}"
+    return f"{said}; begun now, it ends at {moment(60 * given - taken)}"
 
 
 def spent(record: dict[str, Any], earlier: list[str], begun: float) -> float:

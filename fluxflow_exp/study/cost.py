@@ -71,8 +71,8 @@ def said(spec: Spec, costs: dict[str, ArmCost], counts: dict[str, int], unit: st
             f"{each.parameters / 1e6:.2f} M parameters, {each.tflop:.3g} TFLOP a run"
         )
     afterwards = [metric for metric in spec.outcome if not in_rows(metric)]
-    if afterwards:
-        lines.append(f"  not counted: measuring {', '.join(afterwards)} after each run")
+    measuring = f", and measuring {', '.join(afterwards)} after it" if afterwards else ""
+    lines.append(f"  not counted: start, evaluation, pictures and saves of each run{measuring}")
     if spec.seeds is not None and len(spec.seeds) == 1:
         lines.append("Note: with one seed a difference may be chance, and nothing is judged: seeds: 3 or more does")
     elif spec.seeds is not None:

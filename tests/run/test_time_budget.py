@@ -203,3 +203,11 @@ def test_a_step_that_begins_has_a_share_of_what_is_left(tmp_path: Path) -> None:
         "    vae_gan gets 6 s, and takes 10 s with one update of 2 s, timing, evaluation, pictures and saves",
         "  Ask for resume=extend minutes=3 or more, or leave out evaluation and pictures",  # (90 + 5 · 10) s · 1.25
     ]
+
+
+def test_the_end_counts_from_the_command_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time_budget, "moment", lambda seconds: f"in {seconds:g} s")
+    config = typed(toy(tmp_path, "minutes=3"))
+    assert time_budget.total(config, dict.fromkeys(config.stage.steps, length(1)), 1, taken=13.0) == (
+        "3 min; begun now, it ends at in 167 s"
+    )

@@ -18,9 +18,11 @@ def test_one_seed_is_said_to_judge_nothing(tmp_path: Path) -> None:
     assert lines[1] == "  large: 1 run, 30 min a run, 1.00 M parameters, 0.2 TFLOP a run"
     assert "with one seed a difference may be chance" in lines[-1]
     two = said(study(tmp_path, FIVE), costs, dict.fromkeys(costs, 2), "hours")
-    assert two[3:] == [power(2, 1)]
+    assert two[3:] == ["  not counted: start, evaluation, pictures and saves of each run", power(2, 1)]
     later = said(study(tmp_path, FIVE, "outcome=[val_psnr,psnr,fd@3]"), costs, dict.fromkeys(costs, 2), "hours")
-    assert later[-2] == "  not counted: measuring psnr, fd@3 after each run"
+    assert later[-2] == (
+        "  not counted: start, evaluation, pictures and saves of each run, and measuring psnr, fd@3 after it"
+    )
     assert two[1].startswith("  large: 2 runs, ")
 
 

@@ -2,9 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -20,6 +18,7 @@ from fluxflow_exp.trainers.base import Trainer
 from tests.conftest import toy
 from tests.helpers.children import KillDuring, finish, finish_ranks
 from tests.helpers.outcomes import assert_same
+from tests.helpers.slowed import slowed
 
 
 def ticking() -> None:
@@ -71,24 +70,16 @@ def test_killed_three_times_it_ends_with_the_bytes_of_an_undisturbed_run_of_as_m
 @pytest.fixture
 def slow(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The seconds of a clock that goes on with what a run does alone: 2 s an update, 6 s an evaluation, …"""
-    seconds = [0.0]
-    monkeypatch.setattr(clock, "now", lambda: seconds[0])
-
-    def takes(owner: Any, name: str, cost: float) -> None:
-        original: Callable[..., Any] = getattr(owner, name)
-
-        def slowed(*arguments: Any, **options: Any) -> Any:
-            seconds[0] += cost
-            return original(*arguments, **options)
-
-        monkeypatch.setattr(owner, name, slowed)
-
-    takes(Trainer, "update", 2.0)
-    takes(Trainer, "validate", 6.0)
-    takes(Trainer, "draw", 4.0)
-    takes(CheckpointStore, "save", 3.0)
-    takes(publish, "publish_step", 1.0)
-    return seconds
+    return slowed(
+        monkeypatch,
+        [
+            (Trainer, "update", 2.0),
+            (Trainer, "validate", 6.0),
+            (Trainer, "draw", 4.0),
+            (CheckpointStore, "save", 3.0),
+            (publish, "publish_step", 1.0),
+        ],
+    )
 
 
 @pytest.mark.slow

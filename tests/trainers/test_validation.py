@@ -2,18 +2,17 @@
 
 import signal
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from fluxflow_exp import pipeline
-from fluxflow_exp.machine import clock
 from fluxflow_exp.run.checkpoint import CheckpointStore
 from fluxflow_exp.run.metric_log import read_rows
 from fluxflow_exp.run.save_interval import SaveClock
 from fluxflow_exp.trainers.autoencoder import AutoencoderTrainer
 from tests.conftest import toy
 from tests.helpers.children import KillDuring, finish
+from tests.helpers.slowed import slowed
 
 
 @pytest.mark.parametrize(("by", "moment"), [("updates", "after"), ("clock", "before")])
@@ -37,22 +36,15 @@ def test_pictures_of_checkpoints_survive_a_kill(tmp_path: Path, by: str, moment:
 def test_the_time_of_an_update_is_without_what_is_done_beside_it_and_that_of_the_rest_with_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    seconds = [0.0]
-    monkeypatch.setattr(clock, "now", lambda: seconds[0])
-
-    def takes(owner: type, name: str, cost: float) -> None:
-        original = getattr(owner, name)
-
-        def slowed(*arguments: Any, **options: Any) -> Any:
-            seconds[0] += cost
-            return original(*arguments, **options)
-
-        monkeypatch.setattr(owner, name, slowed)
-
-    takes(AutoencoderTrainer, "update", 2.0)
-    takes(AutoencoderTrainer, "evaluate", 6.0)
-    takes(AutoencoderTrainer, "sample_pictures", 4.0)
-    takes(CheckpointStore, "save", 3.0)
+    slowed(
+        monkeypatch,
+        [
+            (AutoencoderTrainer, "update", 2.0),
+            (AutoencoderTrainer, "evaluate", 6.0),
+            (AutoencoderTrainer, "sample_pictures", 4.0),
+            (CheckpointStore, "save", 3.0),
+        ],
+    )
     step = [f"stage.steps.vae.{key}" for key in ("n_epochs=2", "batch_size=8")]  # 8 updates
     pipeline.run(toy(tmp_path, *step, "evaluation.raw=false", stage="vae"))
     rows = read_rows(tmp_path / "vae" / "graph" / "training_metrics_vae.jsonl")
