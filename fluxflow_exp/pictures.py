@@ -12,6 +12,7 @@ from torch import Tensor
 from fluxflow_exp.files import naming
 
 MIN_TILE = 96  # pixels; smaller images are enlarged on sheets, pixel by pixel
+CAPTION_LINES = 3  # at most, below an image of a sheet
 
 
 def to_uint8(images: Tensor) -> Tensor:
@@ -94,7 +95,7 @@ def captioned(images: Tensor, captions: list[str], *, columns: int = 8) -> Image
     tiles = [_tile(image) for image in images]
     width, height = tiles[0].size
     font, line = ImageFont.load_default(11), 13
-    texts = [_wrap(caption, font, width) for caption in captions]
+    texts = [_wrap(caption, font, width)[:CAPTION_LINES] for caption in captions]
     text_height = line * max(len(lines) for lines in texts) + 6
     rows = -(-len(tiles) // columns)
     gap = 6
@@ -109,6 +110,17 @@ def captioned(images: Tensor, captions: list[str], *, columns: int = 8) -> Image
         sheet.paste(tile, (left, top))
         draw.text((left, top + height + 2), "\n".join(lines), "black", font, spacing=1)
     return sheet
+
+
+def titled(sheet: Image.Image, title: str) -> Image.Image:
+    """A sheet below a strip that says what it is, in as many lines as its width asks for."""
+    font, line, margin = ImageFont.load_default(12), 15, 4
+    lines = _wrap(title, font, sheet.width - 2 * margin)
+    strip = line * len(lines) + 2 * margin
+    whole = Image.new("RGB", (sheet.width, strip + sheet.height), "white")
+    ImageDraw.Draw(whole).text((margin, margin - 1), "\n".join(lines), "black", font, spacing=2)
+    whole.paste(sheet, (0, strip))
+    return whole
 
 
 def _tile(image: Tensor) -> Image.Image:
@@ -126,4 +138,4 @@ def _wrap(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: 
             line = word
         else:
             line = longer
-    return [*lines, line][:3]
+    return [*lines, line]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from rich.progress import track
 
 from fluxflow_exp import __version__, files, pictures
@@ -57,12 +58,15 @@ def generate(arguments: argparse.Namespace) -> None:
         "size": arguments.size or (model.img_size, model.img_size),
         "seed": arguments.seed,
     }
-    texts = _infotexts(wanted, sampling, _origin(arguments, model, given["lora_scale"]))
+    origin = _origin(arguments, model, given["lora_scale"])
+    texts = _infotexts(wanted, sampling, origin)
     try:
         arguments.output_path.mkdir(parents=True, exist_ok=True)
         made = model.generate([prompt.text for prompt in wanted], **sampling, batch_size=arguments.batch_size)
         with torch.autocast(device.type, precision, enabled=arguments.precision != "fp32"):
-            _write(track(made, description="Generating", total=batches), wanted, texts, arguments, grid)
+            sheet = _write(track(made, description="Generating", total=batches), wanted, texts, arguments)
+        sheet = pictures.titled(sheet, _title(sampling, origin))
+        pictures.save_picture(sheet, grid, quality=95, subsampling=0)
     except OSError as error:
         raise UserError(f"--output_path: cannot write: {error}") from error
     except ValueError as error:
@@ -138,13 +142,21 @@ def _infotexts(prompts: list[Prompt], sampling: dict[str, Any], origin: dict[str
     ]
 
 
+def _title(sampling: dict[str, Any], origin: dict[str, object]) -> str:
+    """What the grid is, read without the pictures."""
+    with_adapter = f" with {origin['Lora']} at {origin['Lora scale']}" if "Lora" in origin else ""
+    how = f"guidance {_plain(sampling['guidance_scale'])}, {sampling['steps']} steps of {sampling['sampler']}"
+    return f"{origin['Model']}{with_adapter}: {how}, seed {sampling['seed']}, {origin['Weights']} weights"
+
+
 def _plain(number: float) -> str:
     return str(number).removesuffix(".0")
 
 
 def _write(
-    made: Iterable[torch.Tensor], prompts: list[Prompt], texts: list[str], arguments: argparse.Namespace, grid: Path
-) -> None:
+    made: Iterable[torch.Tensor], prompts: list[Prompt], texts: list[str], arguments: argparse.Namespace
+) -> Image.Image:
+    """Write each image; return the grid of the first ones."""
     shown: list[torch.Tensor] = []
     output, form = arguments.output_path, arguments.format
     names = [f"{stem}_gen.{form}" for stem in stems(prompts)]
@@ -155,11 +167,11 @@ def _write(
             pictures.save_picture(pictures.to_pil(image), output / name, **infotext.options(form, text))
         shown += list(images[: max(GRID_LIMIT - len(shown), 0)])
     captions = [prompt.text for prompt in prompts[: len(shown)]]
-    pictures.save_picture(pictures.captioned(torch.stack(shown), captions), grid, quality=95, subsampling=0)
     if arguments.captions:
         pairs = [{"file_name": name, "text": prompt.text} for name, prompt in zip(names, prompts, strict=True)]
         lines = [json.dumps(pair, ensure_ascii=False) + "\n" for pair in pairs]
         files.write_text(output / "metadata.jsonl", "".join(lines))
+    return pictures.captioned(torch.stack(shown), captions)
 
 
 def _grid(arguments: argparse.Namespace) -> Path:

@@ -39,6 +39,7 @@
         const title = make("h3", holder, run.name);
         if (frame && frame.update !== key.update) make("small", title, ` at update ${frame.update.toLocaleString("en")}`);
       }
+      if (frame && frame.drawn) make("p", holder, frame.drawn, "note");
       if (!frame) make("p", holder, "no pictures until then", "nothing");
       else for (const row of frame.rows) strip(row, run.name, `update ${frame.update} of ${frame.step}`, holder);
     }

@@ -28,6 +28,7 @@ class Frame:
     update: int
     epoch: int
     rows: list[tuple[str, list[tuple[Path, str]]]]  # label; picture, what it shows
+    drawn: str = ""  # with what; nothing is known of an earlier version's
 
 
 @dataclass
@@ -66,7 +67,7 @@ def frames(track: Track, samples: Path) -> list[Frame]:
         for row in rows:
             drawn = _drawn(samples, row.get("pictures", {}), row.get("tiles", []))
             if drawn:
-                frame = Frame(step, row["global_step"], row["epoch"], drawn)
+                frame = Frame(step, row["global_step"], row["epoch"], drawn, row.get("drawn", ""))
                 there = found.setdefault((step, frame.update), frame)
                 if there is not frame:  # one row for each size of sample
                     there.rows += drawn
@@ -139,7 +140,7 @@ def _frame(frame: Frame, pictures: Pictures, tiles: int) -> dict[str, Any]:
         added = [(pictures.add(path), caption) for path, caption in items[:tiles]]
         shown = [{"i": number, "c": caption} for number, caption in added if number is not None]
         rows.append({"label": label, "items": shown})
-    return {"step": frame.step, "update": frame.update, "rows": rows}
+    return {"step": frame.step, "update": frame.update, "drawn": frame.drawn, "rows": rows}
 
 
 def _drawn(samples: Path, shown: dict[str, str], order: list[str]) -> list[tuple[str, list[tuple[Path, str]]]]:

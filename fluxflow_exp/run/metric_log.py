@@ -20,6 +20,7 @@ from fluxflow_exp.run import written
 ROW_EVERY, LEAST_ROWS = 20, 10  # updates between training rows, unless a step had fewer rows than that
 
 Row = dict[str, Any]
+Text = dict[str, str] | list[str] | str | None
 
 
 class MetricLog:
@@ -46,7 +47,7 @@ class MetricLog:
         metrics: dict[str, float],
         learning_rates: dict[str, float] | None = None,
         extras: dict[str, float] | None = None,
-        texts: dict[str, dict[str, str] | list[str] | None] | None = None,
+        texts: dict[str, Text] | None = None,
     ) -> None:
         """Append a row of `kind` (train, held_out, held_out_raw, health, samples).
 
@@ -54,7 +55,7 @@ class MetricLog:
         all included, and `batch_time`, those of an update since the last row, with the wait for its batch, without
         evaluation, pictures and saves.
         `texts` may have `pictures`: file in `samples/` → what it shows; `tiles`: hashes of a sheet's single pictures
-        in its order; and `warnings`: short code → what is wrong and what to try.
+        in its order; `drawn`: with what they were made; and `warnings`: short code → what is wrong and what to try.
         """
         row = {
             "timestamp": clock.date(),

@@ -163,6 +163,7 @@ class _Row:
     extras: dict[str, Number]
     pictures: dict[str, str] = field(default_factory=dict)
     tiles: list[str] = field(default_factory=list)
+    drawn: str = ""
     warnings: dict[str, str] = field(default_factory=dict)
 
 

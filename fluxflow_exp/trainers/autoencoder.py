@@ -211,8 +211,9 @@ class AutoencoderTrainer(Trainer):
             parts, conditioned = (self.compressor, self.expander), self.spade != "never"
             made = reconstructions.rows(images, ids, *parts, self.machine, seed=setup.seed, conditioned=conditioned)
         stem = f"{setup.name}_{setup.index:03d}_{suffix}"
-        written, tiles = reconstructions.write(made, ids, setup.folder.samples, stem, portion)
-        self.write_row("samples", {}, pictures=written, tiles=tiles)
+        drawn, folder = self.drawn(), setup.folder.samples
+        written, tiles = reconstructions.write(made, ids, folder, stem, portion, title=self.title(drawn))
+        self.write_row("samples", {}, pictures=written, tiles=tiles, drawn=drawn)
 
     @torch.no_grad()
     def reconstruct(self, images: Tensor) -> Tensor:

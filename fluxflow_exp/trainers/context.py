@@ -91,3 +91,7 @@ class StepContext(RunContext):
     standing: Standing | None = None  # of reference runs, to the first rank; None: the run is similar to none
     early: EarlyBatches | None = None  # batches that were begun to be read before the parts were built
     adapters: dict[str, Adapter] = field(default_factory=dict)  # by part; what a player trains in its place
+
+    def guidance(self, scale: float) -> float:
+        """The `scale` that pictures are drawn at: 1 where no caption is dropped, so that nothing is learnt to guide."""
+        return scale if self.cfg_dropout_prob > 0 else 1.0

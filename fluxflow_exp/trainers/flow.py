@@ -195,16 +195,16 @@ class FlowTrainer(Trainer):
 
     def sample_pictures(self, suffix: str) -> None:
         """Images for the sample prompts; the noise of a prompt is the same each time."""
-        samples = self.setup.samples
-        prompts = shared.shown_prompts(self.setup)
-        stem = f"{self.setup.name}_{self.setup.index:03d}_{suffix}"
+        samples, prompts = self.setup.samples, shared.shown_prompts(self.setup)
+        folder, stem = self.setup.folder.samples, f"{self.setup.name}_{self.setup.index:03d}_{suffix}"
+        drawn = self.drawn(f"guidance {self.setup.guidance(samples.guidance_scale):g}")
         portion = Portion.even(self.ranks, len(prompts))
         for size in samples.sample_sizes or [None]:
             with self.averaged():
                 images = self._generate(prompts, samples, rows=portion.places, size=pictures.size_of(size))
             mark = "" if size is None else f"-{pictures.size_label(size)}"
-            written = shared.write_captioned(images, prompts, portion, self.setup.folder.samples, stem, mark)
-            self.write_row("samples", {}, pictures=written)
+            written = shared.write_captioned(images, prompts, portion, folder, stem, mark, title=self.title(drawn))
+            self.write_row("samples", {}, pictures=written, drawn=drawn)
 
     def _arguments(self, micro: Micro) -> tuple[Tensor, ...]:
         data = self._latents(self.latents.posterior(micro.images), self.posterior_noise[micro.rows])
@@ -281,11 +281,10 @@ class FlowTrainer(Trainer):
             objective=self.objective,
             img_size=self.setup.data.img_size,
         )
-        guidance = options.guidance_scale if self.setup.cfg_dropout_prob > 0 else 1.0
         with self.machine.autocast():
             parts = model.generate(
                 prompts,
-                guidance_scale=guidance,
+                guidance_scale=self.setup.guidance(options.guidance_scale),
                 guidance_interval=options.guidance_interval,
                 steps=options.steps,
                 sampler=options.sampler,

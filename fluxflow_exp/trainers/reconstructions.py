@@ -50,9 +50,9 @@ def rows(
 
 
 def write(
-    made: dict[str, Tensor], ids: list[str], folder: Path, stem: str, portion: Portion
+    made: dict[str, Tensor], ids: list[str], folder: Path, stem: str, portion: Portion, *, title: str
 ) -> tuple[dict[str, str], list[str]]:
-    """`<stem>_<hash><row>.webp` for each image and row, each rank its own, and all of them on one sheet.
+    """`<stem>_<hash><row>.webp` for each image and row, each rank its own, and all of them on one sheet with a `title`.
 
     Its name and what it shows; the hashes, in its order.
     """
@@ -61,7 +61,7 @@ def write(
         shared.save(batch, [f"{stem}_{each}{row}.webp" for each in hashes], portion, folder)
     whole = [portion.whole(batch) for batch in made.values()]
     if portion.ranks.first:
-        sheet = pictures.rows_of(whole, labels=[ROWS[row] for row in made])
+        sheet = pictures.titled(pictures.rows_of(whole, labels=[ROWS[row] for row in made]), title)
         pictures.save_picture(sheet, folder / f"{stem}{GRID}", quality=95)
     return {f"{stem}{GRID}": ", ".join(ROWS[row] for row in made)}, hashes
 

@@ -59,14 +59,15 @@ def save(made: Tensor, names: Sequence[str], portion: Portion, folder: Path) -> 
 
 
 def write_captioned(
-    made: Tensor, prompts: list[str], portion: Portion, folder: Path, stem: str, mark: str
+    made: Tensor, prompts: list[str], portion: Portion, folder: Path, stem: str, mark: str, *, title: str
 ) -> dict[str, str]:
     """`<stem>_<hash><mark>.webp` for each prompt, each rank its own, and all on one sheet; names and what they show."""
     names = [f"{stem}_{pictures.short_hash(prompt)}{mark}.webp" for prompt in prompts]
     save(made, names, portion, folder)
     whole = portion.whole(made)
     if portion.ranks.first:
-        pictures.save_picture(pictures.captioned(whole, prompts), folder / f"{stem}_grid{mark}.webp", quality=95)
+        sheet = pictures.titled(pictures.captioned(whole, prompts), title)
+        pictures.save_picture(sheet, folder / f"{stem}_grid{mark}.webp", quality=95)
     return dict(zip(names, prompts, strict=True))
 
 

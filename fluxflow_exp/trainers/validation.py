@@ -12,7 +12,7 @@ from fluxflow_exp.losses.terms import Loss
 from fluxflow_exp.monitor.early_stop import EarlyStop
 from fluxflow_exp.monitor.health import HealthContext
 from fluxflow_exp.monitor.time_breakdown import TimeBreakdown
-from fluxflow_exp.run.metric_log import MetricLog, Window, read_rows
+from fluxflow_exp.run.metric_log import MetricLog, Text, Window, read_rows
 from fluxflow_exp.trainers import best
 from fluxflow_exp.trainers.best import Best
 from fluxflow_exp.trainers.context import StepContext
@@ -151,14 +151,9 @@ class Validated(Updates):
         metrics: dict[str, float],
         learning_rates: dict[str, float] | None = None,
         extras: dict[str, float] | None = None,
-        pictures: dict[str, str] | None = None,
-        tiles: list[str] | None = None,
-        warnings: dict[str, str] | None = None,
+        **texts: Text,
     ) -> None:
-        """Log `metrics` of the present update with `warnings` of them, or the `pictures` that were made after it.
-
-        `tiles`: hashes of the single pictures of a sheet, in its order.
-        """
+        """Log `metrics` of the present update and `texts` of them, or of the pictures that were made after it."""
         if self.ranks.first:
             self.rows.write(
                 kind,
@@ -168,10 +163,21 @@ class Validated(Updates):
                 metrics=metrics,
                 learning_rates=learning_rates,
                 extras=extras,
-                texts={"pictures": pictures, "tiles": tiles, "warnings": warnings},
+                texts=texts,
             )
             if self.setup.wandb:
                 self.setup.wandb.catch_up(self.setup.name)
+
+    def drawn(self, *how: str) -> str:
+        """What made the pictures of the present update: what was trained on, `how`, and with which weights."""
+        seen = self.update_index * self.length.batch_size
+        averaged = any(player.ema for player in self.players.values())
+        return ", ".join([f"{seen:,} images seen", *how, f"{'averaged' if averaged else 'raw'} weights"])
+
+    def title(self, drawn: str) -> str:
+        """What a sheet of them is, read without its run."""
+        update = self.update_index
+        return f"Step {self.setup.name}, update {update:,} (epoch {self.length.epoch(update)}): {drawn}"
 
     def _keep_best(self, loss: float) -> None:
         if self.loss_tells and math.isfinite(loss) and (self.best is None or loss < self.best.loss):

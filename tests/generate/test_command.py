@@ -53,7 +53,9 @@ def test_a_file_of_prompts_becomes_images_and_a_grid(final: Path, tmp_path: Path
     names = sorted(p.name for p in (tmp_path / "out").iterdir())
     stems = ["000_a-red-circle_0", "000_a-red-circle_1", "001_a-blue-star_0", "001_a-blue-star_1"]
     assert names == sorted(f"{s}_gen.webp" for s in stems), "nothing but the images"
-    assert Image.open(tmp_path / "out_grid.webp").size > (4 * 24, 16)
+    with Image.open(tmp_path / "out_grid.webp") as grid:
+        assert grid.width == 4 * (96 + 6)
+        assert grid.height > 64 + 2 * 15, "the images, and what they are"
     first, second = (Image.open(tmp_path / "out" / f"{s}_gen.webp") for s in stems[:2])
     assert first.size == (24, 16)
     assert first.tobytes() != second.tobytes()

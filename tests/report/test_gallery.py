@@ -36,6 +36,14 @@ def test_runs_are_shown_at_equal_updates_of_equal_steps(tmp_path: Path) -> None:
     assert [run["at"] for run in found["runs"]] == [[0, 0, 1, 2], [None, 0, 0, 1]]
 
 
+def test_with_what_pictures_were_made_stands_beside_them(tmp_path: Path) -> None:
+    made = frame(tmp_path, "vae", 10, 0)
+    made.drawn = "640 images seen, averaged weights"
+    found = gallery.gallery({"run": [made, frame(tmp_path, "vae", 20, 1)]}, ["vae"])
+    assert found is not None
+    assert [each["drawn"] for each in found["runs"][0]["frames"]] == ["640 images seen, averaged weights", ""]
+
+
 def test_a_picture_that_comes_again_is_kept_once(tmp_path: Path) -> None:
     found = gallery.gallery({"run": [frame(tmp_path, "vae", n, 0) for n in range(5)]}, ["vae"])
     assert found is not None

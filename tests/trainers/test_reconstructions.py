@@ -64,13 +64,14 @@ def test_a_card_shows_the_pictures_in_the_order_of_the_sheet(tmp_path: Path) -> 
     held_out = trainer.setup.data.validation
     shown = [held_out.read(place, None).image for place in spread(len(held_out), 5)]
     (frame,) = gallery.frames(Track({"vae": read_rows(folder.metrics("vae"))}), folder.samples)
+    assert frame.drawn == "0 images seen, averaged weights"
     rows = {label: [path for path, _ in items] for label, items in frame.rows}
     for path, image in zip(rows["original"], shown, strict=True):
         assert torch.equal(pixels(path), image)
     with Image.open(next(folder.samples.glob("*_grid.webp"))) as sheet:
         for place, image in enumerate(shown):  # ground and shape are of one colour each
-            left = 110 + place * (6 * 16 + 4)
-            assert sheet.getpixel((left + 4, 4)) == pytest.approx(image[:, 0, 0].tolist(), abs=12)
+            left, top = 110 + place * (6 * 16 + 4), sheet.height - 4 * (6 * 16 + 4)  # below its title: four rows
+            assert sheet.getpixel((left + 4, top + 4)) == pytest.approx(image[:, 0, 0].tolist(), abs=12)
     hashes = [[path.name.split("_")[3][:6] for path in paths] for paths in rows.values()]
     assert all(each == hashes[0] for each in hashes)
 
