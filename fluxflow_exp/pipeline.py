@@ -24,7 +24,7 @@ from fluxflow_exp.run.live_report import LiveReport, draw_graphs, write_card
 from fluxflow_exp.run.wandb import WandbRun, final_metrics
 from fluxflow_exp.step_length import Length, lengths_of
 from fluxflow_exp.step_plan import caches_folder
-from fluxflow_exp.trainers import nonfinite_report, publish
+from fluxflow_exp.trainers import intervals, nonfinite_report, publish
 from fluxflow_exp.trainers.base import Trainer
 from fluxflow_exp.trainers.build import read_early, run_context, step_context
 from fluxflow_exp.trainers.context import RunContext
@@ -65,9 +65,8 @@ def run(values: dict[str, Any], *, swept: str = "", start_up: StartUp | None = N
 
 def _validate(values: dict[str, Any], config: RunConfig, machine: Machine, swept: str) -> None:
     """Say what the command would do. UserError: what it would refuse."""
-    data = build_data(config)
-    lengths, text = _plan(config, data, machine)
-    folder = RunFolder(run_path(values, swept))
+    data, folder = build_data(config), RunFolder(run_path(values, swept))
+    lengths, text = _plan(_begun(config, folder), data, machine)
     if refusals.refuse(folder, values, lengths, data) == "complete":
         text = f"{folder.path}: complete"
     lacking = [f"  note: {line}" for line in hardware_problems(config.hardware)]
@@ -114,7 +113,7 @@ def _train(
     data = build_data(config)
     if ranks.first:
         ranks.meet()
-    lengths, text = _plan(config, data, machine, ranks, taken=clock.now() - start_up.began)
+    lengths, text = _plan(_begun(config, folder), data, machine, ranks, taken=clock.now() - start_up.began)
     start_up.ends("data")
     there = folder.exists()
     opened = (
@@ -202,6 +201,11 @@ def _plan(
     indexed = any(not isinstance(each.train, Stream) for each in data.values())
     few = cores.bound(config.hardware.num_workers) if indexed else None
     return lengths, f"{text}\n{few}" if few else text
+
+
+def _begun(config: RunConfig, folder: RunFolder) -> RunConfig:
+    """`config` as the run that is there goes on with it."""
+    return config if config.resume == "fresh" else intervals.begun_with(config, folder)
 
 
 def _close(folder: RunFolder, *, closing: str, console: Console | None = None) -> None:

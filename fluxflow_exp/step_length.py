@@ -1,5 +1,6 @@
 """How long a step is, and the batches that it is taken in: counted from its configuration and its data."""
 
+import math
 from dataclasses import dataclass
 from typing import Self
 
@@ -7,6 +8,11 @@ from fluxflow_exp.config.published import locate
 from fluxflow_exp.config.schema import RunConfig, Step
 from fluxflow_exp.data.loader import updates_per_epoch
 from fluxflow_exp.data.protocols import DataSet
+
+# What is due every "auto" epochs: so many updates apart at least, for what they cost to be small beside them; but so
+# often in a step, for a curve.
+APART, LEAST = 200, 10
+Every = int | str | None  # epochs, "auto", or never
 
 
 @dataclass(frozen=True)
@@ -35,6 +41,44 @@ class Length:
 
     def ends_epoch(self, update: int) -> bool:
         return update % self.updates_per_epoch == 0 or update == self.updates
+
+    @property
+    def epochs(self) -> int:
+        """Epochs that are begun."""
+        return self.epoch(self.updates)
+
+    @property
+    def auto(self) -> int | None:
+        """Epochs that "auto" is: the fewest that hold APART updates. None: the step has not LEAST times as many, and is
+        divided into LEAST parts.
+
+        A function of the length alone; and the longer a step is, the more often something is due in it.
+        """
+        fewest = math.ceil(APART / self.updates_per_epoch)
+        if self.epochs >= LEAST * fewest:
+            return fewest
+        return 1 if self.epochs <= LEAST else None
+
+    def is_due(self, update: int, every: Every) -> bool:
+        """Whether after `update` comes what comes after so many epochs, and at the step's end in any case."""
+        if every is None or not self.ends_epoch(update):
+            return False
+        epoch, apart = self.epoch(update), self._apart(every)
+        if update == self.updates:
+            return True
+        if apart is not None:
+            return epoch % apart == 0
+        return epoch * LEAST // self.epochs > (epoch - 1) * LEAST // self.epochs
+
+    def times(self, every: Every) -> int:
+        """How often that comes in the whole step."""
+        if every is None:
+            return 0
+        apart = self._apart(every)
+        return LEAST if apart is None else math.ceil(self.epochs / apart)
+
+    def _apart(self, every: int | str) -> int | None:
+        return self.auto if isinstance(every, str) else every
 
 
 def lengths_of(config: RunConfig, data: dict[str, DataSet], *, ranks: int = 1) -> dict[str, Length]:

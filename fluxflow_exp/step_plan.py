@@ -19,6 +19,7 @@ from fluxflow_exp.monitor import early_stop
 from fluxflow_exp.preflight import parts, remarks
 from fluxflow_exp.run import time_budget
 from fluxflow_exp.step_length import Length
+from fluxflow_exp.trainers import intervals
 from fluxflow_exp.trainers.base import Trainer
 
 OFTEN = 20  # updates between looks at the model, below which looking takes longer than training
@@ -129,6 +130,7 @@ def describe(
             seen = lengths[name] if minutes is None else replace(lengths[name], updates=0)  # how often is not known
             told = remarks.remarks(step, seen, data[name], modules["text_encoder"])
             lines += [f"    note: {line}" for line in told]
+        lines += intervals.lines(config, step, lengths[name]) if minutes is None else []
         lines += _short_epochs(config, name, lengths[name])
         folder, reason = cache_folder(config, name, data[name], lengths[name])
         lines += _cache_line(folder, reason) + _teacher_lines(
@@ -187,7 +189,8 @@ def _short_epochs(config: RunConfig, name: str, length: Length) -> list[str]:
     if not trainer_class(config.stage.steps[name]).FROM_PUBLISHED:
         return []
     epochs = {f"{section}.every_epochs": getattr(config, section).every_epochs for section in ("samples", "evaluation")}
-    often = [key for key, every in epochs.items() if every and every * length.updates_per_epoch < OFTEN]
+    asked = {key: every for key, every in epochs.items() if isinstance(every, int)}
+    often = [key for key, every in asked.items() if every * length.updates_per_epoch < OFTEN]
     if not often or length.updates < OFTEN:
         return []
     return [

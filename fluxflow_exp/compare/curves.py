@@ -104,7 +104,7 @@ def _largest(curves: dict[str, Curve], budget: str) -> float:
         raise UserError(
             f"there is no budget at which all runs were measured: {early} ended at {_number(ends[early])} "
             f"{BUDGETS[budget]}, and {late} was first measured at {_number(curves[late].budget[0])}. Train again with "
-            "a smaller evaluation.every_epochs or, where that is 1, for more epochs"
+            "evaluation.every_epochs=1 or, where that is so, for more epochs"
         )
     if budget in COUNTED:
         reached: dict[str, list[str]] = {}

@@ -155,7 +155,7 @@ class Checkpoint:
 class Samples:
     """Pictures made while training, with EMA weights; originals and noise stay the same all along."""
 
-    every_epochs: PositiveInt | None = 1  # end-of-epoch pictures; null: none
+    every_epochs: Annotated[Any, Ge(1)] = "auto"  # end-of-epoch pictures; auto: as evaluation's; null: none
     every_updates: PositiveInt | None = None  # mid-epoch pictures
     samples_per_checkpoint: PositiveInt | None = None  # pictures at every n-th checkpoint as well; null: none
     count: PositiveInt = 8  # held-out images or prompts, spread over all
@@ -171,7 +171,7 @@ class Samples:
 
 @dataclass
 class Evaluation:
-    every_epochs: PositiveInt | None = 1  # held-out metrics, with EMA weights
+    every_epochs: Annotated[Any, Ge(1)] = "auto"  # held-out metrics, with EMA weights; auto: about every 200 updates
     metrics: list[str] = field(default_factory=lambda: ["psnr"])  # docs/how-to/evaluating.md#while-training
     raw: bool = False  # the same with raw weights as well, in rows of kind held_out_raw
     features: str = "efficientnet_lite0"  # of rfd, fd, kid; inception, a timm or Hugging Face name, or a folder

@@ -59,6 +59,10 @@ def problems(values: dict[str, Any], *, here: bool = True, begun: bool = False) 
     every = values.get("log_every")
     if every != "auto" and (isinstance(every, bool) or not isinstance(every, int)):
         found.append(f"log_every is a number of updates or auto, not {every!r}")
+    for section in ("samples", "evaluation"):
+        every = (values.get(section) or {}).get("every_epochs")
+        if every not in (None, "auto") and (isinstance(every, bool) or not isinstance(every, int)):
+            found.append(f"{section}.every_epochs is a number of epochs, auto or null, not {every!r}")
     found = _once(found + targets.problems(values, ""))
     found += path_problems(values.get("data"), "data") + _output(values) + _samples(values.get("samples") or {})
     found += _evaluation(values.get("evaluation") or {}) + _copies(values)

@@ -46,7 +46,7 @@ class Costs:
         self, update: float, length: Length, samples: Samples, evaluation: Evaluation, saves: SaveClock
     ) -> float:
         """Seconds of a step of `length.updates` updates of `update` seconds each."""
-        evaluations = _before_the_end(length, evaluation.every_epochs)
+        evaluations = length.times(evaluation.every_epochs) - 1  # before the last
         found = length.updates * update + self.ending + self.save
         if evaluation.every_epochs is not None:
             found += min(evaluations, 1) * self.first_evaluation + max(evaluations - 1, 0) * self.evaluation
@@ -56,15 +56,10 @@ class Costs:
             times = length.updates // saves.every_updates
         elif minutes is not None:
             times = int(found / 60 / minutes)
-        drawn = 0 if samples.every_epochs is None else _before_the_end(length, samples.every_epochs) + 1
+        drawn = length.times(samples.every_epochs)
         drawn += length.updates // samples.every_updates if samples.every_updates else 0
         drawn += times // samples.samples_per_checkpoint if samples.samples_per_checkpoint else 0
         return found + times * self.save + drawn * self.pictures
-
-
-def _before_the_end(length: Length, every: int | None) -> int:
-    """How often something happens that is due after so many epochs, beside the step's last update."""
-    return 0 if every is None else (length.updates - 1) // (every * length.updates_per_epoch)
 
 
 def most(seconds: float, cost: Callable[[int], float]) -> int:

@@ -35,6 +35,7 @@ from fluxflow_exp.step_plan import (
     trained_parts,
     trainer_class,
 )
+from fluxflow_exp.trainers import intervals
 from fluxflow_exp.trainers.base import Trainer
 from fluxflow_exp.trainers.context import RunContext, StepContext
 from fluxflow_exp.trainers.early_batches import EarlyBatches, arguments, reading_early
@@ -87,6 +88,7 @@ def step_context(
     config: RunConfig, name: str, run: RunContext, *, length: Length, data: DataSet, earlier: Sequence[str] = ()
 ) -> StepContext:
     """All that the trainer of step `name` is given. ValueError: weights that it starts from are not there."""
+    config = intervals.begun_with(config, run.folder)
     step = config.stage.steps[name]
     given = weights.find_parts(Path(step.init_from).expanduser()) if step.init_from else {}
     return StepContext(
@@ -110,21 +112,12 @@ def step_context(
         num_workers=_workers(config, data),
         cache=cache_folder(config, name, data, length)[0],
         caching=replace(config.cache, path=str(caches_folder(config))),
-        log_every=row_every(_log_every(config, run), length.updates),
+        log_every=row_every(config.log_every, length.updates),
         samples=config.samples,
-        evaluation=config.evaluation,
+        evaluation=intervals.evaluation(config, step),
         health=config.health,
         standing=_standing(name, run),
     )
-
-
-def _log_every(config: RunConfig, run: RunContext) -> int | str:
-    """As asked; a run that began with a number keeps it where none is asked for."""
-    if config.log_every == "auto" and run.folder.config.exists():
-        found: int | str = run.folder.frozen().get("log_every", "auto")
-        return found
-    asked: int | str = config.log_every
-    return asked
 
 
 def _standing(name: str, run: RunContext) -> standing.Standing | None:

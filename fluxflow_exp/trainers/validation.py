@@ -89,13 +89,13 @@ class Validated(Updates):
     @torch.no_grad()
     def look(self) -> None:
         """Evaluate and draw what is due after the present update."""
-        update, samples, length = self.update_index, self.setup.samples, self.length
-        if length.ends_epoch(update) and self._due(self.setup.evaluation.every_epochs):
+        update, samples = self.update_index, self.setup.samples
+        if self.length.is_due(update, self.setup.evaluation.every_epochs):
             self.validate()
             with self.time_breakdown.during("evaluation"):
                 self.examine()
-        if length.ends_epoch(update) and self._due(samples.every_epochs):
-            self.draw(f"{length.epoch(update):03d}")
+        if self.length.is_due(update, samples.every_epochs):  # the evaluation may have ended the step
+            self.draw(f"{self.length.epoch(update):03d}")
         elif samples.every_updates and update % samples.every_updates == 0:
             self.draw(self._place_in_epoch())
 
@@ -219,7 +219,3 @@ class Validated(Updates):
     def _has_pictures(self) -> bool:
         rows = read_rows(self.rows.path)
         return any((row["kind"], row["global_step"]) == ("samples", self.update_index) for row in rows)
-
-    def _due(self, every: int | None) -> bool:
-        """Whether what happens every so many epochs happens at this epoch's end; at the step's end it always does."""
-        return every is not None and (self.finished or self.length.epoch(self.update_index) % every == 0)

@@ -37,7 +37,7 @@ def test_runs_that_were_never_measured_at_one_budget_are_told_so(
     said = " ".join(capsys.readouterr().err.split())
     assert f"{early} ended at {ends[0]} {BUDGETS[budget]}, and {late} was first measured at {ends[1]}" in said
     assert "--at" not in said  # there is no budget to name
-    assert "a smaller evaluation.every_epochs or, where that is 1, for more epochs" in said
+    assert "evaluation.every_epochs=1 or, where that is so, for more epochs" in said
 
 
 def test_the_end_that_a_message_gives_rounded_is_the_end(make: Make, capsys: pytest.CaptureFixture[str]) -> None:

@@ -44,6 +44,12 @@ def test_a_step_takes_its_updates_and_all_that_is_due_between_and_after_them(
     assert found == pytest.approx(1.5 * updates + evaluations + pictures + 2 + 7)
 
 
+@pytest.mark.parametrize(("updates", "times"), [(1000, 10), (1999, 10), (2000, 10), (2001, 11), (4000, 20)])
+def test_a_step_of_many_short_epochs_is_looked_at_as_often_as_auto_says(updates: int, times: int) -> None:
+    found = COSTS.of_step(1.0, length(updates), Samples(), Evaluation(), NEVER)
+    assert found == pytest.approx(updates + 20 + (times - 2) * 10 + 30 + times * 5 + 2 + 7)
+
+
 def test_pictures_and_saves_of_every_manner_count_and_what_is_off_does_not() -> None:
     off = Samples(every_epochs=None), Evaluation(every_epochs=None)
     assert COSTS.of_step(1.0, length(30), *off, NEVER) == 30 + 2 + 7

@@ -1,0 +1,54 @@
+"""How often a step is looked at, where a configuration leaves that to this program ("auto")."""
+
+from dataclasses import replace
+from typing import Any
+
+from fluxflow_exp.config import published
+from fluxflow_exp.config.published import TARGET
+from fluxflow_exp.config.schema import Evaluation, RunConfig, Step
+from fluxflow_exp.run.folder import RunFolder
+from fluxflow_exp.step_length import LEAST, Length
+
+PLATEAU = "fluxflow_exp.schedules.plateau"
+LOOKS = ("evaluation", "samples")
+
+
+def begun_with(config: RunConfig, folder: RunFolder) -> RunConfig:
+    """`config` with the numbers with which the run in `folder` began where it asks for none: that run goes on so."""
+    if not folder.config.exists():
+        return config
+    frozen = folder.frozen()
+    found = config
+    if config.log_every == "auto":
+        found = replace(found, log_every=frozen.get("log_every", "auto"))
+    for name in LOOKS:
+        section = getattr(config, name)
+        if section.every_epochs == "auto":
+            kept = frozen.get(name, {}).get("every_epochs", "auto")
+            found = replace(found, **{name: replace(section, every_epochs=kept)})
+    return found
+
+
+def evaluation(config: RunConfig, step: Step) -> Evaluation:
+    """The section as it is for `step`.
+
+    What counts evaluations (a rule that may end the step, a schedule that follows a metric) has one at each epoch.
+    """
+    counted = step.transition_on.metric or any(map(_follows_metrics, step.schedulers.values()))
+    every = 1 if counted and config.evaluation.every_epochs == "auto" else config.evaluation.every_epochs
+    return replace(config.evaluation, every_epochs=every)
+
+
+def lines(config: RunConfig, step: Step, length: Length) -> list[str]:
+    """What the plan says of a step that is not looked at after each of its epochs because of "auto"."""
+    asked = {"evaluation": evaluation(config, step).every_epochs, "pictures": config.samples.every_epochs}
+    what = " and ".join(name for name, every in asked.items() if every == "auto")
+    if not what or length.auto == 1:
+        return []
+    often = f"every {length.auto} epochs" if length.auto else f"{LEAST} times in {length.epochs} epochs"
+    return [f"    {what}: {often}"]
+
+
+def _follows_metrics(node: dict[str, Any]) -> bool:
+    """Whether a schedule may hang on evaluations: a plateau does, and one of the user's own may."""
+    return node[TARGET] == PLATEAU or not published.is_published(node[TARGET], "scheduler")
