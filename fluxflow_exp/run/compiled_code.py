@@ -50,12 +50,14 @@ class CompiledCode:
         self._seconds = 0.0  # that compiling had taken when this was last saved
         self._known: set[str] = set()  # what the files hold
         self._failed = False
+        self._met: set[str] = set()  # steps whose code was looked for
         self._kernels = _kernels_folder(key)
 
     def load(self, step: str) -> str:
-        """Give torch and Triton what the file of `step` holds; what there is to say of it."""
-        failed, places = [], self._places(step)
+        """Give torch and Triton what the file of `step` holds; what there is to say of it, the first time."""
+        failed, places, news = [], self._places(step), step not in self._met
         self._known = set()
+        self._met.add(step)
         for path in places:
             try:
                 content = path.read_bytes()
@@ -76,7 +78,8 @@ class CompiledCode:
                 os.utime(path)
             if path == places[0] and all(map(os.path.exists, places)):
                 self._known = found
-            return "\n".join([*failed, f"Compiled code of an earlier start: {len(content) / 1e6:.3g} MB, {path}"])
+            found_it = f"Compiled code of an earlier start: {len(content) / 1e6:.3g} MB, {path}"
+            return "\n".join([*failed, *([found_it] if news else [])])
         return "\n".join(f"{each}; what it held is compiled anew" for each in failed)
 
     def save(self, step: str, seconds: float) -> str:

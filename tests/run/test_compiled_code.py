@@ -67,6 +67,23 @@ def test_code_comes_back_in_another_place(its: Torch, tmp_path: Path, monkeypatc
     assert [each.name for each in place.parent.iterdir()] == [place.name]
 
 
+def test_what_is_loaded_again_is_told_once_and_what_this_start_has_made_is_no_earlier_ones(
+    its: Torch, tmp_path: Path
+) -> None:
+    """Steps that were given minutes are looked at in turn before the first of them trains."""
+    its.made = {"graph": b"1"}
+    CompiledCode([tmp_path], "key").save("vae", 1.0)
+    code = CompiledCode([tmp_path], "key")
+    assert code.load("vae").startswith("Compiled code of an earlier start: ")
+    assert code.load("flow") == ""
+    code.save("flow", 1.0)
+    assert (tmp_path / "compiled-flow-key.bin").exists()
+    assert (code.load("vae"), code.load("flow")) == ("", "")
+    assert len(its.given) == 3
+    (tmp_path / "compiled-vae-key.bin").write_bytes(b"\0")
+    assert "is damaged" in code.load("vae")
+
+
 def test_it_is_written_again_only_when_there_is_more(its: Torch, tmp_path: Path) -> None:
     path = tmp_path / "compiled-vae-key.bin"
     its.made = {"graph": b"1"}
