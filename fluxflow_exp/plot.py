@@ -141,7 +141,7 @@ def _health(vitals: Series) -> list[Panel]:
         Panel("active latent channels", vitals, ("active_units",), log=False),
         Panel("latents", vitals, ("latent_std", "latent_max"), limits=(health.LATENT_STD, health.LATENT_MAX)),
         Panel("share of channels that never change", vitals, shares, log=False, limits=dead),
-        Panel("largest robust score of a loss", vitals, ("loss_spike",), log=False, limits=(health.SPIKE,)),
+        Panel("largest rise of a loss, robust deviations", vitals, ("loss_spike",), log=False, limits=(health.SPIKE,)),
     ]
 
 

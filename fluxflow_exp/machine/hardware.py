@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fluxflow_exp.config import schema
+from fluxflow_exp.errors import counted
 from fluxflow_exp.models.layers import compile_regions, set_up_compilation
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -69,7 +70,7 @@ class Machine:
 
     def describe(self) -> str:
         name = "CPU" if self.device.type == "cpu" else _gpu_name(self.device) or f"{self.expected} (not this machine)"
-        threads = f", {torch.get_num_threads()} threads" if self.device.type == "cpu" else ""
+        threads = f", {counted(torch.get_num_threads(), 'thread')}" if self.device.type == "cpu" else ""
         unlike = f" (not the {self.expected} that was chosen)" if self.expected and self.expected not in name else ""
         resumes = "bit for bit" if self.exact else "to rounding (hardware.exact=true: bit for bit)"
         several = f"{self.devices} x " if self.devices > 1 else ""

@@ -76,7 +76,8 @@ def robust_score(value: float, before: list[float]) -> float:
 def largest_spike(rows: list[Row], names: list[str], *, since: int) -> tuple[float | None, str | None]:
     """The largest score of the losses `names` in `train` rows after update `since`, and which of them has a spike.
 
-    A score is taken among the SPIKE_ROWS rows before; None: there are too few.
+    A score is taken among the SPIKE_ROWS rows before, and is 0 where no loss rose above their median; None: there are
+    too few.
     """
     best: float | None = None
     spike: tuple[float, str] | None = None
@@ -88,7 +89,7 @@ def largest_spike(rows: list[Row], names: list[str], *, since: int) -> tuple[flo
             if update <= since or len(before) < SPIKE_LEAST:
                 continue
             score = robust_score(value, before)
-            best = score if best is None else max(best, score)
+            best = max(score, best or 0.0)
             if score > SPIKE and value > SPIKE_RATIO * statistics.median(before):
                 spike = max(spike or (score, name), (score, name))
     return (spike or (best,))[0], spike[1] if spike else None

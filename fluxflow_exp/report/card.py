@@ -48,7 +48,7 @@ def write(card: Card) -> str:
         "restarts": "Starts and restarts",
         "certificates": "Certificates",
     }
-    made_with = card.record.get("made_with") or {}
+    made_with, words = card.record.get("made_with") or {}, card.record.get("overrides", [])
     return page.write(
         "card.html",
         title=f"{card.name}: run card",
@@ -64,7 +64,10 @@ def write(card: Card) -> str:
         remarks=record.remarks(card.evaluations),
         standings=facts.standings(card),
         columns={key: title for key, title in COLUMNS.items() if any(each.get(key) is not None for each in results)},
-        command=shlex.join(["python", "-m", "fluxflow_exp", *card.record.get("overrides", [])]),
+        command=shlex.join(["python", "-m", "fluxflow_exp", *words]),
+        predict=shlex.join(
+            ["python", "-m", "fluxflow_exp.plan", *words, "--json", str(card.folder.path / "plan.json")]
+        ),
         yaml=yaml.safe_dump(card.values, sort_keys=False, allow_unicode=True),
         planned=planned,
         measures={key: each for key, each in MEASURES.items() if any(p[key] != (None, None) for p in planned)},
@@ -101,7 +104,7 @@ def _tiles(card: Card) -> list[tuple[str, str, str | None]]:
 def _headline(result: dict[str, Any]) -> tuple[str, str, str]:
     title = result["title"]
     lower = title if title[:2].isupper() else title[:1].lower() + title[1:]
-    return f"held-out {lower}", quantity(result["value"], result["unit"]), result["step"]
+    return f"held-out {lower}", quantity(result["value"], result["unit"]), f"step {result['step']}"
 
 
 def _of_steps(card: Card) -> str:

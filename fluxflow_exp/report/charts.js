@@ -15,11 +15,20 @@
     if (parent) parent.append(element);
     return element;
   };
-  const said = (value) => {
+  const said = (value, unit) => {
     if (value === null || value === undefined) return "–";
+    if (unit === "share") return `${+(100 * value).toPrecision(4)} %`;
     const size = Math.abs(value);
     if (size >= 1e4 || (size > 0 && size < 1e-3)) return value.toExponential(1).replace("e+", "e").replace(".0e", "e");
     return String(+value.toPrecision(4));
+  };
+  // All ticks of an axis in one notation, with as many digits as tell each exactly.
+  const labels = (values, unit) => {
+    const sizes = values.map(Math.abs).filter((size) => size > 0);
+    if (unit === "share" || sizes.every((size) => size >= 1e-3 && size < 1e4)) return values.map((value) => said(value, unit));
+    const exact = (digits) => values.every((value) => Math.abs(+value.toExponential(digits) - value) <= 1e-9 * Math.abs(value));
+    const digits = [0, 1, 2, 3].find(exact) ?? 3;
+    return values.map((value) => (value === 0 ? "0" : value.toExponential(digits).replace("e+", "e")));
   };
   const look = (line, index) => {
     const run = styleOf[line.name];
@@ -56,18 +65,20 @@
     const values = panel.series.flatMap((line) => [...line.y, ...(line.low || []), ...(line.high || [])]).filter((value) => value !== null);
     const first = panel.from, last = Math.max(panel.to, first + 1);
     const root = svg("svg", { viewBox: `0 0 ${width} ${HEIGHT}`, height: HEIGHT, tabindex: 0, role: "img" });
-    root.setAttribute("aria-label", `${panel.title}${panel.unit ? `, ${panel.unit}` : ""}: ` + panel.series.map((line) => {
+    const facts = [panel.title, ...(panel.unit ? [panel.unit] : []), ...(panel.log ? ["log scale"] : [])];
+    root.setAttribute("aria-label", `${facts.join(", ")}: ` + panel.series.map((line) => {
       const known = line.y.filter((value) => value !== null);
-      return `${line.name} from ${said(known[0])} to ${said(known[known.length - 1])}`;
+      return `${line.name} from ${said(known[0], panel.unit)} to ${said(known[known.length - 1], panel.unit)}`;
     }).join("; ") + `. Arrow keys move along the ${axis}s.`);
     if (!values.length) values.push(0, 1);
     const [low, high] = range(values, panel.log, panel.unit), scale = panel.log ? Math.log10 : (value) => value;
     const x = (update) => LEFT + ((update - first) / (last - first)) * (width - LEFT - RIGHT);
     const y = (value) => TOP + (1 - (scale(value) - scale(low)) / (scale(high) - scale(low))) * (HEIGHT - TOP - BOTTOM);
-    for (const value of ticks(low, high, panel.log)) {
+    const up = ticks(low, high, panel.log), told = labels(up, panel.unit);
+    up.forEach((value, index) => {
       svg("line", { class: "grid", x1: LEFT, x2: width - RIGHT, y1: y(value), y2: y(value) }, root);
-      svg("text", { x: LEFT - 6, y: y(value) + 4, "text-anchor": "end" }, root, said(value));
-    }
+      svg("text", { x: LEFT - 6, y: y(value) + 4, "text-anchor": "end" }, root, told[index]);
+    });
     const across = ticks(first, last, false).filter((_, index, all) => width > 260 || index % 2 === 0 || all.length < 4);
     for (const value of across)
       svg("text", { x: x(value), y: HEIGHT - 4, "text-anchor": x(value) > width - RIGHT - 14 ? "end" : "middle" }, root, value.toLocaleString("en"));
@@ -139,7 +150,7 @@
       if (to < each.panel.from || to > each.panel.to) { each.cursor.setAttribute("visibility", "hidden"); each.readout.textContent = ""; continue; }
       each.cursor.setAttribute("x1", each.x(to));
       each.cursor.setAttribute("x2", each.x(to));
-      const values = each.panel.series.map((line) => said(line.y[nearest(line, to)]));
+      const values = each.panel.series.map((line) => said(line.y[nearest(line, to)], each.panel.unit));
       each.readout.textContent = `${axis} ${to.toLocaleString("en")}${values.length > 1 ? "" : `: ${values[0]}`}`;
       if (values.length > 1) tell(each, to, values);
     }

@@ -38,7 +38,7 @@ def draw(axes: Axes, panel: Panel, marks: dict[str, int]) -> None:
     _scale(axes, [*panel.limits, *(value for _, values in lines for value in values)], log=panel.log)
     axes.tick_params(axis="y", labelsize=8)
     axes.set_xlabel("optimizer updates")
-    axes.set_ylabel(panel.label)
+    axes.set_ylabel(panel.label if axes.get_yscale() == "linear" else f"{panel.label}, log scale")
     axes.grid(alpha=0.25)
     if panel.right and panel.right[1] in panel.series:
         _right(axes, panel, *panel.right)

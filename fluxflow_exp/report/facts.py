@@ -104,7 +104,7 @@ def results(card: Card) -> list[dict[str, Any]]:
                     "ema": of_step.get("ema") is not None,
                     "n": card.flat.get("evaluation.prompts") if prompts else _images(card, step),
                     "seed": card.values["seed"],
-                    "guidance": card.flat.get("evaluation.guidance_scale") if prompts else None,
+                    "guidance": _guidance(card, of_step) if prompts else None,
                     "implementation": OURS,
                 }
             )
@@ -116,6 +116,12 @@ def _images(card: Card, step: str) -> int | None:
     contents = (card.record.get("contents") or {}).get(step)  # None of a stream
     known = [card.flat.get("evaluation.images"), contents and contents["held_out"]]
     return min((count for count in known if count is not None), default=None)
+
+
+def _guidance(card: Card, step: dict[str, Any]) -> float | None:
+    """That of held-out prompts: 1 in a step that drops no caption."""
+    scale: float | None = card.flat.get("evaluation.guidance_scale")
+    return scale if step.get("cfg_dropout_prob") else 1.0
 
 
 def going_on(card: Card) -> tuple[str, str | None] | None:

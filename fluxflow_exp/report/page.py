@@ -20,7 +20,8 @@ from fluxflow_exp.report.panels import SECTIONS
 
 FOLDER = Path(__file__).parent
 FILTERS = (
-    text.number, text.quantity, text.count, text.hours, text.duration, text.moment, text.shown, text.code, text.digest,
+    text.number, text.quantity, text.reading, text.count, text.hours, text.duration, text.moment, text.shown, text.code,
+    text.digest,
 )  # fmt: skip
 
 
@@ -30,7 +31,7 @@ def write(template: str, **values: Any) -> str:
     LookupError: what a run has left lacks a value that the template asks for.
     """
     style, *scripts = (Markup((FOLDER / name).read_text("utf-8")) for name in ("card.css", "charts.js", "gallery.js"))
-    now = datetime.now().astimezone().isoformat(sep=" ", timespec="minutes")
+    now = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
     values |= {"style": style, "script": Markup("\n").join(scripts), "now": now}
     try:
         return _environment().get_template(template).render(values)

@@ -23,6 +23,11 @@ def quantity(value: float | None, unit: str | None) -> str:
     return f"{number(value)} {unit}" if unit and value is not None else number(value)
 
 
+def reading(value: float | None, unit: str | None) -> str:
+    """A number of a curve whose unit stands beside its title; a share in per cent."""
+    return f"{number(100 * value)} %" if unit == "share" and value is not None else number(value)
+
+
 def count(value: int) -> str:
     return f"{value / 1e6:.2f} M" if value >= 1_000_000 else f"{value:,}"
 

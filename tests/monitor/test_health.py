@@ -101,6 +101,10 @@ def test_falling_noisy_and_slowly_rising_losses_have_no_spike(shape: Any) -> Non
     assert largest_spike(rows(series), ["vae"], since=0)[1] is None
 
 
+def test_losses_that_only_fall_have_risen_by_nothing() -> None:
+    assert largest_spike(rows([1 / (i + 1) for i in range(40)]), ["vae"], since=0) == (0.0, None)
+
+
 def test_too_few_rows_before_are_not_judged() -> None:
     assert largest_spike(rows([0.1] * 7 + [50.0]), ["vae"], since=0) == (None, None)
     assert largest_spike(rows([0.1] * (SPIKE_ROWS + 1) + [50.0]), ["vae"], since=0)[1] == "vae"

@@ -94,6 +94,9 @@ def test_curves_tell_their_values_by_keys_and_pointer(browser: Any, pages: dict[
     assert chart.locator(".tip li").all_inner_texts() == ["17  averaged weights", "16  raw weights"]
     page.keyboard.press("ArrowRight")
     assert chart.locator(".readout").inner_text() == "update 16"
+    rate = page.locator("figure.panel", has_text="Learning rate").locator("svg[tabindex]")
+    ticks = rate.locator("text").all_text_contents()[:4]
+    assert ticks == ["2.5e-4", "5.0e-4", "7.5e-4", "1.0e-3"], "one notation for all, and none rounded"
     page.locator("figure.panel", has_text="KL").locator("svg").hover()
     assert page.locator("figure.panel", has_text="KL").locator(".readout").inner_text().endswith(": 30")
     page.close()

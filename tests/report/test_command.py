@@ -15,6 +15,7 @@ from fluxflow_exp.report import command as report
 from fluxflow_exp.report import comparison, facts
 from fluxflow_exp.run import live_report
 from fluxflow_exp.run.folder import RunFolder
+from fluxflow_exp.run.metric_log import MetricLog
 from tests.conftest import toy
 from tests.helpers.carded import HOSTILE, STEPS, make_carded
 from tests.helpers.children import KillDuring, finish
@@ -178,6 +179,30 @@ def test_counts_are_no_shares_and_what_is_only_predicted_has_no_reality(run: Run
     (active,) = [panel for panel in found["panels"] if panel["title"] == "Active latent channels"]
     assert (active["unit"], active["series"][0]["y"][:2]) == ("", [12.0, 3.0])
     assert found["plan"][0]["tflop_an_update"] == (1.9, None)  # no row of a run holds its work
+
+
+def test_curves_say_their_scale_and_their_last_values(run: RunFolder) -> None:
+    log = MetricLog(run.metrics("flow"))
+    for update, loss, share in ((33, 100.0, 0.5), (34, 0.5, 0.125)):
+        metrics = {"flow": loss, "dead_activations": share}
+        log.write("train", update=update, epoch=1, batch=1, metrics=metrics)
+    text = " ".join(Page(report.write_card(run)).text.split())
+    assert "Flow loss log scale last 0.5" in text
+    assert "Dead activations last 12.5 %" in text
+    assert "PSNR dB last 23 and 22" in text
+    assert "KL nats a position last 30" in text, "no logarithm, no word of it"
+
+
+def test_prompts_of_a_step_that_drops_no_caption_were_not_guided(run: RunFolder) -> None:
+    record = run.read_record()
+    record["steps"]["flow"]["final"] = {"prompt_accuracy": 0.5}
+    run.write_record(record)
+    card = facts.read(run)
+    guided = card.flat["evaluation.guidance_scale"]
+    for dropped, expected in ((0.1, guided), (0.0, 1.0)):
+        card.values["stage"]["steps"]["flow"]["cfg_dropout_prob"] = dropped
+        (found,) = [each for each in facts.results(card) if each["metric"] == "prompt_accuracy"]
+        assert found["guidance"] == expected
 
 
 def test_seconds_an_update_are_the_mean_of_rows_without_the_one_that_holds_what_was_compiled() -> None:

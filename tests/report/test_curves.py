@@ -55,8 +55,9 @@ def test_every_axis_has_three_ticks_or_more_that_differ(values: list[float]) -> 
 
 def test_values_far_apart_have_a_logarithmic_axis_if_they_may() -> None:
     series = {"vae": ([0.0, 1.0], [0.01, 1.0])}
-    assert axes_of(Panel("loss", series, ("vae",)))[0].get_yscale() == "log"
-    assert axes_of(Panel("loss", series, ("vae",), log=False))[0].get_yscale() == "linear"
+    far, plain = (axes_of(Panel("loss", series, ("vae",), log=log))[0] for log in (True, False))
+    assert (far.get_yscale(), far.get_ylabel()) == ("log", "loss, log scale")
+    assert (plain.get_yscale(), plain.get_ylabel()) == ("linear", "loss")
     below = {"vae": ([0.0, 1.0, 2.0], [0.05, 2.0, 0.1]), "g": ([0.0, 1.0], [-0.3, 0.4])}
     assert axes_of(Panel("loss", below, ("vae", "g")))[0].get_yscale() == "symlog"
     assert axes_of(Panel("loss", {**below, "vae": ([0.0], [0.3])}, ("vae", "g")))[0].get_yscale() == "linear"
