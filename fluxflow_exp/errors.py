@@ -1,7 +1,7 @@
 """The error shown to the user without a traceback, and words that such texts are made of."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class UserError(ValueError):
@@ -19,6 +19,12 @@ def counted(count: int, what: str) -> str:
 def plural(count: int, what: str) -> str:
     """`picture` of one, `pictures` of another number."""
     return what if count == 1 else f"{what}s"
+
+
+def few(names: Sequence[str], most: int, *, joint: str = ", ") -> str:
+    """`a, b and 3 more`: the first `most` of them, and how many are left out."""
+    more = len(names) - most
+    return joint.join(names[:most]) + (f" and {more} more" if more > 0 else "")
 
 
 def did_you_mean(name: str, allowed: Iterable[str]) -> str:

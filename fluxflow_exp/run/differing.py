@@ -77,11 +77,16 @@ class Differing:
 
 
 def leading(differing: Pairs) -> Pairs:
-    """Of keys with one last name and the same values, as those that read another one have, the shortest alone."""
-    kept: dict[tuple[str, str], str] = {}
-    for key in sorted(differing, key=lambda key: (key.count("."), len(key))):
-        kept.setdefault((key.rpartition(".")[2], repr(differing[key])), key)
-    return {key: pair for key, pair in differing.items() if key in kept.values()}
+    """Of keys with one last name and the same values those in the fewest sections, which others read: one, or several
+    side by side, as of two steps."""
+    sections: dict[tuple[str, str], int] = {}
+    for key in sorted(differing, key=lambda key: key.count(".")):
+        sections.setdefault(_alike(key, differing), key.count("."))
+    return {key: pair for key, pair in differing.items() if sections[_alike(key, differing)] == key.count(".")}
+
+
+def _alike(key: str, differing: Pairs) -> tuple[str, str]:
+    return key.rpartition(".")[2], repr(differing[key])
 
 
 def _groups(differing: Pairs, mine: dict[str, str], theirs: dict[str, str], given: Collection[str]) -> Pairs:

@@ -4,7 +4,7 @@ from typing import Any
 
 from hydra.utils import get_class
 
-from fluxflow_exp.errors import UserError, did_you_mean
+from fluxflow_exp.errors import UserError, did_you_mean, few
 from fluxflow_exp.evaluation.measures import MEASURES, ON_SCHEDULE
 from fluxflow_exp.monitor.metrics import higher_is_better
 from fluxflow_exp.preflight import check, words
@@ -152,10 +152,13 @@ def apart(spec: Spec, runs: dict[str, Run]) -> list[str]:
     lines = []
     for arm in list(spec.arms)[1:]:
         found = leading(identity_differences(runs[arm].values, runs[spec.reference].values))
-        keys = [f"{key} {mine} (there {theirs})" for key, (theirs, mine) in found.items()]
-        more = f", and {len(keys) - SHOWN_KEYS} more" if len(keys) > SHOWN_KEYS else ""
-        lines.append(f"{arm} differs from {spec.reference} in {', '.join(keys[:SHOWN_KEYS])}{more}")
+        keys = [f"{key} {_said(mine)} (there {_said(theirs)})" for key, (theirs, mine) in found.items()]
+        lines.append(f"{arm} differs from {spec.reference} in {few(keys, SHOWN_KEYS)}")
     return lines
+
+
+def _said(value: Any) -> Any:
+    return "absent" if value == ABSENT else value
 
 
 def measured_apart(spec: Spec, runs: dict[str, Run]) -> list[str]:
@@ -166,7 +169,7 @@ def measured_apart(spec: Spec, runs: dict[str, Run]) -> list[str]:
                 if key.startswith(("data.", "evaluation."))]  # fmt: skip
         if keys:
             notes.append(
-                f"{arm} differs from {spec.reference} in {', '.join(keys[:SHOWN_KEYS])}: values compare as far as both "
+                f"{arm} differs from {spec.reference} in {few(keys, SHOWN_KEYS)}: values compare as far as both "
                 "were measured on the same images in the same way"
             )
     return notes
@@ -187,7 +190,7 @@ def _same_files(runs: dict[str, Run]) -> list[str]:
                 continue
             keys = _differing(runs[one].values, runs[other].values)
             found.append(
-                f"arms {one} and {other} differ in {', '.join(keys[:SHOWN_KEYS])} alone, which makes no other run"
+                f"arms {one} and {other} differ in {few(keys, SHOWN_KEYS)} alone, which makes no other run"
                 if keys
                 else f"arms {one} and {other} come to the same configuration"
             )

@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 from fluxflow_exp.config.compose import resolve
 from fluxflow_exp.config.override_words import as_text
 from fluxflow_exp.config.overrides import composed
-from fluxflow_exp.errors import UserError
+from fluxflow_exp.errors import UserError, few
 from fluxflow_exp.run import lookup, refusals, states
 from fluxflow_exp.run.differing import leading
 from fluxflow_exp.run.folder import RunFolder, run_path
@@ -108,8 +108,7 @@ def _reason(spec: Spec, folder: RunFolder, known: set[tuple[str, ...]], seeds: s
     differing = min((refusals.differences(folder, each.values) for each in candidates), key=len)
     named = leading(differing).items()
     keys = [f"{key}: {theirs!r} there, {mine!r} now" for key, (theirs, mine) in named if key != "seed"]
-    more = f" and {len(keys) - SHOWN_KEYS} more" if len(keys) > SHOWN_KEYS else ""
-    return f"stale ({'; '.join(keys[:SHOWN_KEYS]) or 'other overrides'}{more})"
+    return f"stale ({few(keys, SHOWN_KEYS, joint='; ') or 'other overrides'})"
 
 
 def _counted(runs: int) -> str:

@@ -40,6 +40,14 @@ def test_few_words_ask_for_the_run_that_is_there(begun: list[str]) -> None:
     assert identity_differences(made(*asked, *words), there) == {}
 
 
+def test_words_for_the_run_that_is_there_are_those_of_all_its_parts_and_steps() -> None:
+    """One of two keys with the same values does not bring the other one along."""
+    begun = ["model.compressor.widths=[8,16,24]", "stage.steps.vae.batch_size=8", "stage.steps.vae_gan.batch_size=8"]
+    there = made(*begun)
+    words = [word for each in differing(made(), there, *begun).words_back() for word in shlex.split(each)]
+    assert identity_differences(made(*words), there) == {}
+
+
 def test_many_differences_that_no_word_explains_are_another_run() -> None:
     found = differing(made("model=compact"), made("model=tiny"))
     assert found.words_back() == []

@@ -51,6 +51,28 @@ def test_what_arms_differ_in_is_said_with_both_values(tmp_path: Path) -> None:
     assert apart(spec, check_all(spec, {})) == ["small differs from large in stage.steps.vae.batch_size 8 (there 32)"]
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            ["model.compressor.widths=[8,16,24]"],
+            "model.compressor.widths [8, 16, 24] (there [16, 32, 64]), "
+            "model.expander.widths [8, 16, 24] (there [16, 32, 64])",
+        ),
+        (
+            ["data.n_images=32", "+data.n_validation=9", "model.activation=silu", "optimizer.lr=0.5"],
+            "data.n_images 32 (there 64), data.n_validation 9 (there absent), model.activation silu (there bezier) "
+            "and 1 more",
+        ),
+    ],
+    ids=["of two parts", "many"],
+)
+def test_all_keys_that_keep_arms_apart_are_named_or_counted(tmp_path: Path, words: list[str], said: str) -> None:
+    small = ", ".join(f'"{word}"' for word in ["stage.steps.vae.batch_size=32", *words])
+    spec = study(tmp_path, FIVE.replace("stage.steps.vae.batch_size=8", f"[{small}]"))
+    assert apart(spec, check_all(spec, {})) == [f"small differs from large in {said}"]
+
+
 def test_arms_that_come_to_the_same_are_told(tmp_path: Path) -> None:
     text = FIVE.replace("stage.steps.vae.batch_size=8", "model.activation=bezier").replace(
         "large: stage.steps.vae.batch_size=32", "large: log_every=7"
