@@ -33,6 +33,7 @@ FORMER = {
     "--validate-pipeline": "python -m fluxflow_exp stage=STAGE validate=true",
     "--generate_diagrams": "python -m fluxflow_exp.plot outputs/NAME    (a run draws its graphs by itself, too)",
 }
+TOO_EARLY = "stopped before anything began"
 # Hydra's options that take the next word.
 WITH_VALUE = ("--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd")
 
@@ -41,8 +42,8 @@ def cli() -> None:
     """The training command."""
     try:
         _checked()
-    except KeyboardInterrupt:  # before `main` listens
-        fail(["stopped before anything began"])
+    except KeyboardInterrupt as stopped:  # before `main` listens, or in a sweep
+        fail([str(stopped) or TOO_EARLY])
         sys.exit(130)
 
 
@@ -88,8 +89,8 @@ def main(config: DictConfig) -> None:
     except OSError as error:
         fail([failures.of_file(error)])
         sys.exit(2)
-    except KeyboardInterrupt:  # a second Ctrl-C; the first one saves
-        fail(["stopped at once. The same command continues from the last save"])
+    except KeyboardInterrupt as stopped:  # by a second Ctrl-C, the first one saves; or before the run listens to any
+        fail([str(stopped) or TOO_EARLY])
         sys.exit(130)
 
 
@@ -119,6 +120,9 @@ def _job(values: dict[str, Any], overrides: list[str]) -> None:
         if not ranks.started():
             jobs.note_failure(values, swept, error)
         raise
+    except KeyboardInterrupt as stopped:
+        told = str(stopped) or f"stopped at once, before {swept} began. The same command goes on with the sweep"
+        raise KeyboardInterrupt(told) from None
     finally:
         gc.collect()
         torch.cuda.empty_cache()

@@ -35,7 +35,8 @@ def run(values: dict[str, Any], *, swept: str = "", start_up: StartUp | None = N
     """Train what the resolved configuration `values` describes; as one rank of several, if a launcher made it one.
 
     `swept` names a sweep's job folder; the run's time begins with `start_up`, by default now.
-    SystemExit: a signal stopped the run after a save.
+    SystemExit: a signal stopped the run after a save. KeyboardInterrupt: a second one at once, in words if the run had
+    begun.
     """
     start_up = start_up or StartUp()
     config = typed(values)
@@ -56,8 +57,9 @@ def run(values: dict[str, Any], *, swept: str = "", start_up: StartUp | None = N
             except Exception as error:
                 _fail(error, folder, ranks, console)
             except KeyboardInterrupt:
+                begun = _has_run(folder, ranks, console)
                 _leave_card(folder, ranks, console)
-                raise
+                raise KeyboardInterrupt(failures.at_once(folder) if begun else "") from None
     finally:
         folder.unlock()
     ranks.leave()
@@ -163,7 +165,10 @@ def _stopped(
     interrupted: Interrupted, folder: RunFolder, ranks: Ranks, console: Console, stop: StopRequest, wandb: WandbRun
 ) -> NoReturn:
     """Close what a signal has stopped after a save."""
-    console.say(f"Stopped by {interrupted}; everything is saved in {folder.path}. {failures.how_to_continue()}")
+    saved = f"; everything is saved in {folder.path}"
+    with suppress(OSError):
+        saved = saved if not ranks.first or failures.has_saved(folder) else " before the first update"
+    console.say(f"Stopped by {interrupted}{saved}. {failures.how_to_continue()}")
     _close(folder, closing="stopped", console=console)
     _leave_card(folder, ranks, console)
     wandb.finish(code=128 + interrupted.signum)

@@ -113,15 +113,49 @@ def test_ctrl_c_saves_and_prints_the_command_that_continues(tmp_path: Path) -> N
     assert list((tmp_path / "outputs" / "vae" / "checkpoints").glob("*.pt"))
 
 
-def test_a_second_interrupt_ends_in_one_line(tmp_path: Path) -> None:
+def interrupted(folder: Path, patch: str, *words: str) -> subprocess.CompletedProcess[str]:
+    """The command where `patch` has changed something in it."""
     script = (
-        "import sys\nfrom fluxflow_exp import main\n"
-        "def train(*_, **__): raise KeyboardInterrupt\n"
-        "main.train = train\nsys.argv = ['fluxflow-train', 'hardware=cpu']\nmain.cli()\n"
+        f"import sys\nfrom fluxflow_exp import main\n{patch}\nsys.argv = {['fluxflow-train', *words]!r}\nmain.cli()\n"
     )
-    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
+    return subprocess.run([sys.executable, "-c", script], cwd=folder, capture_output=True, text=True, check=False)
+
+
+# A second Ctrl-C as the update that is given begins.
+AT = """
+from fluxflow_exp.trainers.base import Trainer
+update = Trainer.update
+def stopping(trainer, batch):
+    if trainer.update_index == {}:
+        raise KeyboardInterrupt
+    update(trainer, batch)
+Trainer.update = stopping
+"""
+
+
+@pytest.mark.parametrize(
+    ("update", "more", "said"),
+    [
+        (0, [], "at once, before the first save. The same command begins again"),
+        (4, ["resume=fresh"], "at once. The same command without resume=fresh continues from the last save"),
+    ],
+)
+def test_a_second_interrupt_ends_in_one_line_about_what_is_saved(
+    tmp_path: Path, update: int, more: list[str], said: str
+) -> None:
+    words = ["stage=vae", *TOY, "stage.steps.vae.batch_size=8"]  # a save each third update
+    done = interrupted(tmp_path, AT.format(update), *words, *more)
+    assert (done.returncode, done.stderr) == (130, f"error: stopped {said}\n")
+
+
+def test_an_interrupt_before_a_run_is_there_speaks_of_no_save(tmp_path: Path) -> None:
+    patch = "def train(*_, **__): raise KeyboardInterrupt\nmain.train = train"
+    done = interrupted(tmp_path, patch, "hardware=cpu")
+    assert (done.returncode, done.stderr) == (130, "error: stopped before anything began\n")
+    done = interrupted(tmp_path, patch, "-m", "hardware=cpu", "seed=0,1", "name=both")
     assert done.returncode == 130
-    assert done.stderr == "error: stopped at once. The same command continues from the last save\n"
+    told = r"error: stopped at once, before seed=0-\w+ began\. The same command goes on with the sweep\n"
+    assert re.fullmatch(told, done.stderr)
 
 
 def test_help_ends_with_the_further_commands_and_a_commands_name_is_answered(tmp_path: Path) -> None:
@@ -137,10 +171,6 @@ def test_help_ends_with_the_further_commands_and_a_commands_name_is_answered(tmp
 
 
 def test_an_interrupt_before_anything_began_ends_in_one_line(tmp_path: Path) -> None:
-    script = (
-        "import sys\nfrom fluxflow_exp import main\n"
-        "def problems(*_, **__): raise KeyboardInterrupt\n"
-        "main._problems = problems\nsys.argv = ['fluxflow-train', 'hardware=cpu']\nmain.cli()\n"
-    )
-    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
+    patch = "def problems(*_, **__): raise KeyboardInterrupt\nmain._problems = problems"
+    done = interrupted(tmp_path, patch, "hardware=cpu")
     assert (done.returncode, done.stderr) == (130, "error: stopped before anything began\n")

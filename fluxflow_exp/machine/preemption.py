@@ -33,6 +33,7 @@ class StopRequest:
     def __init__(self) -> None:
         self.signum: int | None = None
         self.alone = True  # no other rank waits for this process
+        self.updating = False  # a save follows the update that is being made
         self._idle = self._twice = False
         self._process = os.getpid()
         self._previous: dict[int, Any] = {}
@@ -92,8 +93,8 @@ class StopRequest:
         if self.signum not in WARNINGS:  # SIGTERM follows when the time is over, and means the same
             self.signum = signum
         name = signal.Signals(signum).name
+        then = "saving at the end of this update, then stopping" if self.updating else "stopping before the next update"
         with suppress(OSError):  # the terminal is gone
-            # os.write: print could be interrupted in the middle of its own buffer
-            os.write(1, f"{name}: saving at the end of this update, then stopping\n".encode())
+            os.write(1, f"{name}: {then}\n".encode())  # print could be interrupted in the middle of its own buffer
         if self._idle:
             raise Interrupted(self.signum)

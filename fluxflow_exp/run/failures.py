@@ -71,7 +71,7 @@ def of_run(error: Exception, folder: RunFolder) -> Exception:
     """Return what a run says of the error that ends it: a UserError if a user can put it right."""
     if isinstance(error, OSError):
         with suppress(OSError):
-            kept = bool(files.matching(folder.checkpoints, "*.pt"))
+            kept = has_saved(folder)
             saved = f"The last checkpoint in {folder.checkpoints} is intact" if kept else "No checkpoint was made yet"
             return UserError(
                 f"{of_file(error)}. {saved}; free space or repair the disk, and the same command "
@@ -96,6 +96,19 @@ def record(error: Exception, told: Exception, folder: RunFolder, console: Consol
         console.log("".join(traceback.format_exception(error)))
     with suppress(OSError):
         folder.record_failure(str(told) or type(told).__name__)
+
+
+def has_saved(folder: RunFolder) -> bool:
+    """Whether a run has a checkpoint; where it has none, no update was made. OSError: its disk cannot be read."""
+    return bool(files.matching(folder.checkpoints, "*.pt"))
+
+
+def at_once(folder: RunFolder) -> str:
+    """What a second Ctrl-C, which waits for no save, leaves of the run in `folder`."""
+    with suppress(OSError):
+        if not has_saved(folder):
+            return "stopped at once, before the first save. The same command begins again"
+    return "stopped at once. The same command continues from the last save"
 
 
 def how_to_continue() -> str:

@@ -50,12 +50,15 @@ class Trainer(Validated):
         """Train from wherever the last checkpoint stands to the end of the step; returns the last held-out metrics."""
         self.begin()
         begun = self.update_index
+        self.setup.stop.updating = True
         try:
             signum = self._run()
         except Interrupted:  # in the wait for a batch
             if self.update_index > begun:
                 self._save(final=False)
             raise
+        finally:
+            self.setup.stop.updating = False
         if signum:
             self.ranks.meet()  # no rank leaves before the first has saved
             raise Interrupted(signum)

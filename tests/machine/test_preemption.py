@@ -18,7 +18,14 @@ def test_a_signal_sets_a_flag_and_the_handlers_before_come_back(signum: int, cap
         os.kill(os.getpid(), signum)
         assert stop.signum == signum
     assert {each: signal.getsignal(each) for each in SIGNALS} == before
-    assert f"{signal.Signals(signum).name}: saving" in capfd.readouterr().out
+    assert f"{signal.Signals(signum).name}: stopping before the next update\n" in capfd.readouterr().out
+
+
+def test_a_save_is_spoken_of_where_an_update_is_made(capfd: pytest.CaptureFixture[str]) -> None:
+    with StopRequest() as stop:
+        stop.updating = True
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert capfd.readouterr().out == "SIGTERM: saving at the end of this update, then stopping\n"
 
 
 @pytest.mark.parametrize("order", [(signal.SIGUSR2, signal.SIGTERM), (signal.SIGTERM, signal.SIGUSR2)])
