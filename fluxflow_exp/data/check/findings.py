@@ -6,6 +6,7 @@ from typing import NamedTuple
 from fluxflow_exp.data import folder_notes
 from fluxflow_exp.data.captions import prefixed
 from fluxflow_exp.data.captions_file import FORMS
+from fluxflow_exp.data.check.duplicates import APART
 from fluxflow_exp.data.check.look import KINDS
 from fluxflow_exp.data.check.survey import Survey
 from fluxflow_exp.data.size_notes import PANORAMA
@@ -76,7 +77,9 @@ def _copies(survey: Survey) -> list[Finding]:
         Finding(DOUBTFUL, "held-out pictures that are trained on as a copy", parted,
                 "held-out measures are too good by these: --fix puts copies on one side"),
         Finding(DOUBTFUL, "copies, byte for byte", exact, "--fix drops those with the same caption"),
-        Finding(DOUBTFUL, "near copies", near, f"{together}; --fix keeps each on one side of the split"),
+        Finding(DOUBTFUL, "near copies", near,
+                f"at most {APART:.0f} of 255 apart, mirrored or not, up to 15 % brighter, darker or of other contrast; "
+                f"{together}; --fix keeps each on one side of the split"),
     ]  # fmt: skip
 
 

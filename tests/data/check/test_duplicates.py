@@ -1,5 +1,6 @@
 """Copies are found whatever was done to them, and pictures that are no copies are not."""
 
+import random
 from collections.abc import Callable
 from io import BytesIO
 
@@ -10,6 +11,7 @@ from PIL import Image, ImageDraw, ImageEnhance, ImageOps
 from fluxflow_exp.data.check import duplicates
 from fluxflow_exp.data.check.duplicates import Array, Groups, Pair, pairs
 from fluxflow_exp.data.check.look import KEPT, kept_of
+from fluxflow_exp.data.shapes import Shapes
 from tests.data.check.test_command import picture
 
 COUNT = 60
@@ -32,10 +34,12 @@ def digests(count: int) -> Array:
         compressed,
         lambda image: image.resize((60, 45)),
         lambda image: image.crop((2, 2, 190, 142)),
-        lambda image: ImageEnhance.Contrast(image).enhance(0.9),
+        lambda image: ImageEnhance.Contrast(image).enhance(0.85),
+        lambda image: ImageEnhance.Brightness(image).enhance(1.1),
+        lambda image: ImageEnhance.Brightness(ImageEnhance.Contrast(image).enhance(1.15)).enhance(0.85),
         ImageOps.mirror,
     ],
-    ids=["compressed", "smaller", "cut", "paler", "mirrored"],
+    ids=["compressed", "smaller", "cut", "paler", "brighter", "darker", "mirrored"],
 )
 def test_changed_copies_are_found_and_no_others(changed: Callable[[Image.Image], Image.Image]) -> None:
     images = [picture(seed, (192, 144)) for seed in range(COUNT)]
@@ -65,6 +69,26 @@ def test_pictures_that_differ_by_colour_alone_are_no_copies() -> None:
     assert pairs(digests(len(kept)), kept) == []
     same = np.concatenate([kept, kept_of(compressed(dots[1]).convert("RGB"))[None]])
     assert [(pair.first, pair.second) for pair in pairs(digests(len(same)), same)] == [(41, 44)]
+
+
+def test_much_brighter_pictures_are_no_copies() -> None:
+    """Nor are those that are darker in one half: brightness is evened out of whole pictures."""
+    images = [picture(seed, (192, 144)) for seed in range(10)]
+    half = Image.linear_gradient("L").resize((192, 144)).point(lambda value: 255 * (value > 127))
+    others = [ImageEnhance.Brightness(image).enhance(0.7) for image in images]
+    others += [Image.composite(ImageEnhance.Brightness(image).enhance(0.5), image, half) for image in images]
+    kept = np.stack([kept_of(image) for image in [*images, *others]])
+    assert pairs(digests(len(kept)), kept) == []
+
+
+def test_different_drawings_are_no_copies() -> None:
+    """Those with the same words may lie upon each other; of others none do."""
+    drawings = Shapes(n_images=1000, img_size=32).train
+    samples = [drawings.read(index, random.Random(0)) for index in range(1000)]
+    kept = np.stack([kept_of(Image.fromarray(each.image.permute(1, 2, 0).numpy())) for each in samples])
+    found = pairs(digests(len(kept)), kept)
+    assert found
+    assert all(samples[pair.first].caption == samples[pair.second].caption for pair in found)
 
 
 def test_files_with_the_same_bytes_are_pairs_with_the_first_and_one_colour_is_no_likeness() -> None:
