@@ -1,6 +1,7 @@
 """The plan of a run, before it starts: what its steps are going to do, in facts and in words."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,6 @@ from fluxflow_exp.run import time_budget
 from fluxflow_exp.step_length import Length
 from fluxflow_exp.trainers import intervals
 from fluxflow_exp.trainers.base import Trainer
-
-OFTEN = 20  # updates between looks at the model, below which looking takes longer than training
 
 
 def trainer_class(step: Step) -> type[Trainer]:
@@ -109,7 +108,7 @@ def describe(
     lines = [
         f"PIPELINE EXECUTION PLAN: {config.name} (stage={config.stage.name}, seed={config.seed})",
         f"  machine: {machine.describe()}",
-        f"  model:   {config.model.name}, activation {config.model.activation}: "
+        f"  model:   {config.model.name}{_activation(config.model, modules)}: "
         + ", ".join(f"{part} {_short(_count(module))}" for part, module in modules.items()),
         *(
             line
@@ -131,7 +130,7 @@ def describe(
             told = remarks.remarks(step, seen, data[name], modules["text_encoder"])
             lines += [f"    note: {line}" for line in told]
         lines += intervals.lines(config, step, lengths[name]) if minutes is None else []
-        lines += _short_epochs(config, name, lengths[name])
+        lines += intervals.short_epochs(config, step, lengths[name])
         folder, reason = cache_folder(config, name, data[name], lengths[name])
         lines += _cache_line(folder, reason) + _teacher_lines(
             step, lengths[name], data[name], modules, kept=bool(folder), timed=minutes is not None
@@ -140,6 +139,15 @@ def describe(
             trained = "text_encoder" in trained_parts(step, config.model)
             lines.append(_text_line(modules["text_encoder"], config.cache, trained=trained, cached=folder is not None))
     return "\n".join([*lines, f"  Total: {time_budget.total(config, lengths, ranks, taken=taken)}"])
+
+
+def _activation(model: Model, parts: Iterable[str]) -> str:
+    """The activation of `parts`, each for itself where they have several, or some that could have one have none."""
+    found = model.activations(parts)
+    whole = found.keys() >= {"compressor", "expander", "flow_processor"} & {*parts}
+    if whole and len({*found.values()}) == 1:
+        return f", activation {next(iter(found.values()))}"
+    return "".join(f", activation of {part} {name}" for part, name in found.items())
 
 
 # All that its lines are about.
@@ -182,22 +190,6 @@ def step_lines(
 def _adapter(step: Step) -> str:
     rank = step.trainer.get("lora_rank")
     return f"an adapter of rank {rank} of " if rank else ""
-
-
-def _short_epochs(config: RunConfig, name: str, length: Length) -> list[str]:
-    """Where a few new pictures are the data, epochs are short: what happens at their ends takes longer than they do."""
-    if not trainer_class(config.stage.steps[name]).FROM_PUBLISHED:
-        return []
-    epochs = {f"{section}.every_epochs": getattr(config, section).every_epochs for section in ("samples", "evaluation")}
-    asked = {key: every for key, every in epochs.items() if isinstance(every, int)}
-    often = [key for key, every in asked.items() if every * length.updates_per_epoch < OFTEN]
-    if not often or length.updates < OFTEN:
-        return []
-    return [
-        f"    note: an epoch is {counted(length.updates_per_epoch, 'update')}: give "
-        f"{' '.join(f'{key}=20' for key in often)}, "
-        "or more time goes into pictures and evaluation than into training"
-    ]
 
 
 def _cache_line(folder: Path | None, reason: str) -> list[str]:

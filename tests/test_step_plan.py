@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -16,6 +17,7 @@ from fluxflow_exp.errors import UserError
 from fluxflow_exp.step_length import Length
 from fluxflow_exp.step_plan import _left_out, cache_folder, step_lines
 from tests.conftest import toy
+from tests.helpers import autoencoders
 from tests.helpers.networks import small_timm
 from tests.helpers.text_encoders import save
 
@@ -72,6 +74,25 @@ def test_a_flow_step_names_its_own_loss_beside_others(tmp_path: Path) -> None:
     size = Length(updates=4, updates_per_epoch=4, batch_size=2, micro_batch=2)
     lines = step_lines(1, "flow", config.stage.steps["flow"], size, 1, config.model)
     assert "    losses: flow, self_alignment; EMA 0.999" in lines
+
+
+def test_the_plan_tells_only_activations_that_there_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def told(values: dict[str, Any]) -> str:
+        pipeline.run({**values, "validate": True})
+        (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("  model: ")]
+        return line.partition(": ")[2].strip().rpartition(": ")[0]
+
+    autoencoders.save(tmp_path / "library")
+    library = f"model.autoencoder.path={tmp_path / 'library'}"
+    assert told(toy(tmp_path)) == "tiny, activation bezier"
+    assert told(toy(tmp_path, "model.expander.activation=silu", stage="vae")) == (
+        "tiny, activation of compressor bezier, activation of expander silu"
+    )
+    assert told(autoencoders.toy(tmp_path, "vae", library)) == "tiny"
+    assert (
+        told(autoencoders.toy(tmp_path, "vae_flow", library, "data.n_images=64"))
+        == "tiny, activation of flow_processor bezier"
+    )
 
 
 def test_the_plan_says_where_latents_come_from(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

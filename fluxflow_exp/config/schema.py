@@ -5,6 +5,7 @@ target and checked in `preflight`; they are `Any` here, so that no constructor i
 Intervals count optimizer updates unless their name says otherwise.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
@@ -39,6 +40,11 @@ class Model:
     flow_processor: Any = MISSING
     text_encoder: Any = MISSING
     discriminator: Any = MISSING
+
+    def activations(self, parts: Iterable[str]) -> dict[str, str]:
+        """Part → its activation, of those of `parts` that have one."""
+        nodes: dict[str, dict[str, Any]] = {part: getattr(self, part) for part in parts}
+        return {part: node["activation"] for part, node in nodes.items() if "activation" in node}
 
 
 @dataclass

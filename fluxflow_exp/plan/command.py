@@ -86,10 +86,13 @@ def _on_cpu(config: RunConfig) -> bool:
 
 def _reservations(config: RunConfig) -> list[str]:
     """Where the prediction cannot be what a run will meet."""
+    from fluxflow_exp.step_plan import needed_parts
+
     hardware, found = config.hardware, []
     if _on_cpu(config):
         found.append("memory is that of a GPU: a CPU takes more, and nothing of it is predicted")
-    if config.model.activation == "bezier" and find_spec("triton") is None:
+    used = {part for step in config.stage.steps.values() for part in needed_parts(step)}
+    if "bezier" in config.model.activations(used).values() and find_spec("triton") is None:
         found.append("without the package triton a Bezier activation is predicted as it is on a CPU: with more memory")
     if config.cache.max_gib is not None:
         found.append("cache.max_gib is left out: what exceeds it takes memory and time at each update")

@@ -6,11 +6,13 @@ from typing import Any
 from fluxflow_exp.config import published
 from fluxflow_exp.config.published import TARGET
 from fluxflow_exp.config.schema import Evaluation, RunConfig, Step
+from fluxflow_exp.errors import counted
 from fluxflow_exp.run.folder import RunFolder
 from fluxflow_exp.step_length import LEAST, Length
 
 PLATEAU = "fluxflow_exp.schedules.plateau"
 LOOKS = ("evaluation", "samples")
+OFTEN = 20  # updates between looks at the model, below which looking takes longer than training
 
 
 def begun_with(config: RunConfig, folder: RunFolder) -> RunConfig:
@@ -47,6 +49,22 @@ def lines(config: RunConfig, step: Step, length: Length) -> list[str]:
         return []
     often = f"every {length.auto} epochs" if length.auto else f"{LEAST} times in {length.epochs} epochs"
     return [f"    {what}: {often}"]
+
+
+def short_epochs(config: RunConfig, step: Step, length: Length) -> list[str]:
+    """Where a few new pictures are the data, epochs are short: what happens at their ends takes longer than they do."""
+    if not published.locate(step.trainer[TARGET]).FROM_PUBLISHED:
+        return []
+    epochs = {f"{name}.every_epochs": getattr(config, name).every_epochs for name in LOOKS}
+    asked = {key: every for key, every in epochs.items() if isinstance(every, int)}
+    often = [key for key, every in asked.items() if every * length.updates_per_epoch < OFTEN]
+    if not often or length.updates < OFTEN:
+        return []
+    return [
+        f"    note: an epoch is {counted(length.updates_per_epoch, 'update')}: give "
+        f"{' '.join(f'{key}=auto' for key in often)}, "
+        "or more time goes into pictures and evaluation than into training"
+    ]
 
 
 def _follows_metrics(node: dict[str, Any]) -> bool:

@@ -1,5 +1,6 @@
 """How often a step is looked at where the configuration leaves that open."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from fluxflow_exp import pipeline
 from fluxflow_exp.config.compose import typed
 from fluxflow_exp.run.folder import RunFolder
 from fluxflow_exp.run.metric_log import read_rows
+from fluxflow_exp.step_length import Length
 from fluxflow_exp.trainers import intervals
 from fluxflow_exp.trainers.base import Trainer
 from tests.conftest import toy
@@ -77,3 +79,14 @@ def test_what_counts_evaluations_has_one_at_each_epoch(tmp_path: Path, words: li
     config = typed(toy(tmp_path, *words, stage="vae"))
     step = config.stage.steps["vae"]
     assert intervals.evaluation(config, step).every_epochs == every
+
+
+def test_a_number_that_has_a_step_on_few_pictures_looked_at_all_the_time_is_told(tmp_path: Path) -> None:
+    config = typed(toy(tmp_path, "evaluation.every_epochs=1", "samples.every_epochs=4", stage="flow"))
+    step = replace(config.stage.steps["flow"], trainer={"_target_": "fluxflow_exp.trainers.finetune.FinetuneTrainer"})
+    (line,) = intervals.short_epochs(config, step, Length(updates=60, updates_per_epoch=5, batch_size=8, micro_batch=8))
+    assert line.startswith("    note: an epoch is 5 updates: give evaluation.every_epochs=auto, or more time")
+    auto = replace(config, evaluation=replace(config.evaluation, every_epochs="auto"))
+    for settings, updates in ((config, 19), (auto, 60)):
+        length = Length(updates=updates, updates_per_epoch=5, batch_size=8, micro_batch=8)
+        assert intervals.short_epochs(settings, step, length) == []
