@@ -194,7 +194,12 @@ def file_state(path: Path) -> tuple[int, int] | None:
 
 
 def is_held_out(name: str, fraction: float) -> bool:
-    """Whether a name belongs to the held-out `fraction`; for fraction 1/k exactly sha256(name) % k == 0."""
+    """Whether a name belongs to the held-out `fraction`; for fraction 1/k exactly sha256(name) % k == 0.
+
+    A larger fraction holds out all that a smaller one does where both are 1/k and the smaller one's k is a multiple of
+    the larger one's, or where neither is 1/k. Others share names by chance alone: runs are begun with all of them, so
+    that none can be another set.
+    """
     number = int(hashlib.sha256(name.encode(errors="surrogateescape")).hexdigest(), 16)
     bins = round(1 / fraction)
     if abs(bins * fraction - 1) < 1e-9:

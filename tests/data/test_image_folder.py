@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import random
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,15 @@ def test_the_split_is_by_hash_of_the_name(folder):
     assert len(data.train) + len(data.validation) == 30
     share = sum(is_held_out(f"name{i}", 0.15) for i in range(4000)) / 4000
     assert share == pytest.approx(0.15, abs=0.02)
+
+
+def test_what_a_fraction_holds_out_a_larger_one_of_its_row_does_too() -> None:
+    names = [f"{i}.png" for i in range(4000)]
+    held_out = {f: {name for name in names if is_held_out(name, f)} for f in (0.01, 0.05, 0.1, 0.15, 0.2, 0.3)}
+    for row in ((0.01, 0.05, 0.1, 0.2), (0.15, 0.3)):
+        assert all(held_out[less] < held_out[more] for less, more in pairwise(row))
+    shared = len(held_out[0.1] & held_out[0.15]) / len(held_out[0.1])
+    assert shared == pytest.approx(0.15, abs=0.06), "of another row by chance alone"
 
 
 def apart(folder: Path, held_out: str) -> Path:
