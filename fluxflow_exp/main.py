@@ -4,6 +4,7 @@
 """
 
 import gc
+import shlex
 import sys
 import traceback
 from pathlib import Path
@@ -170,7 +171,7 @@ def _former_options(arguments: list[str]) -> list[str]:
             given = value or (
                 arguments[index + 1] if option == "--config" and index + 1 < len(arguments) else "OLD.yaml"
             )
-            command = FORMER[option].format(given, Path(given).stem)
+            command = FORMER[option].format(*map(shlex.quote, (given, Path(given).stem)))
             found.append(f"{option} is an option of FluxFlow Training. Here:\n  {command}")
     return found
 

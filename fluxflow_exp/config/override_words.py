@@ -12,6 +12,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from fluxflow_exp.config.schema import RunConfig
+from fluxflow_exp.config.shell_words import in_quotes
 
 PLAIN = re.compile(r"(\+{0,2})([A-Za-z_][\w.]*)=([^\s'\"\[\]{}(),$]+)")
 LOCATION = ("full_key:", "object_type=", "reference_type=", "See https://hydra.cc", "Config search path:", "provider=")
@@ -87,16 +88,18 @@ def quoting(text: str) -> str:
     if not equals or not re.search(r"[\s(){}\[\],:'\"]", value):
         return ""
     if value.count("[") > value.count("]") or value.count("{") > value.count("}"):
-        return f". The shell cuts words at spaces: put the whole of it in quotes, '{text} …'"
+        return f". The shell cuts words at spaces: put the whole of it in quotes, {shlex.quote(f'{text} …')}"
     if value.startswith("[") and value.endswith("]"):
-        items = ",".join(_in_quotes(each.strip()) for each in re.split(r",(?![^(]*\))", value[1:-1]))
+        items = ",".join(in_quotes(_bare(each.strip())) for each in re.split(r",(?![^(]*\))", value[1:-1]))
         return f". Texts with brackets or commas take quotes within quotes: {shlex.quote(f'{key}=[{items}]')}"
-    return f". A text with brackets or commas takes quotes within quotes: {shlex.quote(f'{key}={_in_quotes(value)}')}"
+    text = shlex.quote(f"{key}={in_quotes(_bare(value))}")
+    return f". A text with brackets or commas takes quotes within quotes: {text}"
 
 
-def _in_quotes(text: str) -> str:
-    text = text.strip("\"'")
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+def _bare(text: str) -> str:
+    """`text` without quotes around it, or the one that is not closed."""
+    inner = text.strip("\"'")
+    return text if re.search("[\"']", inner) else inner
 
 
 def keys(config: DictConfig) -> list[str]:
@@ -142,5 +145,6 @@ def sweep_without_m(override: Override, overrides: list[str]) -> str:
 
 def swept_launcher(override: Override) -> str:
     text = override.input_line or ""
-    way_out = """A value with a comma in it is quoted twice: '{}"'""".format(text.replace("=", '="', 1))
+    key, _, value = text.partition("=")
+    way_out = f"A value with a comma in it is quoted twice: {shlex.quote(f'{key}={in_quotes(value)}')}"
     return f"{text}: the launcher's settings cannot be swept. {way_out}"

@@ -6,6 +6,7 @@ not hide another.
 
 import dataclasses
 import inspect
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -179,9 +180,10 @@ def _parse(overrides: list[str]) -> tuple[list[Override], list[str]]:
             if found.key_or_group:
                 parsed.append(found)
             else:
-                problems.append(f"{text!r} is not an override (write key=value): no key")
+                problems.append(f"{shlex.quote(text)} is not an override (write key=value): no key")
         except HydraException as error:
-            problems.append(f"{text!r} is not an override (write key=value): {why(error)}{quoting(text)}")
+            given = shlex.quote(text)
+            problems.append(f"{given} is not an override (write key=value): {why(error)}{quoting(text)}")
     return parsed, problems
 
 
@@ -262,13 +264,13 @@ def _explain(error: Exception, override: Override, good: list[str], config_dir: 
         return f"{text}: a loss goes into a step's trainer: {place}"
     if "Could not override" in reason or "Could not delete" in reason or "is not in struct" in reason:
         if override.package and choices(key, config_dir) and not (override.is_add() or override.is_delete()):
-            return f"{text}: nothing stands at {override.package} yet: write +{text}"
+            return f"{text}: nothing stands at {override.package} yet: write {shlex.quote(f'+{text}')}"
         config = compose_config(good, config_dir=config_dir)
         known = keys(config)
         if key not in known and not override.is_delete() and _takes(config, key):
             leaf = key.rpartition(".")[2]
             way = f"loss@{key}={leaf}" if leaf in choices("loss", config_dir) else text
-            return f"{text}: {key} is off, and to be added: write +{way}"
+            return f"{text}: {key} is off, and to be added: write {shlex.quote(f'+{way}')}"
         if key.startswith("model.autoencoder.") and "model.autoencoder.path" not in known:
             return f"{text}: {key} is of diffusers' autoencoders: write model/autoencoder=diffusers with it"
         if key not in known:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 import sys
@@ -10,6 +9,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from fluxflow_exp.config.shell_words import typed
 from fluxflow_exp.errors import counted
 from fluxflow_exp.run.identity import ABSENT, IDENTITY, below
 
@@ -69,11 +69,11 @@ class Differing:
         keys = {key: pair for key, pair in keys.items() if key in leading(keys)}
         if len(self.groups) + len(keys) > FEW:
             return []
-        words = [f"{group}={theirs}" for group, (theirs, _) in self.groups.items()]
+        words = [typed(group, theirs) for group, (theirs, _) in self.groups.items()]
         for key, (theirs, mine) in keys.items():
-            value = json.dumps(theirs, ensure_ascii=False)
-            words.append(f"~{key}" if theirs == ABSENT else f"{'+' if mine == ABSENT else ''}{key}={value}")
-        return [shlex.quote(word) for word in words]
+            add = "+" if mine == ABSENT else ""
+            words.append(shlex.quote(f"~{key}") if theirs == ABSENT else typed(f"{add}{key}", theirs))
+        return words
 
 
 def leading(differing: Pairs) -> Pairs:

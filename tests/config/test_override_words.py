@@ -51,6 +51,8 @@ def test_the_reason_is_one_line_without_places() -> None:
         ("name=plain", ""),
         ("name=a [b]", """. A text with brackets or commas takes quotes within quotes: 'name="a [b]"'"""),
         ("p=[a,b(1,2)]", """. Texts with brackets or commas take quotes within quotes: 'p=["a","b(1,2)"]'"""),
+        ('name="a b" c', """. A text with brackets or commas takes quotes within quotes: 'name="\\"a b\\" c"'"""),
+        ('name="a b', """. A text with brackets or commas takes quotes within quotes: 'name="a b"'"""),
         ("p=[a,", ". The shell cuts words at spaces: put the whole of it in quotes, 'p=[a, …'"),
     ],
 )

@@ -81,7 +81,7 @@ def test_what_was_chosen_and_given_comes_before_what_follows_and_leads_back() ->
     assert len(lines) == 5
     assert " keys that follow, e.g. model." in lines[4]
     back = found.words_back()
-    assert back == ["model=tiny", "'model.activation=\"silu\"'", "seed=0", "optimizer.lr=0.002"]
+    assert back == ["model=tiny", "model.activation=silu", "seed=0", "optimizer.lr=0.002"]
     again = shlex.split(" ".join(back))
     assert identity_differences(made("model=compact", "seed=3", *again), there) == {}
 
