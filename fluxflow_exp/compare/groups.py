@@ -4,7 +4,7 @@ from typing import Any
 
 from fluxflow_exp.compare.differences import differences, shown
 from fluxflow_exp.compare.runs import CHOICES, NAMED, SHOWN, Run, listed
-from fluxflow_exp.errors import UserError, did_you_mean
+from fluxflow_exp.errors import UserError, did_you_mean, few
 from fluxflow_exp.run.identity import ABSENT
 
 
@@ -19,8 +19,7 @@ def group(runs: list[Run], by: str) -> dict[str, list[Run]]:
     if not any(by in run.flat for run in runs):
         inside = [key for key in known if key.startswith(f"{by}.")]
         if inside:
-            more = f" and {len(inside) - SHOWN} more" if len(inside) > SHOWN else ""
-            raise UserError(f"--by {by} is a section; name one key of it: {', '.join(inside[:SHOWN])}{more}")
+            raise UserError(f"--by {by} is a section; name one key of it: {few(inside, SHOWN)}")
         raise UserError(f"--by {by}: the runs have no such key{did_you_mean(by, known)}")
     for run in runs:
         run.group = label(by, run.flat.get(by, ABSENT))
@@ -57,5 +56,4 @@ def _twice(name: str, members: list[Run], by: str) -> list[str]:
 def _apart_in(runs: list[Run], by: str) -> str:
     """The first differences between runs that should be one, in words."""
     unlike = differences(runs, by).unlike
-    more = f"; and {len(unlike) - NAMED} more" if len(unlike) > NAMED else ""
-    return f"{'; '.join(str(each) for each in unlike[:NAMED])}{more}. So " if unlike else ""
+    return f"{few(list(map(str, unlike)), NAMED, joint='; ')}. So " if unlike else ""

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fluxflow_exp.errors import few
 from fluxflow_exp.run import lookup, states
 from fluxflow_exp.run.folder import RunFolder
 from fluxflow_exp.run.identity import flatten
@@ -45,5 +46,4 @@ def find(outs: Iterable[Path]) -> list[Run]:
 
 
 def listed(names: list[str]) -> str:
-    more = len(names) - NAMED
-    return ", ".join(names[:NAMED]) + (f" and {more} more" if more > 0 else "")
+    return few(names, NAMED)

@@ -15,7 +15,7 @@ from fluxflow_exp.data.caption_choice import WEIGHT, weight_of, weights_of
 from fluxflow_exp.data.captions import decoded, prefixed, surrogate_in
 from fluxflow_exp.data.decoding import EXTENSIONS, check_regular
 from fluxflow_exp.data.protocols import Bad
-from fluxflow_exp.errors import UserError, counted
+from fluxflow_exp.errors import UserError, counted, few
 
 SHOWN = 5  # names of members in a reason
 LARGEST = 2**30  # bytes of a member that is read
@@ -98,11 +98,10 @@ def _usable(members: dict[str, Any], extensions: tuple[str, ...], wanted: str) -
                 raise ValueError(f"its {extension} member {member}")
             return member
     names = sorted(members)
-    shown = ", ".join(name[:40] for name in names[:SHOWN])
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    shown = few([name[:40] for name in names], SHOWN)
     dotted = next((name for name in names if name.rpartition(".")[2] in extensions), None)
     hint = f"; a sample's name ends at its first dot, so that {dotted[:40]} is an extension" if dotted else ""
-    raise ValueError(f"no {wanted} among {shown}{more}{hint}")
+    raise ValueError(f"no {wanted} among {shown}{hint}")
 
 
 def index(shard: Path) -> tuple[dict[str, dict[str, Member | Unusable]], Bad]:

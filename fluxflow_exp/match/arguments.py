@@ -4,6 +4,8 @@ import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
+from fluxflow_exp.config.override_keys import merged
+
 AXES = ("params", "flops", "memory", "time")
 
 
@@ -25,13 +27,7 @@ class Asked:
         """The reference's overrides: those shared by both, with `like` in place of what it names."""
         if self.whole is not None:
             return self.whole
-        named = {key_of(each) for each in self.like}
-        return [*(each for each in self.overrides if key_of(each) not in named), *self.like]
-
-
-def key_of(override: str) -> str:
-    """Return the key that an override sets, adds or takes out."""
-    return override.partition("=")[0].lstrip("+~")
+        return merged(self.overrides, self.like)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -7,8 +7,9 @@ from typing import Any
 import yaml
 
 from fluxflow_exp import files
+from fluxflow_exp.config.override_keys import key_of
 from fluxflow_exp.console import aligned
-from fluxflow_exp.match.arguments import Asked, key_of
+from fluxflow_exp.match.arguments import Asked
 
 
 def table(found: dict[str, Any]) -> str:

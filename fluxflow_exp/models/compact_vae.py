@@ -24,7 +24,7 @@ from fluxflow_exp.models.layers import (
     pixel_unshuffle,
     run,
 )
-from fluxflow_exp.models.posterior import Posterior
+from fluxflow_exp.models.posterior import Posterior, check_sides
 from fluxflow_exp.models.spade import Spade
 
 
@@ -59,9 +59,7 @@ class Compressor(nn.Module):
 
     def moments(self, images: Tensor) -> Tensor:
         """All that `posterior` needs, (batch, 2·vae_dim, h, w) in float32."""
-        height, width = images.shape[-2:]
-        if height % self.downscale or width % self.downscale:
-            raise ValueError(f"image sides must be multiples of {self.downscale}, not {width}x{height}")
+        check_sides(images, self.downscale)
         x = images
         for stage in self.stages:
             x = run(stage, x, checkpointing=self.checkpointing)

@@ -17,7 +17,7 @@ from fluxflow_exp.config import autoencoder
 from fluxflow_exp.config.autoencoder import Config
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.models.diffusers_layers import Stage, adapt
-from fluxflow_exp.models.posterior import Posterior
+from fluxflow_exp.models.posterior import Posterior, check_sides
 
 
 class _Half(nn.Module):
@@ -76,9 +76,7 @@ class Compressor(_Half):
 
     def moments(self, images: Tensor) -> Tensor:
         """All that `posterior` needs, in float32: mean and log-variance (batch, 2·vae_dim, h, w), or latents alone."""
-        height, width = images.shape[-2:]
-        if height % self.downscale or width % self.downscale:
-            raise ValueError(f"image sides must be multiples of {self.downscale}, not {width}x{height}")
+        check_sides(images, self.downscale)
         x = self.encoder(images)
         moments: Tensor = (x if self.quant_conv is None else self.quant_conv(x)).float()
         return moments

@@ -32,7 +32,7 @@ from fluxflow_exp.models.layers import (
     make_activation,
     run,
 )
-from fluxflow_exp.models.posterior import Posterior
+from fluxflow_exp.models.posterior import Posterior, check_sides
 from fluxflow_exp.models.spade import Spade
 from fluxflow_exp.models.transposed_conv import UpConv2d
 
@@ -83,9 +83,7 @@ class Compressor(nn.Module):
 
     def moments(self, images: Tensor) -> Tensor:
         """All that `posterior` needs: mean, log-variance and content, (batch, 3·vae_dim, h, w) in float32."""
-        height, width = images.shape[-2:]
-        if height % self.downscale or width % self.downscale:
-            raise ValueError(f"image sides must be multiples of {self.downscale}, not {width}x{height}")
+        check_sides(images, self.downscale)
         x = torch.cat([images, _coordinates(images)], 1)
         for step, halve in zip(self.encoder_first_step, self.encoder_z, strict=True):
             x = run(step, x, checkpointing=self.checkpointing)

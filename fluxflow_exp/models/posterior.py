@@ -1,4 +1,4 @@
-"""The posterior: a compressor's distribution over the latents of an image."""
+"""The posterior: a compressor's distribution over the latents of an image, and which images have one."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -29,3 +29,10 @@ class Posterior(NamedTuple):
 
     def _finished(self, values: Tensor) -> Tensor:
         return values if self.finish is None else self.finish(values)
+
+
+def check_sides(images: Tensor, downscale: int) -> None:
+    """ValueError: the height or width of `images`, (batch, 3, height, width), is no multiple of `downscale`."""
+    height, width = images.shape[-2:]
+    if height % downscale or width % downscale:
+        raise ValueError(f"image sides must be multiples of {downscale}, not {width}x{height}")

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
+from fluxflow_exp.errors import few
 from fluxflow_exp.losses.terms import Terms
 
 SHOWN = 8
@@ -47,11 +48,10 @@ def check_terms(
 
 
 def not_finite(kind: Literal["loss", "gradient"], name: str, ids: list[str], *, where: Place) -> NonFiniteError:
-    shown = ", ".join(ids[:SHOWN]) + (f" and {len(ids) - SHOWN} more" if len(ids) > SHOWN else "")
     return NonFiniteError(
-        f"the {kind} {name!r} is not finite at {where}; samples: {shown}. The weights were not changed by it, and "
-        "checkpoints from before are intact. Try a lower learning rate, hardware.precision=fp32 where it is another, "
-        "or look at these samples",
+        f"the {kind} {name!r} is not finite at {where}; samples: {few(ids, SHOWN)}. The weights were not changed by "
+        "it, and checkpoints from before are intact. Try a lower learning rate, hardware.precision=fp32 where it is "
+        "another, or look at these samples",
         where,
         name.removesuffix("_norm") if kind == "gradient" else where.players[0],
         name if kind == "loss" else None,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from fluxflow_exp.errors import few
 from fluxflow_exp.run import failures, lookup
 from fluxflow_exp.run.metric_log import read_rows
 
@@ -76,6 +77,5 @@ def _check(options: argparse.Namespace) -> int:
         for each in known:
             if step in each.steps and step in record.get("planned", {}):
                 reasons = alike.unlike(alike.facts(values, record, step), each.steps[step])
-                more = f"; and {len(reasons) - SHOWN} more" if len(reasons) > SHOWN else ""
-                print(f"  {each.of}: {'; '.join(reasons[:SHOWN])}{more}")
+                print(f"  {each.of}: {few(reasons, SHOWN, joint='; ')}")
     return 0

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from fluxflow_exp import files
-from fluxflow_exp.errors import UserError
+from fluxflow_exp.errors import UserError, few
 from fluxflow_exp.run import digest_list, summary, tally, time_budget
 from fluxflow_exp.run.differing import Differing, given
 from fluxflow_exp.run.folder import RunFolder, run_path
@@ -196,8 +196,7 @@ def sharing_problems(values: dict[str, Any], *, swept: str = "") -> list[str]:
     if own.exists() and not (inside and values["resume"] == "fresh"):
         return []
     if inside:
-        more = f" and {len(inside) - 1} more" if len(inside) > 1 else ""
-        return [f"{own.path} is the folder of a sweep ({inside[0]}{more}). Give this run its own name=…"]
+        return [f"{own.path} is the folder of a sweep ({few(inside, 1)}). Give this run its own name=…"]
     if swept and outer.exists():
         return [f"{outer.path} is the folder of a single run. Give this sweep its own name=…"]
     return []

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fluxflow_exp import files
-from fluxflow_exp.errors import UserError
+from fluxflow_exp.errors import UserError, few
 from fluxflow_exp.machine import slurm
 from fluxflow_exp.machine.slurm import JobState
 from fluxflow_exp.run import failures, inputs, refusals
@@ -90,8 +90,7 @@ def overrides(folder: RunFolder) -> list[str]:
 def _inspect(folder: RunFolder, record: dict[str, Any], values: dict[str, Any] | None) -> Entry:
     changed = (_changes(folder, values) if values else []) + inputs.changed_upstream(record)
     if changed and not (folder.in_use() or scheduled_as(folder)):  # what runs, or will, keeps its configuration
-        more = f" and {len(changed) - SHOWN_CHANGES} more" if len(changed) > SHOWN_CHANGES else ""
-        return Entry(STALE, "; ".join(changed[:SHOWN_CHANGES]) + more)
+        return Entry(STALE, few(changed, SHOWN_CHANGES, joint="; "))
     return state(folder, record)
 
 

@@ -2,12 +2,13 @@
 
 from typing import Any
 
+from fluxflow_exp.config.override_keys import merged
 from fluxflow_exp.match.arguments import Asked
 from fluxflow_exp.match.command import UPDATES, match
 from fluxflow_exp.match.output import as_words
 from fluxflow_exp.study.kept import Kept
 from fluxflow_exp.study.runs import Run
-from fluxflow_exp.study.spec import Spec, merged
+from fluxflow_exp.study.spec import Spec
 
 NAMES = {"params": "parameters", "flops": "FLOPs", "memory": "memory", "time": "time"}
 AXES = {"parameters": "params", "flops": "flops", "memory": "memory", "time": "time"}

@@ -11,13 +11,14 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 
 from fluxflow_exp.config.compose import resolve
+from fluxflow_exp.config.override_keys import merged
 from fluxflow_exp.config.override_words import as_text
 from fluxflow_exp.config.overrides import composed
 from fluxflow_exp.errors import UserError, few
 from fluxflow_exp.run import lookup, refusals, states
 from fluxflow_exp.run.differing import leading
 from fluxflow_exp.run.folder import RunFolder, run_path
-from fluxflow_exp.study.spec import Spec, merged
+from fluxflow_exp.study.spec import Spec
 from fluxflow_exp.sweep import jobs
 
 SHOWN_KEYS = 3

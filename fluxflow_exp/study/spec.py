@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from fluxflow_exp.config.override_keys import key_of, merged
 from fluxflow_exp.config.schema import RunConfig
 from fluxflow_exp.errors import UserError, did_you_mean, suggest_key
 from fluxflow_exp.run import lookup
@@ -108,17 +109,6 @@ def _instead(key: str) -> str:
     if key in ("name", "output_root"):
         return f": say {key}=… on the command line. Without a name the study is called as its file"
     return did_you_mean(key, KEYS) or f". There are: {', '.join(KEYS)}. What all arms have stands in base"
-
-
-def key_of(word: str) -> str:
-    """The key that an override sets, adds or takes out."""
-    return word.partition("=")[0].lstrip("+~")
-
-
-def merged(first: list[str], second: list[str]) -> list[str]:
-    """Both lists of overrides; of those that name one key, the second's."""
-    named = {key_of(word) for word in second}
-    return [*(word for word in first if key_of(word) not in named), *second]
 
 
 def _found(source: str) -> tuple[Path, str | None]:

@@ -22,6 +22,7 @@ from omegaconf import DictConfig
 
 from fluxflow_exp import files
 from fluxflow_exp.console import fail
+from fluxflow_exp.errors import few
 from fluxflow_exp.machine import slurm
 from fluxflow_exp.run import states
 from fluxflow_exp.sweep.jobs import Job, Sweep, leave_nothing
@@ -223,6 +224,5 @@ def _tell(changed: dict[str, slurm.JobState]) -> None:
     """Say what the scheduler has to say of jobs, which are known by their labels; one line for those that are alike."""
     for state in dict.fromkeys(changed.values()):
         labels = [label for label in changed if changed[label] == state and not state.ended]
-        more = f" and {len(labels) - SHOWN} more" if len(labels) > SHOWN else ""
         if labels:
-            print(f"{', '.join(labels[:SHOWN])}{more}: {state}", flush=True)
+            print(f"{few(labels, SHOWN)}: {state}", flush=True)

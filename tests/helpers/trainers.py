@@ -51,6 +51,14 @@ def build(tmp_path: Path, step: str, *overrides: str, stage: str = "quickstart")
     return trainer, batch
 
 
+def ready_to_draw(trainer: Any) -> Path:
+    """Make the folders of its pictures and of their rows; the one of pictures."""
+    folder = trainer.setup.folder
+    for each in (folder.samples, folder.graph):
+        each.mkdir(parents=True)
+    return Path(folder.samples)
+
+
 def updated(trainer: Any, batch: Any) -> dict[str, float]:
     """The numbers of one update."""
     trainer.metric_buffer.take()

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from fluxflow_exp.study.spec import merged
+from fluxflow_exp.config.override_keys import merged
 from tests.conftest import TOY
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]

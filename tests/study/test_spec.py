@@ -7,7 +7,7 @@ import pytest
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.study import command
 from fluxflow_exp.study.fields import TRIAL_SEED
-from fluxflow_exp.study.spec import Spec, load, merged, shipped
+from fluxflow_exp.study.spec import Spec, load, shipped
 
 FIVE = """\
 question: Does a smaller batch rebuild better?
@@ -62,10 +62,6 @@ def test_an_arm_is_left_out_by_its_name(tmp_path: Path) -> None:
     said = problems(tmp_path, three, "arms.smal=null")
     assert said == "arms.smal=null: there is no arm 'smal'; did you mean 'small'? There are: large, 64, small"
     assert study(tmp_path, three, "budget.runs=null").runs is None
-
-
-def test_the_later_word_of_a_key_holds() -> None:
-    assert merged(["a=1", "+b.c=2", "~d"], ["b.c=3", "d=4"]) == ["a=1", "b.c=3", "d=4"]
 
 
 def test_a_folder_brings_its_groups_along(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from fluxflow_exp.study.spec import merged
+from fluxflow_exp.config.override_keys import merged
 from tests.conftest import TOY
 from tests.helpers.slurm_jobs import PAUSE, Sweep
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fluxflow_exp.run.metric_log import read_rows
-from tests.helpers.trainers import build
+from tests.helpers.trainers import build, ready_to_draw
 
 
 @pytest.mark.parametrize("change", [{"sampler": "ab2"}, {"shift": 0.5}, {"guidance_interval": [0.0, 0.5]}])
@@ -27,8 +27,7 @@ def test_every_key_of_sampling_acts(tmp_path: Path, change: dict[str, object]) -
 )
 def test_pictures_say_with_what_they_were_made(tmp_path: Path, overrides: list[str], how: str) -> None:
     trainer, _ = build(tmp_path, "flow", *overrides, "samples.count=2", "stage.steps.flow.batch_size=8")
-    for folder in (trainer.setup.folder.samples, trainer.setup.folder.graph):
-        folder.mkdir(parents=True)
+    ready_to_draw(trainer)
     trainer.update_index = 3
     trainer.sample_pictures("001")
     (row,) = read_rows(trainer.rows.path)

@@ -15,7 +15,7 @@ from fluxflow_exp.report import gallery
 from fluxflow_exp.report.panels import Track
 from fluxflow_exp.run.metric_log import read_rows
 from tests.conftest import toy
-from tests.helpers.trainers import build
+from tests.helpers.trainers import build, ready_to_draw
 
 SPADE = ["stage.steps.vae_gan_spade.batch_size=8"]
 
@@ -31,10 +31,8 @@ def pixels(path: Path) -> torch.Tensor:
 
 def test_each_suffix_holds_what_it_says(tmp_path: Path) -> None:
     trainer, _ = build(tmp_path, "vae_gan_spade", *SPADE, "samples.count=1", stage="vae_gan_spade")
-    for folder in (trainer.setup.folder.samples, trainer.setup.folder.graph):
-        folder.mkdir(parents=True)
+    folder = ready_to_draw(trainer)
     trainer.sample_pictures("001")
-    folder = trainer.setup.folder.samples
     held_out = trainer.setup.data.validation
     original = held_out.read(spread(len(held_out), 1)[0], None).image
     assert torch.equal(picture(folder, "-original"), original)
@@ -58,8 +56,7 @@ def test_each_suffix_holds_what_it_says(tmp_path: Path) -> None:
 def test_a_card_shows_the_pictures_in_the_order_of_the_sheet(tmp_path: Path) -> None:
     trainer, _ = build(tmp_path, "vae", "samples.count=5")
     folder = trainer.setup.folder
-    for each in (folder.samples, folder.graph):
-        each.mkdir(parents=True)
+    ready_to_draw(trainer)
     trainer.sample_pictures("001")
     held_out = trainer.setup.data.validation
     shown = [held_out.read(place, None).image for place in spread(len(held_out), 5)]
