@@ -79,7 +79,7 @@
       svg("line", { class: "grid", x1: LEFT, x2: width - RIGHT, y1: y(value), y2: y(value) }, root);
       svg("text", { x: LEFT - 6, y: y(value) + 4, "text-anchor": "end" }, root, told[index]);
     });
-    const across = ticks(first, last, false).filter((_, index, all) => width > 260 || index % 2 === 0 || all.length < 4);
+    const across = ticks(first, last, false).filter(Number.isInteger).filter((_, index, all) => width > 260 || index % 2 === 0 || all.length < 4);
     for (const value of across)
       svg("text", { x: x(value), y: HEIGHT - 4, "text-anchor": x(value) > width - RIGHT - 14 ? "end" : "middle" }, root, value.toLocaleString("en"));
     const inside = data.marks.filter((mark) => mark.x >= first && mark.x < last);

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from fluxflow_exp.report import command as report
+from fluxflow_exp.run.metric_log import MetricLog
 from tests.helpers.browser import SIZES, Watched, check_reached, is_dark, launched
 from tests.helpers.carded import make_carded
 
@@ -99,6 +100,16 @@ def test_curves_tell_their_values_by_keys_and_pointer(browser: Any, pages: dict[
     assert ticks == ["2.5e-4", "5.0e-4", "7.5e-4", "1.0e-3"], "one notation for all, and none rounded"
     page.locator("figure.panel", has_text="KL").locator("svg").hover()
     assert page.locator("figure.panel", has_text="KL").locator(".readout").inner_text().endswith(": 30")
+    page.close()
+
+
+def test_updates_are_counted_in_whole_ones(browser: Any, tmp_path: Path) -> None:
+    run = make_carded(tmp_path)
+    for update in (4, 8):
+        MetricLog(run.metrics("flow")).write("train", update=update, epoch=1, batch=update, metrics={"repa": 0.5})
+    page = Watched(browser, report.write_card(run)).page
+    told = page.locator("figure.panel", has_text="Alignment with the teacher").locator("text").all_text_contents()
+    assert [each for each in told if each.startswith("4")] == ["40", "45"]
     page.close()
 
 
