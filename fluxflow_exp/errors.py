@@ -11,6 +11,10 @@ class UserError(ValueError):
         return "\n".join(map(str, self.args))
 
 
+class ToldElsewhere(UserError):
+    """One that another rank of the run tells: this one ends without a word."""
+
+
 def counted(count: int, what: str) -> str:
     """`1 picture`, `2 pictures`."""
     return f"{count:,} {plural(count, what)}"

@@ -8,7 +8,7 @@ import shlex
 import sys
 import traceback
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import hydra
 from hydra._internal.utils import get_args_parser
@@ -21,8 +21,8 @@ from fluxflow_exp.config.compose import chosen, conf_dir, resolve
 from fluxflow_exp.config.override_words import as_text
 from fluxflow_exp.config.overrides import forgotten_m, override_problems, values_of
 from fluxflow_exp.console import fail
-from fluxflow_exp.errors import UserError
-from fluxflow_exp.machine import clock, environment
+from fluxflow_exp.errors import ToldElsewhere, UserError
+from fluxflow_exp.machine import clock, environment, exits
 from fluxflow_exp.machine.preemption import SIGNALS
 from fluxflow_exp.monitor.start_up import StartUp
 from fluxflow_exp.run import failures
@@ -44,8 +44,7 @@ def cli() -> None:
     try:
         _checked()
     except KeyboardInterrupt as stopped:  # before `main` listens, or in a sweep
-        fail([str(stopped) or TOO_EARLY])
-        sys.exit(130)
+        _interrupted(stopped)
 
 
 def _checked() -> None:
@@ -54,15 +53,13 @@ def _checked() -> None:
     other = commands.meant(sys.argv[1:])
     former = [other] if other else _former_options(sys.argv[1:])
     if former:
-        fail(former)
-        sys.exit(2)
+        _refused(former)
     sys.argv[1:] = _options_first(as_text(sys.argv[1:]))
     arguments = get_args_parser().parse_args(sys.argv[1:])
     if not (arguments.help or arguments.hydra_help or arguments.shell_completion):
         problems = _problems(arguments.overrides, arguments.config_dir, multirun=arguments.multirun)
         if problems:
-            fail(problems)
-            sys.exit(2)
+            _refused(problems)
         if arguments.multirun:
             from fluxflow_exp.sweep import launchers  # they import all that a job does
 
@@ -84,15 +81,26 @@ def main(config: DictConfig) -> None:
         return
     try:
         train(values, start_up=StartUp(clock.process_began()))
+    except ToldElsewhere:
+        sys.exit(2)
     except UserError as error:
-        fail(list(error.args))
-        sys.exit(2)
+        _refused(list(error.args))
     except OSError as error:
-        fail([failures.of_file(error)])
-        sys.exit(2)
+        _refused([failures.of_file(error)])
     except KeyboardInterrupt as stopped:  # by a second Ctrl-C, the first one saves; or before the run listens to any
+        _interrupted(stopped)
+
+
+def _refused(problems: list[str]) -> NoReturn:
+    exits.let_first_tell()
+    fail(problems)
+    sys.exit(2)
+
+
+def _interrupted(stopped: KeyboardInterrupt) -> NoReturn:
+    if exits.first_here():
         fail([str(stopped) or TOO_EARLY])
-        sys.exit(130)
+    sys.exit(130)
 
 
 def _job(values: dict[str, Any], overrides: list[str]) -> None:

@@ -9,7 +9,7 @@ from fluxflow_exp.config.schema import RunConfig
 from fluxflow_exp.console import Console
 from fluxflow_exp.data.build import build_data
 from fluxflow_exp.data.protocols import Stream
-from fluxflow_exp.errors import UserError
+from fluxflow_exp.errors import ToldElsewhere, UserError
 from fluxflow_exp.machine import clock, cores
 from fluxflow_exp.machine.hardware import Machine, prepare
 from fluxflow_exp.machine.preemption import Interrupted, StopRequest
@@ -59,7 +59,8 @@ def run(values: dict[str, Any], *, swept: str = "", start_up: StartUp | None = N
             except KeyboardInterrupt:
                 begun = _has_run(folder, ranks, console)
                 _leave_card(folder, ranks, console)
-                raise KeyboardInterrupt(failures.at_once(folder) if begun else "") from None
+                other = "" if ranks.first else "stopped at once"
+                raise KeyboardInterrupt(failures.at_once(folder) if begun else other) from None
     finally:
         folder.unlock()
     ranks.leave()
@@ -76,13 +77,17 @@ def _validate(values: dict[str, Any], config: RunConfig, machine: Machine, swept
 
 
 def _fail(error: Exception, folder: RunFolder, ranks: Ranks, console: Console) -> NoReturn:
-    """Leave the reason in the folder and with the other ranks, then raise it in words."""
-    cause = ranks.cause(error)
-    told = UserError(cause) if cause else failures.of_run(error, folder)
+    """Leave the reason in the folder and with the other ranks, then raise it in words, which one of the ranks says."""
+    own = failures.of_run(error, folder)
+    message = str(own) or type(own).__name__
+    cause = ranks.fail(error, message)
+    told = own if cause is None or cause.endswith(f": {message}") else UserError(cause)
     if _has_run(folder, ranks, console):
         failures.record(error, told, folder, console)
     _leave_card(folder, ranks, console)
-    ranks.fail(str(told) or type(told).__name__)
+    ranks.outlive_others()
+    if isinstance(told, UserError) and not ranks.tells(cause):
+        raise ToldElsewhere(*told.args) from error
     if told is error:
         raise error
     raise told from error

@@ -50,7 +50,8 @@ def of_rank(values: dict[str, Any], step: str, *, updates: int) -> dict[str, Any
             measured = Measurement(build_trainer(config, step, run, length=length, data=data[step]), updates)
             found = _taken(measured, updates)
     except Exception as error:
-        ranks.fail(f"{type(error).__name__}: {error}")
+        ranks.fail(error, f"{type(error).__name__}: {error}")
+        ranks.outlive_others()
         raise
     ranks.leave()
     return found

@@ -7,6 +7,7 @@ Only the first rank writes, but for the pictures that others draw.
 
 import os
 import re
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -21,10 +22,9 @@ from torch import Tensor
 from torch._C._distributed_c10d import TCPStore
 
 from fluxflow_exp.errors import UserError
-from fluxflow_exp.machine.exits import CONTINUES
+from fluxflow_exp.machine.exits import CONTINUES, GRACE_SECONDS
 
 PATIENCE = timedelta(hours=2)  # the first rank may measure, fill caches or save for long while the others wait
-GRACE_SECONDS = 3.0
 OUTLAST_SECONDS = 60.0
 GONE = re.compile("gloo|nccl|connection (closed|reset|refused)|broken pipe", re.IGNORECASE)  # what torch says of it
 GONE_SILENTLY = f"ended without a word, as a killed process does (the kernel's log tells). {CONTINUES}"
@@ -98,17 +98,28 @@ class Ranks:
         if self.count > 1:
             dist.barrier(group=self.control)
 
-    def fail(self, message: str) -> None:
-        """Tell the other ranks that this one ends by an error."""
-        if self.peers:
-            self.peers.fail(f"rank {self.rank}: {message}")
+    def fail(self, error: Exception, message: str) -> str | None:
+        """Tell the other ranks that this one ends by `error`, in words; those of another one that was first to, if any.
 
-    def cause(self, error: Exception) -> str | None:
-        """The error of another rank, if this one's `error` is only that it is gone."""
-        said = self.peers.cause() if self.peers else None
-        if said is None and self.count > 1 and isinstance(error, RuntimeError) and GONE.search(str(error)):
-            return f"another rank {GONE_SILENTLY}"
-        return said
+        An error that says only that another rank is gone is not this one's.
+        """
+        if self.peers is None:
+            return None
+        gone = isinstance(error, RuntimeError) and GONE.search(str(error))
+        said = f"another rank {GONE_SILENTLY}" if gone else None
+        mine = f"rank {self.rank}: {said or message}"
+        first = self.peers.fail(mine)
+        return said if first in (None, mine) else first
+
+    def tells(self, cause: str | None) -> bool:
+        """Whether this rank says what ends the run: on each machine one does. An error without a `cause` in another
+        rank that could not be told to the others is said, too."""
+        return self.local == 0 or (cause is None and self.peers is not None and self.peers.lost)
+
+    def outlive_others(self) -> None:
+        """Give the other ranks the time to hear of it."""
+        if self.peers and self.first:
+            self.peers.outlive_others()
 
     def leave(self) -> None:
         """The end of a run that every rank has reached, well or by a signal."""
@@ -185,32 +196,36 @@ class PeerMonitor:
     """Ends this process when another rank has failed, so that none waits for ever in an exchange.
 
     The first rank hosts a store; a failing rank puts its message there, and a thread of every other one looks twice
-    a second.
+    a second. Of the ranks of a machine the first one says it.
     """
 
     def __init__(self, ranks: Ranks) -> None:
         self.ranks = ranks
         self.failing = False
+        self.lost = False  # the first rank is gone without a word, and the store with it
         self.on_failure: Callable[[str], None] = lambda message: None  # what the first rank does before it ends
         host = os.environ["MASTER_ADDR"]
         store = TCPStore(host, 0, is_master=True, wait_for_workers=False) if ranks.first else None
         port = ranks.from_first(store.port if store else 0)
         self._store: Any = store or TCPStore(host, port, is_master=False, wait_for_workers=False)
         self._done = threading.Event()
+        self._heard: str | None = None  # the message of the rank that was first to fail
         threading.Thread(target=self._look, daemon=True).start()
 
-    def fail(self, message: str) -> None:
-        self.failing = True
-        with suppress(RuntimeError):  # the first rank is gone, and the store with it
-            if not self._store.check(["failed"]):
-                self._store.set("failed", message)
-
-    def cause(self) -> str | None:
+    def fail(self, message: str) -> str | None:
+        """Put `message` there, unless another rank was first; whose is there now, or None if the store is gone."""
         self.failing = True
         with suppress(RuntimeError):
-            if self._store.check(["failed"]):
-                return str(self._store.get("failed").decode())
-        return None
+            if self._heard is None:
+                self._hear(self._store.compare_set("failed", "", message).decode())
+        self._lose()
+        return None if self.lost else self._heard
+
+    def outlive_others(self) -> None:
+        """Of the first rank: wait until no other one needs its store any more."""
+        until, others = time.monotonic() + GRACE_SECONDS, [f"heard by {rank}" for rank in range(1, self.ranks.count)]
+        while not self._store.check(others) and time.monotonic() < until:
+            self._done.wait(0.1)
 
     def stop(self) -> None:
         self._done.set()
@@ -224,20 +239,35 @@ class PeerMonitor:
                 time.sleep(0.2)
 
     def _look(self) -> None:
-        while not self._done.wait(0.5):
-            try:
-                if not self._store.check(["failed"]):
-                    continue
-                message = self._store.get("failed").decode()
-            except (RuntimeError, OSError):  # the first rank is gone, and the store with it
-                message = f"the first rank {GONE_SILENTLY}"
-                if self.ranks.rank == 1 and not self._done.is_set():
-                    print(f"error: {message}", flush=True)
-            self._done.wait(GRACE_SECONDS)  # a rank that met the same error says so itself
-            if self.failing or self._done.is_set():
+        while self._heard is None:
+            if self._done.wait(0.5):
                 return
-            if self.ranks.first:
-                print(f"error: {message}", flush=True)
-                with suppress(OSError):  # the process ends, whatever its disk says
-                    self.on_failure(message)
-            os._exit(1)
+            try:
+                if self._heard is None and self._store.check(["failed"]):
+                    self._hear(self._store.get("failed").decode())
+            except (RuntimeError, OSError):
+                self._lose()
+        self._done.wait(GRACE_SECONDS)
+        if self.failing or self._done.is_set():
+            return
+        if self.ranks.local == 0:
+            _say(self._heard)
+        if self.ranks.first:
+            with suppress(OSError):  # the process ends, whatever its disk says
+                self.on_failure(self._heard)
+        os._exit(1)
+
+    def _hear(self, message: str) -> None:
+        self._heard = message
+        self._store.set(f"heard by {self.ranks.rank}", "")  # the last time that it is asked
+
+    def _lose(self) -> None:
+        """The store has not answered."""
+        if self._heard is None and not self._done.is_set():
+            self._heard, self.lost = f"the first rank {GONE_SILENTLY}", True
+            if self.ranks.rank == 1:
+                _say(self._heard)
+
+
+def _say(message: str) -> None:
+    print(f"error: {message}", file=sys.stderr, flush=True)

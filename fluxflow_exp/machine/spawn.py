@@ -11,7 +11,7 @@ from multiprocessing.process import BaseProcess
 from types import FrameType
 from typing import Any
 
-from fluxflow_exp.errors import UserError
+from fluxflow_exp.errors import ToldElsewhere, UserError
 from fluxflow_exp.machine import environment, exits
 from fluxflow_exp.machine.preemption import SIGNALS, heard
 from fluxflow_exp.monitor.start_up import StartUp
@@ -84,6 +84,8 @@ def _rank(
     published.allow_all(values)  # the command that starts this rank has looked at them
     try:
         pipeline.run(values, swept=swept, start_up=start_up)
+    except ToldElsewhere:
+        raise SystemExit(2) from None
     except UserError as error:
         fail([str(error)])
         raise SystemExit(2) from None

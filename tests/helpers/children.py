@@ -181,13 +181,15 @@ def _train(
     from fluxflow_exp import pipeline
     from fluxflow_exp.config import published
     from fluxflow_exp.console import fail
-    from fluxflow_exp.errors import UserError
+    from fluxflow_exp.errors import ToldElsewhere, UserError
 
     published.allow_all(values)
     for fault in faults:
         fault()
     try:
         pipeline.run(values)
+    except ToldElsewhere:
+        sys.exit(2)
     except UserError as error:
         fail(list(error.args))
         sys.exit(2)

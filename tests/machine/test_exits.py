@@ -1,10 +1,11 @@
-"""What is said of a process by its exit code."""
+"""What is said of a process by its exit code, and by whom."""
 
 import signal
 
 import pytest
 
-from fluxflow_exp.machine.exits import CONTINUES, told
+from fluxflow_exp.machine import exits
+from fluxflow_exp.machine.exits import CONTINUES, GRACE_SECONDS, told
 
 
 @pytest.mark.parametrize(
@@ -20,3 +21,15 @@ def test_an_exit_code_in_words(code: int, said: str) -> None:
     found = told("rank 1", code)
     assert found.startswith(said)
     assert found.endswith(f". {CONTINUES}")
+
+
+def test_a_later_rank_of_a_machine_waits_whether_the_first_one_says_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[float] = []
+    monkeypatch.setattr(exits.time, "sleep", waited.append)
+    for local, first in ((None, True), ("0", True), ("1", False)):
+        monkeypatch.delenv("LOCAL_RANK", raising=False)
+        if local is not None:
+            monkeypatch.setenv("LOCAL_RANK", local)
+        assert exits.first_here() is first
+        exits.let_first_tell()
+    assert waited == [GRACE_SECONDS]

@@ -220,6 +220,15 @@ def test_one_ranks_error_ends_all_with_its_message(tmp_path: Path, fail: Fault) 
     assert "error: rank 1: the disk of this rank is on fire" in (tmp_path / "log.0").read_text()
     failure = json.loads((tmp_path / "quickstart" / "failure.json").read_text())
     assert failure["reason"] == "rank 1: the disk of this rank is on fire"
+    assert "error" not in (tmp_path / "log.1").read_text().lower()
+
+
+def test_what_all_ranks_find_one_of_them_says(tmp_path: Path) -> None:
+    """Not one of several that end at once takes the end of another one for its own."""
+    values = toy(tmp_path, "data.n_images=14", "stage.steps.vae.batch_size=15", stage="vae")
+    assert finish_ranks(values, tmp_path / "log", 3) == [2, 2, 2]
+    logs = [(tmp_path / f"log.{rank}").read_text() for rank in range(3)]
+    assert logs == ["error: the training set has 14 samples, fewer than a batch of 15\n", "", ""]
 
 
 def test_a_rank_that_is_killed_does_not_leave_the_others_waiting(tmp_path: Path) -> None:

@@ -50,6 +50,13 @@ def test_a_rank_that_is_killed_is_named() -> None:
         spawn._until_all_end(ranks)
 
 
+def test_what_ends_all_ranks_is_said_once(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "fluxflow_exp", *LONG, "data.n_images=7"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: the training set has 7 samples, fewer than a batch of 8\n"
+
+
 def test_ranks_end_with_the_command(training: subprocess.Popen[str], tmp_path: Path) -> None:
     lock = tmp_path / "outputs" / "vae" / ".lock"
     assert _holders(lock)
