@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-CGROUPS = Path("/sys/fs/cgroup")
-OWN_GROUP = Path("/proc/self/cgroup")
+from fluxflow_exp.machine.control_groups import folders
 
 
 def usable() -> int:
@@ -46,20 +45,11 @@ def bound(asked: int, *, environment: Mapping[str, str] = os.environ) -> str | N
 
 
 def _quotas() -> list[float]:
-    """Cores by the quota of each control group that this process is in, of version 2 and of version 1."""
+    """Cores by the quota of each control group that this process is in."""
     found = []
-    with suppress(OSError, ValueError):
-        for line in OWN_GROUP.read_text().splitlines():
-            _, kinds, path = line.split(":", 2)
-            if not kinds:
-                folder = CGROUPS / path.lstrip("/")
-                for each in (folder, *folder.parents):
-                    if each == CGROUPS.parent:
-                        break
-                    found += _quota(each / "cpu.max")
-            elif "cpu" in kinds.split(","):
-                for each in (CGROUPS / "cpu" / path.lstrip("/"), CGROUPS / "cpu"):  # in a container it is at the root
-                    found += _quota(each / "cpu.cfs_quota_us", each / "cpu.cfs_period_us")
+    for folder in folders("cpu"):
+        found += _quota(folder / "cpu.max")
+        found += _quota(folder / "cpu.cfs_quota_us", folder / "cpu.cfs_period_us")
     return found
 
 

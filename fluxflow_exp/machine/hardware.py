@@ -92,12 +92,17 @@ def uses_cuda_graphs(hardware: schema.Hardware, precision: str) -> bool:
     return by_default if hardware.cuda_graphs is None else hardware.cuda_graphs
 
 
+def trains_on_cpu(device: str) -> bool:
+    """Whether `hardware.device` means this machine's CPU."""
+    return device == "cpu" or (device == "auto" and not torch.cuda.is_available())
+
+
 def prepare(hardware: schema.Hardware, *, local_rank: int = 0, computes: bool = True) -> Machine:
     """Resolve the automatic choices and set torch up for them, once a process.
 
     `computes`: something will be. A plan does without the choice of algorithms, which imports torch's compiler.
     """
-    cuda = hardware.device == "cuda" or (hardware.device == "auto" and torch.cuda.is_available())
+    cuda = not trains_on_cpu(hardware.device)
     precision = hardware.precision
     if precision == "auto":
         precision = "bf16" if cuda else "fp32"

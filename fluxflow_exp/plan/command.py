@@ -43,6 +43,7 @@ def predict(values: dict[str, Any], *, diverging: bool = False) -> dict[str, Any
     # Torch and its compiler, which --help does without.
     from fluxflow_exp.benchmark.measurement import warm
     from fluxflow_exp.data.build import build_data
+    from fluxflow_exp.machine.hardware import trains_on_cpu
     from fluxflow_exp.plan import forecast
     from fluxflow_exp.preflight import check
     from fluxflow_exp.step_length import lengths_of
@@ -64,7 +65,7 @@ def predict(values: dict[str, Any], *, diverging: bool = False) -> dict[str, Any
         minutes = time_budget.asked(config, name)
         print(step_lines(index, name, step, lengths[name], ranks, config.model, minutes=minutes)[0], flush=True)
         measured = None
-        if _on_cpu(config):
+        if trains_on_cpu(hardware.device):  # so that an update can be timed
             with warm(values, name, diverging=diverging) as times:
                 measured = statistics.median(times(3))
         found.append(forecast.forecast(config, name, lengths[name], data[name], ranks=ranks, measured=measured))
@@ -76,20 +77,13 @@ def predict(values: dict[str, Any], *, diverging: bool = False) -> dict[str, Any
     return {"name": config.name, "hardware": hardware.name, "steps": [asdict(each) for each in found], "total": total}
 
 
-def _on_cpu(config: RunConfig) -> bool:
-    """Whether the run would train on this machine's CPU, so that an update can be timed."""
-    import torch
-
-    device = config.hardware.device
-    return device == "cpu" or (device == "auto" and not torch.cuda.is_available())
-
-
 def _reservations(config: RunConfig) -> list[str]:
     """Where the prediction cannot be what a run will meet."""
+    from fluxflow_exp.machine.hardware import trains_on_cpu
     from fluxflow_exp.step_plan import needed_parts
 
     hardware, found = config.hardware, []
-    if _on_cpu(config):
+    if trains_on_cpu(hardware.device):
         found.append("memory is that of a GPU: a CPU takes more, and nothing of it is predicted")
     used = {part for step in config.stage.steps.values() for part in needed_parts(step)}
     if "bezier" in config.model.activations(used).values() and find_spec("triton") is None:

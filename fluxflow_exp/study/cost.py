@@ -26,14 +26,17 @@ class ArmCost:
     memory_gib: float
 
 
-def predict(run: Run) -> ArmCost:
-    """Rehearse the steps of `run`: ten seconds to two minutes. UserError: its data cannot be opened."""
+def predict(values: dict[str, Any]) -> ArmCost:
+    """Rehearse the steps of a run that is configured by `values`: ten seconds to two minutes.
+
+    UserError: its data cannot be opened.
+    """
     from fluxflow_exp.plan import command as plan  # torch's compiler
 
     with contextlib.redirect_stdout(io.StringIO()):
-        found = plan.predict(run.values, diverging=True)  # which its run says, as an answer
+        found = plan.predict(values, diverging=True)  # which its run says, as an answer
     total = found["total"]
-    hardware = run.values["hardware"]
+    hardware = values["hardware"]
     ranks = hardware["devices"] * hardware["slurm"]["nodes"]
     last: dict[str, int] = {}
     for step in found["steps"]:
@@ -133,14 +136,9 @@ def total_hours(costs: dict[str, ArmCost], counts: dict[str, int]) -> float | No
 
 def unit_of(values: dict[str, Any]) -> str:
     """GPU hours, or hours of a machine without one."""
-    hardware = values["hardware"]
-    if hardware["device"] == "cpu":
-        return "hours"
-    if hardware["device"] == "auto":
-        import torch
+    from fluxflow_exp.machine.hardware import trains_on_cpu  # torch
 
-        return GPU_HOURS if torch.cuda.is_available() else "hours"
-    return GPU_HOURS
+    return "hours" if trains_on_cpu(values["hardware"]["device"]) else GPU_HOURS
 
 
 def shown_hours(hours: float, unit: str) -> str:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import statistics
-from dataclasses import asdict, replace
-from functools import partial
-from typing import Any
+from dataclasses import replace
 
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.monitor.metrics import higher_is_better
 from fluxflow_exp.run import states
-from fluxflow_exp.study import cost, launch, measure, sentences
+from fluxflow_exp.study import cost, launch, measure, predictions, sentences
 from fluxflow_exp.study.answer import LearningRate
 from fluxflow_exp.study.arms import apart, check_all, measured_apart
 from fluxflow_exp.study.boundary import FIRST
@@ -49,12 +47,9 @@ class Course:
     def predict(self) -> None:
         """Work out what a run of each arm costs. UserError: the study does not fit its budget."""
         cost.check_runs(self.spec, self.counts())
+        self.costs = predictions.made(self.first, self.kept)
         done = 0
-        for arm, run in self.first.items():
-            if self.kept.get(f"cost {arm}", run.values) is None:
-                print(f"Predicting the cost of {arm} …", flush=True)
-            found = self.kept.made(f"cost {arm}", run.values, partial(_predicted, run))
-            self.costs[arm] = ArmCost(**found)
+        for arm in self.first:
             taken = [cost.spent(each) for each in self._likely(arm) if each.entry().state == states.DONE]
             done += len(taken)
             if taken:
@@ -186,10 +181,3 @@ class Course:
         words = words_of(self.spec, arm, changes=self.changes.get(arm, []), rate=rate)
         key = self.spec.learning_rates.key if self.spec.learning_rates else ""
         return Run(arm, seed, words, self.spec.config_dir, "" if rate is None else f"{key}={rate:g}")
-
-
-def _predicted(run: Run) -> dict[str, Any]:
-    try:
-        return asdict(cost.predict(run))
-    except UserError as error:
-        raise UserError(*(f"arm {run.arm}: {line}" for line in error.args)) from error

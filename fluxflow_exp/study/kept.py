@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +24,6 @@ class Kept:
         self._results[name] = {"source": digest_of(source), "result": result}
         self.path.parent.mkdir(parents=True, exist_ok=True)
         files.write_json(self.path, self._results)
-
-    def made(self, name: str, source: Any, make: Callable[[], Any]) -> Any:
-        """The result, made where there is none."""
-        found = self.get(name, source)
-        if found is None:
-            found = make()
-            self.put(name, source, found)
-        return found
 
 
 def digest_of(source: Any) -> str:

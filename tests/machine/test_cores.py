@@ -4,14 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from fluxflow_exp.machine import cores
+from fluxflow_exp.machine import control_groups, cores
 
 
 @pytest.fixture
 def groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A machine of 64 cores without control groups."""
-    monkeypatch.setattr(cores, "CGROUPS", tmp_path / "sys" / "cgroup")
-    monkeypatch.setattr(cores, "OWN_GROUP", tmp_path / "own")
+    monkeypatch.setattr(control_groups, "CGROUPS", tmp_path / "sys" / "cgroup")
+    monkeypatch.setattr(control_groups, "OWN_GROUP", tmp_path / "own")
     monkeypatch.setattr(cores.os, "sched_getaffinity", lambda process: {*range(64)}, raising=False)
     return tmp_path / "sys" / "cgroup"
 
