@@ -17,6 +17,7 @@ from fluxflow_exp.run import inputs, mirror, provenance, refusals, tally, time_b
 from fluxflow_exp.run.differing import given
 from fluxflow_exp.run.folder import RunFolder
 from fluxflow_exp.run.inputs import Inputs
+from fluxflow_exp.run.kept_numbers import kept
 from fluxflow_exp.run.refusals import Standing
 
 if TYPE_CHECKING:
@@ -124,7 +125,7 @@ def extend(folder: RunFolder, record: dict[str, Any], values: dict[str, Any], ov
     # The record first: killed in between, the same command extends it again.
     folder.write_record(record)
     folder.summary.unlink(missing_ok=True)
-    folder.freeze(values)
+    folder.freeze(kept(values, folder.frozen()))
 
 
 def create(folder: RunFolder, values: dict[str, Any], overrides: list[str]) -> None:

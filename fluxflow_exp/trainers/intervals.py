@@ -1,13 +1,15 @@
 """How often a step is looked at, where a configuration leaves that to this program ("auto")."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from fluxflow_exp.config import published
+from fluxflow_exp.config.compose import typed
 from fluxflow_exp.config.published import TARGET
 from fluxflow_exp.config.schema import Evaluation, RunConfig, Step
 from fluxflow_exp.errors import counted
 from fluxflow_exp.run.folder import RunFolder
+from fluxflow_exp.run.kept_numbers import kept
 from fluxflow_exp.step_length import LEAST, Length
 
 PLATEAU = "fluxflow_exp.schedules.plateau"
@@ -17,18 +19,7 @@ OFTEN = 20  # updates between looks at the model, below which looking takes long
 
 def begun_with(config: RunConfig, folder: RunFolder) -> RunConfig:
     """`config` with the numbers with which the run in `folder` began where it asks for none: that run goes on so."""
-    if not folder.config.exists():
-        return config
-    frozen = folder.frozen()
-    found = config
-    if config.log_every == "auto":
-        found = replace(found, log_every=frozen.get("log_every", "auto"))
-    for name in LOOKS:
-        section = getattr(config, name)
-        if section.every_epochs == "auto":
-            kept = frozen.get(name, {}).get("every_epochs", "auto")
-            found = replace(found, **{name: replace(section, every_epochs=kept)})
-    return found
+    return typed(kept(asdict(config), folder.frozen())) if folder.config.exists() else config
 
 
 def evaluation(config: RunConfig, step: Step) -> Evaluation:
