@@ -157,7 +157,7 @@ def step_lines(
     """What a step is going to do; `minutes`: what it was given in the place of epochs."""
     trained = trained_parts(step, model)
     named = [k for k, v in step.trainer.items() if isinstance(v, dict) and "_target_" in v]
-    losses = ["flow" if k == "objective" else k for k in named]
+    losses = ["flow" if k == "objective" else k for k in named if k != "augmentation"]
     optimizers = ", ".join(
         f"{player} {_name(node)} lr {node['lr']:g} ({_name(step.schedulers[player])})"
         for player, node in step.optimizers.items()
@@ -268,6 +268,7 @@ def _manner(step: Step) -> list[str]:
     return [
         *([f"    objective: {_name(objective)}{times}"] if objective else []),
         *([f"    SPADE: {spade}"] if spade != "never" else []),
+        *([f"    augmentation: {instantiate(changed)}"] if (changed := step.trainer.get("augmentation")) else []),
     ]
 
 

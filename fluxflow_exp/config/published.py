@@ -38,6 +38,7 @@ PUBLISHED: dict[str, frozenset[str]] = {
             "appearance.ColorStatistics",
             "appearance.Contrast",
             "appearance.Histogram",
+            "augmentation.Augmentation",
             "equivariance.Equivariance",
             "feature_matching.FeatureMatching",
             "flow_matching.RectifiedFlow",

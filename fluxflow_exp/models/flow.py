@@ -105,9 +105,12 @@ class FlowProcessor(nn.Module):
         return latents * self.latent_std.view(-1, 1, 1) + self.latent_mean.view(-1, 1, 1)
 
     def forward(
-        self, latents: Tensor, time: Tensor, text: Text, *, taps: Sequence[int] = ()
+        self, latents: Tensor, time: Tensor, text: Text, *, taps: Sequence[int] = (), extra: Tensor | None = None
     ) -> Tensor | tuple[Tensor, list[Tensor]]:
-        """`taps`: numbers of blocks, from 1, whose outputs (B, N, C) are given beside the velocity, in that order."""
+        """`taps`: numbers of blocks, from 1, whose outputs (B, N, C) are given beside the velocity, in that order.
+
+        `extra` (B, C) is added to what is said of time and text.
+        """
         p = self.patch_size
         height, width = latents.shape[-2:]
         if height % p or width % p:
@@ -118,7 +121,8 @@ class FlowProcessor(nn.Module):
         if latents.is_cuda:
             text = padded(text)
         words = self.text_norm(text.tokens)
-        condition = F.silu(self.time(time_features(time)) + self.pooled(_masked_mean(words, text.mask)))
+        told = self.time(time_features(time)) + self.pooled(_masked_mean(words, text.mask))
+        condition = F.silu(told if extra is None else told + extra)
         rotation = rotary(height // p, width // p, self.head_dim, device=x.device)
         mask = text.mask[:, None, None, :]
         x, tapped = self._through_blocks(x, condition, words, mask, rotation, taps)

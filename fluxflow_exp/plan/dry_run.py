@@ -82,7 +82,8 @@ class Rehearsal:
         compressor: Any = trainer.setup.parts["compressor"]
         with torch.no_grad(), meter.off(), trainer.machine.autocast():
             images = torch.zeros(1, 3, img_size, img_size, device=DEVICE)
-            self.moments = compressor.moments(images).to(STORED[trainer.machine.precision])
+            moments = compressor.moments(images).to(STORED[trainer.machine.precision])
+            self.moments = moments.repeat(1, trainer.views, 1, 1)
             self.features = trainer.features(images)
         shown = images if trainer.setup.cache is None else self.moments
         self.shape = shown.shape[1:]  # of what a batch holds

@@ -1,5 +1,7 @@
-"""Checks of what a flow step's blocks are aligned with: each other, or a trained image model, which judges nothing."""
+"""Checks of what a flow step's blocks are aligned with: each other, or a trained image model, which judges nothing; and
+of what else it is told."""
 
+import inspect
 from typing import Any
 
 from torch import nn
@@ -26,6 +28,16 @@ def problems(step: dict[str, Any], where: str, outlines: dict[str, nn.Module], e
                 _check_judge(loss.teacher(), evaluation)
         except ValueError as error:
             found.append(f"{where}.trainer.{key}: {error}")
+    if step["trainer"].get("augmentation") and flow is not None:
+        found += [f"{where}.trainer.augmentation: {line}" for line in _augmentation(step["trainer"], flow)]
+    return found
+
+
+def _augmentation(trainer: dict[str, Any], flow: nn.Module) -> list[str]:
+    found = ["a teacher sees pictures unchanged: leave out this or repa"] if trainer.get("repa") else []
+    if "extra" not in inspect.signature(flow.forward).parameters or not hasattr(flow, "width"):
+        name = type(flow).__name__
+        found.append(f"{name} cannot be told how a picture is changed: its forward takes no extra, or it has no width")
     return found
 
 

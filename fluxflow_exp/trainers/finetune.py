@@ -14,6 +14,7 @@ from fluxflow_exp.config.bounds import PositiveFloat, PositiveInt
 from fluxflow_exp.data.loader import Batch
 from fluxflow_exp.data.protocols import sets_of
 from fluxflow_exp.errors import counted
+from fluxflow_exp.losses.augmentation import Augmentation
 from fluxflow_exp.losses.flow_matching import RectifiedFlow
 from fluxflow_exp.losses.repa import Repa
 from fluxflow_exp.losses.self_alignment import SelfAlignment
@@ -48,12 +49,14 @@ class FinetuneTrainer(FlowTrainer):
         lora_targets: list[str] | None = None,
         self_alignment: SelfAlignment | None = None,
         repa: Repa | None = None,
+        augmentation: Augmentation | None = None,
         **losses: Loss,
     ) -> None:
         self.lora = lora_facts(lora_rank, lora_alpha, lora_targets) if lora_rank else None
         if self.lora:
             self._adapt(setup, self.lora)
-        super().__init__(setup, objective=objective, self_alignment=self_alignment, repa=repa, **losses)
+        given: dict[str, Any] = {"self_alignment": self_alignment, "repa": repa, "augmentation": augmentation, **losses}
+        super().__init__(setup, objective=objective, **given)
 
     def _adapt(self, setup: StepContext, facts: lora.Facts) -> None:
         """Put an adapter into each part that a player trains. ValueError: no layer of it is meant."""

@@ -13,6 +13,7 @@ from fluxflow_exp.evaluation import flow_loss
 from fluxflow_exp.evaluation.copies import through
 from fluxflow_exp.evaluation.during_training import ValidationMetrics
 from fluxflow_exp.evaluation.measures import MEASURES, ON_SCHEDULE
+from fluxflow_exp.losses.augmentation import Augmentation
 from fluxflow_exp.losses.flow_matching import RectifiedFlow
 from fluxflow_exp.losses.repa import Repa
 from fluxflow_exp.losses.self_alignment import SelfAlignment
@@ -28,11 +29,12 @@ from fluxflow_exp.monitor.health import HealthContext
 from fluxflow_exp.seeding import generator
 from fluxflow_exp.trainers import shared
 from fluxflow_exp.trainers.alignment import Alignment
+from fluxflow_exp.trainers.augmented import Augmented
 from fluxflow_exp.trainers.base import Trainer
 from fluxflow_exp.trainers.context import StepContext
 from fluxflow_exp.trainers.health_check import latent_numbers
 from fluxflow_exp.trainers.latent_cache import open_cache
-from fluxflow_exp.trainers.latents import Cached, Encoded, statistics
+from fluxflow_exp.trainers.latents import Cached, Encoded, check_width, drops, statistics
 from fluxflow_exp.trainers.phase import Micro, Phase
 from fluxflow_exp.trainers.recent_texts import recent_texts
 
@@ -69,10 +71,13 @@ class FlowTrainer(Trainer):
         objective: RectifiedFlow,
         self_alignment: SelfAlignment | None = None,
         repa: Repa | None = None,
+        augmentation: Augmentation | None = None,
         **losses: Loss,
     ) -> None:
         self.alignment = Alignment(repa, setup) if repa else None
+        self.augmented = Augmented(augmentation, setup) if augmentation else None
         super().__init__(setup, losses)
+        self.augmentation, self.views = augmentation, augmentation.views if augmentation else 1
         self.objective, self.self_alignment = objective, self_alignment
         self.compressor: Any = setup.parts["compressor"]
         self.flow: Any = setup.parts["flow_processor"]
@@ -86,26 +91,23 @@ class FlowTrainer(Trainer):
         )  # fmt: skip
         self.trains_text = "text_encoder" in self.players
         self.latents = Encoded(self.machine, setup.parts, trains_text=self.trains_text)
-        width = setup.parts["text_encoder"](["a"]).tokens.shape[-1]
-        if width != self.flow.text_dim:
-            raise ValueError(
-                f"the text encoder gives tokens of {width} channels, but model.text_dim={self.flow.text_dim}: "
-                f"set model.text_dim={width}"
-            )
+        check_width(self.text_encoder, self.flow)
 
     def open_source(self) -> None:
         place = self.setup.cache
-        cache = None if place is None else open_cache(self.setup, place, self.trains_text, self.alignment)
+        what = (self.trains_text, self.alignment, self.augmentation)
+        cache = None if place is None else open_cache(self.setup, place, *what)
         if cache is not None:
             self.source = cache
-            self.latents = Cached(cache, self.machine, self.setup.parts, trains_text=self.trains_text)
+            self.latents = Cached(cache, self.machine, self.setup.parts, trains_text=self.trains_text, views=self.views)
         if self.latents.has_tokens:
             make_visitor(self.text_encoder, self.machine)
         elif not self.trains_text:
             self.latents.recent = recent_texts(self.setup)
 
     def beside(self) -> dict[str, dict[str, nn.Module]]:
-        return {"flow": {"repa": self.alignment.projector}} if self.alignment else {}
+        aligned = {"repa": self.alignment.projector} if self.alignment else {}
+        return {"flow": aligned | ({"augmentation": self.augmented.embedding} if self.augmented else {})}
 
     def features(self, images: Tensor) -> Tensor | None:
         return self.alignment.of(images) if self.alignment else None
@@ -115,7 +117,8 @@ class FlowTrainer(Trainer):
         return ("repa",) if aligned else ()
 
     def inputs(self, batch: Batch) -> Tensor:
-        return self.latents.inputs(batch)
+        drawn = self.augmented.draw(batch, self.update_index, self.length.batch_size) if self.augmented else None
+        return self.latents.inputs(batch, drawn)
 
     def prepare(self) -> None:
         """Measure each latent channel's mean and deviation on training images, so that the flow sees unit scale."""
@@ -135,8 +138,8 @@ class FlowTrainer(Trainer):
             for first in range(0, len(batch.images), micro := self.accumulation.micro_batch):
                 rows = slice(first, first + micro)
                 with torch.no_grad(), self.machine.autocast():
-                    posterior = self.latents.posterior(self.inputs(batch._replace(images=batch.images[rows])))
-                    latents = posterior.sample(noise[rows])
+                    part = self.latents.inputs(batch._replace(images=batch.images[rows]))
+                    latents = self.latents.posterior(part).sample(noise[rows])
                 yield latents
 
     def facts(self) -> dict[str, Any]:
@@ -153,7 +156,7 @@ class FlowTrainer(Trainer):
         self.posterior_noise = self.noise(shape, "posterior")
         self.flow_noise = self.noise(shape, "noise")
         self.times = self.objective.times(self.noise((count,), "time"))
-        self.dropped = self._drops(count)
+        self.dropped = drops(self.setup, self.update_index, count)
         self.latents.begin_update(batch)
         if self.alignment:
             latents, forget = self.latents.size(batch), self.accumulation.forget_graphs
@@ -213,17 +216,20 @@ class FlowTrainer(Trainer):
             text = padded(Text(*text))
         # Empty is off: shapes then tell a GPU which of its graphs a pass replays.
         features = self.alignment.features(micro) if self.alignment else data.new_empty(0)
-        return data, self.flow_noise[micro.rows], self.times[micro.rows], features, *text
+        changes = self.augmented.changes(micro) if self.augmented else data.new_empty(0)
+        return data, self.flow_noise[micro.rows], self.times[micro.rows], features, changes, *text
 
     def _loss(
-        self, data: Tensor, noise: Tensor, times: Tensor, features: Tensor, *words: Tensor
+        self, data: Tensor, noise: Tensor, times: Tensor, features: Tensor, changes: Tensor, *words: Tensor
     ) -> tuple[Terms, Weights]:
         text = self.text_encoder.encode(*words) if self.trains_text else Text(*words)
         noisy = self.objective.interpolate(data, noise, times)
         weights: Weights = {"flow": 1.0}
         aligned: Terms = {}
         taps = (*self.aligned, *([self.alignment.block] if self.alignment and features.numel() else []))
-        velocity, tokens = self.flow(noisy, times, text, taps=taps) if taps else (self.flow(noisy, times, text), [])
+        told = {"extra": self.augmented.embedding(changes)} if self.augmented else {}
+        found = self.flow(noisy, times, text, **told, **({"taps": taps} if taps else {}))
+        velocity, tokens = found if taps else (found, [])
         if self.self_alignment:
             aligned |= self.self_alignment(*tokens[:2])
             weights |= self.self_alignment.weights
@@ -236,12 +242,6 @@ class FlowTrainer(Trainer):
     def _latents(self, posterior: Posterior, noise: Tensor) -> Tensor:
         latents: Tensor = self.flow.normalise(posterior.sample(noise).float())
         return latents
-
-    def _drops(self, count: int) -> list[bool]:
-        """Which captions of the global batch are replaced by the empty one."""
-        setup = self.setup
-        source = generator(setup.seed, setup.name, self.update_index, "drop")
-        return (torch.rand(count, generator=source) < setup.cfg_dropout_prob).tolist()
 
     def flow_losses(self, batch: Batch, portion: Portion, *, seen: list[Tensor] | None = None) -> Iterator[Tensor]:
         """A value of each of this rank's own images, up to 64 at a time. `seen` gets the latents, of unit scale."""

@@ -1,7 +1,7 @@
 """Writing a flow step's caches: every rank encodes its share of what is missing, then all read the same files."""
 
 import random
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import closing
 from functools import partial
 from itertools import islice
@@ -15,6 +15,7 @@ from fluxflow_exp.data.cache import DrawnCache, Entries, LatentCache, array_of
 from fluxflow_exp.data.protocols import BadSampleError, Drawing, Source, Stream
 from fluxflow_exp.data.sequential import read_lists
 from fluxflow_exp.errors import UserError, counted
+from fluxflow_exp.losses.augmentation import Augmentation
 from fluxflow_exp.seeding import derive
 from fluxflow_exp.trainers.accumulation import attempt
 from fluxflow_exp.trainers.alignment import Alignment
@@ -28,7 +29,11 @@ PROBED = 100  # samples of a shape that are tried until one can be read
 
 
 def open_cache(
-    setup: StepContext, root: Path, trains_text: bool, alignment: Alignment | None = None
+    setup: StepContext,
+    root: Path,
+    trains_text: bool,
+    alignment: Alignment | None = None,
+    augmentation: Augmentation | None = None,
 ) -> LatentCache | DrawnCache | None:
     """The cache of a step's data and frozen parts, a teacher among them, below `root`; what it lacks is written first.
 
@@ -42,7 +47,8 @@ def open_cache(
     source = trained.pool() if isinstance(trained, Drawing) else trained
     compressor: Any = parts["compressor"]
     encoder = Encoder(setup, source, compressor.moments, STORED[setup.machine.precision], "Latent cache")
-    encoders = {folder_of(setup, root, "latents", compressor, source.fingerprint): encoder}
+    encoder.augmentation, more = augmentation, augmentation.token if augmentation else []
+    encoders = {folder_of(setup, root, "latents", compressor, source.fingerprint, *more): encoder}
     if alignment:
         seen = Encoder(setup, source, alignment.of, torch.bfloat16, "Feature cache")
         place = folder_of(setup, root, "features", alignment.teacher, source.fingerprint, alignment.token)
@@ -105,6 +111,7 @@ class Encoder:
         self.of, self.kept, self.what = of, kept, what
         self.precision = self.machine.precision
         self.micro_batch = self.at_once = setup.length.micro_batch
+        self.augmentation: Augmentation | None = None  # whose views are all kept, one behind the other as channels
 
     def need(self, cache: LatentCache, missing: list[int] | None) -> tuple[str, int]:
         """Return what is to be written, in words, and its bytes; None: all."""
@@ -113,11 +120,12 @@ class Encoder:
         for members in cache.contents if missing is None else [cache.contents[number] for number in missing]:
             group = cache.groups[members[0]] if cache.groups else None
             if group not in sizes:
-                values = self.values(self._probe(group))
+                values = self.values(*self._probe(group))
                 sizes[group] = values[0].numel() * values.element_size()
             images += len(members)
             need += len(members) * sizes[group]
-        return f"{self.what}: {counted(images, 'image')}", need
+        each = f" in {self.augmentation.views} views each" if self.augmentation else ""
+        return f"{self.what}: {counted(images, 'image')}{each}", need
 
     def write(self, cache: LatentCache, numbers: list[int]) -> Generator[None]:
         """Write these shards, one at each step."""
@@ -147,11 +155,11 @@ class Encoder:
                 yield
 
     @torch.no_grad()
-    def values(self, images: Tensor, ids: list[str] | None = None) -> Tensor:
+    def values(self, images: Tensor, ids: list[str]) -> Tensor:
         """uint8 images of one shape, a micro-batch at most → (images, channels, h, w) as stored, on the CPU."""
         more = self.micro_batch - len(images)
         with self.machine.autocast():
-            found = self._encode(torch.cat([images, images[-1:].expand(more, -1, -1, -1)]))
+            found = self._encode(torch.cat([images, images[-1:].expand(more, -1, -1, -1)]), ids + ids[-1:] * more)
         return self._stored(found[: len(images)].to(self.kept), self.what, ids)
 
     def check(self, cache: LatentCache) -> None:
@@ -166,18 +174,18 @@ class Encoder:
                 raise wrong(cache.shards.folder, str(error)) from error
             if (sample.id, sample.caption) != (kept.ids[0], kept.captions[0]):
                 raise wrong(cache.shards.folder, f"it has {kept.ids[0]!r} in the place of {sample.id!r}")
-            fresh, folder = self.values(sample.image[None])[0], cache.shards.folder
+            fresh, folder = self.values(sample.image[None], [sample.id])[0], cache.shards.folder
             compare(fresh, kept.values[0], folder, sample.id, tolerance=TOLERANCE[self.precision])
         if chosen:
             checked = f"{len(chosen)} of them, encoded again, are the same"
             self.setup.console.say(f"{self.what}: {counted(len(cache), 'image')} in {cache.shards.folder}; {checked}")
 
-    def _encode(self, images: Tensor) -> Tensor:
+    def _encode(self, images: Tensor, ids: list[str]) -> Tensor:
         """What is to be kept of them, fewer at once where memory does not suffice. OutOfMemoryError: not for one."""
 
         def passes() -> Tensor:
-            parts = torch.split(images, self.at_once)
-            return torch.cat([self.of(self.machine.to_device(part)) for part in parts])
+            parts = [slice(first, first + self.at_once) for first in range(0, len(images), self.at_once)]
+            return torch.cat([self._views(self.machine.to_device(images[part]), ids[part]) for part in parts])
 
         while self.at_once > 1:
             done = attempt(passes)
@@ -188,20 +196,25 @@ class Encoder:
                 torch.cuda.empty_cache()
         return passes()
 
-    def _stored(self, found: Tensor, what: str, names: list[str] | None) -> Tensor:
+    def _views(self, images: Tensor, ids: list[str]) -> Tensor:
+        views: Iterable[Tensor] = self.augmentation.all_views(images, ids) if self.augmentation else [images]
+        return torch.cat([self.of(view) for view in views], 1)
+
+    def _stored(self, found: Tensor, what: str, names: list[str]) -> Tensor:
         finite = found.isfinite().flatten(1).all(1).tolist()
         if not all(finite):
-            name = names[finite.index(False)] if names else "a sample"
+            name = names[finite.index(False)]
             raise UserError(f"{what}: that of {name!r} is not finite in {found.dtype}: set cache.mode=off")
         return found.cpu()
 
-    def _probe(self, group: Any) -> Tensor:
-        """An image (1, 3, height, width) of this shape. UserError: none can be read."""
+    def _probe(self, group: Any) -> tuple[Tensor, list[str]]:
+        """An image (1, 3, height, width) of this shape, and its name. UserError: none can be read."""
         groups, reason = self.source.groups, ""
         alike = (i for i in range(len(self.source)) if groups is None or groups[i] == group)
         for index in islice(alike, PROBED):
             try:
-                return self.source.read(index, random.Random(0)).image[None]
+                sample = self.source.read(index, random.Random(0))
+                return sample.image[None], [sample.id]
             except BadSampleError as error:
                 reason = str(error)
         raise UserError(f"none of the first {PROBED} images can be read; the last: {reason}. Check data.data_path")

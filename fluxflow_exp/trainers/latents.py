@@ -5,15 +5,18 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from fluxflow_exp.data.cache import DrawnCache, LatentCache
 from fluxflow_exp.data.loader import Batch
 from fluxflow_exp.data.token_formats import unpacked
+from fluxflow_exp.losses.augmentation import Drawn, changed
 from fluxflow_exp.machine.hardware import Machine
 from fluxflow_exp.models.layers import to_device
 from fluxflow_exp.models.posterior import Posterior
 from fluxflow_exp.models.text_encoder import Text
+from fluxflow_exp.seeding import generator
+from fluxflow_exp.trainers.context import StepContext
 from fluxflow_exp.trainers.phase import Micro
 from fluxflow_exp.trainers.recent_texts import RecentTexts
 
@@ -37,8 +40,12 @@ class Encoded:
         height, width = batch.images.shape[-2:]
         return height // self.compressor.downscale, width // self.compressor.downscale
 
-    def inputs(self, batch: Batch) -> Tensor:
-        return self.machine.to_device(batch.images)
+    def inputs(self, batch: Batch, drawn: Drawn | None = None) -> Tensor:
+        """What `posterior` takes of its pictures, or of the views of them that were drawn."""
+        images = self.machine.to_device(batch.images)
+        if drawn is None:
+            return images
+        return torch.where(drawn.views[:, None, None, None] > 0, changed(images, drawn.changes), images)
 
     def posterior(self, inputs: Tensor) -> Posterior:
         found: Posterior = self.compressor(inputs)
@@ -56,12 +63,19 @@ class Encoded:
 
 
 class Cached(Encoded):
-    """Batches hold moments and, where the text encoder is frozen, tokens."""
+    """Batches hold moments, of so many `views` of each picture, and, where the text encoder is frozen, tokens."""
 
     def __init__(
-        self, cache: LatentCache | DrawnCache, machine: Machine, parts: dict[str, Any], *, trains_text: bool
+        self,
+        cache: LatentCache | DrawnCache,
+        machine: Machine,
+        parts: dict[str, Any],
+        *,
+        trains_text: bool,
+        views: int = 1,
     ) -> None:
         super().__init__(machine, parts, trains_text=trains_text)
+        self.views = views
         empty = cache.tokens.read([""]).tokens[0] if cache.tokens else None
         self.empty = unpacked(empty.to(machine.device)) if empty is not None else None  # (length, width)
 
@@ -73,8 +87,13 @@ class Cached(Encoded):
         height, width = batch.images.shape[-2:]
         return height, width
 
-    def inputs(self, batch: Batch) -> Tensor:
-        return batch.images.to(self.machine.device, non_blocking=True).float()
+    def inputs(self, batch: Batch, drawn: Drawn | None = None) -> Tensor:
+        moments = batch.images.to(self.machine.device, non_blocking=True)
+        if self.views > 1:
+            views = moments.reshape(len(moments), self.views, -1, *moments.shape[2:])
+            rows = torch.arange(len(views), device=views.device)
+            moments = views[:, 0] if drawn is None else views[rows, drawn.views]
+        return moments.float()
 
     def posterior(self, inputs: Tensor) -> Posterior:
         found: Posterior = self.compressor.posterior(inputs)
@@ -109,3 +128,19 @@ def statistics(parts: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
     mean = torch.cat(means).mean(0)
     deviation = (torch.cat(squares).mean(0) - mean.square()).sqrt()
     return mean.cpu(), deviation.clamp_min(1e-4).cpu()
+
+
+def check_width(text_encoder: nn.Module, flow: Any) -> None:
+    """ValueError: the text encoder's tokens are not as wide as the flow transformer takes them."""
+    width = text_encoder(["a"]).tokens.shape[-1]
+    if width != flow.text_dim:
+        raise ValueError(
+            f"the text encoder gives tokens of {width} channels, but model.text_dim={flow.text_dim}: "
+            f"set model.text_dim={width}"
+        )
+
+
+def drops(setup: StepContext, update: int, count: int) -> list[bool]:
+    """Which captions of the global batch of `update`, of `count` samples, are replaced by the empty one."""
+    source = generator(setup.seed, setup.name, update, "drop")
+    return (torch.rand(count, generator=source) < setup.cfg_dropout_prob).tolist()

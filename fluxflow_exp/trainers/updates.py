@@ -46,6 +46,7 @@ class Updates(ABC):
         self.scalers = {name: self.machine.scaler() for name in self.players}
         self.accumulation = Accumulation(setup, self.players, self.scalers, kind=self.MICRO_BATCH)
         self.update_index = 0  # updates that are done
+        self.views = 1  # of a picture, whose latents are kept where those are cached
         self.skipped = False  # an fp16 overflow kept the last update from some weights
         self.metric_buffer = MetricBuffer(self.machine.device, self.ranks.gather)
         # Whether numbers are read at each update: else the host runs ahead, and optimizers leave out the non-finite.

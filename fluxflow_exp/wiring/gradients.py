@@ -26,7 +26,7 @@ def checks(toy: ToyTrainer) -> list[Check]:
         advance(trainer, batch, index)
     trained = {part for player in trainer.players.values() for part in player.parts}
     weighed = _weighed(toy)
-    losses = {key for key, node in toy.config.stage.steps[toy.step].trainer.items() if _is_loss(node)}
+    losses = {key for key, node in toy.config.stage.steps[toy.step].trainer.items() if _is_loss(key, node)}
     return [
         *(_reach(toy, trainer, term, parts, trained) for term, parts in found.items()),
         *(_summed(toy, loss, trainer, set(found), weighed) for loss in sorted(losses)),
@@ -76,8 +76,8 @@ def _updates(toy: ToyTrainer) -> Iterator[tuple[Batch, int]]:
         yield batches[turn % len(batches)], index
 
 
-def _is_loss(node: Any) -> bool:
-    return isinstance(node, dict) and "_target_" in node
+def _is_loss(key: str, node: Any) -> bool:
+    return isinstance(node, dict) and "_target_" in node and key != "augmentation"  # which changes pictures
 
 
 def _reach(toy: ToyTrainer, trainer: Trainer, term: str, found: set[str], trained: set[str]) -> Check:

@@ -104,6 +104,15 @@ def test_compiled_regions_keep_less_than_eager_ones(plain: Cost) -> None:
     assert plain.flops == compiled.flops < checkpointed.flops
 
 
+def test_a_cache_of_views_takes_as_much_of_each() -> None:
+    with rehearsed("flow", EAGER) as tried:
+        one, plain = tried.cached_bytes(), tried.cost((), 8)
+    on = "stage.steps.flow.trainer.augmentation"
+    with rehearsed("flow", EAGER, f"+loss@{on}=augmentation", f"{on}.views=5") as tried:
+        assert tried.cached_bytes() == 5 * one
+        assert tried.cost((), 8).flops > plain.flops  # of the embedding
+
+
 def test_a_cached_flow_step_encodes_nothing() -> None:
     encoding = costs("flow", EAGER, "cache.mode=off")[""]
     with rehearsed("flow", EAGER) as tried:

@@ -40,7 +40,7 @@ PLACES = {"lpips": "perceptual", "v_prediction": "objective"}
 
 @pytest.mark.parametrize("loss", group("loss"))
 def test_every_shipped_loss_can_be_put_into_a_step(loss, tmp_path):
-    step = "flow" if loss in ("self_alignment", "repa", "v_prediction") else "vae_gan"
+    step = "flow" if loss in ("augmentation", "self_alignment", "repa", "v_prediction") else "vae_gan"
     place = f"stage.steps.{step}.trainer.{PLACES.get(loss, loss)}"
     more = [f"{place}.teacher_path={small_timm(tmp_path)}"] if loss == "repa" else []
     values = resolve(compose_config(["stage=quickstart", "hardware=cpu", f"+loss@{place}={loss}", *more]))
