@@ -70,8 +70,9 @@ class NoiseWithoutEffect(AutoencoderTrainer):
 class DropoutNotPassedOn(FlowTrainer):
     """FluxFlow Training's trainer is built without the share of captions that its configuration names."""
 
-    def _drops(self, count: int) -> list[bool]:
-        return [False] * count
+    def begin_update(self, batch: Any) -> None:
+        super().begin_update(batch)
+        self.dropped = [False] * len(self.dropped)
 
 
 class CaptionsKept(Encoded):
