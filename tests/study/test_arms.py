@@ -7,6 +7,7 @@ import pytest
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.study.arms import apart, check_all, measured_apart, metric_problems
 from fluxflow_exp.study.spec import load, shipped
+from tests.helpers.datasets import noise, write_folder
 from tests.study.test_spec import FIVE, study
 
 
@@ -95,3 +96,18 @@ def test_arms_with_data_of_their_own_are_noted(tmp_path: Path) -> None:
 def test_the_shipped_toy_is_right(tmp_path: Path) -> None:
     assert "toy" in shipped()
     assert list(check_all(load("toy", []), {})) == ["silu", "bezier"]
+
+
+@pytest.mark.parametrize("name", [name for name in shipped() if name != "toy"])
+def test_a_shipped_study_is_right_where_its_data_is(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in ("data/emoji128", "data/styles"):
+        write_folder(tmp_path / folder, noise(4, (16, 16)))
+        for file, numbers in (("captions.tsv", (0, 1)), ("held_out.tsv", (2, 3))):
+            (tmp_path / folder / file).write_text("".join(f"{n}.png\tbox {n}, noto style\n" for n in numbers))
+    monkeypatch.chdir(tmp_path)
+    spec = load(name, [])
+    runs = check_all(spec, {}, trains=False)
+    assert list(runs) == list(spec.arms)
+    assert len(apart(spec, runs)) == len(spec.arms) - 1
