@@ -99,9 +99,7 @@ def test_the_shipped_toy_is_right(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in shipped() if name != "toy"])
-def test_a_shipped_study_is_right_where_its_data_is(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_shipped_study_is_right_where_its_data_is(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for folder in ("data/emoji128", "data/styles"):
         write_folder(tmp_path / folder, noise(4, (16, 16)))
         for file, numbers in (("captions.tsv", (0, 1)), ("held_out.tsv", (2, 3))):
