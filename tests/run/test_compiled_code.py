@@ -232,6 +232,7 @@ def test_graphs_of_torch_come_back_with_the_same_bits(tmp_path: Path, monkeypatc
     from torch._inductor import codecache
 
     def once(folder: str) -> tuple[list[Tensor], int]:
+        code = CompiledCode([tmp_path / "cache"], "key")  # of a start
         monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / folder))
         torch._dynamo.reset()
         codecache.PyCodeCache.cache_clear()
@@ -246,7 +247,6 @@ def test_graphs_of_torch_come_back_with_the_same_bits(tmp_path: Path, monkeypatc
             assert code.save("vae", seconds) == ""
         return [p.grad for p in model.parameters() if p.grad is not None], counters["inductor"]["fxgraph_cache_hit"]
 
-    code = CompiledCode([tmp_path / "cache"], "key")
     fresh, none = once("first")
     kept, hits = once("second")
     assert none == 0
