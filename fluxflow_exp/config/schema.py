@@ -137,7 +137,7 @@ class Hardware:
     cuda_graphs: bool | None = None  # GPUs replay passes; null: one does, with compile, but for fp16
     activation_checkpointing: bool = False
     num_workers: NonNegativeInt = 0  # data loading processes; 0 reads in the training process
-    threads: PositiveInt | None = None  # CPU threads of torch; null: torch's own choice
+    threads: PositiveInt | None = None  # CPU threads of torch; null: one beside a GPU, else torch's own choice
     slurm: Slurm = field(default_factory=Slurm)
     memory_gib: PositiveFloat | None = None  # that a run can use of a card; for fluxflow_exp.plan, as what follows
     bf16_tflops: PositiveFloat | None = None  # of a large dense matrix product

@@ -53,6 +53,12 @@ def arm_problems(spec: Spec, runs: dict[str, Run], *, trains: bool = True) -> li
     values = {arm: run.values for arm, run in whole.items()}
     for metric in dict.fromkeys(wanted):
         problems += metric_problems(metric, values)
+    if spec.side_by_side > 1:
+        problems += [
+            f"arm {arm}: minutes of a GPU that others share are not alike: give updates or epochs, or side_by_side=1"
+            for arm, each in values.items()
+            if each.get("minutes") or any(step.get("minutes") for step in each["stage"]["steps"].values())
+        ]
     afterwards = [metric for metric in wanted if not in_rows(metric) and metric.partition("@")[0] in MEASURES]
     return problems + evaluating.problems(spec.evaluate, afterwards, values)
 

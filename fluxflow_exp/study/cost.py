@@ -13,6 +13,7 @@ from fluxflow_exp.study.runs import Run
 from fluxflow_exp.study.spec import Spec
 
 GPU_HOURS = "GPU hours"
+CONTEXT_GIB = 1.0  # of each process on a GPU, beside what torch allocates there
 
 
 @dataclass(frozen=True)
@@ -50,13 +51,14 @@ def predict(values: dict[str, Any]) -> ArmCost:
     )
 
 
-def spent(run: Run) -> float:
-    """Hours of devices that `run` has taken so far, over all its restarts."""
+def spent(run: Run, *, side_by_side: int) -> float:
+    """Hours of devices that `run` has taken so far, over all its restarts; of one that it shares, its part."""
     folder = run.folder
     if not folder.exists():
         return 0.0
     hardware = run.values["hardware"]
-    return float(folder.read_record()["wall_seconds"] * hardware["devices"] * hardware["slurm"]["nodes"] / 3600)
+    devices = hardware["devices"] * hardware["slurm"]["nodes"] / side_by_side
+    return float(folder.read_record()["wall_seconds"] * devices / 3600)
 
 
 def said(spec: Spec, costs: dict[str, ArmCost], counts: dict[str, int], unit: str) -> list[str]:
@@ -126,6 +128,18 @@ def check_budget(spec: Spec, costs: dict[str, ArmCost], counts: dict[str, int], 
         )
     if problems:
         raise UserError(*problems)
+
+
+def check_memory(spec: Spec, costs: dict[str, ArmCost], values: dict[str, Any], unit: str) -> None:
+    """UserError: runs that are to share a GPU, configured by `values`, do not fit into it together."""
+    there = values["hardware"].get("memory_gib")
+    arm = max(costs, key=lambda arm: costs[arm].memory_gib)
+    each = costs[arm].memory_gib + CONTEXT_GIB
+    if unit == GPU_HOURS and there and spec.side_by_side > 1 and spec.side_by_side * each > there:
+        raise UserError(
+            f"side_by_side={spec.side_by_side}: a run of {arm} takes {each:.1f} GiB of a GPU with {there:g}: at most "
+            f"{max(int(there // each), 1)} fit"
+        )
 
 
 def total_hours(costs: dict[str, ArmCost], counts: dict[str, int]) -> float | None:

@@ -50,18 +50,21 @@ class Course:
         self.costs = predictions.made(self.first, self.kept)
         done = 0
         for arm in self.first:
-            taken = [cost.spent(each) for each in self._likely(arm) if each.entry().state == states.DONE]
+            done_runs = [each for each in self._likely(arm) if each.entry().state == states.DONE]
+            taken = [cost.spent(each, side_by_side=self.spec.side_by_side) for each in done_runs]
             done += len(taken)
             if taken:
                 self.costs[arm] = replace(self.costs[arm], hours=statistics.fmean(taken))
         print("\n".join([*apart(self.spec, self.first), *(f"Note: {each}" for each in self.notes)]), flush=True)
         print("\n".join(cost.said(self.spec, self.costs, self.counts(), self.unit)), flush=True)
-        beside = len(launch.places(self.spec, list(self.first.values())))
+        beside, sharing = len(launch.places(self.spec, list(self.first.values()))), self.spec.side_by_side
         if beside > 1:
-            print(f"{beside} runs at a time, each on GPUs of its own", flush=True)
+            how = "each on GPUs of its own" if sharing == 1 else f"{sharing} of them on each device"
+            print(f"{beside} runs at a time, {how}", flush=True)
         if done:
             print(f"Done already, and left out: {done} of them", flush=True)
         cost.check_budget(self.spec, self.costs, self.counts(), self.unit)
+        cost.check_memory(self.spec, self.costs, self.first[self.spec.reference].values, self.unit)
 
     def _likely(self, arm: str) -> list[Run]:
         """Runs of `arm` that may be done already."""

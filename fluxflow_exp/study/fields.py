@@ -45,6 +45,7 @@ def checked(raw: dict[str, Any], problems: list[str]) -> dict[str, Any]:
         "equal": raw.get("equal", EQUAL[0]),
         "where": raw.get("where", WHERE[0]),
         "seeds": seeds,
+        "side_by_side": _whole(raw.get("side_by_side"), "side_by_side", problems) or 1,
         "gpu_hours": _positive(budget.get("gpu_hours"), "budget.gpu_hours", problems),
         "runs": _whole(budget.get("runs"), "budget.runs", problems),
         "smallest_difference": _positive(raw.get("smallest_difference"), "smallest_difference", problems),

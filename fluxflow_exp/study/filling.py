@@ -57,7 +57,7 @@ def _arm(course: Course, name: str, runs: list[Run], finished: outcome.Runs) -> 
     judging = [run for run in runs if run.seed not in _trial_seeds(course)]
     failures = [Failure(run.seed, run.entry().note) for run in course.lost(judging) if run.arm == name]
     hardware = course.first[name].values["hardware"]
-    hours = sum(cost.spent(run) for run in runs)
+    hours = sum(cost.spent(run, side_by_side=spec.side_by_side) for run in runs)
     price = hardware["price_per_hour"]
     return Arm(
         name=name,

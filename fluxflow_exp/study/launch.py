@@ -21,18 +21,19 @@ LOOK_SECONDS = 5.0  # between looks at runs that another process has
 def places(spec: Spec, runs: list[Run]) -> list[str]:
     """Where runs are trained side by side: the GPUs that each sees, as CUDA_VISIBLE_DEVICES has them.
 
-    One that sees all there is (ANY), unless this machine trains and has GPUs for several runs.
+    One that sees all there is (ANY), unless this machine trains and has GPUs for several runs; each `side_by_side`
+    times.
     """
     hardware = [run.values["hardware"] for run in runs]
     if spec.where != "here" or any(each["device"] == "cpu" for each in hardware):
-        return [ANY]
+        return [ANY] * spec.side_by_side
     import torch
 
     count = torch.cuda.device_count()
     named = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(count)))
     gpus, each = named.split(",")[:count], max((own["devices"] for own in hardware), default=1)
     found = [",".join(gpus[first : first + each]) for first in range(0, count - each + 1, each)]
-    return found if len(found) > 1 else [ANY]
+    return (found if len(found) > 1 else [ANY]) * spec.side_by_side
 
 
 def command(spec: Spec, runs: list[Run]) -> list[str]:
@@ -93,11 +94,12 @@ def _named(runs: list[Run]) -> str:
 def _sweeps(spec: Spec, runs: list[Run]) -> None:
     """A sweep for each arm: one after the other here, all at once where a scheduler has the devices.
 
-    Here on several GPUs it is one for each run, so that none waits while there is something to train.
+    Where several are trained side by side it is one for each run, so that none waits while there is something to train:
+    a seed of every arm before the next one, which then finds its arm's code compiled.
     """
     there = places(spec, runs)
     groups: dict[tuple[tuple[str, ...], int], list[Run]] = {}
-    for run in runs:
+    for run in sorted(runs, key=lambda run: run.seed) if len(there) > 1 else runs:
         groups.setdefault((run.words, run.seed if len(there) > 1 else 0), []).append(run)
         run.folder.path.mkdir(parents=True, exist_ok=True)  # of one name, whichever seeds are launched together
     _release_memory()

@@ -18,7 +18,7 @@ from fluxflow_exp.study.fields import WORD, Rates, checked, words_of
 
 KEYS = (
     "question", "base", "arms", "equal", "budget", "outcome", "seeds", "smallest_difference", "where",
-    "learning_rates", "evaluate",
+    "learning_rates", "evaluate", "side_by_side",
 )  # fmt: skip
 NEEDED = ("question", "arms", "outcome")
 SHIPPED = Path(__file__).parent / "shipped"  # not in conf/, where a folder is a group of the training command
@@ -42,6 +42,7 @@ class Spec:
     smallest_difference: float | None = None  # of the first outcome, in its unit
     learning_rates: Rates | None = None
     evaluate: tuple[str, ...] = ()  # options of fluxflow_exp.evaluate
+    side_by_side: int = 1  # runs that share a GPU, or this machine's CPU
     root: str = "outputs"  # folder of the study's folder
     config_dir: str | None = None  # folder of groups of the user's own
 
@@ -95,6 +96,8 @@ def load(source: str, words: list[str], *, config_dir: str | None = None) -> Spe
     if not WORD.fullmatch(name):
         wrong.append(f"name={name}: letters, digits, dot, dash and underscore make a folder's name")
     wrong += _own_words(spec)
+    if spec.side_by_side > 1 and spec.where != "here":
+        wrong.append("side_by_side is for where: here; what jobs share is the scheduler's to say")
     if spec.seeds is None and spec.smallest_difference is None and spec.gpu_hours is None and spec.runs is None:
         wrong.append("seeds: auto ends by smallest_difference or by budget: give one of them")
     keys = [*unknown, *missing, *problems]

@@ -43,6 +43,22 @@ def test_exact_runs_and_half_precision_keep_matrix_units(precision: str, tf32: b
     assert torch.backends.cuda.matmul.allow_tf32 is tf32
 
 
+@pytest.mark.parametrize(("gpus", "threads", "wanted"), [(1, None, 1), (1, 3, 3), (0, None, 2), (0, 3, 3)])
+def test_beside_a_gpu_one_thread_copies_pictures(
+    monkeypatch: pytest.MonkeyPatch, gpus: int, threads: int | None, wanted: int
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    for name, value in (("set_device", None), ("current_device", 0)):
+        monkeypatch.setattr(torch.cuda, name, lambda *_, value=value: value)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        prepare(Hardware(name="x", device="cuda", precision="bf16", threads=threads), computes=False)
+        assert torch.get_num_threads() == wanted
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_fp16_scales_its_loss():
     assert prepare(Hardware(name="cpu", device="cpu", precision="fp16")).scaler().is_enabled()
 

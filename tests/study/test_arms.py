@@ -84,6 +84,15 @@ def test_arms_that_come_to_the_same_are_told(tmp_path: Path) -> None:
         check_all(study(tmp_path, text.replace("log_every=7", "data=shapes")), {})
 
 
+def test_minutes_of_a_shared_device_are_refused(tmp_path: Path) -> None:
+    words = ["side_by_side=2", "arms.large=[stage.steps.vae.minutes=1]"]
+    with pytest.raises(UserError, match="arm large: minutes of a GPU that others share are not alike: give updates"):
+        check_all(study(tmp_path, FIVE, *words), {})
+    with pytest.raises(UserError, match="arm small: minutes of a GPU that others share"):
+        check_all(study(tmp_path, FIVE, "side_by_side=2", "minutes=3"), {})
+    assert check_all(study(tmp_path, FIVE, "minutes=3"), {})
+
+
 def test_arms_with_data_of_their_own_are_noted(tmp_path: Path) -> None:
     text = FIVE.replace("stage.steps.vae.batch_size=8", "data.img_size=16")
     spec = study(tmp_path, text)

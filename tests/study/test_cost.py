@@ -1,11 +1,14 @@
 """What a study will cost, in words."""
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from fluxflow_exp.errors import UserError
+from fluxflow_exp.study import cost
 from fluxflow_exp.study.cost import ArmCost, power, said
 from fluxflow_exp.study.course import Course
 from tests.study.test_spec import FIVE, study
@@ -34,6 +37,20 @@ def test_too_many_runs_are_refused_before_any_is_predicted(tmp_path: Path, capsy
     with pytest.raises(UserError, match=r"and 6 runs are asked for: raise it, auto begins with 3 an arm"):
         auto.predict()
     assert "Predicting" not in capsys.readouterr().out
+
+
+def test_runs_that_share_a_gpu_must_fit_into_it_and_take_as_much_of_it_as_is_theirs(tmp_path: Path) -> None:
+    spec = study(tmp_path, FIVE, "side_by_side=3")
+    costs = {arm: ArmCost(0.5, 0.1, 1_000_000, 0.2, gib) for arm, gib in (("large", 24.0), ("small", 8.0))}
+    cost.check_memory(spec, costs, {"hardware": {"memory_gib": 75.0}}, cost.GPU_HOURS)
+    cost.check_memory(spec, costs, {"hardware": {"memory_gib": 24.0}}, "hours")  # of a CPU: the kernel shares it
+    with pytest.raises(UserError, match=r"a run of large takes 25\.0 GiB of a GPU with 60: at most 2 fit"):
+        cost.check_memory(spec, costs, {"hardware": {"memory_gib": 60.0}}, cost.GPU_HOURS)
+    record = {"wall_seconds": 7200.0}
+    folder = SimpleNamespace(exists=lambda: True, read_record=lambda: record)
+    run: Any = SimpleNamespace(folder=folder, values={"hardware": {"devices": 2, "slurm": {"nodes": 1}}})
+    assert cost.spent(run, side_by_side=1) == 4.0
+    assert cost.spent(run, side_by_side=4) == 1.0
 
 
 def test_what_the_seeds_can_show_is_said_before_they_are_paid_for() -> None:

@@ -72,33 +72,36 @@ def test_a_study_that_has_begun_is_answered_without_slurm_and_no_further_run_is_
         ({"device": "auto"}, "here", 0, None, [ANY]),
     ],
 )
-def test_each_run_has_gpus_of_its_own(
+def test_each_run_has_gpus_of_its_own_unless_several_are_to_share_one(
     monkeypatch: pytest.MonkeyPatch,
     hardware: dict[str, Any], where: str, gpus: int, visible: str | None, wanted: list[str],
 ) -> None:  # fmt: skip
     runs: Any = [SimpleNamespace(values={"hardware": {"device": "cuda", "devices": 1, **hardware}})]
-    spec: Any = SimpleNamespace(where=where)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible or "")
     with patch("torch.cuda.device_count", return_value=gpus):
-        assert launch.places(spec, runs) == wanted
+        for side_by_side in (1, 3) if where == "here" else (1,):
+            spec: Any = SimpleNamespace(where=where, side_by_side=side_by_side)
+            assert launch.places(spec, runs) == wanted * side_by_side
 
 
 @pytest.mark.parametrize(
-    ("gpus", "names", "last"),
+    ("gpus", "sharing", "names", "last"),
     [
-        (1, ["large", "small"], "seed=0,1"),
-        (2, ["large seed=0", "large seed=1", "small seed=0", "small seed=1"], "seed=1"),
+        (1, 1, ["large", "small"], "seed=0,1"),
+        (2, 1, ["large seed=0", "small seed=0", "large seed=1", "small seed=1"], "seed=1"),
+        (1, 3, ["large seed=0", "small seed=0", "large seed=1", "small seed=1"], "seed=1"),
     ],
 )
-def test_on_several_gpus_each_run_is_a_sweep_of_its_own(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gpus: int, names: list[str], last: str
+def test_side_by_side_each_run_is_a_sweep_of_its_own_a_seed_of_every_arm_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gpus: int, sharing: int, names: list[str], last: str
 ) -> None:
-    made = course.Course(study(tmp_path, GPU, f"output_root={tmp_path}"), search=False, trains=False)
+    spec = study(tmp_path, GPU, f"output_root={tmp_path}", f"side_by_side={sharing}")
+    made = course.Course(spec, search=False, trains=False)
     begun: list[Child] = []
 
     def run(commands: list[Child], *, places: list[str], group: str) -> list[int]:
         begun.extend(commands)
-        assert len(places) == gpus
+        assert len(places) == gpus * sharing
         assert group == "mine"
         return [2]
 

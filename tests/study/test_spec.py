@@ -55,6 +55,13 @@ def test_words_change_the_study_or_all_of_its_arms(tmp_path: Path) -> None:
     assert "auto ends by smallest_difference or by budget" in problems(tmp_path, FIVE, "seeds=auto")
 
 
+def test_what_jobs_share_is_not_the_study_s_to_say(tmp_path: Path) -> None:
+    assert study(tmp_path).side_by_side == 1
+    assert study(tmp_path, FIVE, "side_by_side=3").side_by_side == 3
+    assert "side_by_side is for where: here" in problems(tmp_path, FIVE, "side_by_side=2", "where=slurm")
+    assert "side_by_side: a whole number above 0 is wanted, not 0" in problems(tmp_path, FIVE, "side_by_side=0")
+
+
 def test_an_arm_is_left_out_by_its_name(tmp_path: Path) -> None:
     three = FIVE.replace("small:", "64: stage.steps.vae.batch_size=64, small:")
     assert list(study(tmp_path, three, "arms.64=null").arms) == ["large", "small"]
