@@ -29,29 +29,25 @@ from fluxflow_exp.trainers.latents import Cached
 from tests.conftest import TOY_WITHOUT_DATA, toy
 from tests.helpers.children import KillDuring, finish, finish_ranks
 from tests.helpers.datasets import batches
+from tests.helpers.flow_steps import flow_step, trained_autoencoder
 from tests.helpers.outcomes import published
 from tests.helpers.shards import build, write_shards
 from tests.helpers.trainers import trainer_of
 
 N = 600  # of the drawings: three shards
-SHORT = ["stage.steps.flow.n_epochs=2", "stage.steps.flow.batch_size=8", "stage.steps.flow.max_updates=9"]
-QUIET = ["evaluation.every_epochs=null", "samples.every_epochs=null", f"data.n_images={N}"]
+DRAWINGS = f"data.n_images={N}"
 FROZEN_TEXT = "stage.steps.flow.freeze=[text_encoder]"
 
 
 @pytest.fixture(scope="module")
 def autoencoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run folder whose weights a flow step starts from."""
-    root = tmp_path_factory.mktemp("autoencoder")
-    steps = ["stage.steps.vae.batch_size=8", "stage.steps.vae.max_updates=3"]
-    pipeline.run(toy(root, *steps, *QUIET, stage="vae"))
-    return root / "vae"
+    return trained_autoencoder(tmp_path_factory.mktemp("autoencoder"), DRAWINGS)
 
 
 def flow(root: Path, autoencoder: Path, *overrides: str) -> dict[str, Any]:
-    """The configuration of a short flow step."""
-    given = f"stage.steps.flow.init_from={autoencoder}"
-    return toy(root, given, "cache.mode=on", *SHORT, *QUIET, *overrides, stage="flow_cfg")
+    """The configuration of a flow step of nine updates on cached latents, saved at every third."""
+    short = ["stage.steps.flow.max_updates=9", "checkpoint.every_updates=3"]
+    return flow_step(root, autoencoder, "cache.mode=on", *short, DRAWINGS, *overrides)
 
 
 @pytest.fixture(scope="module")

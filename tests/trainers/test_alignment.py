@@ -17,16 +17,15 @@ from fluxflow_exp.evaluation.arguments import parser
 from fluxflow_exp.machine.cuda_graphs import CudaGraphs
 from fluxflow_exp.models import weights
 from fluxflow_exp.models.patch_encoder import on_grid
-from tests.conftest import TOY_WITHOUT_DATA, toy
+from tests.conftest import TOY_WITHOUT_DATA
 from tests.helpers.children import KillDuring, StopAfter, finish, finish_ranks
 from tests.helpers.datasets import batches
+from tests.helpers.flow_steps import flow_step
 from tests.helpers.networks import small_timm
 from tests.helpers.outcomes import losses, published
 from tests.helpers.trainers import build, trainer_of, updated
 
 TRAINER = "stage.steps.flow.trainer.repa"
-SHORT = ["stage.steps.flow.n_epochs=2", "stage.steps.flow.batch_size=8", "checkpoint.every_updates=1"]
-QUIET = ["evaluation.every_epochs=null", "samples.every_epochs=null", "model.flow_processor.depth=3"]
 
 
 @pytest.fixture(scope="module")
@@ -36,16 +35,9 @@ def on(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return [f"+loss@{TRAINER}=repa", f"{TRAINER}.teacher_path={folder}", f"{TRAINER}.width=16"]
 
 
-@pytest.fixture(scope="module")
-def autoencoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("autoencoder")
-    pipeline.run(toy(root, "stage.steps.vae.batch_size=8", "stage.steps.vae.max_updates=3", *QUIET, stage="vae"))
-    return root / "vae"
-
-
 def flow(root: Path, autoencoder: Path, *overrides: str) -> dict[str, Any]:
-    """The configuration of a flow step of eight updates."""
-    return toy(root, f"stage.steps.flow.init_from={autoencoder}", *SHORT, *QUIET, *overrides, stage="flow_cfg")
+    """The configuration of a flow step whose transformer has a layer to align."""
+    return flow_step(root, autoencoder, "model.flow_processor.depth=3", *overrides)
 
 
 @pytest.fixture(scope="module")

@@ -14,31 +14,18 @@ from fluxflow_exp.preflight import check
 from fluxflow_exp.trainers.latents import Cached
 from tests.conftest import toy
 from tests.helpers.children import KillDuring, StopAfter, finish, finish_ranks
+from tests.helpers.flow_steps import flow_step
 from tests.helpers.outcomes import losses, published
 from tests.helpers.trainers import build, updated
 
 TRAINER = "stage.steps.flow.trainer.augmentation"
 ON = [f"+loss@{TRAINER}=augmentation", f"{TRAINER}.views=3"]
-SHORT = ["stage.steps.flow.n_epochs=2", "stage.steps.flow.batch_size=8", "checkpoint.every_updates=1"]
-QUIET = ["evaluation.every_epochs=null", "samples.every_epochs=null"]
-
-
-@pytest.fixture(scope="module")
-def autoencoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("autoencoder")
-    pipeline.run(toy(root, "stage.steps.vae.batch_size=8", "stage.steps.vae.max_updates=3", *QUIET, stage="vae"))
-    return root / "vae"
-
-
-def flow(root: Path, autoencoder: Path, *overrides: str) -> dict[str, Any]:
-    """The configuration of a flow step of eight updates."""
-    return toy(root, f"stage.steps.flow.init_from={autoencoder}", *SHORT, *QUIET, *overrides, stage="flow_cfg")
 
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory, autoencoder: Path) -> Path:
     root = tmp_path_factory.mktemp("undisturbed")
-    pipeline.run(flow(root, autoencoder, *ON, "cache.mode=on"))
+    pipeline.run(flow_step(root, autoencoder, *ON, "cache.mode=on"))
     return root / "flow_cfg"
 
 
@@ -173,7 +160,7 @@ def test_nothing_of_it_is_published_and_the_plan_says_it(undisturbed: Path) -> N
 
 
 def test_a_run_without_a_cache_publishes_the_same_bytes(tmp_path: Path, undisturbed: Path, autoencoder: Path) -> None:
-    pipeline.run(flow(tmp_path, autoencoder, *ON, "cache.mode=off"))
+    pipeline.run(flow_step(tmp_path, autoencoder, *ON, "cache.mode=off"))
     assert not (tmp_path / "cache").exists()
     assert published(tmp_path / "flow_cfg") == published(undisturbed)
 
@@ -182,7 +169,7 @@ def test_a_run_without_a_cache_publishes_the_same_bytes(tmp_path: Path, undistur
 def test_killed_while_writing_and_training_a_run_ends_with_the_same_bytes(
     tmp_path: Path, undisturbed: Path, autoencoder: Path
 ) -> None:
-    values = flow(tmp_path, autoencoder, *ON, "cache.mode=on")
+    values = flow_step(tmp_path, autoencoder, *ON, "cache.mode=on")
     update = ("fluxflow_exp.trainers.base:Trainer", "update")
     for kill in (KillDuring("numpy", "save", 1), KillDuring(*update, 3), KillDuring(*update, 3, "after")):
         assert finish(values, tmp_path / "log", kill) == -9, (tmp_path / "log").read_text()
@@ -196,8 +183,10 @@ def test_killed_while_writing_and_training_a_run_ends_with_the_same_bytes(
 def test_two_ranks_train_as_one_does_and_go_on_as_one(
     tmp_path: Path, undisturbed: Path, autoencoder: Path, parallel: str
 ) -> None:
-    alone = flow(tmp_path, autoencoder, *ON, "cache.mode=on")
-    values = flow(tmp_path, autoencoder, *ON, "cache.mode=on", "hardware.devices=2", f"hardware.parallel={parallel}")
+    alone = flow_step(tmp_path, autoencoder, *ON, "cache.mode=on")
+    values = flow_step(
+        tmp_path, autoencoder, *ON, "cache.mode=on", "hardware.devices=2", f"hardware.parallel={parallel}"
+    )
     assert finish_ranks(values, tmp_path / "log", 2, StopAfter(3)) == [143, 143], (tmp_path / "log.0").read_text()
     assert finish(alone, tmp_path / "log") == 0, (tmp_path / "log").read_text()
     assert losses(tmp_path / "flow_cfg") == pytest.approx(losses(undisturbed), rel=2e-3, abs=2e-3)
