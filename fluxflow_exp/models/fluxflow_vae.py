@@ -2,7 +2,7 @@
 
 Layers and names of tensors are those of the package `fluxflow` 0.3.1, but for `context_mixer`, which nothing there
 calls. With another activation than `bezier` the channels after each activation stay the same, the curves on mean,
-log-variance and colours become the identity and tanh, and no Bezier curve is left. Only Bezier weights are
+log-variance and colours become the identity, a shift and tanh, and no Bezier curve is left. Only Bezier weights are
 interchangeable.
 
 Two properties are FluxFlow's and not advice: the content latent is added after sampling, past the KL bottleneck, and
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from fluxflow_exp.config.bounds import NonNegativeInt, PositiveInt
 from fluxflow_exp.models.bezier import TrainableBezier
 from fluxflow_exp.models.dilated_conv import DilatedConv2d
+from fluxflow_exp.models.initialisation import keep_size
 from fluxflow_exp.models.layers import (
     ActivationName,
     AlignedConv2d,
@@ -37,7 +38,10 @@ from fluxflow_exp.models.spade import Spade
 from fluxflow_exp.models.transposed_conv import UpConv2d
 
 SKIP_SCALE = 0.1  # of the nearest-neighbour shortcut around an upsampling block
-MEAN_POINTS, LOGVAR_POINTS, RGB_POINTS = (-2.0, -0.5, 0.5, 2.0), (-3.0, -1.0, 1.0, 3.0), (-1.0, 0.25, 0.75, 1.0)
+# Initial control points. Those of the log-variance are FluxFlow's less 4: σ begins at exp(-2), so that the first
+# reconstructions are not drowned in noise.
+LOGVAR_START = -4.0
+MEAN_POINTS, LOGVAR_POINTS, RGB_POINTS = (-2.0, -0.5, 0.5, 2.0), (-7.0, -5.0, -3.0, -1.0), (-1.0, 0.25, 0.75, 1.0)
 
 
 class Compressor(nn.Module):
@@ -74,6 +78,8 @@ class Compressor(nn.Module):
         curves = activation == "bezier"
         self.mu_activation = TrainableBezier(vae_dim, points=MEAN_POINTS) if curves else nn.Identity()
         self.logvar_activation = TrainableBezier(vae_dim, points=LOGVAR_POINTS) if curves else nn.Identity()
+        # SiLU and its like give at least -0.28: without this σ could not fall below 0.87.
+        self.logvar_shift = 0.0 if curves else LOGVAR_START
         self.token_attn = nn.ModuleList(
             TokenBlock(vae_dim, attn_heads, attn_ff_mult, activation) for _ in range(attn_layers)
         )
@@ -90,7 +96,7 @@ class Compressor(nn.Module):
             x = run(halve, x, checkpointing=self.checkpointing)
         content = self.latent_proj(x[:, : self.width])  # without what aligned convolutions add on a GPU
         mean = self.mu_activation(self.mu_proj(content)).float()
-        logvar = self.logvar_activation(self.logvar_proj(content)).float().clamp(-30, 20)
+        logvar = (self.logvar_activation(self.logvar_proj(content)).float() + self.logvar_shift).clamp(-30, 20)
         return torch.cat([mean, logvar, content.float()], 1)
 
     def posterior(self, moments: Tensor) -> Posterior:
@@ -222,7 +228,7 @@ def _coordinates(images: Tensor) -> Tensor:
 
 
 def _activated(
-    layer: Callable[..., nn.Module],
+    layer: Callable[..., nn.Conv2d | nn.ConvTranspose2d],
     channels_in: int,
     channels_out: int,
     kernel: int,
@@ -230,7 +236,9 @@ def _activated(
     **options: int | bool,
 ) -> ConvActivation:
     act, expansion = make_activation(activation, dim=1)
-    return ConvActivation(layer(channels_in, channels_out * expansion, kernel, **options), act)
+    convolution = layer(channels_in, channels_out * expansion, kernel, **options)
+    keep_size(convolution, activation)
+    return ConvActivation(convolution, act)
 
 
 def _two(channels_in: int, channels_out: int, activation: ActivationName) -> nn.Sequential:

@@ -5,6 +5,7 @@ import torch
 
 from fluxflow_exp.models.bezier import BezierActivation, TrainableBezier
 from fluxflow_exp.models.fluxflow_vae import Compressor, Expander, position_codes, stage_widths
+from fluxflow_exp.models.layers import ActivationName
 
 MIXER = {32: 4384, 64: 16960, 128: 66688}  # parameters of FluxFlow's that nothing calls
 
@@ -67,3 +68,28 @@ def test_positions_differ_and_sides_must_divide() -> None:
         Compressor(vae_dim=8)(torch.zeros(1, 3, 24, 32))
     with pytest.raises(ValueError, match="multiple of attn_heads"):
         Compressor(vae_dim=12)
+
+
+@pytest.mark.parametrize("activation", ["bezier", "silu", "gelu", "relu"])
+def test_pictures_reach_the_latents_and_latents_the_pictures_from_the_start(activation: ActivationName) -> None:
+    torch.manual_seed(0)
+    compressor, expander = Compressor(vae_dim=32, activation=activation), Expander(vae_dim=32, activation=activation)
+    images = torch.rand(6, 3, 1, 1) * 2 - 1 + 0.3 * torch.randn(6, 3, 64, 64)
+    with torch.no_grad():
+        posterior = compressor(images)
+        latents, noisy = posterior.mode(), posterior.sample(torch.randn(posterior.mean.shape))
+        made = expander(noisy)
+    assert posterior.logvar is not None
+    assert float(posterior.logvar.mean()) == pytest.approx(-4, abs=0.5)
+    assert _over_samples(posterior.mean) > 0.03
+    assert _over_samples(latents) > 0.03
+    assert _over_samples(made) > 0.03
+    loss = expander(compressor(images).mode()).sub(images).square().mean()
+    first = compressor.encoder_first_step[0][0].weight
+    (gradient,) = torch.autograd.grad(loss, [first])
+    assert gradient.norm() > 1e-4
+
+
+def _over_samples(values: torch.Tensor) -> float:
+    """How far samples differ at the same place: the root of their mean variance."""
+    return float(values.var(0).mean().sqrt())
