@@ -22,7 +22,7 @@ from fluxflow_exp.config.override_words import as_text
 from fluxflow_exp.config.overrides import forgotten_m, override_problems, values_of
 from fluxflow_exp.console import fail
 from fluxflow_exp.errors import ToldElsewhere, UserError
-from fluxflow_exp.machine import clock, environment, exits
+from fluxflow_exp.machine import clock, environment, exits, starting
 from fluxflow_exp.machine.preemption import SIGNALS
 from fluxflow_exp.monitor.start_up import StartUp
 from fluxflow_exp.run import failures
@@ -34,7 +34,6 @@ FORMER = {
     "--validate-pipeline": "python -m fluxflow_exp stage=STAGE validate=true",
     "--generate_diagrams": "python -m fluxflow_exp.plot outputs/NAME    (a run draws its graphs by itself, too)",
 }
-TOO_EARLY = "stopped before anything began"
 # Hydra's options that take the next word.
 WITH_VALUE = ("--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd")
 
@@ -64,6 +63,7 @@ def _checked() -> None:
             from fluxflow_exp.sweep import launchers  # they import all that a job does
 
             launchers.register()
+            starting.over()
     try:
         main()
     finally:  # Hydra leaves by sys.exit after its help
@@ -99,7 +99,7 @@ def _refused(problems: list[str]) -> NoReturn:
 
 def _interrupted(stopped: KeyboardInterrupt) -> NoReturn:
     if exits.first_here():
-        fail([str(stopped) or TOO_EARLY])
+        fail([str(stopped) or starting.TOLD])
     sys.exit(130)
 
 
@@ -151,6 +151,7 @@ def train(values: dict[str, Any], *, swept: str = "", start_up: StartUp | None =
     from fluxflow_exp.run import refusals
 
     start_up.ends("imports")
+    starting.over()
     if not values["validate"]:
         values = ranks.with_started_nodes(values)
     # The plan of another machine's run is one, too: it says what is lacking here.

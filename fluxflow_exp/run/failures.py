@@ -17,7 +17,7 @@ from fluxflow_exp import files
 from fluxflow_exp.console import FRESH, Console, fail, same_command
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.files import DamagedError
-from fluxflow_exp.machine import environment
+from fluxflow_exp.machine import environment, starting
 from fluxflow_exp.run.folder import RunFolder
 
 WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)  # what only a write ends in
@@ -36,6 +36,7 @@ def command(main: Callable[Arguments, int | None]) -> Callable[Arguments, int | 
     @functools.wraps(main)
     def guarded(*arguments: Arguments.args, **options: Arguments.kwargs) -> int | None:
         environment.settle()
+        starting.over()
         try:
             result = main(*arguments, **options)
             if not environment.output_lost():
