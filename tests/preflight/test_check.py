@@ -257,7 +257,7 @@ def test_measures_need_their_packages_and_two_images(monkeypatch):
     monkeypatch.setattr(measures, "find_spec", lambda name: None)
     assert check() == []
     (line,) = check("evaluation.metrics=[psnr,ssim,rfd]")
-    assert line.startswith("evaluation.metrics: ssim, rfd: not installed here: torchmetrics, timm")
+    assert line.startswith("evaluation.metrics: ssim, rfd: not installed here: torchmetrics, torch_fidelity, timm")
     assert 'pip install "fluxflow-exp[eval]"' in line
 
 
