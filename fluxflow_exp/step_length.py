@@ -8,6 +8,7 @@ from fluxflow_exp.config.published import locate
 from fluxflow_exp.config.schema import RunConfig, Step
 from fluxflow_exp.data.loader import updates_per_epoch
 from fluxflow_exp.data.protocols import DataSet
+from fluxflow_exp.errors import UserError
 
 # What is due every "auto" epochs: so many updates apart at least, for what they cost to be small beside them; but so
 # often in a step, for a curve.
@@ -82,8 +83,16 @@ class Length:
 
 
 def lengths_of(config: RunConfig, data: dict[str, DataSet], *, ranks: int = 1) -> dict[str, Length]:
-    """By step; `data` is by step, too. UserError: a training set is smaller than a batch."""
-    return {name: length_of(step, data[name], config, ranks=ranks) for name, step in config.stage.steps.items()}
+    """By step; `data` is by step, too. UserError: in which steps a training set is smaller than a batch."""
+    found, problems = {}, []
+    for name, step in config.stage.steps.items():
+        try:
+            found[name] = length_of(step, data[name], config, ranks=ranks)
+        except UserError as error:
+            problems.append(f"step {name}: {error}; set stage.steps.{name}.batch_size lower")
+    if problems:
+        raise UserError(*problems)
+    return found
 
 
 def length_of(step: Step, data: DataSet, config: RunConfig, *, ranks: int = 1) -> Length:

@@ -73,3 +73,14 @@ def test_a_set_smaller_than_a_batch_is_refused(tmp_path: Path) -> None:
     config = typed(toy(tmp_path))
     with pytest.raises(UserError, match="fewer than a batch of 8"):
         length_of(config.stage.steps["vae"], Shapes(img_size=16, n_images=7, n_validation=8), config)
+
+
+def test_each_step_whose_set_is_smaller_than_a_batch_is_told_with_its_key(tmp_path: Path) -> None:
+    config = typed(toy(tmp_path, "stage.steps.vae_gan.batch_size=4"))
+    data = dict.fromkeys(config.stage.steps, Shapes(img_size=16, n_images=7, n_validation=8))
+    with pytest.raises(UserError) as refused:
+        lengths_of(config, data)
+    assert refused.value.args == tuple(
+        f"step {name}: the training set has 7 samples, fewer than a batch of 8; set stage.steps.{name}.batch_size lower"
+        for name in ("vae", "flow")
+    )

@@ -23,8 +23,21 @@ def place_of_loss(override: Override, config_dir: str | None) -> str | None:
     """Return the line of a loss's file that puts it into a step, where it was put nowhere."""
     if override.key_or_group != "loss" or override.package:
         return None
+    return _placed(str(override.value()), config_dir)
+
+
+def loss_at(key: str, config_dir: str | None) -> str | None:
+    """The loss that a trainer has at `key`: the one called so, or whose file says that it goes there."""
+    leaf, losses = key.rpartition(".")[2], choices("loss", config_dir)
+    if leaf in losses:
+        return leaf
+    return next((name for name in losses if f".{leaf}=" in (_placed(name, config_dir) or "")), None)
+
+
+def _placed(loss: str, config_dir: str | None) -> str | None:
+    """The line of a loss's file that puts it into a step."""
     for folder in [config_dir, conf_dir()]:
-        path = Path(folder or "") / "loss" / f"{override.value()}.yaml"
+        path = Path(folder or "") / "loss" / f"{loss}.yaml"
         for line in path.read_text(encoding="utf-8").splitlines() if folder and path.is_file() else []:
             if line.startswith("# +loss@"):
                 return line.removeprefix("# ")

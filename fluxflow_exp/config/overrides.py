@@ -17,7 +17,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fluxflow_exp.config.choices import choices, is_group, place_of_loss
+from fluxflow_exp.config.choices import choices, is_group, loss_at, place_of_loss
 from fluxflow_exp.config.compose import resolve
 from fluxflow_exp.config.composition import composed_of
 from fluxflow_exp.config.override_words import (
@@ -267,16 +267,27 @@ def _explain(error: Exception, override: Override, good: list[str], config_dir: 
             return f"{text}: nothing stands at {override.package} yet: write {shlex.quote(f'+{text}')}"
         config = compose_config(good, config_dir=config_dir)
         known = keys(config)
-        if key not in known and not override.is_delete() and _takes(config, key):
-            leaf = key.rpartition(".")[2]
-            way = f"loss@{key}={leaf}" if leaf in choices("loss", config_dir) else text
-            return f"{text}: {key} is off, and to be added: write {shlex.quote(f'+{way}')}"
+        off = None if key in known or override.is_delete() else _off(config, override, known, config_dir)
+        if off:
+            return f"{text}: {off}"
         if key.startswith("model.autoencoder.") and "model.autoencoder.path" not in known:
             return f"{text}: {key} is of diffusers' autoencoders: write model/autoencoder=diffusers with it"
         if key not in known:
             where = "".join(f" with {line}" for line in good if key.startswith(line.partition("=")[0]))
             return f"{text}: there is no key {key!r}{where}{suggest_key(key, known)}"
     return f"{text}: {reason}"
+
+
+def _off(config: DictConfig, override: Override, known: list[str], config_dir: str | None) -> str | None:
+    """How to switch on what is left out so far at a key, or just above it; None: nothing may stand there."""
+    key, whole = override.key_or_group, override.key_or_group.rpartition(".")[0]
+    if _takes(config, key):
+        loss = loss_at(key, config_dir)
+        way = f"loss@{key}={loss}" if loss else override.input_line
+        return f"{key} is off, and to be added: write {shlex.quote(f'+{way}')}"
+    loss = loss_at(whole, config_dir) if whole not in known and _takes(config, whole) else None
+    word = shlex.quote(f"+loss@{whole}={loss}")
+    return f"{whole} is off: write {word} as well, which switches it on" if loss else None
 
 
 def _takes(config: DictConfig, key: str) -> bool:

@@ -128,8 +128,8 @@ def _rates(raw: Any, outcome: list[str], seeds: list[int] | None, problems: list
         f"learning_rates: there is no key {key!r}{did_you_mean(key, RATES)}" for key in node if key not in RATES
     ]
     rates = node.get("rates")
-    if not isinstance(rates, list) or len(rates) < 2:
-        problems.append("learning_rates: two rates or more are wanted")
+    if not isinstance(rates, list) or len(rates) < 2 or None in rates:
+        problems.append(f"learning_rates: a list of two rates or more is wanted, as [1e-3, 2e-3], not {rates!r}")
         rates = []
     numbers = [_positive(each, "learning_rates", problems) for each in rates]
     if len(set(numbers)) < len(numbers):
@@ -142,7 +142,8 @@ def _rates(raw: Any, outcome: list[str], seeds: list[int] | None, problems: list
             f"[{TRIAL_SEED}]"
         )
     metric = str(node.get("metric", outcome[0] if outcome else ""))
-    return Rates([each for each in numbers if each], metric, chosen, str(node.get("key", Rates.key)))
+    found = [each for each in numbers if each]
+    return Rates(found, metric, chosen, str(node.get("key", Rates.key))) if found else None
 
 
 def _positive(raw: Any, where: str, problems: list[str]) -> float | None:

@@ -34,6 +34,12 @@ def one(text):
             "stage.steps.vae.trainer.equivariance=true",
             "write +loss@stage.steps.vae.trainer.equivariance=equivariance",
         ),
+        ("stage.steps.vae.trainer.perceptual=lpips", "write +loss@stage.steps.vae.trainer.perceptual=lpips"),
+        (
+            "stage.steps.vae.trainer.perceptual.weight=1",
+            "perceptual is off: write +loss@stage.steps.vae.trainer.perceptual=lpips as well, which switches it on",
+        ),
+        ("stage.steps.vae.trainer.kl.wieght=1", "did you mean 'stage.steps.vae.trainer.kl.weight'?"),
         ("stage.steps.vae.trainer.setup=3", "there is no key 'stage.steps.vae.trainer.setup'"),
         ("activation=silu", "did you mean 'model.activation'?"),
         ("what is this", "is not an override"),

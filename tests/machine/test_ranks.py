@@ -228,7 +228,8 @@ def test_what_all_ranks_find_one_of_them_says(tmp_path: Path) -> None:
     values = toy(tmp_path, "data.n_images=14", "stage.steps.vae.batch_size=15", stage="vae")
     assert finish_ranks(values, tmp_path / "log", 3) == [2, 2, 2]
     logs = [(tmp_path / f"log.{rank}").read_text() for rank in range(3)]
-    assert logs == ["error: the training set has 14 samples, fewer than a batch of 15\n", "", ""]
+    few = "the training set has 14 samples, fewer than a batch of 15; set stage.steps.vae.batch_size lower"
+    assert logs == [f"error: step vae: {few}\n", "", ""]
 
 
 def test_a_rank_that_is_killed_does_not_leave_the_others_waiting(tmp_path: Path) -> None:

@@ -54,7 +54,8 @@ def test_what_ends_all_ranks_is_said_once(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "fluxflow_exp", *LONG, "data.n_images=7"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "error: the training set has 7 samples, fewer than a batch of 8\n"
+    few = "the training set has 7 samples, fewer than a batch of 8; set stage.steps.vae.batch_size lower"
+    assert done.stderr == f"error: step vae: {few}\n"
 
 
 def test_ranks_end_with_the_command(training: subprocess.Popen[str], tmp_path: Path) -> None:

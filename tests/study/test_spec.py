@@ -109,6 +109,8 @@ def test_learning_rates_are_chosen_on_seeds_that_judge_nothing(tmp_path: Path) -
         (("small:", "large:"), "no YAML of a study: line 3, column 46: large stands twice"),
         (("hardware=cpu", "stage=vae"), "base: stage stands 2 times"),
         (("seeds: 2", "learning_rates: [1e-3, 0.001]"), "learning_rates: a rate stands twice"),
+        (("seeds: 2", "learning_rates: [1e-3]"), "learning_rates: a list of two rates or more is wanted"),
+        (("seeds: 2", "learning_rates: [1e-3, null]"), "learning_rates: a list of two rates or more is wanted"),
         (("arms: {large: stage.steps.vae.batch_size=32, ", "arms: {"), "arms: two or more are wanted"),
     ],
 )
@@ -131,11 +133,14 @@ def test_mistyped_keys_keep_no_wrong_value_from_being_told(tmp_path: Path) -> No
 
 
 def test_mistakes_of_the_study_and_of_its_arms_are_told_together(tmp_path: Path) -> None:
-    (tmp_path / "mine.yaml").write_text(FIVE.replace("seeds: 2", "equal: size").replace("val_psnr", "val_psn"))
+    (tmp_path / "mine.yaml").write_text(
+        FIVE.replace("seeds: 2", "equal: size\nlearning_rates: [1e-3]").replace("val_psnr", "val_psn")
+    )
     with pytest.raises(UserError) as told:
         command._loaded(command._parser().parse_args([str(tmp_path / "mine.yaml"), "data.n_images=-1"]))
-    equal, images, outcome = (line.partition(": ")[2] for line in told.value.args)
+    equal, rates, images, outcome = (line.partition(": ")[2] for line in told.value.args)
     assert equal.startswith("equal is one of")
+    assert rates.startswith("learning_rates: a list of two rates")
     assert images.startswith("data.n_images must be ")
     assert outcome.startswith("outcome val_psn: there is no such held-out metric")
 
