@@ -114,10 +114,15 @@ def _nothing(path: Path, wanted: str) -> str:
     return f"there is no file or folder {absent}{nearest(path) or f': {wanted}'}"
 
 
-def nearest(path: Path) -> str:
-    """ "; did you mean …?" with what stands in the place of the first part of `path` that is not there, or ""."""
+def nearest(path: Path, *, suffix: str | None = None) -> str:
+    """ "; did you mean …?" with what stands in the place of the first part of `path` that is not there, or "".
+
+    With `suffix` that is a folder, or a file with it.
+    """
     absent = _absent(path)
-    return did_you_mean(absent.name, [each.name for each in files.matching(absent.parent, "*")]) if absent else ""
+    there = files.matching(absent.parent, "*") if absent else []
+    fitting = [each.name for each in there if suffix in (None, each.suffix) or each.is_dir()]
+    return did_you_mean(absent.name, fitting) if absent else ""
 
 
 def _absent(path: Path) -> Path | None:

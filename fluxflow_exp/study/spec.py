@@ -127,7 +127,7 @@ def _found(source: str) -> tuple[Path, str | None]:
     known = shipped()
     if source in known:
         return SHIPPED / f"{source}.yaml", None
-    hints = [did_you_mean(source, known), lookup.nearest(path)]
+    hints = [did_you_mean(source, known), lookup.nearest(path, suffix=".yaml")]
     if path.suffix or len(path.parts) > 1:
         hints.reverse()  # a file is meant
     raise UserError(f"there is no study {source!r}{hints[0] or hints[1] or '.'} Shipped: {', '.join(known)}; or "

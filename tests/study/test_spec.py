@@ -150,6 +150,7 @@ def test_a_name_that_is_nearly_one_is_answered_with_it(tmp_path: Path) -> None:
         load("tooy", [])
     assert "toy" in shipped()
     study(tmp_path, name="rate.yaml")
+    (tmp_path / "rat.log").touch()
     for near, told in (("rat.yaml", "rate.yaml"), ("rate", "rate.yaml"), ("toy.yaml", "toy")):
         with pytest.raises(UserError, match=f"there is no study '.*{near}'; did you mean '{told}'"):
             load(near if near == "toy.yaml" else str(tmp_path / near), [])
