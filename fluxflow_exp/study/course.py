@@ -59,8 +59,8 @@ class Course:
         print("\n".join(cost.said(self.spec, self.costs, self.counts(), self.unit)), flush=True)
         beside, sharing = len(launch.places(self.spec, list(self.first.values()))), self.spec.side_by_side
         if beside > 1:
-            how = "each on GPUs of its own" if sharing == 1 else f"{sharing} of them on each device"
-            print(f"{beside} runs at a time, {how}", flush=True)
+            apiece = f", {sharing} on each GPU" if beside > sharing else ""
+            print(f"{beside} runs at a time{', each on GPUs of its own' if sharing == 1 else apiece}", flush=True)
         if done:
             print(f"Done already, and left out: {done} of them", flush=True)
         cost.check_budget(self.spec, self.costs, self.counts(), self.unit)
