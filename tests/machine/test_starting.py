@@ -29,6 +29,14 @@ sys.meta_path.insert(0, Finder())
 """
 
 
+@pytest.fixture(autouse=True)
+def _handler() -> Iterator[None]:
+    """SIGINT as Python leaves it, before the test and after it: a background job ignores it, and so do its children."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def interrupted(folder: Path, at: str, *command: str) -> tuple[int, str]:
     """The exit code of a command that gets SIGINT as it begins to import `at`, and what it says."""
     (folder / "sitecustomize.py").write_text(PLANTED)
@@ -60,15 +68,6 @@ def test_a_command_that_imports_torch_in_its_course_ends_there(tmp_path: Path) -
     assert interrupted(tmp_path, SWALLOWED, "-m", "fluxflow_exp.evaluate", str(tmp_path)) == (130, "")
 
 
-@pytest.fixture
-def handler() -> Iterator[None]:
-    """SIGINT as Python leaves it, before the test and after it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
-@pytest.mark.usefixtures("handler")
 @pytest.mark.parametrize(
     ("given", "listens"),
     [
@@ -94,7 +93,6 @@ def test_only_our_commands_listen(monkeypatch: pytest.MonkeyPatch, given: str, l
         os.kill(os.getpid(), signal.SIGINT)
 
 
-@pytest.mark.usefixtures("handler")
 def test_a_command_that_was_told_to_ignore_ctrl_c_does(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["/venv/bin/fluxflow-train"])
     signal.signal(signal.SIGINT, signal.SIG_IGN)
