@@ -69,10 +69,10 @@ def autoencoder_kl(path: Path) -> list[str]:
 def publish(path: Path, model: str, *overrides: str, objective: str = "rectified_flow", shift: float = 1.0) -> Path:
     """A `final.safetensors` of random weights, none of them zero."""
     values = resolve(compose_config([f"model={model}", *overrides]))["model"]
-    torch.manual_seed(0)
     states, downscale = {}, 0
     for part in ("compressor", "expander", "flow_processor", "text_encoder"):
         module = instantiate(values[part])
+        torch.manual_seed(0)  # here: what a module draws for itself is its own affair
         for parameter in module.parameters():
             if parameter.requires_grad:  # a pretrained encoder stays what it is
                 torch.nn.init.normal_(parameter, std=parameter.shape[-1] ** -0.5 if parameter.ndim > 1 else 0.3)
