@@ -5,6 +5,7 @@ import random
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -50,7 +51,12 @@ def fetched(address: str, cache: Path, **options: Any) -> WebDataset:
 
 
 def held(cache: Path) -> list[int]:
-    return [path.stat().st_size for path in cache.glob("*.tar")]
+    """Bytes of each shard there; a thread that fetches ahead may put one out while they are looked at."""
+    sizes = []
+    for path in cache.glob("*.tar"):
+        with suppress(FileNotFoundError):
+            sizes.append(path.stat().st_size)
+    return sizes
 
 
 def assert_same(found: list[Batch], expected: list[Batch]) -> None:
