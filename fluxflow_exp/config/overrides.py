@@ -5,7 +5,6 @@ not hide another.
 """
 
 import dataclasses
-import inspect
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -17,9 +16,10 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fluxflow_exp.config.choices import choices, is_group, loss_at, place_of_loss
+from fluxflow_exp.config.choices import choices, is_group, place_of_loss
 from fluxflow_exp.config.compose import resolve
 from fluxflow_exp.config.composition import composed_of
+from fluxflow_exp.config.left_out import way_on
 from fluxflow_exp.config.override_words import (
     as_text,
     command,
@@ -31,7 +31,6 @@ from fluxflow_exp.config.override_words import (
     two_lengths,
     why,
 )
-from fluxflow_exp.config.published import is_known, locate
 from fluxflow_exp.config.schema import RunConfig
 from fluxflow_exp.errors import UserError, did_you_mean, suggest_key
 
@@ -267,7 +266,7 @@ def _explain(error: Exception, override: Override, good: list[str], config_dir: 
             return f"{text}: nothing stands at {override.package} yet: write {shlex.quote(f'+{text}')}"
         config = compose_config(good, config_dir=config_dir)
         known = keys(config)
-        off = None if key in known or override.is_delete() else _off(config, override, known, config_dir)
+        off = None if key in known or override.is_delete() else way_on(config, override, known, config_dir)
         if off:
             return f"{text}: {off}"
         if key.startswith("model.autoencoder.") and "model.autoencoder.path" not in known:
@@ -276,25 +275,3 @@ def _explain(error: Exception, override: Override, good: list[str], config_dir: 
             where = "".join(f" with {line}" for line in good if key.startswith(line.partition("=")[0]))
             return f"{text}: there is no key {key!r}{where}{suggest_key(key, known)}"
     return f"{text}: {reason}"
-
-
-def _off(config: DictConfig, override: Override, known: list[str], config_dir: str | None) -> str | None:
-    """How to switch on what is left out so far at a key, or just above it; None: nothing may stand there."""
-    key, whole = override.key_or_group, override.key_or_group.rpartition(".")[0]
-    if _takes(config, key):
-        loss = loss_at(key, config_dir)
-        way = f"loss@{key}={loss}" if loss else override.input_line
-        return f"{key} is off, and to be added: write {shlex.quote(f'+{way}')}"
-    loss = loss_at(whole, config_dir) if whole not in known and _takes(config, whole) else None
-    word = shlex.quote(f"+loss@{whole}={loss}")
-    return f"{whole} is off: write {word} as well, which switches it on" if loss else None
-
-
-def _takes(config: DictConfig, key: str) -> bool:
-    """Whether `key` is an argument, left out so far, of what is built where it stands."""
-    above, _, leaf = key.rpartition(".")
-    target = OmegaConf.select(config, f"{above}._target_")
-    if not isinstance(target, str) or not is_known(target):
-        return False
-    taken = inspect.signature(locate(target)).parameters.get(leaf)
-    return taken is not None and taken.default is not inspect.Parameter.empty
