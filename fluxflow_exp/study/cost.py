@@ -2,18 +2,22 @@
 
 import contextlib
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from itertools import pairwise
 from typing import Any
 
 from fluxflow_exp.compare import significance
 from fluxflow_exp.config.bounds import PositiveInt
 from fluxflow_exp.errors import UserError
+from fluxflow_exp.study import launch
 from fluxflow_exp.study.arms import in_rows
 from fluxflow_exp.study.runs import Run
 from fluxflow_exp.study.spec import Spec
 
 GPU_HOURS = "GPU hours"
-CONTEXT_GIB = 1.0  # of each process on a GPU, beside what torch allocates there
+BESIDE_GIB = 2.6  # of each process on a GPU beside the predicted peak: four of compact_f8 held 15.7 GiB each, for 13.1
 
 
 @dataclass(frozen=True)
@@ -51,14 +55,38 @@ def predict(values: dict[str, Any]) -> ArmCost:
     )
 
 
-def spent(run: Run, *, side_by_side: int) -> float:
-    """Hours of devices that `run` has taken so far, over all its restarts; of one that it shares, its part."""
-    folder = run.folder
-    if not folder.exists():
-        return 0.0
+def spent(spec: Spec, runs: Sequence[Run]) -> dict[Run, float]:
+    """Hours of devices that each of `runs`, which are all, has taken so far; of those that they shared, its part."""
+    records = {run: run.folder.read_record() for run in dict.fromkeys(runs) if run.folder.exists()}
+    if spec.side_by_side == 1:
+        seconds = {run: float(record["wall_seconds"]) for run, record in records.items()}
+    else:
+        apart = len(launch.places(spec, list(records))) // spec.side_by_side
+        seconds = parts({run: _lives(record) for run, record in records.items()}, apart=apart)
+    return {run: seconds.get(run, 0.0) * _devices(run) / 3600 for run in runs}
+
+
+def parts(lives: dict[Run, list[tuple[float, float]]], *, apart: int) -> dict[Run, float]:
+    """Seconds of each run's lives (begin, end); while more than `apart` lived, they shared what so many have."""
+    moments = sorted({moment for spans in lives.values() for span in spans for moment in span})
+    found = dict.fromkeys(lives, 0.0)
+    for begin, end in pairwise(moments):
+        there = [run for run, spans in lives.items() if any(first <= begin and end <= last for first, last in spans)]
+        for run in there:
+            found[run] += (end - begin) * min(1.0, apart / len(there))
+    return found
+
+
+def _lives(record: dict[str, Any]) -> list[tuple[float, float]]:
+    """When a run was alive, in seconds: of each of its starts."""
+    starts = record.get("starts", [])
+    begins = [datetime.fromisoformat(start["time"]).timestamp() for start in starts]
+    return [(begin, begin + start["seconds"]) for begin, start in zip(begins, starts, strict=True)]
+
+
+def _devices(run: Run) -> int:
     hardware = run.values["hardware"]
-    devices = hardware["devices"] * hardware["slurm"]["nodes"] / side_by_side
-    return float(folder.read_record()["wall_seconds"] * devices / 3600)
+    return int(hardware["devices"] * hardware["slurm"]["nodes"])
 
 
 def said(spec: Spec, costs: dict[str, ArmCost], counts: dict[str, int], unit: str) -> list[str]:
@@ -134,7 +162,7 @@ def check_memory(spec: Spec, costs: dict[str, ArmCost], values: dict[str, Any], 
     """UserError: runs that are to share a GPU, configured by `values`, do not fit into it together."""
     there = values["hardware"].get("memory_gib")
     arm = max(costs, key=lambda arm: costs[arm].memory_gib)
-    each = costs[arm].memory_gib + CONTEXT_GIB
+    each = costs[arm].memory_gib + BESIDE_GIB
     if unit == GPU_HOURS and there and spec.side_by_side > 1 and spec.side_by_side * each > there:
         raise UserError(
             f"side_by_side={spec.side_by_side}: a run of {arm} takes {each:.1f} GiB of a GPU with {there:g}: at most "

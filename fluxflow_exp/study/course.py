@@ -48,13 +48,11 @@ class Course:
         """Work out what a run of each arm costs. UserError: the study does not fit its budget."""
         cost.check_runs(self.spec, self.counts())
         self.costs = predictions.made(self.first, self.kept)
-        done = 0
-        for arm in self.first:
-            done_runs = [each for each in self._likely(arm) if each.entry().state == states.DONE]
-            taken = [cost.spent(each, side_by_side=self.spec.side_by_side) for each in done_runs]
-            done += len(taken)
-            if taken:
-                self.costs[arm] = replace(self.costs[arm], hours=statistics.fmean(taken))
+        done = [each for arm in self.first for each in self._likely(arm) if each.entry().state == states.DONE]
+        hours = cost.spent(self.spec, done)
+        for arm in dict.fromkeys(run.arm for run in done):
+            taken = statistics.fmean(hours[run] for run in done if run.arm == arm)
+            self.costs[arm] = replace(self.costs[arm], hours=taken)
         print("\n".join([*apart(self.spec, self.first), *(f"Note: {each}" for each in self.notes)]), flush=True)
         print("\n".join(cost.said(self.spec, self.costs, self.counts(), self.unit)), flush=True)
         beside, sharing = len(launch.places(self.spec, list(self.first.values()))), self.spec.side_by_side
@@ -62,7 +60,7 @@ class Course:
             apiece = f", {sharing} on each GPU" if beside > sharing else ""
             print(f"{beside} runs at a time{', each on GPUs of its own' if sharing == 1 else apiece}", flush=True)
         if done:
-            print(f"Done already, and left out: {done} of them", flush=True)
+            print(f"Done already, and left out: {len(done)} of them", flush=True)
         cost.check_budget(self.spec, self.costs, self.counts(), self.unit)
         cost.check_memory(self.spec, self.costs, self.first[self.spec.reference].values, self.unit)
 

@@ -30,12 +30,14 @@ def answer(course: Course, runs: list[Run], words: list[str]) -> StudyAnswer | N
     drawn = [outcome.drawn(metric, finished) for metric in spec.outcome if in_rows(metric)]
     done = sum(map(len, finished.values()))
     ended = all(run.entry().state in (states.DONE, states.FAILED) for run in runs)  # a failure is an answer, too
-    everything = [*course.trials(), *runs]
+    hours = cost.spent(spec, [*course.trials(), *runs])
     return StudyAnswer(
         name=spec.name,
         question=spec.question,
         equal=spec.equal,
-        arms=[_arm(course, name, [run for run in everything if run.arm == name], finished) for name in spec.arms],
+        arms=[
+            _arm(course, name, {run: hours[run] for run in hours if run.arm == name}, finished) for name in spec.arms
+        ],
         outcomes=outcomes,
         commands=_commands(course, runs, words),
         curves=[each for each in drawn if each],
@@ -51,23 +53,23 @@ def answer(course: Course, runs: list[Run], words: list[str]) -> StudyAnswer | N
     )
 
 
-def _arm(course: Course, name: str, runs: list[Run], finished: outcome.Runs) -> Arm:
+def _arm(course: Course, name: str, runs: dict[Run, float], finished: outcome.Runs) -> Arm:
+    """`runs` of the arm, with the hours of each."""
     spec, known = course.spec, course.costs.get(name)
     seeds = sorted(finished.get(name, {}))
     judging = [run for run in runs if run.seed not in _trial_seeds(course)]
     failures = [Failure(run.seed, run.entry().note) for run in course.lost(judging) if run.arm == name]
     hardware = course.first[name].values["hardware"]
-    hours = sum(cost.spent(run, side_by_side=spec.side_by_side) for run in runs)
     price = hardware["price_per_hour"]
     return Arm(
         name=name,
         overrides=[*spec.arms[name], *course.changes.get(name, [])],
         seeds=seeds,
         cost=Cost(
-            hours=hours,
+            hours=sum(runs.values()),
             unit=course.unit,
             runs=sum(run.folder.exists() for run in runs),
-            price=None if price is None else hours * price,
+            price=None if price is None else sum(runs.values()) * price,
             tflop=known.tflop if known else None,
             memory_gib=known.memory_gib if known and course.unit == "GPU hours" else None,
         ),

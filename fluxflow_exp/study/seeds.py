@@ -61,8 +61,8 @@ def _seeds_left(course: Course, runs: list[Run], arms: list[str]) -> int | None:
     if spec.runs is not None:
         left.append((spec.runs - len(known)) // len(arms))
     if spec.gpu_hours is not None:
-        hours = {run: cost.spent(run, side_by_side=spec.side_by_side) for run in {*known, *runs}}
-        taken = sum(hours[run] for run in known)
+        hours = cost.spent(spec, known)
+        taken = sum(hours.values())
         mean = {arm: [hours[run] for run in runs if run.arm == arm] for arm in arms}
         a_seed = sum(sum(each) / len(each) for each in mean.values())
         left.append(int((spec.gpu_hours - taken) / a_seed) if a_seed else 0)

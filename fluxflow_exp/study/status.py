@@ -34,7 +34,7 @@ def show(course: Course, command: str = COMMAND) -> int:
     print(f"{spec.question}\n{spec.folder}\n{states.table(rows, noun='run')}")
     begun = {entry.state for _, entry in rows} - {states.NEW}
     if begun:
-        hours = sum(cost.spent(run, side_by_side=spec.side_by_side) for run in [*course.trials(), *runs])
+        hours = sum(cost.spent(spec, [*course.trials(), *runs]).values())
         print(f"  {cost.shown_hours(hours, course.unit)} so far")
     for line in course.unused(spec.seeds if spec.seeds is not None else list(range(1000))):
         print(f"  Note: {line}")

@@ -39,18 +39,44 @@ def test_too_many_runs_are_refused_before_any_is_predicted(tmp_path: Path, capsy
     assert "Predicting" not in capsys.readouterr().out
 
 
-def test_runs_that_share_a_gpu_must_fit_into_it_and_take_as_much_of_it_as_is_theirs(tmp_path: Path) -> None:
+def test_runs_that_share_a_gpu_must_fit_into_it(tmp_path: Path) -> None:
     spec = study(tmp_path, FIVE, "side_by_side=3")
     costs = {arm: ArmCost(0.5, 0.1, 1_000_000, 0.2, gib) for arm, gib in (("large", 24.0), ("small", 8.0))}
-    cost.check_memory(spec, costs, {"hardware": {"memory_gib": 75.0}}, cost.GPU_HOURS)
+    cost.check_memory(spec, costs, {"hardware": {"memory_gib": 80.0}}, cost.GPU_HOURS)
     cost.check_memory(spec, costs, {"hardware": {"memory_gib": 24.0}}, "hours")  # of a CPU: the kernel shares it
-    with pytest.raises(UserError, match=r"a run of large takes 25\.0 GiB of a GPU with 60: at most 2 fit"):
+    with pytest.raises(UserError, match=r"a run of large takes 26\.6 GiB of a GPU with 60: at most 2 fit"):
         cost.check_memory(spec, costs, {"hardware": {"memory_gib": 60.0}}, cost.GPU_HOURS)
-    record = {"wall_seconds": 7200.0}
-    folder = SimpleNamespace(exists=lambda: True, read_record=lambda: record)
-    run: Any = SimpleNamespace(folder=folder, values={"hardware": {"devices": 2, "slurm": {"nodes": 1}}})
-    assert cost.spent(run, side_by_side=1) == 4.0
-    assert cost.spent(run, side_by_side=4) == 1.0
+
+
+def run_of(*starts: tuple[str, float]) -> Any:
+    """A run on the CPU that was alive at these times of a day, for so many seconds."""
+    record = {
+        "wall_seconds": sum(seconds for _, seconds in starts),
+        "starts": [{"time": f"2026-11-30T{time}+00:00", "seconds": seconds} for time, seconds in starts],
+    }
+    folder = SimpleNamespace(exists=lambda: bool(starts), read_record=lambda: record)
+    hardware = {"device": "cpu", "devices": 1, "slurm": {"nodes": 1}}
+
+    class Made(SimpleNamespace):
+        __hash__ = object.__hash__
+
+    return Made(folder=folder, values={"hardware": hardware})
+
+
+def test_of_a_device_that_runs_share_each_takes_its_part_of_the_time_it_lived(tmp_path: Path) -> None:
+    # Alone for an hour, then with another; a third one after it, and one that has not begun.
+    one, two = run_of(("01:00:00", 3600), ("02:00:00", 3600)), run_of(("02:00:00", 3600))
+    three, none = run_of(("04:00:00", 1800)), run_of()
+    shared = cost.spent(study(tmp_path, FIVE, "side_by_side=4"), [one, two, three, none])
+    assert shared == pytest.approx({one: 1.5, two: 0.5, three: 0.5, none: 0.0})
+    alone = cost.spent(study(tmp_path, FIVE), [one, two, three, none])
+    assert alone == pytest.approx({one: 2.0, two: 1.0, three: 0.5, none: 0.0})
+
+
+def test_on_two_devices_two_runs_share_nothing_and_four_do() -> None:
+    hour = [(0.0, 3600.0)]
+    assert cost.parts({1: hour, 2: hour}, apart=2) == {1: 3600, 2: 3600}  # type: ignore[dict-item]
+    assert set(cost.parts(dict.fromkeys(range(4), hour), apart=2).values()) == {1800}  # type: ignore[arg-type]
 
 
 def test_what_the_seeds_can_show_is_said_before_they_are_paid_for() -> None:
