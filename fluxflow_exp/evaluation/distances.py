@@ -1,4 +1,4 @@
-"""Distances of two sets of images in the features of a network, by torch-fidelity, which is imported in a second.
+"""Distances of two sets of images in the features of a network, by torch-fidelity.
 
 Fréchet (Heusel et al. 2017): ‖μ₁ - μ₂‖² + tr(Σ₁ + Σ₂ - 2(Σ₁Σ₂)^½) of the Gaussians with the sets' moments. It grows
 as sets get smaller. Kernel (Bińkowski et al. 2018): the unbiased squared maximum mean discrepancy with the kernel

@@ -98,4 +98,5 @@ def test_a_command_that_was_told_to_ignore_ctrl_c_does(monkeypatch: pytest.Monke
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     starting.listen()
     starting.over()
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     os.kill(os.getpid(), signal.SIGINT)
