@@ -8,6 +8,11 @@ FEWEST = 5  # evaluations that a trend is told by: of fewer, all in order are no
 SURE = 1.96  # standard deviations; without a trend a statement comes once in forty
 LEAST = 1e-3  # relative change that matters, as for a plateau
 SPENT = 0.2  # of its highest learning rate: what a schedule leaves at its end, a tenth or less, and no single drop does
+# A flow's loss turns when it begins to know its pictures by heart, while what it draws may go on getting better
+# (docs/benchmarks/styles.md, "Half an hour, and learning by heart").
+RISEN = {
+    "val_flow": "more data or augmentation, not more time, lowers it; which weights draw better, measuring both tells"
+}
 FAR = 5.0  # deviations that the last of few values must lie above the lowest; noise does so in at most one course in 25
 
 
@@ -30,7 +35,7 @@ def verdict(points: Sequence[tuple[int, float]], *, metric: str, rate: float = 1
         return f"{low}; {len(points)} evaluation{'s are' if len(points) > 1 else ' is'} too few to say more"
     tail = losses[-max(FEWEST, len(losses) // 3) :]
     if _rises(losses, at) and _matters(losses[at], losses[-1]):
-        return f"{low} and has risen since: more data, not more time"
+        return f"{low} and has risen since: {RISEN.get(metric, 'more data, not more time')}"
     if trend(tail) < -SURE and min(tail) == losses[at] and _matters(tail[-1], tail[0]):
         falling = f"held-out loss ({metric}) was still falling at update {last:,}"
         if rate < SPENT:

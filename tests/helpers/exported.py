@@ -66,11 +66,21 @@ def autoencoder_kl(path: Path) -> list[str]:
     return ["model/autoencoder=diffusers", f"model.autoencoder.config={path}"]
 
 
-def publish(path: Path, model: str, *overrides: str, objective: str = "rectified_flow", shift: float = 1.0) -> Path:
+PARTS = ("compressor", "expander", "flow_processor", "text_encoder")
+
+
+def publish(
+    path: Path,
+    model: str,
+    *overrides: str,
+    objective: str = "rectified_flow",
+    shift: float = 1.0,
+    parts: tuple[str, ...] = PARTS,
+) -> Path:
     """A `final.safetensors` of random weights, none of them zero."""
     values = resolve(compose_config([f"model={model}", *overrides]))["model"]
     states, downscale = {}, 0
-    for part in ("compressor", "expander", "flow_processor", "text_encoder"):
+    for part in parts:
         module = instantiate(values[part])
         torch.manual_seed(0)  # here: what a module draws for itself is its own affair
         for parameter in module.parameters():
@@ -78,7 +88,8 @@ def publish(path: Path, model: str, *overrides: str, objective: str = "rectified
                 torch.nn.init.normal_(parameter, std=parameter.shape[-1] ** -0.5 if parameter.ndim > 1 else 0.3)
         states[part] = module.state_dict()
         downscale = downscale or module.downscale  # the compressor's
-    states["flow_processor"]["latent_mean"].normal_()
+    if "flow_processor" in states:
+        states["flow_processor"]["latent_mean"].normal_()
     facts = {
         "index": 1, "kind": "ema", "model": values, "trained": dict.fromkeys(states, "flow"), "text_encoder": "embed",
         "img_size": 16, "downscale": downscale,

@@ -7,6 +7,7 @@ import pytest
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.study.arms import apart, check_all, measured_apart, metric_problems
 from fluxflow_exp.study.spec import load, shipped
+from tests.helpers import exported
 from tests.helpers.datasets import noise, write_folder
 from tests.study.test_spec import FIVE, study
 
@@ -114,6 +115,9 @@ def test_a_shipped_study_is_right_where_its_data_is(name: str, tmp_path: Path, m
         for file, numbers in (("captions.tsv", (0, 1)), ("held_out.tsv", (2, 3))):
             (tmp_path / folder / file).write_text("".join(f"{n}.png\tbox {n}, noto style\n" for n in numbers))
     monkeypatch.chdir(tmp_path)
+    if name == "flow_parts":  # whose first lines train an autoencoder
+        file = tmp_path / "outputs" / "styles_vae" / "weights" / "vae.safetensors"
+        exported.publish(file, "compact_f8", parts=("compressor", "expander"))
     spec = load(name, [])
     runs = check_all(spec, {}, trains=False)
     assert list(runs) == list(spec.arms)
