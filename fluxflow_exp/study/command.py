@@ -25,11 +25,14 @@ def main(arguments: list[str] | None = None) -> int:
     from fluxflow_exp.study import launch
     from fluxflow_exp.study.course import Course
 
+    words = [word for word in words if word not in ("--plan", "--status", "--so-far")]
+    given = shlex.join(["python", "-m", "fluxflow_exp.study", *words])
     if options.status:
         from fluxflow_exp.study import status
 
-        given = shlex.join(["python", "-m", "fluxflow_exp.study", *(word for word in words if word != "--status")])
         return status.show(Course(spec, search=False, trains=False), given)
+    if options.so_far:
+        return _say_so_far(Course(spec, search=False, trains=False), words, given)
     print(f"STUDY: {spec.question}\n  {spec.source}; folder {spec.folder}", flush=True)
     lacking = launch.lacking(spec) if options.plan or not spec.folder.exists() else None  # what is done needs none
     if lacking and not options.plan:
@@ -41,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
         if lacking:
             print(f"Note: {lacking}")
         return 0
-    return _carry_out(course, [word for word in words if word != "--plan"])
+    return _carry_out(course, words)
 
 
 def _loaded(options: argparse.Namespace) -> Spec:
@@ -60,19 +63,36 @@ def _loaded(options: argparse.Namespace) -> Spec:
 
 def _carry_out(course: "Course", words: list[str]) -> int:
     """Train, measure, answer; 1: not all runs are done."""
-    from fluxflow_exp.study import filling, seeds, status
+    from fluxflow_exp.study import seeds
 
     _say_unused(course)
     course.choose_rates()
-    runs: list[Run] = seeds.carry_out(course)
+    return _answer(course, seeds.carry_out(course), words, "The same command goes on")
+
+
+def _say_so_far(course: "Course", words: list[str], command: str) -> int:
+    """Measure what is done, and answer by that; nothing is trained."""
+    from fluxflow_exp.run import states
+    from fluxflow_exp.study import measure, status
+
+    runs = status.answering(course)
+    course.recall()
+    measure.measure(course.spec, [run for run in runs if run.entry().state == states.DONE], course.spec.outcome)
+    return _answer(course, runs, words, f"To go on: {command}")
+
+
+def _answer(course: "Course", runs: "list[Run]", words: list[str], further: str) -> int:
+    """Write the answer by what is done of `runs`; 1: there is none, or `further` is what to do."""
+    from fluxflow_exp.study import filling, status
+
     found = filling.answer(course, runs, words)
     if found is None:
-        print("No run is done, so there is no answer. The same command tries again")
+        print(f"No run is done, so there is no answer. {further}")
         return 1
     print("\n".join(filling.write(found, course)))
     lost = status.failed(course.lost(runs))
     if found.unfinished or lost:
-        print(f"{found.unfinished}. The same command goes on" if found.unfinished else lost)
+        print(f"{found.unfinished}. {further}" if found.unfinished else lost)
     return 1 if found.unfinished or lost else 0
 
 
@@ -94,7 +114,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "overrides", nargs="*", default=[], metavar="KEY=VALUE", help="of the study, or of all its arms"
     )
-    parser.add_argument("--plan", action="store_true", help="check everything, say what it will cost, train nothing")
-    parser.add_argument("--status", action="store_true", help="what has become of its runs; starts nothing")
+    instead = parser.add_mutually_exclusive_group()
+    instead.add_argument("--plan", action="store_true", help="check everything, say what it will cost, train nothing")
+    instead.add_argument("--status", action="store_true", help="what has become of its runs; starts nothing")
+    instead.add_argument("--so-far", action="store_true", help="measure what is done, answer by that, train nothing")
     parser.add_argument("--config-dir", metavar="FOLDER", help="the folder of your own groups")
     return parser

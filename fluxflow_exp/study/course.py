@@ -64,6 +64,10 @@ class Course:
         cost.check_budget(self.spec, self.costs, self.counts(), self.unit)
         cost.check_memory(self.spec, self.costs, self.first[self.spec.reference].values, self.unit)
 
+    def recall(self) -> None:
+        """Take the costs that an earlier call has worked out."""
+        self.costs = predictions.known(self.first, self.kept)
+
     def _likely(self, arm: str) -> list[Run]:
         """Runs of `arm` that may be done already."""
         rates = self.spec.learning_rates

@@ -46,7 +46,13 @@ def made(runs: dict[str, Run], kept: Kept) -> dict[str, ArmCost]:
         with _named(run):
             kept.put(_name(run.arm), run.values, asdict(cost.predict(run.values)))
     _rehearse([run for run in lacking if run not in timed], kept)
-    return {arm: ArmCost(**kept.get(_name(arm), run.values)) for arm, run in runs.items()}
+    return known(runs, kept)
+
+
+def known(runs: dict[str, Run], kept: Kept) -> dict[str, ArmCost]:
+    """The same of the arms that `kept` has."""
+    found = {arm: kept.get(_name(arm), run.values) for arm, run in runs.items()}
+    return {arm: ArmCost(**each) for arm, each in found.items() if each is not None}
 
 
 def _name(arm: str) -> str:

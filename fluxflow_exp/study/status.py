@@ -21,15 +21,9 @@ def show(course: Course, command: str = COMMAND) -> int:
     """
     spec = course.spec
     rows = [(f"{run.arm} {_rate(course, run)}seed {run.seed}", run.entry()) for run in course.trials()]
-    runs: list[Run] = []
-    tried = {entry.state for _, entry in rows}
-    if spec.learning_rates:
-        course.rates = course.chosen([run for run in course.trials() if run.entry().state == states.DONE])
-    if not spec.learning_rates or (tried <= ENDED and spec.reference in course.rates):
-        seeds = spec.seeds if spec.seeds is not None else _seeds_there(course)
-        runs = [run for run in course.runs(seeds) if spec.seeds is not None or run.seed < FIRST or run.folder.exists()]
-        rows += [(f"{run.arm} seed {run.seed}", run.entry()) for run in runs]
-    else:
+    runs = answering(course)
+    rows += [(f"{run.arm} seed {run.seed}", run.entry()) for run in runs]
+    if not runs:
         print("The learning rates are not chosen yet")
     print(f"{spec.question}\n{spec.folder}\n{states.table(rows, noun='run')}")
     begun = {entry.state for _, entry in rows} - {states.NEW}
@@ -46,6 +40,19 @@ def show(course: Course, command: str = COMMAND) -> int:
     lost = failed(course.lost(runs))
     print(f"  {problem or f'Answered: {spec.folder / PAGE}'}{f'. {lost}' if lost and not problem else ''}")
     return 1 if problem or lost else 0
+
+
+def answering(course: Course) -> list[Run]:
+    """The runs that answer, done or not; none as long as learning rates are not chosen."""
+    spec = course.spec
+    if spec.learning_rates:
+        trials = [(run, run.entry().state) for run in course.trials()]
+        course.rates = course.chosen([run for run, state in trials if state == states.DONE])
+        if not {state for _, state in trials} <= ENDED or spec.reference not in course.rates:
+            return []
+    if spec.seeds is not None:
+        return course.runs(spec.seeds)
+    return [run for run in course.runs(_seeds_there(course)) if run.seed < FIRST or run.folder.exists()]
 
 
 def _what_next(command: str, *, begun: bool, under_way: int) -> str:

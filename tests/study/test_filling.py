@@ -1,6 +1,6 @@
 """From run folders, with values of one's choice, to status, costs and answer."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,7 +10,7 @@ import pytest
 from fluxflow_exp.compare.differences import Unlike
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.run.metric_log import MetricLog
-from fluxflow_exp.study import answer, cost, filling, form, launch, matching, seeds, sentences, status
+from fluxflow_exp.study import answer, command, cost, filling, form, launch, matching, seeds, sentences, status
 from fluxflow_exp.study.answer import StudyAnswer
 from fluxflow_exp.study.cost import ArmCost
 from fluxflow_exp.study.course import Course
@@ -79,6 +79,30 @@ def test_a_run_that_is_missing_is_said_and_its_pair_left_out(
     found = filling.answer(made, runs, ["mine.yaml"])
     assert found
     assert found.unfinished == "3 of 4 runs are done"
+
+
+def test_what_is_known_so_far_is_answered_and_nothing_trained(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made, runs = planted(tmp_path, "tracking=off", values={"large": [], "small": []})
+    words = [str(tmp_path / "mine.yaml"), "tracking=off", f"output_root={tmp_path}"]
+    again = f"To go on: python -m fluxflow_exp.study {' '.join(words)}\n"
+    assert command.main([*words, "--so-far"]) == 1
+    assert f"No run is done, so there is no answer. {again}" in capsys.readouterr().out
+    for run, value in zip(runs[:3], (20.0, 21.0, 21.0), strict=True):
+        train(run, value)
+    made.kept.put("cost small", made.first["small"].values, asdict(ArmCost(0.5, 0.1, 7, 1.0, 1.0)))
+    assert command.main([*words, "--so-far"]) == 1
+    assert f"3 of 4 runs are done. {again}" in capsys.readouterr().out
+    found = answer.read(made.spec.folder / "study.json")
+    assert found.outcomes[0].values == {"large": {0: 20.0, 1: 21.0}, "small": {0: 21.0}}
+    assert [arm.parameters for arm in found.arms] == [None, 7]
+    assert "The study is not finished (3 of 4 runs are done)" in (made.spec.folder / "study.md").read_text()
+    assert not runs[3].folder.exists()
+    train(runs[3], 23.0)
+    assert command.main([*words, "--so-far"]) == 0
+    assert answer.read(made.spec.folder / "study.json").unfinished is None
+    assert status.show(made) == 0
 
 
 def test_the_status_names_each_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
