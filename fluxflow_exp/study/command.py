@@ -19,20 +19,20 @@ if TYPE_CHECKING:
 
 @failures.command
 def main(arguments: list[str] | None = None) -> int:
-    words = sys.argv[1:] if arguments is None else arguments
-    options = _parser().parse_intermixed_args(words)
+    options = _parser().parse_intermixed_args(sys.argv[1:] if arguments is None else arguments)
     spec = _loaded(options)
     from fluxflow_exp.study import launch
     from fluxflow_exp.study.course import Course
 
-    words = [word for word in words if word not in ("--plan", "--status", "--so-far")]
+    groups = ["--config-dir", options.config_dir] if options.config_dir else []
+    words = [options.study, *options.overrides, *groups]  # without what trains nothing
     given = shlex.join(["python", "-m", "fluxflow_exp.study", *words])
     if options.status:
         from fluxflow_exp.study import status
 
         return status.show(Course(spec, search=False, trains=False), given)
     if options.so_far:
-        return _say_so_far(Course(spec, search=False, trains=False), words, given)
+        return _say_so_far(Course(spec, search=False, trains=False), words, f"To go on: {given}")
     print(f"STUDY: {spec.question}\n  {spec.source}; folder {spec.folder}", flush=True)
     lacking = launch.lacking(spec) if options.plan or not spec.folder.exists() else None  # what is done needs none
     if lacking and not options.plan:
@@ -70,15 +70,18 @@ def _carry_out(course: "Course", words: list[str]) -> int:
     return _answer(course, seeds.carry_out(course), words, "The same command goes on")
 
 
-def _say_so_far(course: "Course", words: list[str], command: str) -> int:
+def _say_so_far(course: "Course", words: list[str], further: str) -> int:
     """Measure what is done, and answer by that; nothing is trained."""
     from fluxflow_exp.run import states
     from fluxflow_exp.study import measure, status
 
     runs = status.answering(course)
+    if not runs:
+        print(f"{status.UNCHOSEN}. {further}")
+        return 1
     course.recall()
     measure.measure(course.spec, [run for run in runs if run.entry().state == states.DONE], course.spec.outcome)
-    return _answer(course, runs, words, f"To go on: {command}")
+    return _answer(course, runs, words, further)
 
 
 def _answer(course: "Course", runs: "list[Run]", words: list[str], further: str) -> int:

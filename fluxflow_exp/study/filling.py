@@ -17,6 +17,10 @@ from fluxflow_exp.study.course import Course
 from fluxflow_exp.study.fields import AUTO
 from fluxflow_exp.study.runs import Run
 
+EARLY = (
+    "its number of seeds was fixed before, and not all of its runs are done: these intervals are too narrow for one "
+    "who ends it here because of what they say; seeds: auto allows for looks"
+)
 DIGEST = re.compile(r"(?<![0-9a-f])([0-9a-f]{8})[0-9a-f]{8,}")  # recognised by its first digits
 
 
@@ -30,6 +34,7 @@ def answer(course: Course, runs: list[Run], words: list[str]) -> StudyAnswer | N
     drawn = [outcome.drawn(metric, finished) for metric in spec.outcome if in_rows(metric)]
     done = sum(map(len, finished.values()))
     ended = all(run.entry().state in (states.DONE, states.FAILED) for run in runs)  # a failure is an answer, too
+    early = not ended and spec.seeds is not None
     hours = cost.spent(spec, [*course.trials(), *runs])
     return StudyAnswer(
         name=spec.name,
@@ -44,7 +49,7 @@ def answer(course: Course, runs: list[Run], words: list[str]) -> StudyAnswer | N
         pictures=pictures.gather(
             {arm: {seed: run.folder for seed, run in each.items()} for arm, each in finished.items()}, spec.folder
         ),
-        notes=[*course.notes, *_made_apart(finished), *_looked_before(course)],
+        notes=[*course.notes, *_made_apart(finished), *_looked_before(course), *([EARLY] if early else [])],
         stopped=course.stopped,
         unfinished=None if ended else f"{done} of {len(runs)} runs are done",
         base=spec.base,
@@ -119,10 +124,12 @@ def _looks(course: Course) -> tuple[str, list[Any]]:
     return "looks", [spec.outcome[0], spec.base, spec.arms]
 
 
-def _note_look(course: Course) -> None:
-    look = AUTO if course.spec.seeds is None else len(course.spec.seeds)
+def _note_look(course: Course, seen: int | None = None) -> None:
+    """Keep that there was an answer; `seen`: with so many seeds, of a study that is not finished."""
+    fixed = course.spec.seeds
+    look = AUTO if fixed is None else len(fixed) if seen is None else seen
     before = course.kept.get(*_looks(course)) or []
-    if look not in before:
+    if look and look not in before:
         course.kept.put(*_looks(course), [*before, look])
 
 
@@ -149,7 +156,7 @@ def write(found: StudyAnswer, course: Course) -> list[str]:
     folder = course.spec.folder
     with failures.output("output_root=… writes the study elsewhere"):
         files = output.write(found, folder)
-        _note_look(course)
+        _note_look(course, max(len(arm.seeds) for arm in found.arms[1:]) if found.unfinished else None)
     lines = ["", *sentences.headline(found), *map(str, files)]
     sent = wandb.send(found, folder, typed(course.first[found.reference.name].values).tracking)
     return [*lines, f"W&B: {sent}"] if sent else lines

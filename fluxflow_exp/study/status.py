@@ -9,6 +9,7 @@ from fluxflow_exp.study.runs import Run
 
 PAGE = "study.html"
 UNANSWERED = "Not answered yet"
+UNCHOSEN = "The learning rates are not chosen yet"
 ENDED = {states.DONE, states.FAILED}
 UNDER_WAY = {states.RUNNING, states.QUEUED}
 COMMAND = "the study's command"
@@ -24,7 +25,7 @@ def show(course: Course, command: str = COMMAND) -> int:
     runs = answering(course)
     rows += [(f"{run.arm} seed {run.seed}", run.entry()) for run in runs]
     if not runs:
-        print("The learning rates are not chosen yet")
+        print(UNCHOSEN)
     print(f"{spec.question}\n{spec.folder}\n{states.table(rows, noun='run')}")
     begun = {entry.state for _, entry in rows} - {states.NEW}
     if begun:

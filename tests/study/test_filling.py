@@ -1,5 +1,6 @@
 """From run folders, with values of one's choice, to status, costs and answer."""
 
+import shlex
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -98,11 +99,24 @@ def test_what_is_known_so_far_is_answered_and_nothing_trained(
     assert found.outcomes[0].values == {"large": {0: 20.0, 1: 21.0}, "small": {0: 21.0}}
     assert [arm.parameters for arm in found.arms] == [None, 7]
     assert "The study is not finished (3 of 4 runs are done)" in (made.spec.folder / "study.md").read_text()
+    assert found.notes == [filling.EARLY]
     assert not runs[3].folder.exists()
     train(runs[3], 23.0)
     assert command.main([*words, "--so-far"]) == 0
-    assert answer.read(made.spec.folder / "study.json").unfinished is None
+    found = answer.read(made.spec.folder / "study.json")
+    assert found.unfinished is None
+    assert [note.partition(".")[0] for note in found.notes] == ["this study was answered with 1 seed before"]
     assert status.show(made) == 0
+
+
+def test_so_far_needs_learning_rates_and_any_spelling_of_it_is_left_out_of_commands(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    course(tmp_path)
+    words = [str(tmp_path / "mine.yaml"), "learning_rates=[1e-3,2e-3]", f"output_root={tmp_path}"]
+    assert command.main([*words, "--so"]) == 1
+    again = shlex.join(["python", "-m", "fluxflow_exp.study", *words])
+    assert capsys.readouterr().out == f"The learning rates are not chosen yet. To go on: {again}\n"
 
 
 def test_the_status_names_each_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -300,6 +314,12 @@ def test_seeds_that_were_added_after_an_answer_are_told(tmp_path: Path) -> None:
     assert looked("seeds=2") == ["this study was answered with 1 seed before"]
     assert looked("seeds=auto", "budget.runs=9") == []
     assert looked("seeds=5") == ["this study was answered with 1 seed, 2 seeds, seeds: auto before"]
+    made: Any = SimpleNamespace(spec=study(tmp_path, FIVE, "seeds=4"), kept=Kept(tmp_path))
+    filling._note_look(made, 3)  # with three of four seeds
+    filling._note_look(made, 0)  # with none
+    assert looked("seeds=9", note=False) == [
+        "this study was answered with 1 seed, 2 seeds, 3 seeds, 5 seeds, seeds: auto before"
+    ]
     assert looked("seeds=5", "arms.small=data.n_images=32") == looked("seeds=5", "outcome=val_l1") == []
 
 
