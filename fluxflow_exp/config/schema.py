@@ -205,7 +205,8 @@ class Health:
 
 @dataclass
 class Publish:
-    weights: str = "last"  # last | best (what the last step trained, where its held-out loss was lowest)
+    # last | best (what the last step trained, where its held-out loss was lowest) | interpolated (between the two)
+    weights: str = "last"
     text_encoder: str = "embed"  # embed | reference (a Hugging Face encoder by its name alone)
 
 

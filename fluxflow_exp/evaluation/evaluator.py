@@ -250,6 +250,7 @@ class Evaluator:
             data=self.wanted.data,
             chance=sets.by_chance(name, held_out.captions, held_out.captions, within=self.wanted.within),
             reconstructed=self._reconstructed.get(name),
+            last_share=self.subject.last_share(step),
             within=self.wanted.within if name in sets.AMONG else None,
             training=self._check.training.record if self._check and name.startswith("copies") else None,
         )

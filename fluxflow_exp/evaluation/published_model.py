@@ -96,11 +96,16 @@ class Subject:
         return str(weights.read_facts(self.holders[part])["trained"][part])
 
     def update(self, step: str) -> int | None:
-        """The one of `step` that the weights are of, if a run says it."""
-        if step in self.facts.get("best", {}):
+        """The one of `step` that the weights are of, the last one if they lie before it, if a run says it."""
+        if step in self.facts.get("best", {}) and self.last_share(step) is None:
             return int(self.facts["best"][step])
         done = self.run.read_record()["steps"].get(step) if self.run else None
         return int(done["updates"]) if done else None
+
+    def last_share(self, step: str) -> float | None:
+        """How much of the weights is of the end of `step`, the rest of its best point; None: they are of one update."""
+        found: float | None = self.facts.get("last_share") if step in self.facts.get("best", {}) else None
+        return found
 
     def conditioned(self, step: str) -> bool:
         """Whether `step` trained the expander with SPADE."""

@@ -52,6 +52,7 @@ class Record:
     reconstructed: float | None = None  # of precision and recall: that of the held-out images' own reconstructions
     within: str | None = None  # of retrieval: what captions have alike of the images that it looks at
     training: dict[str, str] | None = None  # name and digest of the training images that it compares with
+    last_share: float | None = None  # of weights between the best point and `update`: how much is of the latter
     nearest: dict[str, Any] | None = None  # of copies: distances to the training images, and the closest pairs
 
 

@@ -161,9 +161,11 @@ def _is_of(source: Source, shown: Card, result: dict[str, Any]) -> bool:
     entry, values = shown.record["steps"].get(step), shown.values["stage"]["steps"].get(step, {})
     if entry is None or step not in {source.facts["trained"].get(part) for part in source.nodes}:
         return False
-    at = source.facts.get("best", {}).get(step, entry["updates"])
+    best = source.facts.get("best", {})
+    share = source.facts.get("last_share") if step in best else None
+    at = entry["updates"] if share else best.get(step, entry["updates"])
     alike = values.get("ema") is None or result["ema"] == (source.kind == "ema")
-    return bool(result["update"] == at and alike)
+    return bool(result["update"] == at and result.get("last_share") == share and alike)
 
 
 def _licence(source: Source, licence: str | None, pretrained: bool) -> str:

@@ -44,8 +44,9 @@ class _Facts:
     img_size: _Size | None
     downscale: _Size
     flow: _Flow | None
-    # step → the update of its best point, where the file holds that instead of the last one
+    # step → the update of its best point, where the file holds that instead of the last one, or weights between them
     best: dict[Annotated[str, Field(pattern=STEP_NAME)], Annotated[int, Field(ge=1)]] = field(default_factory=dict)
+    last_share: Annotated[float, Field(gt=0, lt=1)] | None = None  # between them: how much is of the last ones
 
 
 def parse(text: str, source: object) -> Facts:

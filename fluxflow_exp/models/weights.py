@@ -120,13 +120,22 @@ def holder(path: Path, part: str, facts: Facts, kind: str) -> Path:
         return path
     if step in facts.get("best", {}):
         raise ValueError(
-            f"{path} holds {part} at update {facts['best'][step]} of step {step}, whose raw weights were not kept: "
+            f"{path} holds {part} of step {step} {moment(facts, step)}, whose raw weights were not kept: "
             f"name {step}.safetensors beside it"
         )
     raw = path.parent / f"{step}.raw.safetensors"
     if not raw.is_file():
         raise ValueError(f"the raw weights of {part} stand in {raw.name}, which is not beside {path}")
     return raw
+
+
+def moment(facts: Facts, step: str) -> str:
+    """When in `step` the weights are from, for messages."""
+    best, share = facts.get("best", {}), facts.get("last_share")
+    if step not in best:
+        return "at its end"
+    point = f"update {best[step]:,}, its best point"
+    return f"at {point}" if share is None else f"between {point}, and its end ({share:g} of the way)"
 
 
 def _build(path: Path, part: str, facts: Facts, state: State) -> nn.Module:

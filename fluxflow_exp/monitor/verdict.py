@@ -11,7 +11,7 @@ SPENT = 0.2  # of its highest learning rate: what a schedule leaves at its end, 
 # A flow's loss turns when it begins to know its pictures by heart, while what it draws may go on getting better
 # (docs/benchmarks/styles.md, "Half an hour, and learning by heart").
 RISEN = {
-    "val_flow": "more data or augmentation, not more time, lowers it; which weights draw better, measuring both tells"
+    "val_flow": "more data or augmentation, not more time, lowers it; which publish.weights draws best, measuring tells"
 }
 FAR = 5.0  # deviations that the last of few values must lie above the lowest; noise does so in at most one course in 25
 

@@ -28,7 +28,7 @@ CHOICES = {
     "cache.mode": ("auto", "on", "off"),
     "cache.text_dtype": ("auto", *FORMATS),
     "cache.recent_on": ("memory", "disk"),
-    "publish.weights": ("last", "best"),
+    "publish.weights": ("last", "best", "interpolated"),
     "publish.text_encoder": ("embed", "reference"),
     "tracking.mode": ("auto", "online", "offline", "off"),
     "samples.sampler": tuple(SAMPLERS),

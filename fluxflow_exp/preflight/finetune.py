@@ -51,8 +51,11 @@ def _adapter(step: dict[str, Any], where: str, values: dict[str, Any]) -> list[s
         return found
     if not lora.installed():
         return [*found, f"{where}.lora_rank: {lora.LACKING}"]
-    if values["publish"].get("weights") == "best":
-        found.append("publish.weights=best: the best point of an adapter is not published: say publish.weights=last")
+    choice = values["publish"].get("weights")
+    if choice in ("best", "interpolated"):
+        found.append(
+            f"publish.weights={choice}: the best point of an adapter is not published: say publish.weights=last"
+        )
     if values["hardware"].get("parallel") == "fsdp":
         found.append(f"{where}.lora_rank: hardware.parallel=fsdp spreads what is trained whole: set it to ddp")
     targets = trainer.get("lora_targets") or lora.TARGETS

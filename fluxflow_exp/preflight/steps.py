@@ -98,16 +98,17 @@ def _numbers(step: dict[str, Any], where: str, hardware: dict[str, Any], evaluat
 
 def _best(values: dict[str, Any]) -> list[str]:
     """A best point that is asked for, and that the last step will not have."""
-    if values["publish"].get("weights") != "best" or not values["stage"]["steps"]:
+    choice = values["publish"].get("weights")
+    if choice not in ("best", "interpolated") or not values["stage"]["steps"]:
         return []
     name, step = list(values["stage"]["steps"].items())[-1]
     if step["trainer"].get("adversarial"):
         return [
-            f"publish.weights=best: step {name} has an adversarial loss, with which pictures sharpen while the "
+            f"publish.weights={choice}: step {name} has an adversarial loss, with which pictures sharpen while the "
             "held-out loss rises: say publish.weights=last"
         ]
     if values["evaluation"]["every_epochs"] is None:
-        return ["publish.weights=best goes by the held-out loss: set evaluation.every_epochs"]
+        return [f"publish.weights={choice} goes by the held-out loss: set evaluation.every_epochs"]
     return []
 
 

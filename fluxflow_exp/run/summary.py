@@ -77,10 +77,10 @@ def _command(final: Path) -> str:
 
 
 def _point(final: Path) -> str:
-    from fluxflow_exp.models.weights import read_facts
+    from fluxflow_exp.models.weights import moment, read_facts
 
-    best = read_facts(final).get("best", {})
-    return "".join(f" (step {step} at update {update:,}, its best point)" for step, update in best.items())
+    facts = read_facts(final)
+    return "".join(f" (step {step} {moment(facts, step)})" for step in facts.get("best", {}))
 
 
 def _guidance(folder: RunFolder) -> str:

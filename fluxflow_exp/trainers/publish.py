@@ -21,6 +21,8 @@ from fluxflow_exp.trainers.base import Trainer
 from fluxflow_exp.trainers.best import Weights
 from fluxflow_exp.trainers.context import StepContext
 
+LAST_SHARE = 0.75  # of interpolated weights (docs/benchmarks/styles.md, "Half an hour, and learning by heart")
+
 
 def publish_step(setup: StepContext, trainer: Trainer, config: RunConfig) -> None:
     """Write `<step>.raw.safetensors`, then `<step>.safetensors` with averaged weights.
@@ -113,8 +115,9 @@ def _standing(setup: StepContext) -> dict[str, str]:
 def publish_final(folder: RunFolder, steps: list[str], *, choice: str) -> None:
     """Write `final.safetensors`: the newest averaged weights of every part but the discriminator.
 
-    With the `choice` best, what the last of `steps` trained is as it was at that step's best point. Parts that an
-    earlier step trained are not: the last one has got to know them as they were at their end.
+    With the `choice` best, what the last of `steps` trained is as it was at that step's best point; interpolated, it
+    lies between that and its end (Wortsman et al. 2022, arXiv 2109.01903). Parts that an earlier step trained are as
+    ever: the last one has got to know them as they were at their end.
     """
     holders = weights.find_parts(folder.path, steps=steps)
     holders.pop("discriminator", None)
@@ -129,8 +132,10 @@ def publish_final(folder: RunFolder, steps: list[str], *, choice: str) -> None:
     flow = next((f for f in map(_flow_of, holders.values()) if f), None)
     best = _best_update(folder, steps[-1], choice)
     if best:
-        states |= _best_weights(folder, steps[-1], best[steps[-1]])
-        facts = {**facts, "best": best}
+        there = _best_weights(folder, steps[-1], best[steps[-1]], choice)
+        share = _last_share(choice)
+        states |= there if share is None else {part: _between(there[part], states[part], share) for part in there}
+        facts = {**facts, "best": best, "last_share": share}
     final = folder.weights / "final.safetensors"
     digest_list.forget(folder, final)
     weights.publish(final, states, {**facts, "trained": trained, "flow": flow})
@@ -140,14 +145,14 @@ def follow_choice(folder: RunFolder, steps: list[str], *, choice: str) -> str | 
     """Write the `final.safetensors` of a finished run anew if it holds another choice; return what it holds then."""
     final = folder.weights / "final.safetensors"
     try:
-        holds = weights.read_facts(final).get("best", {})
+        facts = weights.read_facts(final)
     except ValueError:
         return None  # it is damaged, which verify tells
     best = _best_update(folder, steps[-1], choice)
-    if holds == best:
+    if facts.get("best", {}) == best and facts.get("last_share") == (_last_share(choice) if best else None):
         return None
     publish_final(folder, steps, choice=choice)
-    return f"{final} has step {steps[-1]} " + (f"at update {best[steps[-1]]}" if best else "at its end")
+    return f"{final} has step {steps[-1]} {weights.moment(weights.read_facts(final), steps[-1])}"
 
 
 def _best_update(folder: RunFolder, step: str, choice: str) -> dict[str, int]:
@@ -156,19 +161,28 @@ def _best_update(folder: RunFolder, step: str, choice: str) -> dict[str, int]:
         return {}
     entry = folder.read_record()["steps"][step]
     if "best" not in entry:
-        raise UserError(f"publish.weights=best: no best point of step {step} was kept; say publish.weights=last")
+        raise UserError(f"publish.weights={choice}: no best point of step {step} was kept; say publish.weights=last")
     update = int(entry["best"]["update"])
     return {step: update} if update < entry["updates"] else {}
 
 
-def _best_weights(folder: RunFolder, step: str, update: int) -> Weights:
+def _last_share(choice: str) -> float | None:
+    return LAST_SHARE if choice == "interpolated" else None
+
+
+def _between(best: weights.State, last: weights.State, share: float) -> weights.State:
+    """`share` of `last` and the rest of `best`; whole numbers are those of `last`."""
+    return {k: best[k].lerp(t, share) if t.is_floating_point() else t for k, t in last.items()}
+
+
+def _best_weights(folder: RunFolder, step: str, update: int, choice: str) -> Weights:
     """UserError: the step's last checkpoint, which holds its best point, is not whole."""
     store = CheckpointStore(folder.checkpoints)
     newest: Path | None = store.newest(step)
     best = store.load(newest)["best"] if newest else None
     if best is None or best["update"] != update:
         raise UserError(
-            f"publish.weights=best: update {update} of step {step} is in the step's last checkpoint, and "
+            f"publish.weights={choice}: update {update} of step {step} is in the step's last checkpoint, and "
             f"{folder.checkpoints} has none that is whole: bring it back, or say publish.weights=last"
         )
     found: Weights = best["weights"]

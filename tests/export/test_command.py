@@ -77,12 +77,22 @@ def test_the_card_lists_what_was_measured_of_the_exported_weights_alone(run: Pat
             "guidance": 2.0,
         },
         {**measured, "metric": "fd", "value": 5.0, "step": "flow", "update": done["flow"], "ema": False},
+        {
+            **measured,
+            "metric": "fd",
+            "value": 6.0,
+            "step": "flow",
+            "update": done["flow"],
+            "ema": True,
+            "last_share": 0.75,
+        },
     ]
     for name in ("final", "flow"):  # measured twice, of the same weights
         files.write_json(copied / "evaluations" / f"{name}.json", {"results": results})
 
-    def rows(kind: str) -> list[list[str]]:
+    def rows(kind: str, **facts: Any) -> list[list[str]]:
         source = read(copied, kind=kind)
+        source.facts.update(facts)
         text = card.card(source, "", tmp_path / "out", licence=None, library="diffusers")
         lines = text.split("## Metrics")[1].split("##")[0].splitlines()
         return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
@@ -97,6 +107,9 @@ def test_the_card_lists_what_was_measured_of_the_exported_weights_alone(run: Pat
     assert "vae" not in [row[-2] for row in averaged]
     assert len(averaged) == len({tuple(row) for row in averaged})
     assert [row[1] for row in raw if row[0] == "FD"] == ["5"]
+    best = {"flow": done["flow"] - 1}
+    assert [row[1] for row in rows("ema", best=best) if row[0] == "FD"] == ["3"]
+    assert [row[1] for row in rows("ema", best=best, last_share=0.75) if row[0] == "FD"] == ["6"]
 
 
 @pytest.mark.parametrize(

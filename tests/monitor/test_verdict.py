@@ -7,7 +7,7 @@ import pytest
 
 from fluxflow_exp.monitor.verdict import SURE, rate_left, roughness, trend, verdict
 
-MEASURE = "not more time, lowers it; which weights draw better, measuring both tells"
+MEASURE = "not more time, lowers it; which publish.weights draws best, measuring tells"
 
 
 def said(losses: list[float], *, rate: float = 1.0) -> str:

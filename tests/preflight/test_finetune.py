@@ -56,6 +56,7 @@ def test_nothing_is_wrong_with_what_the_file_is_of(base: Path, tmp_path: Path) -
             "match no linear layer of text_encoder",
         ),
         (["publish.weights=best"], "the best point of an adapter is not published"),
+        (["publish.weights=interpolated"], "publish.weights=interpolated: the best point of an adapter is"),
         (["hardware.parallel=fsdp", "hardware.devices=2"], "lora_rank: hardware.parallel=fsdp spreads"),
         ([f"{TRAINER}.lora_rank=null", f"+{TRAINER}.lora_alpha=2"], "lora_alpha acts with"),
         ([f"{TRAINER}.lora_rank=0"], "lora_rank must be"),

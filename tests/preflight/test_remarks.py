@@ -3,6 +3,8 @@
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from fluxflow_exp.config.compose import typed
 from fluxflow_exp.data.image_folder import ImageFolder
 from fluxflow_exp.data.mixture import Mixture
@@ -51,11 +53,18 @@ def test_captions_that_the_text_encoder_cuts_are_counted(tmp_path: Path) -> None
     assert mixed.train.captions() == data.train.captions()
 
 
-def test_a_best_point_that_will_not_be_there_is_refused() -> None:
-    assert check("publish.weights=best") == []
-    (line,) = check("publish.weights=best", stage="vae_gan")
+@pytest.mark.parametrize("choice", ["best", "interpolated"])
+def test_a_best_point_that_will_not_be_there_is_refused(choice: str) -> None:
+    words = f"publish.weights={choice}"
+    assert check(words) == []
+    (line,) = check(words, stage="vae_gan")
+    assert line.startswith(words)
     assert "adversarial" in line
-    (line,) = check("publish.weights=best", "evaluation.every_epochs=null", stage="vae")
+    (line,) = check(words, "evaluation.every_epochs=null", stage="vae")
+    assert line.startswith(words)
     assert "evaluation.every_epochs" in line
+
+
+def test_another_choice_of_weights_is_refused() -> None:
     (line,) = check("publish.weights=newest")
-    assert "last, best" in line
+    assert "last, best, interpolated" in line

@@ -10,9 +10,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from fluxflow_exp import pipeline, verify
+from fluxflow_exp import evaluate, pipeline, verify
 from fluxflow_exp.errors import UserError
+from fluxflow_exp.evaluation.published_model import Subject
+from fluxflow_exp.evaluation.record import of_run
 from fluxflow_exp.models import weights
+from fluxflow_exp.report.command import write_card
 from fluxflow_exp.run.diff import differences
 from fluxflow_exp.run.folder import RunFolder
 from fluxflow_exp.trainers.autoencoder import AutoencoderTrainer
@@ -89,10 +92,36 @@ def test_the_best_point_is_published_where_it_is_asked_for(tmp_path: Path, undis
     assert all(torch.equal(held[f"{part}.{name}"], t) for part, each in best.items() for name, t in each.items())
     assert weights.read_facts(final)["best"] == {"vae": 12}
     assert "(step vae at update 12, its best point)" in log.read_text()
-    with pytest.raises(ValueError, match=r"update 12 of step vae, whose raw weights were not kept"):
+    with pytest.raises(ValueError, match=r"of step vae at update 12, its best point, whose raw weights were not kept"):
         weights.load_part(final, "expander", kind="raw")
     for name in ("vae.safetensors", "vae.raw.safetensors"):
         assert (run / "weights" / name).read_bytes() == (undisturbed / "weights" / name).read_bytes()
+
+
+def test_interpolated_weights_lie_between_the_best_point_and_the_end(tmp_path: Path, undisturbed: Path) -> None:
+    shutil.copytree(undisturbed, tmp_path / "vae")
+    folder = RunFolder(tmp_path / "vae")
+    final = folder.weights / "final.safetensors"
+    last, best = load_file(final), state(undisturbed, 32)["best"]["weights"]
+    pipeline.run(values_of(tmp_path, "publish.weights=interpolated"))
+    held, facts = load_file(final), weights.read_facts(final)
+    assert held.keys() == last.keys()
+    for part, tensors in best.items():
+        for name, at_best in tensors.items():
+            at_end = last[f"{part}.{name}"]
+            assert torch.allclose(held[f"{part}.{name}"], 0.75 * at_end + 0.25 * at_best, rtol=1e-6, atol=1e-7)
+    assert any(not torch.equal(held[name], tensor) for name, tensor in last.items())
+    assert (facts["best"], facts["last_share"]) == ({"vae": 12}, 0.75)
+    assert weights.moment(facts, "vae") == "between update 12, its best point, and its end (0.75 of the way)"
+    assert evaluate.main([str(folder.path), "--metrics", "psnr", "--images", "8", "--device", "cpu"]) == 0
+    (record,) = of_run(folder.path)
+    assert (record.update, record.last_share) == (32, 0.75)
+    assert "<td>vae, 32, interpolated</td>" in write_card(folder).read_text()
+    for other in (BEST, "publish.weights=last"):  # each is told from the others
+        pipeline.run(values_of(tmp_path, other))
+        assert weights.read_facts(final).get("last_share") is None
+        assert Subject(folder.path).last_share("vae") is None
+    assert all(torch.equal(tensor, last[name]) for name, tensor in load_file(final).items())
 
 
 def test_a_finished_run_follows_another_choice_there_and_back(tmp_path: Path, undisturbed: Path) -> None:
