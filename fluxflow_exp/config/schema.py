@@ -205,8 +205,7 @@ class Health:
 
 @dataclass
 class Publish:
-    # last | best (what the last step trained, where its held-out loss was lowest) | interpolated (between the two)
-    weights: str = "last"
+    weights: str = "last"  # of the last step: last | best (at its lowest held-out loss) | interpolated (between both)
     text_encoder: str = "embed"  # embed | reference (a Hugging Face encoder by its name alone)
 
 
