@@ -43,7 +43,8 @@ def suggest_key(key: str, known: Iterable[str]) -> str:
     parent, _, leaf = key.rpartition(".")
     siblings = [k for k in known if k.rpartition(".")[0] == parent]
     by_leaf = {k.rpartition(".")[2]: k for k in reversed(known)}
-    near = [by_leaf[leaf]] if leaf in by_leaf else difflib.get_close_matches(key, siblings, 1, 0.6)
+    namesakes = [k for k in known if k.rpartition(".")[2] == leaf]
+    near = difflib.get_close_matches(key, namesakes, 1, 0.0) or difflib.get_close_matches(key, siblings, 1, 0.6)
     if not near:
         near = [by_leaf[n] for n in difflib.get_close_matches(leaf, by_leaf, 1, 0.7)]
     near = near or difflib.get_close_matches(key, known, 1, 0.6)

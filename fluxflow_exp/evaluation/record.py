@@ -66,6 +66,7 @@ LIKE = {
     "guidance": "guidance",
     "sampler": "sampler",
     "ema": "averaged weights",
+    "last_share": "share of the last weights",
     "features": "features",
     "within": "images to retrieve from",
     "training": "training images",

@@ -7,6 +7,7 @@ import fluxflow_exp
 from fluxflow_exp import files
 from fluxflow_exp.config.published import TARGET
 from fluxflow_exp.export.source import Source
+from fluxflow_exp.models import weights
 from fluxflow_exp.report import facts as run_facts
 from fluxflow_exp.report.facts import Card
 from fluxflow_exp.run.judged import Guidance
@@ -182,8 +183,9 @@ def _licence(source: Source, licence: str | None, pretrained: bool) -> str:
 
 
 def _origin(source: Source, shown: Card | None) -> str:
+    between = "".join(f", step {step} {weights.moment(source.facts, step)}" for step in source.facts.get("best", {}))
     rows: list[tuple[Any, ...]] = [
-        ("weights", f"`{source.path.name}` ({source.kind}), SHA-256 `{files.digest(source.path)}`"),
+        ("weights", f"`{source.path.name}` ({source.kind}{between}), SHA-256 `{files.digest(source.path)}`"),
         ("exported by", f"fluxflow_exp {fluxflow_exp.__version__}"),
     ]
     if source.adapter:

@@ -121,7 +121,7 @@ def holder(path: Path, part: str, facts: Facts, kind: str) -> Path:
     if step in facts.get("best", {}):
         raise ValueError(
             f"{path} holds {part} of step {step} {moment(facts, step)}, whose raw weights were not kept: "
-            f"name {step}.safetensors beside it"
+            "the command of the run with publish.weights=last brings its end back, whose were"
         )
     raw = path.parent / f"{step}.raw.safetensors"
     if not raw.is_file():

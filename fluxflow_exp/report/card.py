@@ -62,6 +62,7 @@ def write(card: Card) -> str:
         results=results,
         going_on=facts.going_on(card),
         remarks=record.remarks(card.evaluations),
+        published=_published(card),
         standings=facts.standings(card),
         columns={key: title for key, title in COLUMNS.items() if any(each.get(key) is not None for each in results)},
         command=shlex.join(["python", "-m", "fluxflow_exp", *words]),
@@ -78,6 +79,21 @@ def write(card: Card) -> str:
         versions={name: value for name, value in made_with.items() if name != "machine"},
         digests={name: each for name, each in card.digests.items() if "samples/" not in name},
     )
+
+
+def _published(card: Card) -> list[str]:
+    """What `final.safetensors` has of a step, where that is not its end."""
+    from fluxflow_exp.models.weights import moment, read_facts  # torch
+
+    final = card.folder.weights / "final.safetensors"
+    if not final.is_file():
+        return []
+    try:
+        found = read_facts(final)
+    except ValueError as error:
+        return [f"What {final.name} holds is not known: {error}"]
+    logged = "what was logged while training is of its end"
+    return [f"{final.name} has step {step} {moment(found, step)}; {logged}" for step in found.get("best", {})]
 
 
 def _tiles(card: Card) -> list[tuple[str, str, str | None]]:

@@ -42,7 +42,7 @@ class Card:
     parent: Parent
     costs: Hours
     frames: list[Frame]
-    evaluations: list[dict[str, Any]]  # records of RUN/evaluations/*.json, each with its file
+    evaluations: list[dict[str, Any]]  # records of RUN/evaluations/*.json, each with its file and if that is `replaced`
     plan: dict[str, Any] | None  # what fluxflow_exp.plan has predicted
     non_finite: dict[str, Any] | None
     wiring: dict[str, Any] | None
@@ -75,7 +75,7 @@ def read(folder: RunFolder) -> Card:
             parent=config_diff.find(values),
             costs=hours.split(record, flat),
             frames=gallery.frames(track, folder.samples),
-            evaluations=_evaluations(folder.path / "evaluations"),
+            evaluations=_evaluations(folder.path / "evaluations", _maybe(folder.digests) or {}),
             plan=_maybe(folder.path / "plan.json"),
             non_finite=_maybe(folder.path / "non_finite.json"),
             wiring=_maybe(folder.path / "wiring.json"),
@@ -276,13 +276,17 @@ def as_json(card: Card) -> dict[str, Any]:
     }
 
 
-def _evaluations(folder: Path) -> list[dict[str, Any]]:
+def _evaluations(folder: Path, digests: dict[str, Any]) -> list[dict[str, Any]]:
+    """`replaced`: the file that was measured holds other weights now."""
     found = []
     for path in sorted(folder.glob("*.json")):
-        for record in files.read_json(path)["results"]:
+        measured = files.read_json(path)
+        now = digests.get(f"weights/{path.stem}.safetensors")
+        replaced = now is not None and now["sha256"] != measured.get("digest", now["sha256"])
+        for record in measured["results"]:
             known = METRICS.get(f"val_{record['metric']}") or named(record["metric"])
             unit = record["unit"] or known.unit or None
-            found.append({**record, "title": known.title, "unit": unit, "file": path.name})
+            found.append({**record, "title": known.title, "unit": unit, "file": path.name, "replaced": replaced})
     return found
 
 

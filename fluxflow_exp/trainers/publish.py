@@ -150,7 +150,8 @@ def follow_choice(folder: RunFolder, steps: list[str], *, choice: str) -> str | 
         return None  # it is damaged, which verify tells
     best = _best_update(folder, steps[-1], choice)
     if facts.get("best", {}) == best and facts.get("last_share") == (_last_share(choice) if best else None):
-        return None
+        same = choice != "last" and not best
+        return f"publish.weights={choice}: the best point of step {steps[-1]} is its end" if same else None
     publish_final(folder, steps, choice=choice)
     return f"{final} has step {steps[-1]} {weights.moment(weights.read_facts(final), steps[-1])}"
 
@@ -182,8 +183,8 @@ def _best_weights(folder: RunFolder, step: str, update: int, choice: str) -> Wei
     best = store.load(newest)["best"] if newest else None
     if best is None or best["update"] != update:
         raise UserError(
-            f"publish.weights={choice}: update {update} of step {step} is in the step's last checkpoint, and "
-            f"{folder.checkpoints} has none that is whole: bring it back, or say publish.weights=last"
+            f"publish.weights={choice}: update {update} of step {step} is in that step's last checkpoint, and "
+            f"{folder.checkpoints} has none of it that is whole: bring it back, or say publish.weights=last"
         )
     found: Weights = best["weights"]
     return found

@@ -90,11 +90,13 @@ def test_the_card_lists_what_was_measured_of_the_exported_weights_alone(run: Pat
     for name in ("final", "flow"):  # measured twice, of the same weights
         files.write_json(copied / "evaluations" / f"{name}.json", {"results": results})
 
-    def rows(kind: str, **facts: Any) -> list[list[str]]:
+    def text_of(kind: str, **facts: Any) -> str:
         source = read(copied, kind=kind)
         source.facts.update(facts)
-        text = card.card(source, "", tmp_path / "out", licence=None, library="diffusers")
-        lines = text.split("## Metrics")[1].split("##")[0].splitlines()
+        return card.card(source, "", tmp_path / "out", licence=None, library="diffusers")
+
+    def rows(kind: str, **facts: Any) -> list[list[str]]:
+        lines = text_of(kind, **facts).split("## Metrics")[1].split("##")[0].splitlines()
         return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
 
     (head, _, *averaged), raw = rows("ema"), rows("raw")
@@ -110,6 +112,8 @@ def test_the_card_lists_what_was_measured_of_the_exported_weights_alone(run: Pat
     best = {"flow": done["flow"] - 1}
     assert [row[1] for row in rows("ema", best=best) if row[0] == "FD"] == ["3"]
     assert [row[1] for row in rows("ema", best=best, last_share=0.75) if row[0] == "FD"] == ["6"]
+    point = f"(ema, step flow between update {best['flow']:,}, its best point, and its end (0.75 of the way))"
+    assert point in text_of("ema", best=best, last_share=0.75)
 
 
 @pytest.mark.parametrize(

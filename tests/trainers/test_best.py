@@ -18,6 +18,7 @@ from fluxflow_exp.models import weights
 from fluxflow_exp.report.command import write_card
 from fluxflow_exp.run.diff import differences
 from fluxflow_exp.run.folder import RunFolder
+from fluxflow_exp.trainers import publish
 from fluxflow_exp.trainers.autoencoder import AutoencoderTrainer
 from tests.conftest import toy
 from tests.helpers.children import KillDuring, finish, finish_ranks
@@ -116,11 +117,16 @@ def test_interpolated_weights_lie_between_the_best_point_and_the_end(tmp_path: P
     assert evaluate.main([str(folder.path), "--metrics", "psnr", "--images", "8", "--device", "cpu"]) == 0
     (record,) = of_run(folder.path)
     assert (record.update, record.last_share) == (32, 0.75)
-    assert "<td>vae, 32, interpolated</td>" in write_card(folder).read_text()
+    card = write_card(folder).read_text()
+    assert "<td>vae, 32, interpolated</td>" in card
+    assert f"final.safetensors has step vae {weights.moment(facts, 'vae')}; what was logged" in card
     for other in (BEST, "publish.weights=last"):  # each is told from the others
         pipeline.run(values_of(tmp_path, other))
         assert weights.read_facts(final).get("last_share") is None
         assert Subject(folder.path).last_share("vae") is None
+        card = write_card(folder).read_text()
+        assert "<td>vae, 32, interpolated; final.safetensors has other weights now</td>" in card
+    assert "what was logged while training is of its end" not in card
     assert all(torch.equal(tensor, last[name]) for name, tensor in load_file(final).items())
 
 
@@ -138,9 +144,20 @@ def test_a_finished_run_follows_another_choice_there_and_back(tmp_path: Path, un
     for path in folder.checkpoints.glob("*.pt"):
         path.unlink()
     with pytest.raises(
-        UserError, match=r"publish.weights=best: update 12 of step vae is in the step's last checkpoint"
+        UserError, match=r"publish.weights=best: update 12 of step vae is in that step's last checkpoint"
     ):
         pipeline.run(values_of(tmp_path, BEST))
+
+
+def test_a_best_point_that_is_the_end_is_said_to_be(tmp_path: Path) -> None:
+    pipeline.run(values_of(tmp_path, "stage.steps.vae.n_epochs=1"))
+    folder = RunFolder(tmp_path / "vae")
+    last = (folder.weights / "final.safetensors").read_bytes()
+    for choice in ("best", "interpolated"):
+        said = publish.follow_choice(folder, ["vae"], choice=choice)
+        assert said == f"publish.weights={choice}: the best point of step vae is its end"
+        assert (folder.weights / "final.safetensors").read_bytes() == last
+    assert publish.follow_choice(folder, ["vae"], choice="last") is None
 
 
 def test_with_an_adversarial_loss_no_point_is_the_best(tmp_path: Path) -> None:
