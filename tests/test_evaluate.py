@@ -386,7 +386,7 @@ def test_raw_weights_that_were_not_kept_are_told_before_anything_is_measured(
     capsys.readouterr()
     assert evaluate.main([str(run), "--metrics", "psnr", "flow", "--raw", "--images", "4", "--device", "cpu"]) == 2
     out, err = capsys.readouterr()
-    assert "at update 2 of step flow, whose raw weights were not kept" in err
+    assert "of step flow at update 2, its best point, whose raw weights were not kept" in err
     assert "Reconstructing" not in out + err
 
 

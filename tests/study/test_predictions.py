@@ -64,7 +64,8 @@ def answers_or_waits(values: dict[str, Any], sender: Connection, last: Callable[
     if batch_size(values) == 16:
         sender.send(known(values))
     elif batch_size(values) == 8:
-        (folder / "waits").write_text(str(os.getpid()))
+        (folder / "begins to wait").write_text(str(os.getpid()))
+        (folder / "begins to wait").rename(folder / "waits")  # which others read as soon as it is there
         time.sleep(600)
     else:
         while not (folder / "plan.json").exists() or not (folder / "waits").exists():
