@@ -33,7 +33,8 @@ MEASURES = {
 
 def write(card: Card) -> str:
     """Return the whole file."""
-    curves = panels.panels(card.track)
+    best = {step: each["best"] for step, each in card.record["steps"].items() if "best" in each}
+    curves = panels.panels(card.track, best)
     pictured = gallery.gallery({card.name: card.frames}, card.steps)
     results, planned = facts.results(card), facts.planned(card)
     copies = gallery.copies(card.evaluations, card.folder.path / "evaluations")

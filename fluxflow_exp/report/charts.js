@@ -111,6 +111,10 @@
           if (line.y[i] !== null) svg("circle", { cx: x(update), cy: y(line.y[i]), r: 2.4, fill: look(line, index).stroke }, root);
         });
     });
+    for (const point of panel.best || []) {
+      const ring = svg("circle", { class: "best", cx: x(point.x), cy: y(point.y), r: 6 }, root);
+      svg("title", {}, ring, `best point of its step: ${said(point.y, panel.unit)}`);
+    }
     chart.cursor = svg("line", { class: "cursor", y1: TOP, y2: HEIGHT - BOTTOM, visibility: "hidden" }, root);
     Object.assign(chart, { x, root });
     root.addEventListener("pointermove", (event) => {

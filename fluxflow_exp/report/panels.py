@@ -4,6 +4,7 @@ A panel has one line a player, a kind of weights or a run. The axis is that of u
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,11 +44,20 @@ Lines = dict[tuple[str, str], dict[str, list[tuple[float, float | None]]]]
 """(section, name) → line → points."""
 
 
-def panels(track: Track) -> list[dict[str, Any]]:
-    """The panels of one run, section by section; what was logged once is a point."""
-    found = _lines(track)
+def panels(track: Track, best: Mapping[str, Mapping[str, Any]] | None = None) -> list[dict[str, Any]]:
+    """The panels of one run, section by section; what was logged once is a point.
+
+    `best`: step → its best point (update, metric, value), which is marked.
+    """
+    found, offsets = _lines(track), track.offsets
+    marked: dict[str, list[dict[str, Any]]] = {}
+    for step, point in (best or {}).items():
+        marked.setdefault(point["metric"], []).append({"x": offsets[step] + point["update"], "y": point["value"]})
     return [
-        _panel(section, name, [{"name": line, **_thin(points)} for line, points in lines.items()], [track])
+        {
+            **_panel(section, name, [{"name": line, **_thin(points)} for line, points in lines.items()], [track]),
+            "best": marked.get(name, []) if section == HELD_OUT else [],
+        }
         for (section, name), lines in _ordered(found)
     ]
 

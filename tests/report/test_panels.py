@@ -41,6 +41,16 @@ def test_averaged_and_raw_weights_share_a_panel_and_runs_do_not_mix_them() -> No
     ]
 
 
+def test_the_best_point_of_a_step_is_marked_where_its_metric_is_drawn() -> None:
+    rows = [row(8 * n, "held_out", val_flow=abs(n - 2) + 0.5, val_psnr=20.0) for n in (1, 2, 3)]
+    track = Track({"vae": [row(100, l1=1.0)], "flow": [*rows, row(24, flow=1.0)]})
+    found = panels(track, {"flow": {"update": 16, "metric": "val_flow", "value": 0.5}})
+    (flow,) = (each for each in found if each["best"])
+    assert (flow["section"], flow["best"]) == (HELD_OUT, [{"x": 116, "y": 0.5}])
+    (line,) = flow["series"]
+    assert line["y"][line["x"].index(116)] == min(line["y"]) == 0.5
+
+
 def test_rates_and_norms_have_a_line_a_player() -> None:
     rows = [row(n, rates={"vae": 0.1, "discriminator": 0.2}, vae_norm=1.0, discriminator_norm=3.0) for n in (1, 2)]
     found = {panel["title"]: panel for panel in panels(Track({"gan": rows}))}
