@@ -23,6 +23,8 @@ from fluxflow_exp.step_length import Length
 from fluxflow_exp.trainers import intervals
 from fluxflow_exp.trainers.base import Trainer
 
+PUBLISHED = {"best": "at its best point", "interpolated": "between its best point and its end"}  # publish.weights
+
 
 def trainer_class(step: Step) -> type[Trainer]:
     found: type[Trainer] = locate(step.trainer["_target_"])
@@ -138,6 +140,8 @@ def describe(
         if trainer_class(step).CACHES and is_pretrained(config.model.text_encoder):
             trained = "text_encoder" in trained_parts(step, config.model)
             lines.append(_text_line(modules["text_encoder"], config.cache, trained=trained, cached=folder is not None))
+    point = PUBLISHED.get(config.publish.weights)
+    lines += [f"  Publishes: what step {list(config.stage.steps)[-1]} trains, {point}"] if point else []
     return "\n".join([*lines, f"  Total: {time_budget.total(config, lengths, ranks, taken=taken)}"])
 
 

@@ -95,6 +95,18 @@ def test_the_plan_tells_only_activations_that_there_are(tmp_path: Path, capsys: 
     )
 
 
+def test_the_plan_says_which_weights_are_published_unless_they_are_the_last(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for choice, said in {
+        "best": ["  Publishes: what step vae trains, at its best point"],
+        "interpolated": ["  Publishes: what step vae trains, between its best point and its end"],
+        "last": [],
+    }.items():
+        pipeline.run({**toy(tmp_path, f"publish.weights={choice}", stage="vae"), "validate": True})
+        assert [line for line in capsys.readouterr().out.splitlines() if "Publishes" in line] == said
+
+
 def test_the_plan_says_where_latents_come_from(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for override, said in {
         "cache.mode=auto": f"latents: encoded once, kept in {tmp_path / 'cache'}",
