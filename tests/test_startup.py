@@ -5,6 +5,8 @@ import sys
 from pathlib import Path
 
 from fluxflow_exp.config.commands import COMMANDS
+from fluxflow_exp.models import weights
+from tests.helpers.carded import make_carded
 
 HEAVY = ("wandb", "transformers", "matplotlib", "lpips", "submitit", "torchvision", "torch._inductor", "torch._dynamo")
 REPORT = """
@@ -58,6 +60,19 @@ def test_help_does_without_torch(tmp_path: Path) -> None:
     for name, text in zip(names, said, strict=True):
         assert ("fluxflow-generate" if name == ".generate" else f"python -m fluxflow_exp{name}") in text
         assert text.endswith("CODE 0 TORCH False "), name + done.stderr
+
+
+def test_a_card_is_written_without_torch(tmp_path: Path) -> None:
+    folder = make_carded(tmp_path)
+    facts = {
+        "index": 3, "kind": "ema", "model": {}, "trained": {}, "text_encoder": "embed", "img_size": 32, "downscale": 4,
+        "flow": None, "best": {"flow": 16}, "last_share": 0.75,
+    }  # fmt: skip
+    weights.publish(folder.weights / "final.safetensors", {}, facts)
+    said, modules = imported(tmp_path, "fluxflow_exp.report", str(folder.path))
+    assert "report.html" in said
+    assert "final.safetensors has step flow between update 16" in (folder.path / "report.html").read_text()
+    assert "torch" not in modules
 
 
 def test_a_check_of_a_configuration_imports_nothing_that_only_training_needs(tmp_path: Path) -> None:

@@ -203,6 +203,9 @@ class Health:
     images: PositiveInt | None = 64  # held-out images looked at; null: nothing is looked for
 
 
+OF_BEST_POINT = ("best", "interpolated")  # choices of publish.weights that a step's best point is needed for
+
+
 @dataclass
 class Publish:
     weights: str = "last"  # of the last step: last | best (at its lowest held-out loss) | interpolated (between both)

@@ -13,10 +13,9 @@ from fluxflow_exp import files
 from fluxflow_exp.config import published
 from fluxflow_exp.config.schema import Model
 from fluxflow_exp.errors import UserError
-from fluxflow_exp.models import facts, tensor_files
+from fluxflow_exp.models import facts
 
 PUBLISHED = "published"  # the name of the model whose keys are those of the file
-KEY = "fluxflow_exp"  # of the metadata entry
 FREE = ("name", "learning_rate")  # keys of a model that build nothing
 WAY = "init_from=RUN_FOLDER_OR_FILE"
 
@@ -61,13 +60,9 @@ def _model(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"init_from: there is no file {path}. Give {WAY}")
     try:
-        with tensor_files.opened(path, framework="np") as file:
-            metadata = file.metadata() or {}
-        if KEY not in metadata:
-            raise ValueError(f"{path} was not published by fluxflow_exp (no {KEY!r} metadata)")
-        model: dict[str, Any] = facts.parse(metadata[KEY], path)["model"]
+        model: dict[str, Any] = facts.read_facts(path)["model"]
     except ValueError as error:
-        raise UserError(f"init_from: {error}. Give the weights/final.safetensors of a run") from error
+        raise UserError(f"init_from: {error}") from error
     if "name" not in model or "learning_rate" not in model:
         raise UserError(f"init_from: {path} does not say which model it is of: name it, model=…")
     words = [word for word in published.own_words(model) if not published.is_own(word)]

@@ -14,6 +14,7 @@ from fluxflow_exp.config import published
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.evaluation import digests
 from fluxflow_exp.models import weights
+from fluxflow_exp.models.facts import last_share
 from fluxflow_exp.run import frozen, lookup
 from fluxflow_exp.run.folder import RunFolder
 from fluxflow_exp.run.identity import IDENTITY
@@ -104,8 +105,7 @@ class Subject:
 
     def last_share(self, step: str) -> float | None:
         """How much of the weights is of the end of `step`, the rest of its best point; None: they are of one update."""
-        found: float | None = self.facts.get("last_share") if step in self.facts.get("best", {}) else None
-        return found
+        return last_share(self.facts, step)
 
     def conditioned(self, step: str) -> bool:
         """Whether `step` trained the expander with SPADE."""

@@ -7,7 +7,7 @@ import fluxflow_exp
 from fluxflow_exp import files
 from fluxflow_exp.config.published import TARGET
 from fluxflow_exp.export.source import Source
-from fluxflow_exp.models import weights
+from fluxflow_exp.models.facts import last_share, moment
 from fluxflow_exp.report import facts as run_facts
 from fluxflow_exp.report.facts import Card
 from fluxflow_exp.run.judged import Guidance
@@ -162,9 +162,8 @@ def _is_of(source: Source, shown: Card, result: dict[str, Any]) -> bool:
     entry, values = shown.record["steps"].get(step), shown.values["stage"]["steps"].get(step, {})
     if entry is None or step not in {source.facts["trained"].get(part) for part in source.nodes}:
         return False
-    best = source.facts.get("best", {})
-    share = source.facts.get("last_share") if step in best else None
-    at = entry["updates"] if share else best.get(step, entry["updates"])
+    share = last_share(source.facts, step)
+    at = entry["updates"] if share else source.facts.get("best", {}).get(step, entry["updates"])
     alike = values.get("ema") is None or result["ema"] == (source.kind == "ema")
     return bool(result["update"] == at and result.get("last_share") == share and alike)
 
@@ -183,7 +182,7 @@ def _licence(source: Source, licence: str | None, pretrained: bool) -> str:
 
 
 def _origin(source: Source, shown: Card | None) -> str:
-    between = "".join(f", step {step} {weights.moment(source.facts, step)}" for step in source.facts.get("best", {}))
+    between = "".join(f", step {step} {moment(source.facts, step)}" for step in source.facts.get("best", {}))
     rows: list[tuple[Any, ...]] = [
         ("weights", f"`{source.path.name}` ({source.kind}{between}), SHA-256 `{files.digest(source.path)}`"),
         ("exported by", f"fluxflow_exp {fluxflow_exp.__version__}"),

@@ -3,11 +3,15 @@
 import json
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
 
+from fluxflow_exp.models.tensor_files import opened
+
 FORMAT = 1
+KEY = "fluxflow_exp"  # of the metadata entry
 STEP_NAME = r"^[\w-][\w.-]*$"  # it names files
 Facts = dict[str, Any]
 _Share = Annotated[float, Field(ge=0, le=1)]
@@ -49,6 +53,25 @@ class _Facts:
     last_share: Annotated[float, Field(gt=0, lt=1)] | None = None  # between them: how much is of the last ones
 
 
+def read_facts(path: Path) -> Facts:
+    """The facts of a published file. ValueError: missing, not safetensors, not ours, or of another format.
+
+    It does without torch.
+    """
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; name the file, e.g. {path}/weights/final.safetensors")
+    if not path.is_file():
+        raise ValueError(f"there is no file {path}")
+    with opened(path, framework="np") as file:
+        metadata = file.metadata() or {}
+    if KEY not in metadata:
+        raise ValueError(
+            f"{path} was not published by fluxflow_exp (no {KEY!r} metadata). "
+            "Give the weights/final.safetensors of a run"
+        )
+    return parse(metadata[KEY], path)
+
+
 def parse(text: str, source: object) -> Facts:
     """The facts that the metadata entry `text` of `source` says. ValueError: it says none, or of another format."""
     try:
@@ -73,3 +96,17 @@ def parse(text: str, source: object) -> Facts:
 @cache
 def _adapter() -> TypeAdapter[Any]:
     return TypeAdapter(_Facts)
+
+
+def last_share(facts: Facts, step: str) -> float | None:
+    """How much of the weights is of the end of `step`, the rest of its best point; None: they are of one update."""
+    found: float | None = facts.get("last_share") if step in facts.get("best", {}) else None
+    return found
+
+
+def moment(facts: Facts, step: str) -> str:
+    """When in `step` the weights are from, for messages."""
+    if step not in facts.get("best", {}):
+        return "at its end"
+    point, share = f"update {facts['best'][step]:,}, its best point", last_share(facts, step)
+    return f"at {point}" if share is None else f"between {point}, and its end ({share:g} of the way)"

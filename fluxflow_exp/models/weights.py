@@ -19,11 +19,11 @@ from fluxflow_exp import files
 from fluxflow_exp.config import autoencoder, published
 from fluxflow_exp.config.compose import PARTS, instantiate
 from fluxflow_exp.config.published import ENCODER, PARTIAL, TARGET
-from fluxflow_exp.models.facts import FORMAT, Facts, parse
+from fluxflow_exp.models.facts import FORMAT, KEY, Facts, moment
+from fluxflow_exp.models.facts import read_facts as read_facts  # of published files, whoever reads more of them
 from fluxflow_exp.models.tensor_files import opened, write
 from fluxflow_exp.preflight import targets
 
-KEY = "fluxflow_exp"
 GENERATION_PARTS = ("expander", "flow_processor", "text_encoder")
 ASSETS = ("config_json", "tokenizer_json")  # what a pretrained text encoder is rebuilt from
 # Parameters that a part may make while it is built: PER_TENSOR for each that its file holds, and SPARE more. Some
@@ -42,22 +42,6 @@ def publish(path: Path, parts: dict[str, State], facts: Facts) -> None:
     }
     metadata = {KEY: json.dumps({"format": FORMAT, **facts}, sort_keys=True)}
     files.write_atomically(path, lambda temporary: write(temporary, tensors, metadata))
-
-
-def read_facts(path: Path) -> Facts:
-    """The facts of a published file. ValueError: missing, not safetensors, not ours, or of another format."""
-    if path.is_dir():
-        raise ValueError(f"{path} is a folder; name the file, e.g. {path}/weights/final.safetensors")
-    if not path.is_file():
-        raise ValueError(f"there is no file {path}")
-    with opened(path) as file:
-        metadata = file.metadata() or {}
-    if KEY not in metadata:
-        raise ValueError(
-            f"{path} was not published by fluxflow_exp (no {KEY!r} metadata). "
-            "Give the weights/final.safetensors of a run"
-        )
-    return parse(metadata[KEY], path)
 
 
 def read_part(path: Path, part: str) -> State:
@@ -127,15 +111,6 @@ def holder(path: Path, part: str, facts: Facts, kind: str) -> Path:
     if not raw.is_file():
         raise ValueError(f"the raw weights of {part} stand in {raw.name}, which is not beside {path}")
     return raw
-
-
-def moment(facts: Facts, step: str) -> str:
-    """When in `step` the weights are from, for messages."""
-    best, share = facts.get("best", {}), facts.get("last_share")
-    if step not in best:
-        return "at its end"
-    point = f"update {best[step]:,}, its best point"
-    return f"at {point}" if share is None else f"between {point}, and its end ({share:g} of the way)"
 
 
 def _build(path: Path, part: str, facts: Facts, state: State) -> nn.Module:

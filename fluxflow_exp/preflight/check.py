@@ -6,7 +6,7 @@ from typing import Any
 
 from fluxflow_exp import pictures
 from fluxflow_exp.config import published
-from fluxflow_exp.config.schema import Hardware, MicroBatch, Slurm
+from fluxflow_exp.config.schema import OF_BEST_POINT, Hardware, MicroBatch, Slurm
 from fluxflow_exp.data.captions import surrogate_in
 from fluxflow_exp.data.decoding import reason
 from fluxflow_exp.data.token_formats import FORMATS
@@ -28,7 +28,7 @@ CHOICES = {
     "cache.mode": ("auto", "on", "off"),
     "cache.text_dtype": ("auto", *FORMATS),
     "cache.recent_on": ("memory", "disk"),
-    "publish.weights": ("last", "best", "interpolated"),
+    "publish.weights": ("last", *OF_BEST_POINT),
     "publish.text_encoder": ("embed", "reference"),
     "tracking.mode": ("auto", "online", "offline", "off"),
     "samples.sampler": tuple(SAMPLERS),

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from fluxflow_exp.config.published import locate
+from fluxflow_exp.config.schema import OF_BEST_POINT
 from fluxflow_exp.models import lora, weights
 from fluxflow_exp.preflight.idle import idle_problems
 
@@ -52,7 +53,7 @@ def _adapter(step: dict[str, Any], where: str, values: dict[str, Any]) -> list[s
     if not lora.installed():
         return [*found, f"{where}.lora_rank: {lora.LACKING}"]
     choice = values["publish"].get("weights")
-    if choice in ("best", "interpolated"):
+    if choice in OF_BEST_POINT:
         found.append(
             f"publish.weights={choice}: the best point of an adapter is not published: say publish.weights=last"
         )

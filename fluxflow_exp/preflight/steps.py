@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from fluxflow_exp.config.autoencoder import begins_trained, deterministic
 from fluxflow_exp.config.compose import PARTS, instantiate
 from fluxflow_exp.config.published import locate
+from fluxflow_exp.config.schema import OF_BEST_POINT
 from fluxflow_exp.errors import UserError, did_you_mean
 from fluxflow_exp.evaluation.measures import ON_SCHEDULE
 from fluxflow_exp.losses import terms
@@ -99,7 +100,7 @@ def _numbers(step: dict[str, Any], where: str, hardware: dict[str, Any], evaluat
 def _best(values: dict[str, Any]) -> list[str]:
     """A best point that is asked for, and that the last step will not have."""
     choice = values["publish"].get("weights")
-    if choice not in ("best", "interpolated") or not values["stage"]["steps"]:
+    if choice not in OF_BEST_POINT or not values["stage"]["steps"]:
         return []
     name, step = list(values["stage"]["steps"].items())[-1]
     if step["trainer"].get("adversarial"):

@@ -8,6 +8,7 @@ import yaml
 from fluxflow_exp import files
 from fluxflow_exp.errors import counted
 from fluxflow_exp.evaluation import record
+from fluxflow_exp.models.facts import moment, read_facts
 from fluxflow_exp.report import facts, gallery, page, panels
 from fluxflow_exp.report.facts import Card
 from fluxflow_exp.report.hours import LABELS
@@ -84,8 +85,6 @@ def write(card: Card) -> str:
 
 def _published(card: Card) -> list[str]:
     """What `final.safetensors` has of a step, where that is not its end."""
-    from fluxflow_exp.models.weights import moment, read_facts  # torch
-
     final = card.folder.weights / "final.safetensors"
     if not final.is_file():
         return []

@@ -5,9 +5,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from fluxflow_exp import files
-from fluxflow_exp.config.starting_model import KEY
-from fluxflow_exp.models.facts import Facts, parse
-from fluxflow_exp.models.tensor_files import opened
+from fluxflow_exp.models.facts import Facts, read_facts
 
 FINAL = "final.safetensors"
 NOT_AVERAGED = (".raw.safetensors", ".lora.safetensors")
@@ -19,8 +17,8 @@ def holding(folder: Path, parts: Iterable[str] = ()) -> list[Path]:
     facts: dict[Path, Facts] = {}
     for path in files.matching(folder, "*.safetensors"):
         if not path.name.endswith(NOT_AVERAGED):
-            with suppress(ValueError, KeyError, OSError), opened(path, framework="np") as file:  # else it is not ours
-                facts[path] = parse(file.metadata()[KEY], path)
+            with suppress(ValueError, OSError):  # else it is not ours
+                facts[path] = read_facts(path)
     able = [path for path, each in facts.items() if {*parts} <= {*each["trained"]}]
     return sorted(able, key=lambda path: (path.name != FINAL, -facts[path]["index"]))
 

@@ -7,6 +7,7 @@ from fluxflow_exp import files
 from fluxflow_exp.config import published
 from fluxflow_exp.console import Console
 from fluxflow_exp.errors import counted
+from fluxflow_exp.models.facts import moment, read_facts
 from fluxflow_exp.run import judged
 from fluxflow_exp.run.folder import RunFolder
 
@@ -70,15 +71,13 @@ def _rounded(value: Any) -> str:
 
 def _command(final: Path) -> str:
     """The command that generates: classes of the user's own are named to it, and looked for in the current folder."""
-    from fluxflow_exp.models.weights import GENERATION_PARTS, own_words, read_facts
+    from fluxflow_exp.models.weights import GENERATION_PARTS, own_words
 
     words = own_words(read_facts(final), GENERATION_PARTS)
     return f"python -m fluxflow_exp.generate {published.trusting(words)}" if words else "fluxflow-generate"
 
 
 def _point(final: Path) -> str:
-    from fluxflow_exp.models.weights import moment, read_facts
-
     facts = read_facts(final)
     return "".join(f" (step {step} {moment(facts, step)})" for step in facts.get("best", {}))
 
@@ -95,6 +94,4 @@ def _guidance(folder: RunFolder) -> str:
 
 
 def _parts(record: dict[str, Any], folder: RunFolder) -> list[str]:
-    from fluxflow_exp.models.weights import read_facts
-
     return list(read_facts(folder.weights / "final.safetensors")["trained"])

@@ -12,6 +12,7 @@ from fluxflow_exp.config.schema import RunConfig
 from fluxflow_exp.errors import UserError
 from fluxflow_exp.machine import sharding
 from fluxflow_exp.models import lora, weights
+from fluxflow_exp.models.facts import moment
 from fluxflow_exp.monitor.verdict import rate_left, verdict
 from fluxflow_exp.run import digest_list
 from fluxflow_exp.run.checkpoint import CheckpointStore
@@ -153,7 +154,7 @@ def follow_choice(folder: RunFolder, steps: list[str], *, choice: str) -> str | 
         same = choice != "last" and not best
         return f"publish.weights={choice}: the best point of step {steps[-1]} is its end" if same else None
     publish_final(folder, steps, choice=choice)
-    return f"{final} has step {steps[-1]} {weights.moment(weights.read_facts(final), steps[-1])}"
+    return f"{final} has step {steps[-1]} {moment(weights.read_facts(final), steps[-1])}"
 
 
 def _best_update(folder: RunFolder, step: str, choice: str) -> dict[str, int]:

@@ -39,6 +39,7 @@ def test_a_page_is_quiet_alone_and_fits(
     assert page.locator(".chart svg path.line").count() >= 10
     charts = "[...document.querySelectorAll('.chart > svg')].map((chart) => chart.querySelectorAll('.grid').length)"
     assert min(page.evaluate(charts)) >= 3, "ticks"
+    assert page.locator(".chart svg circle.best").count() == (kind == "card")
     assert page.locator("#frames img").count() >= 2
     assert page.evaluate("[...document.images].every((image) => image.complete && image.naturalWidth > 0 && image.alt)")
     assert is_dark(page) == (scheme == "dark")

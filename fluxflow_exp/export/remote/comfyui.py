@@ -14,8 +14,8 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from fluxflow_exp.export.remote.building import built
+from fluxflow_exp.models.facts import KEY
 from fluxflow_exp.models.text_to_image import OBJECTIVES, UNGUIDED, TextToImage
-from fluxflow_exp.models.weights import KEY
 from fluxflow_exp.samplers import SAMPLERS
 
 EXPANDER: type[nn.Module] = nn.Module  # in a folder the classes of its model stand for these
