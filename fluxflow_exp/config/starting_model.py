@@ -62,7 +62,7 @@ def _model(path: Path) -> dict[str, Any]:
     try:
         model: dict[str, Any] = facts.read_facts(path)["model"]
     except ValueError as error:
-        raise UserError(f"init_from: {error}") from error
+        raise UserError(f"init_from: {str(error).removesuffix(f'. {facts.GIVE}')}. {facts.GIVE}") from error
     if "name" not in model or "learning_rate" not in model:
         raise UserError(f"init_from: {path} does not say which model it is of: name it, model=…")
     words = [word for word in published.own_words(model) if not published.is_own(word)]

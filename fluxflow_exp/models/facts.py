@@ -12,6 +12,7 @@ from fluxflow_exp.models.tensor_files import opened
 
 FORMAT = 1
 KEY = "fluxflow_exp"  # of the metadata entry
+GIVE = "Give the weights/final.safetensors of a run"
 STEP_NAME = r"^[\w-][\w.-]*$"  # it names files
 Facts = dict[str, Any]
 _Share = Annotated[float, Field(ge=0, le=1)]
@@ -65,10 +66,7 @@ def read_facts(path: Path) -> Facts:
     with opened(path, framework="np") as file:
         metadata = file.metadata() or {}
     if KEY not in metadata:
-        raise ValueError(
-            f"{path} was not published by fluxflow_exp (no {KEY!r} metadata). "
-            "Give the weights/final.safetensors of a run"
-        )
+        raise ValueError(f"{path} was not published by fluxflow_exp (no {KEY!r} metadata). {GIVE}")
     return parse(metadata[KEY], path)
 
 

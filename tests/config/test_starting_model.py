@@ -68,8 +68,9 @@ def test_files_that_are_not_published_are_told(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("no weights")
     save_file({"a": torch.zeros(1)}, tmp_path / "other")
     for name in ("text", "other"):
-        with pytest.raises(UserError, match=rf"{name} .*Give the weights/final\.safetensors of a run"):
+        with pytest.raises(UserError, match=rf"{name} .*Give the weights/final\.safetensors of a run") as told:
             values(f"init_from={tmp_path / name}")
+        assert str(told.value).count("Give the weights") == 1
 
 
 @pytest.mark.parametrize(
