@@ -1,15 +1,13 @@
 """Checks of a configuration's frame: unknown keys, missing values, numbers out of range, no nodes."""
 
-import copy
 import dataclasses
 import typing
 from typing import Any, NamedTuple
 
-from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fluxflow_exp.config import bounds
-from fluxflow_exp.config.compose import PARTS
+from fluxflow_exp.config.compose import PARTS, laid_over_frame
 from fluxflow_exp.config.published import is_known
 from fluxflow_exp.config.schema import RunConfig, Stage, Step
 from fluxflow_exp.data.captions_file import FORMS
@@ -54,7 +52,7 @@ def _absent_steps(values: dict[str, Any]) -> dict[str, str]:
 def _mistyped(values: dict[str, Any]) -> list[str]:
     """A value of another type than its field's: Hydra refuses it where it composes, and values come from files, too."""
     try:
-        OmegaConf.merge(OmegaConf.structured(RunConfig), copy.deepcopy(values))
+        laid_over_frame(values)
     except OmegaConfBaseException as error:
         return [f"{error.full_key}: {str(error).splitlines()[0]}"]
     return []

@@ -23,7 +23,7 @@ from tests.study.test_spec import study
 
 THREE = f"""\
 question: Does a smaller batch rebuild better?
-base: {["stage=vae", *(word for word in TOY if word != "hardware=cpu"), "hardware=h200"]}
+base: {["stage=vae", *(word for word in TOY if word != "hardware=cpu"), "hardware=h200", "hardware.compile=false"]}
 arms: {{large: stage.steps.vae.batch_size=16, small: stage.steps.vae.batch_size=8, least: stage.steps.vae.batch_size=4}}
 outcome: val_psnr
 seeds: 2
